@@ -1,0 +1,95 @@
+# GNU make. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest
+SHELL_SCRIPTS = tools/*.sh .ci/run
+C_SOURCES = $(wildcard bpf/*.[ch] tests/traffic/*.[ch])
+
+# Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+INSTALL ?= install
+# The interpreter of the installed command: it must have the modules that netobs imports.
+INSTALL_PYTHON ?= /usr/bin/python3
+
+# Stamps: what was installed into the virtual environment, and from which pyproject.toml.
+INSTALLED = $(VENV)/.installed
+DEV = $(VENV)/.dev
+BENCH = $(VENV)/.bench
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run test build check bpf lint lint-python lint-c lint-shell type bench install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+run: ## build, then measure this host and print its flows (root; RUN_SECONDS=N ends after N seconds)
+	@sh tools/install-tools.sh build
+	@$(MAKE) --no-print-directory build
+	@sh tools/run.sh $(BIN)/netobs
+
+test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS="-k NAME" selects)
+	@sh tools/install-tools.sh test
+	@$(MAKE) --no-print-directory build $(DEV)
+	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
+	$(PYTEST) $(PYTEST_ARGS)
+
+build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
+
+check: lint type bpf ## the fast part: formats, linters, types, unit tests
+	$(PYTEST) tests/unit --ignore=tests/unit/test_linters.py $(PYTEST_ARGS)
+
+bpf: ## compile bpf/ to netobs/bpf/netobs.bpf.o
+	@$(MAKE) --silent --no-print-directory -C bpf
+
+lint: lint-python lint-c lint-shell ## formats and linters
+
+lint-python: $(DEV) ## ruff
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+lint-c: ## clang-format on the C sources
+	clang-format --dry-run -Werror $(C_SOURCES)
+
+lint-shell: ## shellcheck on the scripts
+	shellcheck $(SHELL_SCRIPTS)
+
+type: $(DEV) ## mypy --strict on netobs/
+	$(BIN)/mypy
+
+bench: build $(BENCH) ## measure the cost per flow (root; BENCH_ARGS="...")
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+install: bpf ## install to DESTDIR and PREFIX (also SYSCONFDIR, BINDIR, LIBDIR, DATADIR, MANDIR, UNITDIR)
+	@DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' DATADIR='$(DATADIR)' \
+		MANDIR='$(MANDIR)' UNITDIR='$(UNITDIR)' INSTALL='$(INSTALL)' INSTALL_PYTHON='$(INSTALL_PYTHON)' \
+		sh tools/install.sh
+
+clean: ## remove all that make made, .venv too
+	@$(MAKE) --no-print-directory -C bpf clean
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find netobs tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml netobs/__init__.py
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: run tools/install-tools.sh build" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { \
+		echo "make: $(PYTHON) is older than 3.9: name another with PYTHON=" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEV): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(BENCH): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@

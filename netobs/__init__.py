@@ -1,0 +1,3 @@
+"""netobs: a network observability daemon for Linux hosts."""
+
+__version__ = "0.1.0"

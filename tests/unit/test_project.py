@@ -1,0 +1,162 @@
+"""The repository as a whole: what make builds and installs, what the wheel carries, what no file may contain."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+OBJECT = "netobs/bpf/netobs.bpf.o"
+NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
+
+
+def run(*argv: str | Path, cwd: Path = ROOT) -> str:
+    result = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{argv}:\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def need(present: object, reason: str) -> None:
+    """Skip, or fail in CI, unless ``present``."""
+    if not present:
+        (pytest.fail if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1" else pytest.skip)(reason)
+
+
+def source_files() -> list[Path]:
+    """The files of the repository: what git knows or would add; without git (a release archive) the whole tree."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        # safe.directory: the tree may belong to another user than root, who runs the tests.
+        git = ("git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        files = [ROOT / name for name in run(*git).split("\0") if name]
+    else:
+        files = [path for path in ROOT.rglob("*") if not NOT_OURS & set(path.relative_to(ROOT).parts)]
+    return [path for path in files if path.is_file()]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the sources to build in."""
+    for path in source_files():
+        copy = tmp_path / "tree" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def compiler() -> None:
+    tools = (os.environ.get("CLANG", "clang"), os.environ.get("LLVM_STRIP", "llvm-strip"))
+    need(all(map(shutil.which, tools)), "clang or llvm-strip is not installed: run tools/install-tools.sh build")
+
+
+def test_no_path_of_one_machine() -> None:
+    pattern = re.compile(rb"/(?:root|work|home/[a-z]\w*)/")
+    assert not [path for path in source_files() if pattern.search(path.read_bytes())]
+
+
+def test_bpf_sources_carry_their_licence() -> None:
+    sources = sorted((ROOT / "bpf").glob("*.[ch]"))
+    assert sources
+    licence = "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
+    assert [path for path in sources if licence not in path.read_text().splitlines()[0]] == []
+
+
+def test_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets is not None
+    listed = re.findall(r"^make ([a-z-]+) +\S", run("make", "help"), re.MULTILINE)
+    assert sorted(listed) == sorted(targets[1].split())
+
+
+def test_readme_names_the_two_commands() -> None:
+    beginning = (ROOT / "README.md").read_text()[:2000]
+    assert "make run" in beginning
+    assert "make test" in beginning
+
+
+def test_packages_are_all_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    in_tree = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("netobs/**/__init__.py")
+    }
+    assert set(project["tool"]["setuptools"]["packages"]) == in_tree | {"netobs.templates"}
+
+
+def test_a_second_build_does_nothing() -> None:
+    need((ROOT / ".venv/.installed").exists(), "make build has not been run")
+    run("make", "build")
+    before = [(ROOT / name).stat().st_mtime_ns for name in (OBJECT, ".venv/.installed")]
+    output = run("make", "build")
+    assert "Nothing to be done" in output or output == ""
+    assert [(ROOT / name).stat().st_mtime_ns for name in (OBJECT, ".venv/.installed")] == before
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_object_is_the_same_wherever_it_is_built(tmp_path: Path) -> None:
+    objects = []
+    for name in ("a", "another/and/deeper"):
+        shutil.copytree(ROOT / "bpf", tmp_path / name / "bpf")
+        run("make", "-C", tmp_path / name / "bpf")
+        objects.append((tmp_path / name / OBJECT).read_bytes())
+    assert objects[0] == objects[1]
+    assert objects[0].startswith(b"\x7fELF")
+    assert os.fsencode(tmp_path) not in objects[0]
+    assert b".BTF.ext" in objects[0]
+    assert b".debug_info" not in objects[0]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
+    run("make", "bpf", cwd=tree)
+    build = f"from setuptools import build_meta as b; print(b.build_wheel({str(tmp_path)!r}))"
+    run(sys.executable, "-W", "ignore", "-c", build, cwd=tree)
+    (wheel,) = tmp_path.glob("netobs-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = next(archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+        scripts = next(archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
+    data = [OBJECT, "netobs/encode/information_elements.csv", "netobs/templates/default.toml"]
+    modules = [path.relative_to(tree).as_posix() for path in tree.glob("netobs/**/*.py")]
+    assert {*data, *modules} <= names
+    assert not [name for name in names if name.startswith(("tests", "bpf", "bench", "tools"))]
+    assert "netobs = netobs.cli:main" in scripts
+    assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
+
+
+@pytest.mark.usefixtures("compiler")
+def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    variables = [f"DESTDIR={root}", "PREFIX=/usr", "SYSCONFDIR=/etc/site", "LIBDIR=/usr/lib64"]
+    run("make", "install", *variables, cwd=tree)
+    installed = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    library = {name for name in installed if name.startswith("usr/lib64/netobs/netobs/")}
+    assert f"usr/lib64/netobs/{OBJECT}" in library
+    assert "usr/lib64/netobs/netobs/templates/default.toml" in library
+    assert len([name for name in library if name.endswith(".py")]) == len(list(tree.glob("netobs/**/*.py")))
+    assert {"usr/bin/netobs", "etc/site/netobs.toml"} <= installed
+    configuration = root / "etc/site/netobs.toml"
+    configuration.write_text("# edited\n")
+    assert "left as it is" in run("make", "install", *variables, cwd=tree)
+    assert configuration.read_text() == "# edited\n"
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_installed_command_runs(tree: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    run("make", "install", f"PREFIX={prefix}", f"SYSCONFDIR={prefix}/etc", f"INSTALL_PYTHON={sys.executable}", cwd=tree)
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "netobs/__init__.py").read_text())
+    assert version is not None
+    assert version[1] in run(prefix / "bin/netobs", "--version", cwd=tmp_path)
