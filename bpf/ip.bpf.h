@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* IPv4 and IPv6 -> struct packet: lengths, addresses, fragments, extension headers. */
+#ifndef NETOBS_IP_BPF_H
+#define NETOBS_IP_BPF_H
+
+#include "gso.bpf.h"
+#include "parse.bpf.h"
+
+#define IPV6_JUMBO_HEADER 8 /* hop-by-hop header that the stack adds to a super-packet above 64 KiB (BIG TCP) */
+
+/* An IP packet while its headers are walked. */
+struct ip_packet {
+	__u32 offset; /* of its header in the frame */
+	__u32 octets;
+	__u8 later_fragment;
+};
+
+static __always_inline void finish_ip(struct cursor *cur, struct packet *pkt, const struct ip_packet *ip)
+{
+	__u32 header = cur->offset - ip->offset, transport = 0, payload;
+
+	pkt->packets = 1;
+	pkt->octets = ip->octets;
+	pkt->min_ip_length = pkt->max_ip_length = ip->octets > 0xffff ? 0xffff : ip->octets;
+	if (!ip->later_fragment && ip->octets > header)
+		transport = parse_transport(cur, pkt, ip->octets - header);
+	if (!cur->gso_size)
+		return;
+	payload = netobs_inner_payload(cur->skb, cur->offset, pkt->key.protocol, pkt->key.dst_port);
+	count_segments(cur, pkt, ip->octets, (payload ?: cur->offset + transport) - ip->offset);
+}
+
+static __always_inline enum verdict parse_ipv4(struct cursor *cur, struct packet *pkt)
+{
+	struct iphdr copy, *hdr = peek(cur, &copy, sizeof(copy));
+	__u32 available = cur->length - cur->offset, header;
+	struct ip_packet ip = { .offset = cur->offset };
+	__u8 first;
+
+	if (!hdr)
+		return PACKET_MALFORMED;
+	first = *(__u8 *)hdr;
+	header = (first & 0x0f) * 4;
+	/* A super-packet has no padding, and beyond 64 KiB its length field is 0. */
+	ip.octets = cur->gso_size ? available : bpf_ntohs(hdr->tot_len);
+	if (first >> 4 != 4 || header < sizeof(copy) || ip.octets < header || ip.octets > available)
+		return PACKET_MALFORMED;
+	ip.later_fragment = (hdr->frag_off & bpf_htons(IPV4_OFFSET)) != 0;
+
+	*(__u16 *)(pkt->key.src_addr + 10) = 0xffff;
+	*(__u16 *)(pkt->key.dst_addr + 10) = 0xffff;
+	*(__u32 *)(pkt->key.src_addr + 12) = hdr->saddr;
+	*(__u32 *)(pkt->key.dst_addr + 12) = hdr->daddr;
+	pkt->key.protocol = hdr->protocol;
+	pkt->tos = hdr->tos;
+	pkt->ttl = hdr->ttl;
+	cur->offset += header;
+	finish_ip(cur, pkt, &ip);
+	return PACKET_IP;
+}
+
+static __always_inline int is_extension(__u8 next)
+{
+	switch (next) {
+	case NEXTHDR_HOP:
+	case NEXTHDR_ROUTING:
+	case NEXTHDR_FRAGMENT:
+	case NEXTHDR_AUTH:
+	case NEXTHDR_DEST:
+	case NEXTHDR_MOBILITY:
+	case NEXTHDR_HIP:
+	case NEXTHDR_SHIM6:
+		return 1;
+	}
+	return 0;
+}
+
+/* Where the walk over the extension headers ended. */
+#define WALK_OFFSET(walk) ((walk)&0xffff)
+#define WALK_PROTOCOL(walk) ((walk) >> 16 & 0xff)
+#define WALK_LATER_FRAGMENT (1 << 24)
+#define WALK_JUMBO (1 << 25)
+
+static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
+{
+	if (protocol == NEXTHDR_FRAGMENT)
+		return 8;
+	if (protocol == NEXTHDR_AUTH) /* RFC 4302 section 2.2 */
+		return (header[1] + 2) * 4;
+	return (header[1] + 1) * 8;
+}
+
+/* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops behind a later fragment's header, in
+ * front of a header that is cut short, and after MAX_EXTENSION_HEADERS: the protocol is then the one reached, and what
+ * stands there is no transport header. A function of its own, so that the verifier walks it once. */
+__noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
+{
+	__u32 flags = 0, size;
+	__u8 header[4];
+
+	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(protocol); i++) {
+		if (offset + 8 > end || bpf_skb_load_bytes(skb, offset, header, sizeof(header)) < 0)
+			break;
+		size = extension_size(protocol, header);
+		if (offset + size > end)
+			break;
+		if (protocol == NEXTHDR_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
+			flags |= WALK_LATER_FRAGMENT;
+		if (protocol == NEXTHDR_HOP && header[2] == IPV6_TLV_JUMBO && size == IPV6_JUMBO_HEADER)
+			flags |= WALK_JUMBO;
+		offset += size;
+		protocol = header[0];
+		if (flags & WALK_LATER_FRAGMENT)
+			break;
+	}
+	return (offset & 0xffff) | (protocol & 0xff) << 16 | flags;
+}
+
+static __always_inline void parse_extensions(struct cursor *cur, struct packet *pkt, struct ip_packet *ip)
+{
+	__u32 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->key.protocol, ip->offset + ip->octets);
+
+	cur->offset = WALK_OFFSET(walk);
+	pkt->key.protocol = WALK_PROTOCOL(walk);
+	ip->later_fragment = !!(walk & WALK_LATER_FRAGMENT);
+	if (cur->gso_size && walk & WALK_JUMBO) {
+		/* Not on the wire: the stack takes that header away when it segments. */
+		ip->octets -= IPV6_JUMBO_HEADER;
+		ip->offset += IPV6_JUMBO_HEADER;
+	}
+}
+
+static __always_inline enum verdict parse_ipv6(struct cursor *cur, struct packet *pkt)
+{
+	struct ipv6hdr copy, *hdr = peek(cur, &copy, sizeof(copy));
+	__u32 available = cur->length - cur->offset, payload;
+	struct ip_packet ip = { .offset = cur->offset };
+	__u16 first;
+
+	if (!hdr)
+		return PACKET_MALFORMED;
+	first = bpf_ntohs(*(__be16 *)hdr);
+	payload = bpf_ntohs(hdr->payload_len);
+	/* Length 0 with a hop-by-hop header is a jumbogram (RFC 2675): the frame says how long it is. */
+	if (cur->gso_size || (!payload && hdr->nexthdr == NEXTHDR_HOP))
+		ip.octets = available;
+	else
+		ip.octets = sizeof(copy) + payload;
+	if (first >> 12 != 6 || ip.octets > available)
+		return PACKET_MALFORMED;
+
+	__builtin_memcpy(pkt->key.src_addr, &hdr->saddr, 16);
+	__builtin_memcpy(pkt->key.dst_addr, &hdr->daddr, 16);
+	pkt->key.protocol = hdr->nexthdr;
+	pkt->tos = first >> 4;
+	pkt->ttl = hdr->hop_limit;
+	cur->offset += sizeof(copy);
+	if (is_extension(pkt->key.protocol))
+		parse_extensions(cur, pkt, &ip);
+	finish_ip(cur, pkt, &ip);
+	return PACKET_IP;
+}
+
+#endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Packet headers -> struct packet. Pure inline functions: no map, no section. */
+#ifndef NETOBS_PARSE_BPF_H
+#define NETOBS_PARSE_BPF_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netobs.h"
+
+#define MAX_VLAN_TAGS 3 /* in the frame, besides the one in the metadata */
+#define MAX_EXTENSION_HEADERS 8
+
+#define VLAN_VID(tci) ((tci)&0x0fff)
+#define VLAN_PRIORITY(tci) (((tci) >> 13) & 7)
+#define ETHERTYPE_QINQ_OLD 0x9100 /* before 802.1ad: still seen */
+#define IPV4_OFFSET 0x1fff
+#define TCP_FLAGS 0x0fff /* reserved bits included: RFC 9565 exports what was on the wire */
+#define NEXTHDR_HOP 0
+#define NEXTHDR_ROUTING 43
+#define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_AUTH 51
+#define NEXTHDR_DEST 60
+#define NEXTHDR_MOBILITY 135
+#define NEXTHDR_HIP 139
+#define NEXTHDR_SHIM6 140
+
+/* What one skb adds to a flow. */
+struct packet {
+	struct flow_key key;
+	__u32 packets; /* on the wire: more than one for a super-packet */
+	__u32 octets; /* all of them together */
+	__u16 tcp_flags;
+	__u16 min_ip_length; /* of the wire packets */
+	__u16 max_ip_length;
+	__u8 ttl;
+	__u8 tos;
+	__u8 dot1q_priority;
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+};
+
+enum verdict {
+	PACKET_IP,
+	PACKET_NOT_IP,
+	PACKET_MALFORMED
+};
+
+/* Position in the packet. Headers are read in place where they are linear; a copy is made where they are not.
+ * The fields of the skb are read once: clang would else compute pointers into the context, which the verifier forbids. */
+struct cursor {
+	struct __sk_buff *skb;
+	void *data;
+	void *end; /* of the linear part */
+	__u32 offset;
+	__u32 length; /* of the whole frame */
+	__u32 gso_size;
+	__u32 gso_segments;
+};
+
+static __always_inline struct cursor cursor_at(struct __sk_buff *skb)
+{
+	struct cursor cur = {
+		.skb = skb,
+		.data = (void *)(long)skb->data,
+		.end = (void *)(long)skb->data_end,
+		.length = skb->len,
+		.gso_size = skb->gso_size,
+		.gso_segments = skb->gso_segs,
+	};
+	return cur;
+}
+
+/* The next `size` bytes at the cursor, or NULL where the frame ends before. `copy` is used for non-linear data. */
+static __always_inline void *peek(const struct cursor *cur, void *copy, __u32 size)
+{
+	__u32 offset = cur->offset & 0x7fff; /* for the verifier: headers end far below */
+	void *start = cur->data + offset;
+
+	if (start + size <= cur->end)
+		return start;
+	if (bpf_skb_load_bytes(cur->skb, offset, copy, size) < 0)
+		return NULL;
+	return copy;
+}
+
+struct vlan_header {
+	__be16 tci;
+	__be16 ethertype;
+};
+
+static __always_inline int is_vlan(__u16 ethertype)
+{
+	return ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD || ethertype == ETHERTYPE_QINQ_OLD;
+}
+
+/* The outer tag counts: the one in the metadata if there is one, else the first in the frame. Returns the EtherType
+ * of what follows the tags, 0 where the frame ends too early. */
+static __always_inline __u16 parse_vlan(struct cursor *cur, struct packet *pkt, __u16 ethertype)
+{
+	struct vlan_header copy, *tag;
+	int tagged = 0;
+
+	if (cur->skb->vlan_present) {
+		__u32 tci = cur->skb->vlan_tci;
+
+		pkt->key.vlan_id = VLAN_VID(tci);
+		pkt->dot1q_priority = VLAN_PRIORITY(tci);
+		tagged = 1;
+	}
+	for (int i = 0; i < MAX_VLAN_TAGS && is_vlan(ethertype); i++) {
+		tag = peek(cur, &copy, sizeof(copy));
+		if (!tag)
+			return 0;
+		if (!tagged) {
+			__u16 tci = bpf_ntohs(tag->tci);
+
+			pkt->key.vlan_id = VLAN_VID(tci);
+			pkt->dot1q_priority = VLAN_PRIORITY(tci);
+			tagged = 1;
+		}
+		ethertype = bpf_ntohs(tag->ethertype);
+		cur->offset += sizeof(copy);
+	}
+	return ethertype;
+}
+
+static __always_inline __u16 parse_ethernet(struct cursor *cur, struct packet *pkt)
+{
+	struct ethhdr copy, *eth = peek(cur, &copy, sizeof(copy));
+
+	if (!eth)
+		return 0;
+	__builtin_memcpy(pkt->src_mac, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(pkt->dst_mac, eth->h_dest, ETH_ALEN);
+	cur->offset += sizeof(copy);
+	return parse_vlan(cur, pkt, bpf_ntohs(eth->h_proto));
+}
+
+/* Ports, ICMP type and code, TCP flags. `octets` are left in the IP packet: bytes after it are padding, not header.
+ * A header that is cut short leaves zeros: the packet still counts in the flow of its addresses.
+ * Returns the octets of the header, as repeated in each segment of a super-packet. */
+static __always_inline __u32 parse_transport(struct cursor *cur, struct packet *pkt, __u32 octets)
+{
+	__be16 copy[7], *words;
+
+	switch (pkt->key.protocol) {
+	case IPPROTO_TCP:
+		if (octets < sizeof(copy))
+			break;
+		words = peek(cur, copy, sizeof(copy));
+		if (!words)
+			return 0;
+		pkt->key.src_port = bpf_ntohs(words[0]);
+		pkt->key.dst_port = bpf_ntohs(words[1]);
+		pkt->tcp_flags = bpf_ntohs(words[6]) & TCP_FLAGS;
+		return (bpf_ntohs(words[6]) >> 12) * 4;
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_SCTP:
+	case IPPROTO_DCCP:
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (octets < 2)
+			return 0;
+		words = peek(cur, copy, 2);
+		if (!words)
+			return 0;
+		pkt->key.icmp_type = ((__u8 *)words)[0];
+		pkt->key.icmp_code = ((__u8 *)words)[1];
+		return 0;
+	default:
+		return 0;
+	}
+	if (octets < 4)
+		return 0;
+	words = peek(cur, copy, 4);
+	if (!words)
+		return 0;
+	pkt->key.src_port = bpf_ntohs(words[0]);
+	pkt->key.dst_port = bpf_ntohs(words[1]);
+	return pkt->key.protocol == IPPROTO_SCTP ? 12 : 8;
+}
+
+#endif
