@@ -1,0 +1,103 @@
+"""Kinds of value that name a host or a socket. Syntax only: nothing is resolved here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, Union
+
+from netobs.config.values import Kind
+
+IPAddress = Union[IPv4Address, IPv6Address]
+LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST_NAME = re.compile(rf"(?=.{{1,254}}$){LABEL}(?:\.{LABEL})*\.?")
+MAX_PORT = 65535
+
+
+class Endpoint(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def as_address(text: str) -> IPAddress | None:
+    """The IP address that ``text`` is, or None when it is none."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def is_host_name(text: str) -> bool:
+    """Whether ``text`` can be a host name: RFC 1123 section 2.1, and underscores, which occur in the field."""
+    last_label = text.rstrip(".").rpartition(".")[2]
+    return HOST_NAME.fullmatch(text) is not None and not last_label.isdigit()
+
+
+@dataclass(frozen=True)
+class Host(Kind):
+    """A name or address to send to."""
+
+    @property
+    def expected(self) -> str:
+        return "a host name, an IPv4 or an IPv6 address"
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.refuse(value)
+        address = as_address(value)
+        if address is None and not is_host_name(value):
+            raise self.refuse(value, _host_hint(value))
+        if address is not None and address.is_unspecified:
+            raise self.refuse(value, "this address stands for no host")
+        if isinstance(address, IPv6Address) and address.is_link_local and "%" not in value:
+            raise self.refuse(value, f'a link-local address needs its interface: "{value}%eth0"')
+        return value
+
+
+def _host_hint(text: str) -> str:
+    """What is wrong with a host, for the mistakes that people make."""
+    if text.startswith("["):
+        return "write the address without brackets"
+    if text.count(":") == 1 and re.fullmatch("[0-9]+", text.rpartition(":")[2]):
+        return "give the port by the key port"
+    return "give the host alone, without a scheme" if "://" in text else ""
+
+
+@dataclass(frozen=True)
+class LocalAddress(Kind):
+    """An address of this machine, or an empty string to let the kernel choose."""
+
+    @property
+    def expected(self) -> str:
+        return 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str) or (value and as_address(value) is None):
+            raise self.refuse(value)
+        return value
+
+
+@dataclass(frozen=True)
+class Listen(Kind):
+    """An address and port to listen on, parsed to an Endpoint."""
+
+    @property
+    def expected(self) -> str:
+        return f'an address and a port from 1 to {MAX_PORT} such as "127.0.0.1:9990" or "[::1]:9990"'
+
+    def parse(self, value: object) -> Endpoint:
+        match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
+        if match is None or not 1 <= int(match[3]) <= MAX_PORT:
+            raise self.refuse(value)
+        host = match[1] or match[2]
+        if isinstance(as_address(host), IPv6Address) != bool(match[1]):
+            raise self.refuse(value)
+        if match[2] and as_address(host) is None and not is_host_name(host):
+            raise self.refuse(value)
+        return Endpoint(host, int(match[3]))

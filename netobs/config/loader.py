@@ -1,0 +1,249 @@
+"""From the file to the dataclasses, with all mistakes reported at once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from netobs.config.addresses import as_address
+from netobs.config.identity import machine_domain
+from netobs.config.schema import TABLES, CollectorConfig, Config, Key, keys
+from netobs.config.selector import is_name
+from netobs.config.text import nearest, printable, quoted, toml_text
+from netobs.config.values import BadValue
+from netobs.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+UNFRAGMENTED = 1472  # the UDP payload that fits the usual MTU of 1500 over IPv4
+
+
+def load(path: str | Path) -> Config:
+    """The configuration in the file ``path``, Observation Domains of 0 replaced by the machine's number.
+
+    Raises ConfigError with every mistake.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        hint = "create it: a [[collector]] table with a host is enough"
+        raise ConfigError([f"{path}: there is no such file; {hint}"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path}: line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x})"]) from error
+    except ValueError as error:  # a NUL in the path
+        raise ConfigError([f"{printable(str(path))}: cannot be read: {error}"]) from error
+    config = parse(text, str(path))
+    domain = machine_domain()
+    collectors = (replace(each, observation_domain=each.observation_domain or domain) for each in config.collectors)
+    return replace(config, collectors=tuple(collectors))
+
+
+def parse(text: str, path: str) -> Config:
+    """The configuration in ``text``; ``path`` is for messages. Raises ConfigError with every mistake."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(str(error), text, path)]) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise ConfigError(
+            [f"{path}: not a TOML file that can be read: {printable(str(error).partition(';')[0])}"]
+        ) from error
+    return from_tables(tables, path)
+
+
+def from_tables(tables: dict[str, Any], path: str) -> Config:
+    """The configuration in what a TOML parser returned. Raises ConfigError with every mistake."""
+    return _Reader(path).read(tables)
+
+
+def warnings_of(config: Config) -> list[str]:
+    """What works but is probably not meant, a line each."""
+    interval, active = config.capture.eviction_interval_ns, config.metering.active_timeout_ns
+    idle = config.metering.idle_timeout_ns
+    found = []
+    if active and idle < interval:
+        found.append(
+            f"{config.path}: [metering] idle_timeout is shorter than [capture] eviction_interval: "
+            "flows are idle no earlier than at the next eviction"
+        )
+    if 0 < active < interval:
+        found.append(
+            f"{config.path}: [metering] active_timeout is shorter than [capture] eviction_interval: "
+            "flows are exported no more often than they are evicted"
+        )
+    found += [
+        f"{config.path}: [collector {quoted(each.name)}] max_message_size {each.max_message_size} does not fit "
+        f"an MTU of 1500: Messages are lost or fragmented unless the path has a larger one"
+        for each in config.collectors
+        if each.transport == "udp" and each.max_message_size > UNFRAGMENTED
+    ]
+    return found
+
+
+def _syntax_problem(message: str, text: str, path: str) -> str:
+    """A TOML parser's message with the place in front, and the line that is meant."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
+    place, reason, line = "end of file", message.replace(" (at end of document)", ""), ""
+    if match:
+        place, reason = f"line {match[2]}, column {match[3]}", match[1]
+        line = text.split("\n")[int(match[2]) - 1].strip()
+    shown = f", in {quoted(line)}" if line else ""
+    hint = "; write [[collector]] for each collector" if "('collector',) twice" in message else ""
+    return f"{path}: {place}: TOML syntax error: {printable(reason)}{shown}{hint}"
+
+
+class _Reader:
+    """Reads the tables and collects the problems on the way."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._problems: list[str] = []
+
+    def read(self, tables: dict[str, Any]) -> Config:
+        """The configuration. Raises ConfigError."""
+        values: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
+        collectors: list[dict[str, Any]] = []
+        for name, content in tables.items():
+            if name == "collector":
+                collectors = self._read_collectors(content)
+            elif name not in TABLES:
+                self._unknown_table(name, content)
+            elif isinstance(content, dict):
+                values[name] = self._read_table(name, f"[{name}]", content)
+            else:
+                got = f"[[{name}]]" if _is_array_of_tables(content) else toml_text(content)
+                self._problem(f"[{name}]", f"expected one table [{name}], got {got}")
+        if "collector" not in tables:
+            self._problem("[[collector]]", 'no such table; add one with its host, such as host = "192.0.2.10"')
+        self._check_interfaces(values["capture"])
+        self._check_collectors(collectors)
+        if self._problems:
+            raise ConfigError(self._problems)
+        stages = {name: TABLES[name](**values[name]) for name in TABLES if name != "collector"}
+        return Config(**stages, collectors=_named(collectors), path=self._path)
+
+    def _problem(self, place: str, reason: str) -> None:
+        self._problems.append(f"{self._path}: {place}: {reason}")
+
+    def _unknown_table(self, name: str, content: object) -> None:
+        """A table, or a key above all tables, that the schema does not have."""
+        near = nearest(name, TABLES)
+        known = ", ".join(map(_heading, TABLES))
+        hint = f"did you mean {_heading(near)}?" if near else f"the tables are {known}"
+        if isinstance(content, dict) or _is_array_of_tables(content):
+            self._problem(f"[{printable(name)}]", f"unknown table; {hint}")
+            return
+        homes = [table for table in TABLES if name in keys(table)]
+        below = f"below {_heading(homes[0])}" if homes else "below its table"
+        self._problem(printable(name), f"a key cannot stand outside the tables; write it {below}")
+
+    def _read_collectors(self, content: object) -> list[dict[str, Any]]:
+        """The keys of each [[collector]], as far as they are right."""
+        if isinstance(content, dict):
+            self._problem("[collector]", "expected [[collector]], with two brackets on each side")
+            content = [content]
+        elif not isinstance(content, list) or not content:
+            self._problem("[[collector]]", f"expected at least one table [[collector]], got {toml_text(content)}")
+            return []
+        found = []
+        for number, table in enumerate(content, 1):
+            if isinstance(table, dict):
+                found.append(self._read_table("collector", _collector_place(number, table.get("name")), table))
+            else:
+                self._problem(f"[collector {number}]", f"expected a table, got {toml_text(table)}")
+        return found
+
+    def _read_table(self, table: str, place: str, content: dict[str, Any]) -> dict[str, Any]:
+        """The values of a table by field name, as far as they are right."""
+        known = keys(table)
+        found = {}
+        for name, value in content.items():
+            if name not in known:
+                self._problem(f"{place} {printable(name)}", f"unknown key; {_key_hint(table, name, known)}")
+                continue
+            try:
+                found[known[name].field_name] = known[name].kind.parse(value)
+            except BadValue as error:
+                for reason in error.reasons:
+                    self._problem(f"{place} {name}", reason)
+        for key in known.values():
+            if key.required and key.name not in content:
+                self._problem(f"{place} {key.name}", f"missing; expected {key.kind.expected}")
+        return found
+
+    def _check_interfaces(self, capture: dict[str, Any]) -> None:
+        """A name that is both taken in and left out: one of the two is a mistake."""
+        both = set(capture.get("interfaces", ())) & set(capture.get("exclude", ()))
+        for name in sorted(filter(is_name, both)):
+            self._problem("[capture] exclude", f"{quoted(name)} is in interfaces too; take it out of one of the lists")
+
+    def _check_collectors(self, collectors: list[dict[str, Any]]) -> None:
+        """What has to hold between the keys of a collector, and between collectors."""
+        names: dict[str, int] = {}
+        endpoints: dict[tuple[str, int, str], int] = {}
+        for number, values in enumerate(collectors, 1):
+            place = _collector_place(number, values.get("name"))
+            self._check_source(place, values)
+            first = names.setdefault(values["name"], number) if "name" in values else number
+            if first != number:
+                self._problem(f"{place} name", f"collector {first} has this name already; names must differ")
+            if "host" not in values:
+                continue
+            first = endpoints.setdefault(_endpoint(values), number)
+            if first != number:
+                reason = f"collector {first} has this host, port and transport already; each flow would arrive twice"
+                self._problem(f"{place} host", reason)
+
+    def _check_source(self, place: str, values: dict[str, Any]) -> None:
+        source, host = as_address(values.get("source", "")), as_address(values.get("host", ""))
+        if source and host and source.version != host.version:
+            reason = f"an IPv{source.version} address cannot reach the host {host}, which is IPv{host.version}"
+            self._problem(f"{place} source", reason)
+
+
+def _is_array_of_tables(content: object) -> bool:
+    return isinstance(content, list) and bool(content) and all(isinstance(item, dict) for item in content)
+
+
+def _heading(table: str) -> str:
+    return f"[[{table}]]" if table == "collector" else f"[{table}]"
+
+
+def _collector_place(number: int, name: object) -> str:
+    return f"[collector {number} {quoted(name)}]" if isinstance(name, str) and name else f"[collector {number}]"
+
+
+def _key_hint(table: str, name: str, known: dict[str, Key]) -> str:
+    """Where the key belongs, or which known key is near."""
+    homes = [other for other in TABLES if other != table and name in keys(other)]
+    if homes:
+        return f"it belongs below {_heading(homes[0])}"
+    near = nearest(name, known)
+    return f"did you mean {quoted(near)}?" if near else "the keys are " + ", ".join(known)
+
+
+def _endpoint(values: dict[str, Any]) -> tuple[str, int, str]:
+    """What two collectors must not have in common."""
+    collector = CollectorConfig(**values)
+    host = str(as_address(collector.host) or collector.host.rstrip(".").lower())
+    return host, collector.port, collector.transport
+
+
+def _named(collectors: list[dict[str, Any]]) -> tuple[CollectorConfig, ...]:
+    """The collectors, each with a name of its own: the one that is given, else its host, else its number."""
+    taken = {values["name"] for values in collectors if "name" in values}
+    found = []
+    for number, values in enumerate(collectors, 1):
+        name = values.get("name") or (f"collector {number}" if values["host"] in taken else values["host"])
+        taken.add(name)
+        found.append(CollectorConfig(**{**values, "name": name}))
+    return tuple(found)

@@ -1,0 +1,172 @@
+"""The configuration: a frozen dataclass for each stage, which is at the same time the table of its keys.
+
+A field holds the kind of its value, the default as an operator writes it, and one line of description. The key has
+the name of the field without the suffix of its unit: ``eviction_interval`` becomes ``eviction_interval_ns``.
+Parsing, defaults and documentation all come from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress
+from netobs.config.selector import InterfaceSelector, Selectors
+from netobs.config.text import toml_text
+from netobs.config.values import Boolean, Choice, Duration, Integer, Kind, Size, Text
+
+# The one place that says what this version provides: what is not built yet stands under "planned".
+FLOW_TABLES = Choice(built=("percpu_hash",), planned=("percpu_array", "ringbuf"))
+PROTOCOLS = Choice(built=("ipfix",), planned=("netflow9", "netflow5"))
+TRANSPORTS = Choice(built=("udp", "tcp"), planned=("tls",))
+PACKET_CAPTURE = Boolean(planned=True)
+
+
+def key(default: Any, kind: Kind, description: str) -> Any:
+    """A dataclass field for a key with ``default`` in TOML notation."""
+    return field(default=kind.parse(default), metadata={"kind": kind, "default": default, "description": description})
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """[capture]: what is measured, and how the kernel holds it."""
+
+    interfaces: tuple[str, ...] = key(["*"], Selectors(), "interfaces to observe: names, globs or /regex/")
+    exclude: tuple[str, ...] = key(
+        ["lo"], Selectors(may_be_empty=True), "interfaces to leave out of what the globs and /regex/ above match"
+    )
+    direction: str = key("both", Choice(("ingress", "egress", "both")), "which packets of an interface to measure")
+    sampling: int = key(1, Integer(1, 65535), "measure one packet in N; 1 = every packet")
+    flow_table: str = key("percpu_hash", FLOW_TABLES, "how the kernel holds flows")
+    max_flows: int = key(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
+    eviction_interval_ns: int = key("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
+    precise_time: bool = key(
+        False, Boolean(), "true: flow times to the ns, at a cost for each packet; false: to one kernel tick"
+    )
+    attach: str = key(
+        "auto",
+        Choice(("auto", "tcx", "tc")),
+        "kernel hook; auto = tcx where the kernel has it (6.6 and later), else tc",
+    )
+
+    @property
+    def selector(self) -> InterfaceSelector:
+        """Tells which interfaces are observed."""
+        return InterfaceSelector(self.interfaces, self.exclude)
+
+
+@dataclass(frozen=True)
+class MeteringConfig:
+    """[metering]: when a Flow Record is due."""
+
+    active_timeout_ns: int = key(
+        "60s", Duration("0s", "24h"), "export a flow that goes on at least this often; 0s = at each eviction"
+    )
+    idle_timeout_ns: int = key("15s", Duration("100ms", "24h"), "export a flow that has had no packet for this long")
+    max_flows: int = key(1_000_000, Integer(64, 100_000_000), "flows that the flow cache holds")
+
+
+@dataclass(frozen=True)
+class CollectorConfig:
+    """[[collector]]: where and how to export. One table for each collector; only ``host`` is required."""
+
+    host: str = field(metadata={"kind": Host(), "description": "name or address of the collector, IPv4 or IPv6"})
+    name: str = field(
+        default="",
+        metadata={"kind": Text("a name", 64), "description": "name of the collector in the log; its host if absent"},
+    )
+    port: int = key(4739, Integer(1, 65535), "port of the collector")
+    protocol: str = key("ipfix", PROTOCOLS, "export protocol")
+    transport: str = key("udp", TRANSPORTS, "transport protocol")
+    template: str = key("default", Text("a template name or path"), "template: its name, or the path of its file")
+    observation_domain: int = key(
+        0, Integer(0, 0xFFFF_FFFF), "Observation Domain ID; 0 = a stable number made from the machine's identity"
+    )
+    max_message_size: int = key(
+        1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
+    )
+    template_refresh_ns: int = key("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
+    source: str = key("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
+    queue_max_bytes: int = key(
+        "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"
+    )
+    reconnect_max_ns: int = key("60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP")
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.host)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the collector listens."""
+        return Endpoint(self.host, self.port)
+
+
+@dataclass(frozen=True)
+class PacketCaptureConfig:
+    """[packet_capture]: the packet capture agent."""
+
+    enabled: bool = key(False, PACKET_CAPTURE, "stream selected packets as pcap over TCP")
+    listen: Endpoint = key("127.0.0.1:9990", Listen(), "address and port to listen on")  # noqa: RUF009  a tuple
+    filter: str = key("tcp,80", Text("a filter"), "packets to stream: protocol and port")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """[log]."""
+
+    level: str = key("info", Choice(("debug", "info", "warning", "error")), "least severe messages to log")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration; ``path`` is the file that it comes from."""
+
+    capture: CaptureConfig
+    metering: MeteringConfig
+    collectors: tuple[CollectorConfig, ...]
+    packet_capture: PacketCaptureConfig
+    log: LogConfig
+    path: str = ""
+
+
+TABLES: dict[str, type[Any]] = {
+    "capture": CaptureConfig,
+    "metering": MeteringConfig,
+    "collector": CollectorConfig,
+    "packet_capture": PacketCaptureConfig,
+    "log": LogConfig,
+}
+"""The tables of the file. ``collector`` is the one that is an array of tables."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the file. ``default`` is in TOML notation; it is empty where there is no fixed default."""
+
+    table: str
+    name: str
+    field_name: str
+    kind: Kind
+    default: str
+    description: str
+    required: bool
+
+
+def keys(table: str) -> dict[str, Key]:
+    """The keys of a table by name, in the order of documentation."""
+    return {entry.name: entry for entry in (_key(table, item) for item in fields(TABLES[table]))}
+
+
+def all_keys() -> Iterator[Key]:
+    """Each key of each table: what a manual page or a test needs."""
+    for table in TABLES:
+        yield from keys(table).values()
+
+
+def _key(table: str, item: Field[Any]) -> Key:
+    kind: Kind = item.metadata["kind"]
+    name = item.name[: -len(kind.suffix)] if kind.suffix else item.name
+    default = toml_text(item.metadata["default"]) if "default" in item.metadata else ""
+    return Key(table, name, item.name, kind, default, item.metadata["description"], item.default is MISSING)

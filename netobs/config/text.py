@@ -1,0 +1,48 @@
+"""How messages show values and names: in TOML notation, on one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+LONGEST = 60  # characters of a value that a message repeats
+
+
+def quoted(text: str) -> str:
+    """``text`` as a TOML string, cut when long, everything unprintable escaped: it never breaks the line."""
+    cut = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return printable(json.dumps(cut, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """``text`` with everything unprintable escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def toml_text(value: object) -> str:
+    """``value`` as an operator would write it in TOML."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return _list_text(value)
+    if isinstance(value, int) and abs(value) >= 1 << 64:
+        return "an integer of more than 64 bits"  # Python refuses to print the longest ones
+    return str(value).lower() if isinstance(value, bool) else printable(str(value))
+
+
+def _list_text(values: list[object]) -> str:
+    if any(isinstance(value, (list, dict)) for value in values):
+        return "a nested list"
+    text = "[" + ", ".join(map(toml_text, values)) + "]"
+    return text if len(text) <= 2 * LONGEST else f"a list of {len(values)} entries"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, or an empty string."""
+    from difflib import get_close_matches  # only a mistake needs it
+
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower()[:LONGEST], by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else ""

@@ -1,0 +1,35 @@
+"""The default Observation Domain ID."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from netobs.config import machine_domain
+
+
+def domain(folder: Path, machine_id: bytes, host_name: str = "a") -> int:
+    file = folder / "machine-id"
+    file.write_bytes(machine_id)
+    return machine_domain(str(file), host_name)
+
+
+def test_it_is_a_stable_number_of_the_machine_id(tmp_path: Path) -> None:
+    first = b"0123456789abcdef0123456789abcdef\n"
+    assert domain(tmp_path, first) == domain(tmp_path, first.strip(), "b") == 2687476531
+    assert domain(tmp_path, first) != domain(tmp_path, b"f" * 32)
+
+
+@pytest.mark.parametrize("content", [b"", b"uninitialized\n", b"\xff" * 32, b"ABCDEF" * 6])
+def test_without_a_machine_id_it_comes_from_the_host_name(tmp_path: Path, content: bytes) -> None:
+    from_name = machine_domain(str(tmp_path / "missing"), "host-1.example")
+    assert domain(tmp_path, content, "host-1.example") == from_name
+    assert domain(tmp_path, content, "host-2.example") != from_name
+
+
+def test_it_is_never_zero_and_fits_32_bits(tmp_path: Path) -> None:
+    numbers = {machine_domain(str(tmp_path / "missing"), f"host-{number}") for number in range(2000)}
+    assert len(numbers) == 2000
+    assert 1 <= min(numbers) <= max(numbers) < 2**32
+    assert machine_domain() == machine_domain()

@@ -1,0 +1,355 @@
+"""Each mistake an operator can make, and the exact line that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netobs.config import from_tables, load, parse
+from netobs.config.schema import TABLES, Config, all_keys
+from netobs.errors import ConfigError
+
+COLLECTOR = '[[collector]]\nhost = "192.0.2.10"\n'
+TIME = 'a time from "{}" to "{}" (a whole number and one of ms, s, m, h, in quotes)'
+INTERVAL = TIME.format("100ms", "1h")
+SIZE = 'a size from "64KiB" to "1GiB" (a whole number and one of KiB, MiB, GiB, in quotes)'
+HOST = "a host name, an IPv4 or an IPv6 address"
+LISTEN = 'an address and a port from 1 to 65535 such as "127.0.0.1:9990" or "[::1]:9990"'
+LOCAL = 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "F")
+    assert all(problem.startswith("F: ") for problem in caught.value.problems)
+    return [problem[len("F: ") :] for problem in caught.value.problems]
+
+
+# Table, line, what is said behind "F: [table] ".
+KEY_MISTAKES = [
+    ("capture", "samplng = 1", 'samplng: unknown key; did you mean "sampling"?'),
+    ("capture", "Direction = 'both'", 'Direction: unknown key; did you mean "direction"?'),
+    ("capture", "idle_timeout = '15s'", "idle_timeout: unknown key; it belongs below [metering]"),
+    ("log", "colour = true", "colour: unknown key; the keys are level"),
+    ("log", '"a\\nb" = true', r"a\nb: unknown key; the keys are level"),
+    (
+        "capture",
+        'interfaces = "eth0"',
+        'interfaces: expected a list of interface names, globs or /regex/, at least one, got "eth0"; write ["eth0"]',
+    ),
+    (
+        "capture",
+        "interfaces = []",
+        "interfaces: expected a list of interface names, globs or /regex/, at least one, got []",
+    ),
+    ("capture", "exclude = 1", "exclude: expected a list of interface names, globs or /regex/, got 1"),
+    ("capture", "interfaces = [1]", "interfaces: entry 1: expected a name, a glob or /regex/, got 1"),
+    ("capture", "interfaces = [['a']]", 'interfaces: entry 1: expected a name, a glob or /regex/, got ["a"]'),
+    (
+        "capture",
+        "interfaces = ['']",
+        'interfaces: entry 1, "": an interface name is not empty and has no "/", ":" or space',
+    ),
+    (
+        "capture",
+        "interfaces = ['eth0', 'my eth']",
+        'interfaces: entry 2, "my eth": an interface name is not empty and has no "/", ":" or space',
+    ),
+    (
+        "capture",
+        "interfaces = ['sixteen-bytes-xx']",
+        'interfaces: entry 1, "sixteen-bytes-xx": no interface can have this name (at most 15 bytes)',
+    ),
+    ("capture", "interfaces = ['tap[0-9']", 'interfaces: entry 1, "tap[0-9": bad glob: a "[" without its "]"'),
+    (
+        "capture",
+        "interfaces = ['/^tap[0-9/']",
+        'interfaces: entry 1, "/^tap[0-9/": bad regular expression: unterminated character set at character 6',
+    ),
+    ("capture", "exclude = ['/a*+)/']", 'exclude: entry 1, "/a*+)/": bad regular expression: '),
+    ("capture", "interfaces = ['/^tap']", 'interfaces: entry 1, "/^tap": a regular expression stands between two "/"'),
+    ("capture", "interfaces = ['//']", 'interfaces: entry 1, "//": a regular expression stands between two "/"'),
+    (
+        "capture",
+        "interfaces = ['eth0']\nexclude = ['eth0']",
+        'exclude: "eth0" is in interfaces too; take it out of one of the lists',
+    ),
+    ("capture", "direction = 'in'", 'direction: expected one of "ingress", "egress", "both", got "in"'),
+    (
+        "capture",
+        "direction = 'Both'",
+        'direction: expected one of "ingress", "egress", "both", got "Both"; did you mean "both"?',
+    ),
+    ("capture", "direction = true", 'direction: expected one of "ingress", "egress", "both", got true'),
+    ("capture", "sampling = 0", "sampling: expected an integer from 1 to 65535, got 0"),
+    ("capture", "sampling = true", "sampling: expected an integer from 1 to 65535, got true"),
+    ("capture", "sampling = 1.0", "sampling: expected an integer from 1 to 65535, got 1.0"),
+    (
+        "capture",
+        "sampling = '100'",
+        'sampling: expected an integer from 1 to 65535, got "100"; write it without quotes',
+    ),
+    (
+        "capture",
+        "sampling = 0x1" + "0" * 5000,
+        "sampling: expected an integer from 1 to 65535, got an integer of more than 64 bits",
+    ),
+    (
+        "capture",
+        "flow_table = 'percpu_array'",
+        'flow_table: "percpu_array" is not provided by this version; use "percpu_hash"',
+    ),
+    ("capture", "flow_table = 'hash'", 'flow_table: expected "percpu_hash", got "hash"'),
+    ("capture", "max_flows = 63", "max_flows: expected an integer from 64 to 16777216, got 63"),
+    ("capture", "max_flows = 16777217", "max_flows: expected an integer from 64 to 16777216, got 16777217"),
+    ("capture", "eviction_interval = 5", f"eviction_interval: expected {INTERVAL}, got 5"),
+    ("capture", "eviction_interval = '5'", f'eviction_interval: expected {INTERVAL}, got "5"'),
+    ("capture", "eviction_interval = '5 s'", f'eviction_interval: expected {INTERVAL}, got "5 s"'),
+    ("capture", "eviction_interval = '-5s'", f'eviction_interval: expected {INTERVAL}, got "-5s"'),
+    ("capture", "eviction_interval = '99ms'", f'eviction_interval: expected {INTERVAL}, got "99ms"'),
+    ("capture", "eviction_interval = '0s'", f'eviction_interval: expected {INTERVAL}, got "0s"'),
+    ("capture", "eviction_interval = '2h'", f'eviction_interval: expected {INTERVAL}, got "2h"'),
+    ("capture", "eviction_interval = '5s\\n'", f'eviction_interval: expected {INTERVAL}, got "5s\\\\n"'),
+    ("capture", 'eviction_interval = "5s\\n"', f'eviction_interval: expected {INTERVAL}, got "5s\\n"'),
+    ("capture", "precise_time = 'no'", 'precise_time: expected true or false, got "no"'),
+    ("capture", "precise_time = 0", "precise_time: expected true or false, got 0"),
+    ("capture", "attach = 'xdp'", 'attach: expected one of "auto", "tcx", "tc", got "xdp"'),
+    ("metering", "idle_timeout = '0s'", f'idle_timeout: expected {TIME.format("100ms", "24h")}, got "0s"'),
+    ("metering", "active_timeout = 12:00:00", f"active_timeout: expected {TIME.format('0s', '24h')}, got 12:00:00"),
+    ("metering", "max_flows = {}", "max_flows: expected an integer from 64 to 100000000, got a table"),
+    ("packet_capture", "enabled = true", "enabled: true is not provided by this version; use false"),
+    ("packet_capture", "listen = '9990'", f'listen: expected {LISTEN}, got "9990"'),
+    ("packet_capture", "listen = '::1:9990'", f'listen: expected {LISTEN}, got "::1:9990"'),
+    ("packet_capture", "listen = '[127.0.0.1]:9990'", f'listen: expected {LISTEN}, got "[127.0.0.1]:9990"'),
+    ("packet_capture", "listen = '127.0.0.1:0'", f'listen: expected {LISTEN}, got "127.0.0.1:0"'),
+    ("packet_capture", "listen = '127.0.0:80'", f'listen: expected {LISTEN}, got "127.0.0:80"'),
+    (
+        "log",
+        "level = 'warn'",
+        'level: expected one of "debug", "info", "warning", "error", got "warn"; did you mean "warning"?',
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "line", "said"), KEY_MISTAKES)
+def test_a_wrong_key_is_named_with_what_was_expected_and_found(table: str, line: str, said: str) -> None:
+    found = problems(f"[{table}]\n{line}\n{COLLECTOR}")
+    assert len(found) == 1
+    assert found[0] == f"[{table}] {said}" or (said.endswith(": ") and found[0].startswith(f"[{table}] {said}"))
+
+
+# Lines of a collector, what is said behind "F: [collector 1] ".
+COLLECTOR_MISTAKES = [
+    ("", f"host: missing; expected {HOST}"),
+    ("host = ''", f'host: expected {HOST}, got ""'),
+    ("host = 1", f"host: expected {HOST}, got 1"),
+    ("host = '10.0.0.300'", f'host: expected {HOST}, got "10.0.0.300"'),
+    ("host = '10.0.0'", f'host: expected {HOST}, got "10.0.0"'),
+    ("host = '-a'", f'host: expected {HOST}, got "-a"'),
+    ("host = 'a..b'", f'host: expected {HOST}, got "a..b"'),
+    (f"host = '{'a' * 64}'", f'host: expected {HOST}, got "{"a" * 57}..."'),
+    ("host = '[2001:db8::1]'", f'host: expected {HOST}, got "[2001:db8::1]"; write the address without brackets'),
+    ("host = 'flows:2055'", f'host: expected {HOST}, got "flows:2055"; give the port by the key port'),
+    ("host = 'udp://flows'", f'host: expected {HOST}, got "udp://flows"; give the host alone, without a scheme'),
+    ("host = '0.0.0.0'", f'host: expected {HOST}, got "0.0.0.0"; this address stands for no host'),
+    (
+        "host = 'fe80::1'",
+        f'host: expected {HOST}, got "fe80::1"; a link-local address needs its interface: "fe80::1%eth0"',
+    ),
+    ("host = 'a'\nport = 0", "port: expected an integer from 1 to 65535, got 0"),
+    ("host = 'a'\nport = 65536", "port: expected an integer from 1 to 65535, got 65536"),
+    ("host = 'a'\nport = 'x'", 'port: expected an integer from 1 to 65535, got "x"'),
+    ("host = 'a'\nprotocol = 'netflow9'", 'protocol: "netflow9" is not provided by this version; use "ipfix"'),
+    ("host = 'a'\nprotocol = 'IPFIX'", 'protocol: expected "ipfix", got "IPFIX"; did you mean "ipfix"?'),
+    ("host = 'a'\ntransport = 'tls'", 'transport: "tls" is not provided by this version; use one of "udp", "tcp"'),
+    ("host = 'a'\ntransport = 'sctp'", 'transport: expected one of "udp", "tcp", got "sctp"'),
+    (
+        "host = 'a'\ntemplate = ' '",
+        'template: expected a template name or path of 1 to 255 printable characters, got " "',
+    ),
+    (
+        "host = 'a'\nobservation_domain = -1",
+        "observation_domain: expected an integer from 0 to 4294967295, got -1",
+    ),
+    ("host = 'a'\nmax_message_size = 511", "max_message_size: expected an integer from 512 to 8972, got 511"),
+    ("host = 'a'\nmax_message_size = 8973", "max_message_size: expected an integer from 512 to 8972, got 8973"),
+    ("host = 'a'\ntemplate_refresh = '0s'", f'template_refresh: expected {TIME.format("1s", "24h")}, got "0s"'),
+    ("host = 'a'\nsource = 'eth0'", f'source: expected {LOCAL}, got "eth0"'),
+    (
+        "host = '192.0.2.1'\nsource = '::1'",
+        "source: an IPv6 address cannot reach the host 192.0.2.1, which is IPv4",
+    ),
+    ("host = 'a'\nqueue_max = 16777216", f"queue_max: expected {SIZE}, got 16777216"),
+    ("host = 'a'\nqueue_max = '16MB'", f'queue_max: expected {SIZE}, got "16MB"'),
+    ("host = 'a'\nqueue_max = '2GiB'", f'queue_max: expected {SIZE}, got "2GiB"'),
+    ("host = 'a'\nreconnect_max = '2h'", f'reconnect_max: expected {TIME.format("1s", "1h")}, got "2h"'),
+]
+
+
+@pytest.mark.parametrize(("lines", "said"), COLLECTOR_MISTAKES)
+def test_a_wrong_collector_is_named_by_number_and_name(lines: str, said: str) -> None:
+    assert problems(f"[[collector]]\n{lines}") == [f"[collector 1] {said}"]
+    assert problems(f"{COLLECTOR}[[collector]]\nname = 'b'\n{lines}") == [f'[collector 2 "b"] {said}']
+
+
+# Whole files, what is said behind "F: ".
+FILE_MISTAKES = [
+    ("", ['[[collector]]: no such table; add one with its host, such as host = "192.0.2.10"']),
+    ("collector = []", ["[[collector]]: expected at least one table [[collector]], got []"]),
+    ("collector = 'a'", ['[[collector]]: expected at least one table [[collector]], got "a"']),
+    ("collector = ['a']", ['[collector 1]: expected a table, got "a"']),
+    ("[collector]\nhost = 'a'", ["[collector]: expected [[collector]], with two brackets on each side"]),
+    (f"{COLLECTOR}[captur]", ["[captur]: unknown table; did you mean [capture]?"]),
+    (f"{COLLECTOR}[[collectors]]", ["[collectors]: unknown table; did you mean [[collector]]?"]),
+    (
+        f"{COLLECTOR}[zzz]",
+        ["[zzz]: unknown table; the tables are [capture], [metering], [[collector]], [packet_capture], [log]"],
+    ),
+    (f"sampling = 1\n{COLLECTOR}", ["sampling: a key cannot stand outside the tables; write it below [capture]"]),
+    (f"zzz = 1\n{COLLECTOR}", ["zzz: a key cannot stand outside the tables; write it below its table"]),
+    (f"capture = 1\n{COLLECTOR}", ["[capture]: expected one table [capture], got 1"]),
+    (f"[[capture]]\n{COLLECTOR}", ["[capture]: expected one table [capture], got [[capture]]"]),
+    (
+        f"{COLLECTOR}name = 'a'\n[[collector]]\nname = 'a'\nhost = 'b'",
+        ['[collector 2 "a"] name: collector 1 has this name already; names must differ'],
+    ),
+    (
+        "[[collector]]\nhost = '2001:db8::1'\n[[collector]]\nhost = '2001:DB8:0::1'",
+        ["[collector 2] host: collector 1 has this host, port and transport already; each flow would arrive twice"],
+    ),
+    (
+        "[[collector]]\nhost = 'Flows.example'\n[[collector]]\nhost = 'flows.example.'\nport = 4739",
+        ["[collector 2] host: collector 1 has this host, port and transport already; each flow would arrive twice"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), FILE_MISTAKES)
+def test_a_wrong_file(text: str, said: list[str]) -> None:
+    assert problems(text) == said
+
+
+# The words between place and end are those of the TOML parser.
+SYNTAX_MISTAKES = [
+    ("[[collector", "end of file: TOML syntax error: ", ""),
+    ("[capture]\n  interfaces = [eth0]", "line 2, column 17: TOML syntax error: ", ', in "interfaces = [eth0]"'),
+    ("[log]\r\n\r\nlevel = 'a\r\n'", "line 3, column 11: TOML syntax error: ", """, in "level = 'a\""""),
+    (
+        "[collector]\n[collector]",
+        "line 2, column 11: TOML syntax error: ",
+        ', in "[collector]"; write [[collector]] for each collector',
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "start", "end"), SYNTAX_MISTAKES)
+def test_a_syntax_error_is_shown_with_its_place(text: str, start: str, end: str) -> None:
+    (said,) = problems(text)
+    assert (said[: len(start)], said[len(said) - len(end) :]) == (start, end)
+    assert len(said) > len(start) + len(end)
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 100_000])
+def test_what_a_toml_parser_cannot_take_is_a_config_error(text: str) -> None:
+    assert [problem.partition(": ")[0] for problem in problems(text)] == ["not a TOML file that can be read"]
+
+
+def test_all_mistakes_come_at_once_in_the_order_of_the_file() -> None:
+    text = """
+        [capture]
+        interfaces = ["/(/", "a b"]
+        sampling = 0
+        [[collector]]
+        prt = 1
+        [[collector]]
+        name = "main"
+        host = "a"
+        port = "x"
+        [log]
+        level = 1
+    """
+    assert problems(text) == [
+        '[capture] interfaces: entry 1, "/(/": bad regular expression: '
+        "missing ), unterminated subpattern at character 2",
+        '[capture] interfaces: entry 2, "a b": an interface name is not empty and has no "/", ":" or space',
+        "[capture] sampling: expected an integer from 1 to 65535, got 0",
+        '[collector 1] prt: unknown key; did you mean "port"?',
+        f"[collector 1] host: missing; expected {HOST}",
+        '[collector 2 "main"] port: expected an integer from 1 to 65535, got "x"',
+        '[log] level: expected one of "debug", "info", "warning", "error", got 1',
+    ]
+
+
+def test_the_error_reads_as_one_line_for_each_problem() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("[log]\nlevel = 1\ncolour = 2", "/etc/netobs.toml")
+    lines = str(caught.value).split("\n")
+    assert lines == caught.value.problems
+    assert [line.startswith("/etc/netobs.toml: ") for line in lines] == [True, True, True]
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "no.toml")
+    hint = "create it: a [[collector]] table with a host is enough"
+    assert caught.value.problems == [f"{tmp_path}/no.toml: there is no such file; {hint}"]
+
+
+def test_a_folder_and_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert caught.value.problems == [f"{tmp_path}: cannot be read: Is a directory"]
+    with pytest.raises(ConfigError) as caught:
+        load("a\0b")
+    assert caught.value.problems == ["a\\x00b: cannot be read: embedded null byte"]
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "latin1.toml"
+    file.write_bytes(b"[log]\n# caf\xe9\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert caught.value.problems == [f"{file}: line 2: not UTF-8 (byte 0xe9)"]
+
+
+# Real names make the fuzz reach the values, and between them whatever TOML can express.
+VALUES = st.recursive(
+    st.one_of(
+        st.text(max_size=40),
+        st.integers(-(2**70), 2**70),
+        st.floats(),
+        st.booleans(),
+        st.datetimes(),
+        st.times(),
+        st.sampled_from(
+            ["5s", "0s", "16MiB", "[::1]:9990", "192.0.2.1", "::", "tcp", "both", "/(/", "/[[a]/", "[z-a]"]
+        ),
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
+)
+KEYS = st.sampled_from([entry.name for entry in all_keys()]) | st.text(max_size=12)
+TABLE = st.dictionaries(KEYS, VALUES, max_size=6)
+FILES = st.dictionaries(
+    st.sampled_from(list(TABLES)) | st.text(max_size=9), TABLE | st.lists(TABLE | VALUES, max_size=3) | VALUES
+)
+
+
+@given(FILES)
+def test_whatever_the_file_says_only_config_errors_come_of_one_line_each(tables: dict[str, object]) -> None:
+    result: Config | list[str]
+    try:
+        result = from_tables(tables, "F")
+    except ConfigError as error:
+        result = error.problems
+    assert isinstance(result, Config) or (result and all(problem.isprintable() for problem in result))
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_configuration_or_a_config_error(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "F")
+    assert all(problem.isprintable() for problem in caught.value.problems)
