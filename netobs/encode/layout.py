@@ -1,0 +1,40 @@
+"""The fixed parts of an IPFIX Message as numpy dtypes, and the constants that go into them (RFC 7011, section 3).
+
+``netobs.encode.wire`` derives the ``construct`` definitions from these dtypes, so each layout exists once.
+construct itself is not imported here: it would cost the daemon 6 MB that only parsing needs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+IPFIX_VERSION = 10
+TEMPLATE_SET_ID = 2
+OPTIONS_TEMPLATE_SET_ID = 3
+FIRST_DATA_SET_ID = 256
+VARIABLE_LENGTH = 65535
+ENTERPRISE_BIT = 0x8000
+MAX_MESSAGE_BYTES = 65535
+
+MESSAGE_HEADER = np.dtype(
+    [
+        ("version", ">u2"),
+        ("length", ">u2"),
+        ("export_time", ">u4"),
+        ("sequence", ">u4"),
+        ("observation_domain", ">u4"),
+    ]
+)
+"""Message Header, 16 bytes (RFC 7011, 3.1)."""
+
+SET_HEADER = np.dtype([("set_id", ">u2"), ("set_length", ">u2")])
+"""Set Header, 4 bytes (RFC 7011, 3.3.2)."""
+
+TEMPLATE_HEADER = np.dtype([("template_id", ">u2"), ("field_count", ">u2")])
+"""Template Record Header, 4 bytes (RFC 7011, 3.4.1)."""
+
+FIELD_SPECIFIER = np.dtype([("element_id", ">u2"), ("octets", ">u2")])
+"""Field Specifier, 4 bytes; 4 more with the enterprise number if the high bit of the id is set (RFC 7011, 3.2)."""
+
+DATA_MESSAGE_HEADER = np.dtype(MESSAGE_HEADER.descr + SET_HEADER.descr)
+"""What stands before the Data Records of a Message with one Data Set, 20 bytes."""

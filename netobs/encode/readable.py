@@ -1,0 +1,110 @@
+"""Values of Information Elements as people read them: addresses and MACs as text, times as ISO 8601."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_NTP_EPOCH_S = 2_208_988_800
+_BOOLEANS = {1: True, 2: False}
+
+
+def _ipv4(value: bytes) -> str:
+    return "{}.{}.{}.{}".format(*value) if len(value) == 4 else value.hex()
+
+
+def _ipv6(value: bytes) -> str:
+    return str(ipaddress.IPv6Address(value)) if len(value) == 16 else value.hex()
+
+
+def _mac(value: bytes) -> str:
+    return value.hex(":") if len(value) == 6 else value.hex()
+
+
+def _string(value: bytes) -> str:
+    """Strings of fixed length are padded with NULs."""
+    return value.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _octets(value: bytes) -> str:
+    return value.hex()
+
+
+def _boolean(value: int) -> bool | int:
+    return _BOOLEANS.get(value, value)
+
+
+def _float(value: float) -> float | str:
+    """NaN and infinity as text: JSON has no numbers for them."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _seconds(value: int) -> str | int:
+    return _iso(value, "seconds", seconds=value)
+
+
+def _milliseconds(value: int) -> str | int:
+    return _iso(value, "milliseconds", milliseconds=value)
+
+
+def _microseconds(value: int) -> str | int:
+    """Truncated: encoders round the fraction up to the next step of their resolution (RFC 7011, 6.1.9)."""
+    seconds, fraction = _ntp(value)
+    return _iso(value, "microseconds", seconds=seconds, microseconds=(fraction * 1_000_000) >> 32)
+
+
+def _nanoseconds(value: int) -> str | int:
+    """Nine digits, which datetime cannot print (RFC 7011, 6.1.10)."""
+    seconds, fraction = _ntp(value)
+    text = _iso(value, "seconds", seconds=seconds)
+    return text if isinstance(text, int) else f"{text[:-1]}.{(fraction * 1_000_000_000) >> 32:09d}Z"
+
+
+def _ntp(value: int) -> tuple[int, int]:
+    """Seconds since 1970, and fraction (2**-32 s).
+
+    NTP time begins anew in 2036: the high bit tells the era (RFC 4330, 3).
+    """
+    seconds, fraction = value >> 32, value & 0xFFFFFFFF
+    return seconds - _NTP_EPOCH_S + (0 if seconds >> 31 else 1 << 32), fraction
+
+
+def _iso(raw: int, precision: str, **since_1970: int) -> str | int:
+    """ISO 8601 in UTC; ``raw`` if the time is beyond the year 9999, which only a damaged Message holds."""
+    try:
+        moment = _EPOCH + timedelta(**since_1970)
+    except OverflowError:
+        return raw
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "ipv4Address": _ipv4,
+    "ipv6Address": _ipv6,
+    "macAddress": _mac,
+    "string": _string,
+    "boolean": _boolean,
+    "float32": _float,
+    "float64": _float,
+    "dateTimeSeconds": _seconds,
+    "dateTimeMilliseconds": _milliseconds,
+    "dateTimeMicroseconds": _microseconds,
+    "dateTimeNanoseconds": _nanoseconds,
+}
+
+
+_OF_BYTES = frozenset(("ipv4Address", "ipv6Address", "macAddress", "string"))
+
+
+def reader(abstract_type: str, is_number: bool) -> Callable[[Any], Any] | None:
+    """The function that makes values of ``abstract_type`` readable, None where a number stays as it is.
+
+    ``is_number``: values come as numbers, else as bytes (any type can, in a field of odd length).
+    """
+    if is_number:
+        return _READERS.get(abstract_type)
+    return _READERS[abstract_type] if abstract_type in _OF_BYTES else _octets

@@ -1,0 +1,215 @@
+"""Whole IPFIX Messages: golden bytes, Sequence Numbers, sizes at their limits, splitting by family and of counters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netobs import records
+from netobs.encode import DataSet, Encoder, Header, wire
+from netobs.encode.layout import DATA_MESSAGE_HEADER, MAX_MESSAGE_BYTES
+from netobs.errors import TemplateError
+from netobs.records import FlowBatch
+from tests.unit.encode.samples import (
+    CLOCK,
+    EXPORT_TIME_S,
+    batch,
+    batches,
+    default_templates,
+    flow,
+    golden_batch,
+    golden_messages,
+    template,
+)
+
+HEADER = Header(EXPORT_TIME_S, 0xFFFFFFFE, 42)
+OVERHEAD = DATA_MESSAGE_HEADER.itemsize
+
+
+def counters(rows: int, number: int = 300) -> DataSet:
+    """Data Records of 8 bytes that count up."""
+    flows = np.repeat(flow("192.0.2.1", "192.0.2.2"), rows + 1)
+    flows["packets"] = np.arange(rows + 1)
+    (data_set,) = Encoder([template("any", "packetDeltaCount", number=number)]).encode(FlowBatch(flows, CLOCK))
+    return data_set.slice(0, rows)
+
+
+def test_golden_bytes():
+    encoder, header = Encoder(default_templates()), HEADER
+    built = encoder.template_messages(header, 512)
+    for data_set in encoder.encode(golden_batch()):
+        block = encoder.data_messages(data_set, header, 512)
+        built += [bytes(block.message(number)) for number in range(len(block))]
+        header = header.advance(len(data_set))
+    assert [message.hex() for message in built] == [message.hex() for message in golden_messages()]
+    assert header.sequence == 10
+
+
+def test_golden_bytes_hold_what_the_block_says():
+    encoder = Encoder(default_templates())
+    ipv4, ipv6 = encoder.encode(golden_batch())
+    assert (ipv4.template.id, len(ipv4), ipv6.template.id, len(ipv6)) == (256, 7, 257, 5)
+    block = encoder.data_messages(ipv4, HEADER, 512)
+    assert (block.message_octets, len(block.buffer)) == (500, 500 + 212)
+    assert block.flows.tolist() == [5, 2]
+    assert block.packets.tolist() == [50, (1 << 40) + 10]
+    assert block.octets.tolist() == [5 * 5_400, (1 << 50) + 1 + 5_400]
+    assert {part.dtype for part in (block.flows, block.packets, block.octets)} == {np.dtype(np.int64)}
+
+
+def test_templates_share_a_message_and_need_no_padding():
+    (message,) = Encoder(default_templates()).template_messages(HEADER, 512)
+    parsed = wire.Message.parse(message)
+    assert (parsed.version, parsed.length, parsed.sequence, parsed.observation_domain) == (10, 236, 0xFFFFFFFE, 42)
+    assert [item.set_id for item in parsed.sets] == [2]
+    assert parsed.sets[0].body == b"".join(item.record for item in default_templates())
+
+
+def test_templates_that_do_not_share_a_message():
+    first, second = Encoder(default_templates()).template_messages(HEADER, 235)
+    assert [wire.TemplateRecord.parse(message[20:]).template_id for message in (first, second)] == [256, 257]
+    assert len(first) == len(second) == 16 + 4 + 4 + 26 * 4
+
+
+@settings(deadline=None)
+@given(
+    blocks=st.lists(st.integers(0, 400), max_size=6),
+    start=st.sampled_from([0, 1, 2**31, 2**32 - 700, 2**32 - 1]),
+    size=st.integers(OVERHEAD + 8, 600),
+)
+def test_sequence_numbers_count_data_records(blocks, start, size):
+    encoder = Encoder([template("any", "packetDeltaCount")])
+    header, before = Header(EXPORT_TIME_S, start, 1), 0
+    for rows in blocks:
+        block = encoder.data_messages(counters(rows), header, size)
+        assert block.flows.sum() == rows
+        for number in range(len(block)):
+            message = wire.Message.parse(bytes(block.message(number)))
+            assert message.sequence == (start + before) % 2**32
+            assert message.length == len(block.message(number)) <= size
+            before += int(block.flows[number])
+        header = header.advance(rows)
+    assert header.sequence == (start + before) % 2**32
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "flows"),
+    [
+        (0, 512, []),
+        (1, OVERHEAD + 8, [1]),
+        (3, OVERHEAD + 8, [1, 1, 1]),
+        (3, OVERHEAD + 15, [1, 1, 1]),
+        (3, OVERHEAD + 16, [2, 1]),
+        (4, OVERHEAD + 16, [2, 2]),
+        (1, 1400, [1]),
+        (172, 1400, [172]),
+        (173, 1400, [172, 1]),
+        (8_189, MAX_MESSAGE_BYTES, [8_189]),
+        (8_190, MAX_MESSAGE_BYTES, [8_189, 1]),
+        (8_190, 1 << 20, [8_189, 1]),
+    ],
+)
+def test_messages_are_filled_to_the_limit(rows, size, flows):
+    data_set = counters(rows)
+    block = Encoder([data_set.template]).data_messages(data_set, HEADER, size)
+    assert block.flows.tolist() == flows
+    assert len(block) == len(flows)
+    assert len(block.buffer) == rows * 8 + OVERHEAD * len(flows)
+    values = []
+    for number, count in enumerate(flows):
+        message = block.message(number)
+        assert len(message) == OVERHEAD + 8 * count <= max(size, OVERHEAD)
+        values += np.frombuffer(message[OVERHEAD:], dtype=">u8").tolist()
+    assert values == list(range(rows))
+
+
+def test_a_record_that_does_not_fit():
+    data_set = counters(1)
+    encoder = Encoder([data_set.template])
+    with pytest.raises(TemplateError, match=r"test.toml: .* template 300 needs a Message of 28 bytes, .* has 27; use"):
+        encoder.data_messages(data_set, HEADER, OVERHEAD + 7)
+    encoder.check(OVERHEAD + 8)
+
+
+def test_a_template_that_does_not_fit():
+    encoder = Encoder(default_templates())
+    encoder.check(OVERHEAD + 120)
+    with pytest.raises(TemplateError, match="template 257 needs a Message of 140 bytes"):
+        encoder.check(OVERHEAD + 119)
+    many = Encoder([template("any", "ipVersion", "minimumTTL", "maximumTTL", "flowEndReason", "flowDirection")])
+    many.check(16 + 4 + 4 + 5 * 4)
+    with pytest.raises(TemplateError, match="template 300 needs a Message of 44 bytes"):
+        many.template_messages(HEADER, 43)
+
+
+def test_data_set_slices_are_views():
+    data_set = counters(10)
+    part = data_set.slice(3, 6)
+    assert (len(part), part.packets.tolist()) == (3, [3, 4, 5])
+    assert np.shares_memory(part.rows, data_set.rows)
+    block = Encoder([data_set.template]).data_messages(part, HEADER, 512)
+    assert np.frombuffer(block.message(0)[OVERHEAD:], dtype=">u8").tolist() == [3, 4, 5]
+
+
+@settings(deadline=None)
+@given(batches())
+def test_every_record_is_encoded_or_counted(flows):
+    for families in (("ipv4",), ("ipv6",), ("ipv4", "ipv6"), ("any",), ()):
+        encoder = Encoder([template(family, "packetDeltaCount", number=300 + at) for at, family in enumerate(families)])
+        data_sets = encoder.encode(flows)
+        left = encoder.unencodable
+        assert sum(map(len, data_sets)) + left.flows == len(flows)
+        assert sum(int(item.packets.sum()) for item in data_sets) + left.packets == flows.records["packets"].sum()
+        assert sum(int(item.octets.sum()) for item in data_sets) + left.octets == flows.records["octets"].sum()
+
+
+def test_unencodable_records_add_up():
+    encoder = Encoder(default_templates()[:1])
+    flows = batch(flow("2001:db8::1", "2001:db8::2"), flow("192.0.2.1", "192.0.2.2"))
+    for _ in range(2):
+        assert [len(item) for item in encoder.encode(flows)] == [1]
+    assert (encoder.unencodable.flows, encoder.unencodable.packets, encoder.unencodable.octets) == (2, 20, 10_800)
+
+
+def test_empty_batch():
+    assert Encoder(default_templates()).encode(batch()) == []
+
+
+def test_one_template_for_any_family():
+    flows = batch(flow("2001:db8::1", "2001:db8::2"), flow("192.0.2.1", "192.0.2.2"))
+    (data_set,) = Encoder([template("any", "ipVersion")]).encode(flows)
+    assert data_set.rows["ipVersion"].tolist() == [6, 4]
+
+
+@pytest.mark.parametrize("octets", [0, 1, 2**32 - 1, 2**32, 3 * (2**32 - 1), 3 * (2**32 - 1) + 1, 2**40 + 12345])
+@pytest.mark.parametrize("packet_octets", [4, 8])
+def test_counters_that_do_not_fit_become_several_records(octets, packet_octets):
+    reduced = template(
+        "any",
+        "{element = 'octetDeltaCount', octets = 4}",
+        f"{{element = 'packetDeltaCount', octets = {packet_octets}}}",
+        "ipVersion",
+    )
+    flows = batch(
+        flow("192.0.2.1", "192.0.2.2", octets=7, packets=1),
+        flow("192.0.2.1", "192.0.2.2", octets=octets, packets=2**33),
+        flow("2001:db8::1", "2001:db8::2", octets=9, packets=2),
+    )
+    (data_set,) = Encoder([reduced]).encode(flows)
+    rows = data_set.rows
+    assert rows["octetDeltaCount"].sum() == octets + 16
+    assert rows["packetDeltaCount"].sum() == 2**33 + 3
+    assert data_set.octets.tolist() == rows["octetDeltaCount"].tolist()
+    assert data_set.packets.tolist() == rows["packetDeltaCount"].tolist()
+    pieces = max(1, -(-octets // (2**32 - 1)), 3 if packet_octets == 4 else 1)
+    assert rows["ipVersion"].tolist() == [4] * (1 + pieces) + [6]
+
+
+def test_the_batch_is_left_as_it_was():
+    flows = golden_batch()
+    before = flows.records.tobytes()
+    Encoder(default_templates()).encode(flows)
+    assert flows.records.tobytes() == before
+    assert flows.records.dtype == records.RECORD

@@ -1,0 +1,170 @@
+"""Templates and template files: what is read, and every mistake with the words that name it."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from netobs.encode import load_templates, template_dirs, wire
+from netobs.encode.registry import InformationElement
+from netobs.encode.template import Field, Template
+from netobs.encode.template_file import parse
+from netobs.errors import TemplateError
+from tests.unit.encode.samples import TEMPLATES, default_templates, everything, template
+
+GOOD = '[[template]]\nid = 256\nfamily = "ipv4"\nelements = ["octetDeltaCount"]\n'
+SECOND = GOOD.replace("256", "257").replace("ipv4", "ipv6")
+
+
+def elements(value: str, family: str = "ipv4") -> str:
+    return f'[[template]]\nid = 256\nfamily = "{family}"\nelements = {value}\n'
+
+
+MISTAKES = {
+    "not TOML": ("[[template]\n", ["not valid TOML", "line 1"]),
+    "empty file": ("", ["no [[template]] table"]),
+    "one bracket": (GOOD.replace("[[template]]", "[template]"), ["[template] is a table", "two brackets"]),
+    "template is a number": ("template = 1\n", ["no [[template]] table"]),
+    "template is a list of numbers": ("template = [1]\n", ["no [[template]] table"]),
+    "misspelt table": (GOOD.replace("template", "templates"), ['unknown key "templates"', 'did you mean "template"?']),
+    "misspelt key": (GOOD + "element = []\n", ["[[template]] 1", 'unknown key "element"', 'did you mean "elements"?']),
+    "foreign key": (GOOD + "port = 1\n", ['unknown key "port"', "the keys are id, family, elements"]),
+    "no id": (GOOD.replace("id = 256", ""), ['key "id" is missing']),
+    "no family": (GOOD.replace('family = "ipv4"', ""), ['key "family" is missing']),
+    "no elements": (GOOD.replace('elements = ["octetDeltaCount"]', ""), ['key "elements" is missing']),
+    "id too small": (GOOD.replace("256", "255"), ["id: expected an integer from 256 to 65535, got 255"]),
+    "id too large": (GOOD.replace("256", "65536"), ["id: expected an integer from 256 to 65535, got 65536"]),
+    "id is text": (GOOD.replace("256", '"256"'), ["id: expected an integer", "'256'"]),
+    "id is a boolean": (GOOD.replace("256", "true"), ["id: expected an integer", "True"]),
+    "id twice": (GOOD + SECOND.replace("257", "256"), ["[[template]] 2", "id 256 is already that of [[template]] 1"]),
+    "unknown family": (GOOD.replace("ipv4", "ip4"), ["family: expected one of", "'ip4'", 'did you mean "ipv4"?']),
+    "family is a list": (GOOD.replace('"ipv4"', '["ipv4"]'), ["family: expected one of", "['ipv4']"]),
+    "family twice": (GOOD + GOOD.replace("256", "300"), ["[[template]] 2", "ipv4 already has template 256"]),
+    "any beside a family": (GOOD + SECOND.replace("ipv6", "any"), ['family "any"', "ipv4 already has template 256"]),
+    "a family beside any": (GOOD.replace("ipv4", "any") + SECOND, ["ipv6 already has template 256"]),
+    "elements is text": (elements('"octetDeltaCount"'), ["elements: expected a list"]),
+    "no element": (elements("[]"), ["elements: expected a list"]),
+    "element is a number": (elements("[1]"), ["elements, entry 1", "expected an element name", "got 1"]),
+    "element misspelt": (elements('["vlanId", "octetDeltaCont"]'), ["entry 2: octetDeltaCont", '"octetDeltaCount"?']),
+    "element of the wrong case": (elements('["VlanID"]'), ["no such Information Element", 'did you mean "vlanId"?']),
+    "element unlike any": (elements('["zzzzzz"]'), ["zzzzzz: no such Information Element"]),
+    "misspelt and not measured": (elements('["applicationNam"]'), ['did you mean "applicationName"?']),
+    "element not measured": (elements('["octetTotalCount"]'), ["netobs does not measure it", '"octetDeltaCount"?']),
+    "variable length": (elements('["interfaceName"]'), ["interfaceName: registered, but netobs does not measure it"]),
+    "element twice": (elements('["vlanId", "ipVersion", "vlanId"]'), ["entry 3: vlanId is there twice"]),
+    "IPv6 in IPv4": (elements('["sourceIPv6Address"]'), ['in family "ipv6" only', 'this template has "ipv4"']),
+    "IPv4 in IPv6": (elements('["icmpTypeIPv4"]', "ipv6"), ['in family "ipv4" only', 'this template has "ipv6"']),
+    "address in any": (elements('["sourceIPv4Address"]', "any"), ['in family "ipv4" only', 'this template has "any"']),
+    "inline table without a name": (elements("[{octets = 1}]"), ["entry 1", 'key "element" is missing']),
+    "inline table with another key": (elements('[{element = "vlanId", size = 2}]'), ['unknown key "size"']),
+    "name is a number": (elements("[{element = 1}]"), ["expected an element name", "got 1"]),
+    "octets is text": (elements('[{element = "vlanId", octets = "2"}]'), ["octets: expected an integer, got '2'"]),
+    "octets is a boolean": (elements('[{element = "vlanId", octets = true}]'), ["expected an integer, got True"]),
+    "longer than registered": (elements('[{element = "packetDeltaCount", octets = 16}]'), ["expected 4 or 8, got 16"]),
+    "odd width": (elements('[{element = "packetDeltaCount", octets = 5}]'), ["expected 4 or 8, got 5"]),
+    "no width": (elements('[{element = "packetDeltaCount", octets = 0}]'), ["expected 4 or 8, got 0"]),
+    "too short": (elements('[{element = "ingressInterface", octets = 2}]'), ["expected 4, got 2", "would not fit"]),
+    "reduced address": (elements('[{element = "sourceIPv4Address", octets = 2}]'), ["ipv4Address always takes 4"]),
+    "reduced time": (elements('[{element = "flowEndMilliseconds", octets = 4}]'), ["Milliseconds always takes 8"]),
+    "enlarged octet": (elements('[{element = "minimumTTL", octets = 2}]'), ["unsigned8 always takes 1"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_named(mistake, tmp_path):
+    text, parts = MISTAKES[mistake]
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TemplateError) as caught:
+        load_templates(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(TemplateError, match=r'no template file "defualt.toml" in .*; use one of .*default'):
+        load_templates("defualt", [TEMPLATES])
+
+
+def test_unknown_name_without_any_file(tmp_path):
+    with pytest.raises(TemplateError, match="give a path"):
+        load_templates("default", [tmp_path])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("missing.toml", "No such file"), ("folder", "Is a directory")])
+def test_unreadable_path(tmp_path, name, reason):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TemplateError, match=f"{name}: cannot read the template file: {reason}"):
+        load_templates(str(tmp_path / name))
+
+
+def test_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b"# \xe4\n" + GOOD.encode())
+    with pytest.raises(TemplateError, match="not UTF-8 at byte 2; save the file as UTF-8"):
+        load_templates(str(path))
+
+
+def test_first_directory_with_the_name_wins(tmp_path):
+    shutil.copy(TEMPLATES / "default.toml", tmp_path / "mine.toml")
+    (tmp_path / "default.toml").write_text(GOOD, encoding="utf-8")
+    assert len(load_templates("default", [tmp_path, TEMPLATES])) == 1
+    assert len(load_templates("mine", [TEMPLATES, tmp_path])) == 2
+
+
+def test_the_source_tree_is_searched():
+    assert TEMPLATES in template_dirs()
+
+
+def test_default_templates():
+    ipv4, ipv6 = default_templates()
+    assert [(item.id, item.family, item.dtype.itemsize, len(item.fields)) for item in (ipv4, ipv6)] == [
+        (256, "ipv4", 96, 26),
+        (257, "ipv6", 120, 26),
+    ]
+    middle = [7, 11, 4, 5, 6, 10, 14, 61, 1, 2, 152, 153, 136, 60, 256, 56, 80, 58, 59, 52, 53, 25, 26]
+    assert [field.element.id for field in ipv4.fields] == [8, 12, *middle, 32]
+    assert [field.element.id for field in ipv6.fields] == [27, 28, *middle, 139]
+    octets = [2, 2, 1, 1, 1, 4, 4, 1, 8, 8, 8, 8, 1, 1, 2, 6, 6, 2, 2, 1, 1, 8, 8, 2]
+    assert [field.octets for field in ipv4.fields] == [4, 4, *octets]
+    assert [field.octets for field in ipv6.fields] == [16, 16, *octets]
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6", "any"])
+def test_dtype_and_construct_agree(family):
+    every = everything(family)
+    raw = bytes(range(256))[: every.dtype.itemsize]
+    row = np.frombuffer(raw, dtype=every.dtype)[0]
+    parsed = every.construct.parse(raw)
+    assert every.construct.sizeof() == every.dtype.itemsize
+    assert [name for name in parsed if name != "_io"] == list(every.dtype.names)
+    for name in every.dtype.names:
+        value = row[name]
+        assert parsed[name] == (bytes(value) if value.ndim else int(value))
+    assert every.construct.build(parsed) == raw
+
+
+def test_reduced_sizes():
+    sizes = {"octetDeltaCount": 4, "packetDeltaCount": 8, "tcpControlBits": 1, "minimumIpTotalLength": 2}
+    reduced = template("any", *(f'{{element = "{name}", octets = {octets}}}' for name, octets in sizes.items()))
+    assert reduced.dtype == np.dtype([(name, f">u{octets}") for name, octets in sizes.items()])
+    assert reduced.construct.sizeof() == 15
+
+
+def test_template_record():
+    parsed = wire.TemplateRecord.parse(default_templates()[0].record)
+    assert (parsed.template_id, parsed.field_count) == (256, 26)
+    assert (parsed.fields[6].element_id, parsed.fields[6].octets, parsed.fields[6].enterprise) == (6, 1, None)
+
+
+def test_template_record_with_an_enterprise_element():
+    element = InformationElement("own", 5, "unsigned32", 4, "", "", enterprise=32473)
+    assert Template(256, "any", (Field(element, 4),)).record == bytes.fromhex("0100 0001 8005 0004 00007ed9")
+
+
+def test_parse_names_the_source():
+    assert parse(GOOD, "mine.toml")[0].source == "mine.toml: [[template]] 1"

@@ -1,0 +1,261 @@
+"""The built-in collector with real sockets on the loopback addresses, and as a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from netobs.errors import NetobsError
+from netobs.listen import Collector, Exporter, listen
+from tests.unit.encode.samples import golden_messages
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 10
+FLOWS = 12
+
+
+@pytest.fixture
+def collector():
+    with closing(Collector("", 0)) as opened:
+        yield opened
+
+
+def serve_until(collector: Collector, done: Callable[[], bool]) -> list[tuple[Exporter, dict]]:
+    """Serve the sockets until ``done``; the flows that came."""
+    got: list[tuple[Exporter, dict]] = []
+    deadline = time.monotonic() + WAIT_S
+    while not done():
+        left = deadline - time.monotonic()
+        assert left > 0, f"still not done, with {collector.decoder.stats}"
+        got += [(exporter, flow) for exporter, decoded in collector.receive(left) for flow in decoded.flows]
+    return got
+
+
+def receive(collector: Collector, flows: int) -> list[tuple[Exporter, dict]]:
+    """Serve the sockets until ``flows`` more flows have come."""
+    total = collector.decoder.stats.flows + flows
+    return serve_until(collector, lambda: collector.decoder.stats.flows >= total)
+
+
+def send_udp(address: str, port: int, messages: list[bytes]) -> Exporter:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sender:
+        sender.connect((address, port))
+        for message in messages:
+            sender.send(message)
+        return Exporter("udp", address, sender.getsockname()[1])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_udp(collector, address):
+    exporter = send_udp(address, collector.port, golden_messages())
+    got = receive(collector, FLOWS)
+    assert {peer for peer, _ in got} == {exporter}
+    assert [flow["protocolIdentifier"] for _, flow in got] == [6, 17, 1, 1, 17, 6, 47, 6, 17, 58, 132, 58]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_tcp_in_pieces_of_any_size(collector, address):
+    stream = b"".join(golden_messages())
+    with socket.create_connection((address, collector.port)) as sender:
+        sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        list(collector.receive(WAIT_S))  # accepts
+        got = []
+        for start in range(0, len(stream), 333):
+            sender.sendall(stream[start : start + 333])
+            got += [flow for _, decoded in collector.receive(WAIT_S) for flow in decoded.flows]
+    assert len(got) == FLOWS
+    assert collector.decoder.stats.sequence_errors == 0
+
+
+def test_several_exporters_at_once(collector):
+    templates, *data = golden_messages()
+    with socket.create_connection(("127.0.0.1", collector.port)) as one:
+        with socket.create_connection(("::1", collector.port)) as two:
+            one.sendall(templates)
+            send_udp("127.0.0.1", collector.port, golden_messages())
+            two.sendall(templates + data[0])
+            one.sendall(data[0][:100])
+            got = receive(collector, FLOWS + 5)
+        one.sendall(data[0][100:])
+        got += receive(collector, 5)
+    assert len({exporter for exporter, _ in got}) == 3
+    assert collector.decoder.stats.sets_without_template == 0
+
+
+def test_templates_end_with_the_connection(collector):
+    templates, data, *_ = golden_messages()
+    with socket.create_connection(("127.0.0.1", collector.port)) as sender:
+        port = sender.getsockname()[1]
+        sender.sendall(templates + data)
+        assert len(receive(collector, 5)) == 5
+    list(collector.receive(WAIT_S))
+    assert collector.decoder.decode(data, Exporter("tcp", "127.0.0.1", port)).flows == []
+    assert collector.decoder.stats.sets_without_template == 1
+
+
+def test_garbage_on_tcp_closes_that_peer_only(collector, caplog):
+    with socket.create_connection(("127.0.0.1", collector.port)) as good:
+        good.sendall(golden_messages()[0])
+        list(collector.receive(WAIT_S))
+        with socket.create_connection(("127.0.0.1", collector.port)) as bad:
+            port = bad.getsockname()[1]
+            bad.settimeout(WAIT_S)
+            bad.sendall(b"GET / HTTP/1.1\r\n")
+            serve_until(collector, lambda: bool(caplog.records))
+            assert bad.recv(1) == b""
+        good.sendall(golden_messages()[1])
+        assert len(receive(collector, 5)) == 5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"127.0.0.1 port {port} (tcp): closed: not an IPFIX Message: octet 0: version 18245, expected 10 (IPFIX)"
+    ]
+
+
+def test_a_bad_set_on_tcp_closes_the_connection(collector, caplog):
+    message = struct.pack("!HHIIIHH", 10, 20, 0, 0, 1, 2, 3)
+    with socket.create_connection(("127.0.0.1", collector.port)) as bad:
+        bad.settimeout(WAIT_S)
+        bad.sendall(message)
+        serve_until(collector, lambda: bool(caplog.records))
+        assert bad.recv(1) == b""
+    assert "octet 18: Set length 3" in caplog.text
+
+
+def test_garbage_on_udp_is_ignored_with_one_line(collector, caplog):
+    messages = golden_messages()
+    exporter = send_udp("127.0.0.1", collector.port, [b"x", b"", messages[0], b"\0\x09" * 20, messages[1]])
+    assert len(receive(collector, 5)) == 5
+    assert collector.decoder.stats.malformed == 3
+    assert len(caplog.records) == 1
+    assert str(exporter) in caplog.text
+
+
+def test_port_in_use(collector):
+    with pytest.raises(
+        NetobsError, match=rf"cannot listen on 127.0.0.1 port {collector.port}: .* in use; .* another one"
+    ):
+        Collector("127.0.0.1", collector.port)
+
+
+def test_address_that_is_not_here():
+    with pytest.raises(NetobsError, match=r"cannot listen on 192.0.2.1 port 0: Cannot assign requested address"):
+        Collector("192.0.2.1", 0)
+
+
+def test_one_address_family():
+    with closing(Collector("127.0.0.1", 0)) as collector:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("::1", collector.port))
+        send_udp("127.0.0.1", collector.port, golden_messages())
+        assert len(receive(collector, FLOWS)) == FLOWS
+
+
+class Process:
+    """``listen`` in a process of its own; ``arguments`` as in a call."""
+
+    def __init__(self, arguments: str, stdout: int = subprocess.PIPE) -> None:
+        self.run = subprocess.Popen(
+            [sys.executable, "-c", f"from netobs.listen import listen\nlisten({arguments})"],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        assert self.run.stderr is not None
+        ready = self.run.stderr.readline()
+        assert ready.startswith("netobs listen: listening on "), ready
+        self.port = int(ready.split()[-1])
+
+    def finish(self) -> tuple[str, str]:
+        return self.run.communicate(timeout=WAIT_S)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.run.poll() is None:
+            self.run.kill()
+        for pipe in (self.run.stdout, self.run.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.run.wait()
+
+
+def test_json_lines_until_enough():
+    with Process("'127.0.0.1', 0, as_json=True, once=7") as process:
+        send_udp("127.0.0.1", process.port, golden_messages())
+        output, errors = process.finish()
+        assert process.run.returncode == 0
+    flows = [json.loads(line) for line in output.splitlines()]
+    assert len(flows) == 7
+    assert list(flows[0])[:3] == ["exporterIPv4Address", "observationDomainId", "sourceIPv4Address"]
+    assert (flows[0]["exporterIPv4Address"], flows[0]["observationDomainId"]) == ("127.0.0.1", 42)
+    assert flows[6]["octetDeltaCount"] == 5400
+    assert "7 flows in 3 Messages, 0 records lost, 0 Sets without a Template, 0 Messages malformed" in errors
+
+
+def test_table_until_enough():
+    with Process("'::1', 0, once=1") as process, socket.create_connection(("::1", process.port)) as sender:
+        sender.sendall(b"".join(golden_messages()))
+        output, _ = process.finish()
+    assert [line.split()[0] for line in output.splitlines()] == ["start", "2023-11-14T22:13:11.123Z"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(number):
+    with Process("'', 0, as_json=True") as process:
+        send_udp("127.0.0.1", process.port, golden_messages()[:2])
+        assert process.run.stdout is not None
+        first = [process.run.stdout.readline() for _ in range(5)]
+        process.run.send_signal(number)
+        output, errors = process.finish()
+        assert process.run.returncode == 0
+    assert all(json.loads(line) for line in first)
+    assert output == ""
+    assert "Traceback" not in errors
+
+
+def test_broken_pipe_ends_it_quietly():
+    with Process("'127.0.0.1', 0, as_json=True") as process:
+        assert process.run.stdout is not None
+        process.run.stdout.close()
+        process.run.stdout = None
+        send_udp("127.0.0.1", process.port, golden_messages())
+        _, errors = process.finish()
+        assert process.run.returncode == 0
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
+
+
+def test_listen_leaves_signal_handling_as_it_was():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def send_when_it_listens() -> None:
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)) as sender:
+                sender.sendall(b"".join(golden_messages()))
+                return
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    sender, out = threading.Thread(target=send_when_it_listens), io.StringIO()
+    sender.start()
+    listen("127.0.0.1", port, as_json=True, once=FLOWS, out=out)
+    sender.join()
+    assert len(out.getvalue().splitlines()) == FLOWS
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert signal.set_wakeup_fd(-1) == -1
