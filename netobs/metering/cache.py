@@ -1,0 +1,154 @@
+"""The flow cache: keeps Flow Records between evictions and says which are due, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.metering.index import Rows
+from netobs.metering.merge import (
+    CHUNK_ROWS,
+    NO_HASH,
+    Hashes,
+    HashFunction,
+    Indices,
+    combine,
+    hash_keys,
+    merge,
+    same_keys,
+    take,
+)
+from netobs.metering.store import FlowStore
+from netobs.records import RECORD, Records
+
+IDLE_TIMEOUT, ACTIVE_TIMEOUT, END_OF_FLOW, FORCED_END, LACK_OF_RESOURCES = 1, 2, 3, 4, 5
+"""The values of flowEndReason (IE 136, RFC 5102 section 5.11.3)."""
+REASONS = 6
+
+_FIN_OR_RST = 0x01 | 0x04
+
+
+class FlowCache:
+    """Flow Records that are not due yet, at most ``max_flows``.
+
+    A record is due when (the first rule that holds gives its ``flow_end_reason``)
+
+    - a FIN or RST was seen: 3, at the eviction that brought it;
+    - ``last_ns + idle_timeout_ns`` has come: 1;
+    - ``first_ns + active_timeout_ns`` has come: 2. Later packets start a new record: counts are delta counts;
+    - there is no room for it: 5. When ``max_flows`` flows are in the cache, the flows of an eviction that are new
+      and not due go out at once, as they are; those in the cache stay until they are due. So a full cache costs no
+      more than one with room, and flows that were there first are still measured whole.
+
+    With ``active_timeout_ns`` 0 all records are due at each eviction and the cache stays empty. Whatever happens, the
+    packets and octets that come in go out once: nothing is dropped.
+
+    ``created`` counts the records begun, ``expired`` (int64, shape ``(6,)``) those handed out by reason;
+    ``created == len(cache) + expired.sum()``.
+    """
+
+    def __init__(
+        self,
+        active_timeout_ns: int,
+        idle_timeout_ns: int,
+        max_flows: int,
+        seed: int,
+        hash_function: HashFunction = hash_keys,
+    ) -> None:
+        """``seed`` is a secret that keeps others from choosing flows whose hashes collide."""
+        self._active_timeout_ns = np.uint64(active_timeout_ns)
+        self._idle_timeout_ns = np.uint64(idle_timeout_ns)
+        self._max_flows = max_flows
+        self._seed = seed
+        self._hash_function = hash_function
+        self._store = FlowStore()
+        self.created = 0
+        self.expired: npt.NDArray[np.int64] = np.zeros(REASONS, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes set aside for the cache; the part never used takes no memory."""
+        return self._store.nbytes
+
+    def update(self, records: Records, now_ns: int) -> Records:
+        """Take in the rows of an eviction (dtype ``RECORD``, shape ``(n,)``) and hand out the records that are due.
+
+        ``records`` is taken over: it may be changed, and what comes back may be the same memory.
+        """
+        merged, hashes = merge(records, self._seed, self._hash_function)
+        if self._active_timeout_ns == 0:
+            self.created += len(merged)
+            return self._hand_out(merged, np.full(len(merged), ACTIVE_TIMEOUT, np.uint8))
+        rows = self._store.find(hashes)
+        known = np.flatnonzero(rows)
+        collided = self._add_to_known(merged, known, rows[known])
+        fresh = np.flatnonzero(rows == 0)
+        self.created += len(fresh) + len(collided)
+        due_rows = self._store.due(now_ns)
+        admitted, passed, due_ns = self._admit(merged, hashes, fresh, now_ns, len(due_rows))
+        out = np.empty(len(due_rows) + len(passed) + len(collided), RECORD)
+        self._store.read(due_rows, out=out[: len(due_rows)])
+        take(merged, np.concatenate((passed, collided)), out=out[len(due_rows) :])
+        self._store.remove(due_rows)
+        self._store.append(merged, admitted, hashes[admitted], due_ns)
+        self._store.shrink()
+        return self._hand_out(out, self._timeout_reasons(out, now_ns))
+
+    def expire_all(self, reason: int = FORCED_END) -> Records:
+        """Hand out all records, with ``reason``, and leave the cache empty."""
+        records, self._store = self._store.records, FlowStore()
+        records["flow_end_reason"] = reason
+        self.expired[reason] += len(records)
+        return records
+
+    def _add_to_known(self, merged: Records, known: Indices, rows: Rows) -> Indices:
+        """Add ``merged[known]`` to ``rows`` of the cache. Returns those of ``known`` that are not of the same flow."""
+        collided = [known[:0]]
+        for begin in range(0, len(known), CHUNK_ROWS):
+            chunk, chunk_rows = known[begin : begin + CHUNK_ROWS], rows[begin : begin + CHUNK_ROWS]
+            records, parts = self._store.read(chunk_rows), take(merged, chunk)
+            same = same_keys(records, parts)
+            if not same.all():
+                collided.append(chunk[~same])
+                kept = np.flatnonzero(same)
+                records, parts, chunk_rows = take(records, kept), take(parts, kept), chunk_rows[kept]
+            combine(records, parts)
+            self._store.write(chunk_rows, records, self._due_ns(records))
+        return np.concatenate(collided)
+
+    def _admit(
+        self, merged: Records, hashes: Hashes, fresh: Indices, now_ns: int, leaving: int
+    ) -> tuple[Indices, Indices, npt.NDArray[np.uint64]]:
+        """Which of ``fresh`` go into the cache, which go out at once, and when the former are due.
+
+        ``leaving`` flows make room. A record that is due already never enters: that spares short flows two copies.
+        """
+        due_ns = self._due_ns(merged)[fresh]
+        waits = (due_ns > np.uint64(now_ns)) & (hashes[fresh] != NO_HASH)
+        room = max(self._max_flows - len(self._store) + leaving, 0)
+        waits[np.flatnonzero(waits)[room:]] = False
+        return fresh[waits], fresh[~waits], due_ns[waits]
+
+    def _due_ns(self, records: Records) -> npt.NDArray[np.uint64]:
+        """When each record is due; 0, which is at once, after a FIN or RST."""
+        due_ns: npt.NDArray[np.uint64] = records["first_ns"] + self._active_timeout_ns
+        np.minimum(due_ns, records["last_ns"] + self._idle_timeout_ns, out=due_ns)
+        due_ns[(records["tcp_flags"] & _FIN_OR_RST) != 0] = 0
+        return due_ns
+
+    def _timeout_reasons(self, records: Records, now_ns: int) -> npt.NDArray[np.uint8]:
+        now = np.uint64(now_ns)
+        reasons = np.full(len(records), LACK_OF_RESOURCES, np.uint8)
+        reasons[records["first_ns"] + self._active_timeout_ns <= now] = ACTIVE_TIMEOUT
+        reasons[records["last_ns"] + self._idle_timeout_ns <= now] = IDLE_TIMEOUT
+        return reasons
+
+    def _hand_out(self, records: Records, reasons: npt.NDArray[np.uint8]) -> Records:
+        """Count ``records`` and set their ``flow_end_reason``: ``reasons``, but for those with a FIN or RST."""
+        reasons[(records["tcp_flags"] & _FIN_OR_RST) != 0] = END_OF_FLOW
+        records["flow_end_reason"] = reasons
+        self.expired += np.bincount(reasons, minlength=REASONS)
+        return records

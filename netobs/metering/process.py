@@ -1,0 +1,53 @@
+"""Metering as the daemon sees it: evictions in, Flow Records that are due out, and the totals of both."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from netobs.metering.cache import FORCED_END, FlowCache
+from netobs.records import Records
+
+
+@dataclass
+class Totals:
+    """What went one way since the start: Flow Records (rows), wire packets and IP octets."""
+
+    flows: int = 0
+    packets: int = 0
+    octets: int = 0
+
+    def add(self, records: Records) -> None:
+        """Count ``records``."""
+        self.flows += len(records)
+        self.packets += int(records["packets"].sum())
+        self.octets += int(records["octets"].sum())
+
+
+class Metering:
+    """A flow cache that keeps the books: ``taken`` (rows of evictions) and ``handed_out`` (Flow Records).
+
+    ``taken.packets - handed_out.packets`` are the packets in the cache, and so for the octets.
+    """
+
+    def __init__(
+        self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int = 1_000_000, seed: int | None = None
+    ) -> None:
+        """Without ``seed`` each process has its own random one."""
+        seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed)
+        self.taken = Totals()
+        self.handed_out = Totals()
+
+    def update(self, records: Records, now_ns: int) -> Records:
+        """Take in an eviction, hand out the records that are due; takes over ``records`` as ``FlowCache.update``."""
+        self.taken.add(records)
+        due = self.cache.update(records, now_ns)
+        self.handed_out.add(due)
+        return due
+
+    def close(self) -> Records:
+        """Hand out all that is left, with the reason "forced end"."""
+        due = self.cache.expire_all(FORCED_END)
+        self.handed_out.add(due)
+        return due
