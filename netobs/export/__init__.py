@@ -1,0 +1,9 @@
+"""The Exporting Process: Transport Sessions to the collectors, over UDP and TCP."""
+
+from __future__ import annotations
+
+from netobs.export.address import Address, resolve
+from netobs.export.session import TransportSession
+from netobs.export.stats import ExportStats, Tally
+
+__all__ = ["Address", "ExportStats", "Tally", "TransportSession", "resolve"]

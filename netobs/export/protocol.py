@@ -1,0 +1,57 @@
+"""What the Exporting Process needs of an encoder. Export does not import encode: the daemon brings the two together."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.records import MessageBlock
+
+
+class Header(Protocol):
+    """What a Transport Session says in the Message Header."""
+
+    @property
+    def export_time_s(self) -> int: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+    def advance(self, records: int) -> Any:
+        """The header after ``records`` more Data Records."""
+
+
+class DataSet(Protocol):
+    """Data Records of one Template. ``rows``, ``packets``, ``octets``: shape ``(n,)``; the last two int64."""
+
+    @property
+    def rows(self) -> npt.NDArray[np.void]: ...
+
+    @property
+    def packets(self) -> npt.NDArray[np.int64]: ...
+
+    @property
+    def octets(self) -> npt.NDArray[np.int64]: ...
+
+    def __len__(self) -> int: ...
+
+    def slice(self, start: int, stop: int) -> Any:
+        """The rows from ``start`` to ``stop``, without a copy."""
+
+
+H = TypeVar("H", bound=Header)
+D = TypeVar("D", bound=DataSet)
+H_contra = TypeVar("H_contra", bound=Header, contravariant=True)
+D_contra = TypeVar("D_contra", bound=DataSet, contravariant=True)
+
+
+class Encoder(Protocol[H_contra, D_contra]):
+    """Builds whole Messages; without state, so that several sessions may share one."""
+
+    def template_messages(self, header: H_contra, max_message_size: int) -> list[bytes]:
+        """All Templates. Raises TemplateError if a Template or one of its Data Records does not fit."""
+
+    def data_messages(self, data_set: D_contra, header: H_contra, max_message_size: int) -> MessageBlock:
+        """``data_set`` as Messages; the first has the Sequence Number of ``header``."""

@@ -1,0 +1,285 @@
+"""One collector, one Transport Session at a time: sequence, templates, Export Time, and the account of every flow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Generic
+
+import numpy as np
+
+from netobs.clock import NS_PER_S
+from netobs.errors import TemplateError
+from netobs.export.link import Failure, Link, Progress, State, log
+from netobs.export.protocol import D, Encoder, H
+from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.stats import ExportStats, Tally
+from netobs.export.tcp import TcpLink
+from netobs.export.udp import UdpLink
+from netobs.loop import EventLoop, Timer
+from netobs.records import ClockPair, MessageBlock
+
+if TYPE_CHECKING:
+    from netobs.config import CollectorConfig
+
+_LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink}
+_PART_BYTES = 524_288
+"""Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
+
+
+@dataclass
+class _Shipment(Generic[H, D]):
+    """Messages on their way into the socket, the first with ``header``. ``data_set`` is None for templates."""
+
+    block: MessageBlock
+    header: H
+    data_set: D | None = None
+    index: int = 0  # of the next Message
+
+    def waiting_bytes(self) -> int:
+        return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
+
+
+class TransportSession(Generic[H, D]):
+    """Exports to the collector of ``config``, over one Transport Session after another.
+
+    ``new_header(export_time_s, sequence, observation_domain)`` makes a header as ``encoder`` wants it. Nothing here
+    blocks. Timers and sockets are driven by ``loop``; ``send`` hands in what is to be exported. A collector that is
+    down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
+
+    Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
+    """
+
+    def __init__(
+        self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int], H], loop: EventLoop
+    ) -> None:
+        self.stats = ExportStats()
+        self.closed = False
+        """Whether ``close`` has finished."""
+        self._config = config
+        self._encoder = encoder
+        self._new_header = new_header
+        self._header = new_header(0, 0, config.observation_domain)
+        self._clock = ClockPair(0, 0)
+        self._loop = loop
+        self._link = _LINKS[config.transport](config, loop, self, self.stats)
+        self._queue: DataSetQueue[D] = DataSetQueue()
+        self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
+        self._outbox: deque[bytes] = deque()  # Messages with templates: before any data
+        self._shipment: _Shipment[H, D] | None = None
+        self._message_size = config.max_message_size
+        self._templates_due = False
+        self._said_too_large = False
+        self._closing = False
+        self._refresh_timer: Timer | None = None
+        self._deadline_timer: Timer | None = None
+
+    def __str__(self) -> str:
+        return str(self._link)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first attempt was made: over UDP the templates are out, over TCP a connection was tried.
+
+        A collector that is down makes a session ready too: nothing else waits for it.
+        """
+        return self._link.tried
+
+    @property
+    def failing(self) -> bool:
+        """Whether Messages are sent and seem not to arrive (UDP: refused, no route, not permitted)."""
+        return self._link.failing
+
+    def open(self, clock: ClockPair, now_ns: int) -> None:
+        """Begin the first Transport Session, now if ``host`` is an address, else when its name is resolved."""
+        self._clock = clock
+        self._link.open(now_ns)
+
+    def send(self, data_sets: Sequence[D], clock: ClockPair, now_ns: int) -> None:
+        """Export ``data_sets``, now or when the collector takes them. They must not be changed afterwards."""
+        self._clock = clock
+        for data_set in data_sets:
+            tally = Tally.of(data_set)
+            self.stats.see(tally)
+            if self._closing:
+                self.stats.count_not_sent("closed", tally)
+            else:
+                self._queue.append(data_set)
+        if self._link.failing:
+            self._templates_due = True  # should the collector be back, then these flows are its first
+        self._pump(now_ns)
+        waiting = self._shipment.waiting_bytes() if self._shipment else 0
+        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
+
+    def close(self, now_ns: int, deadline_ns: int) -> None:
+        """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
+
+        The loop must go on running until then. What was not sent is counted as ``closed``.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._cancel(self._refresh_timer)
+        self._deadline_timer = self._loop.call_at(deadline_ns, self._finish)
+        self._link.hurry(now_ns)
+        if not self.closed:
+            self._pump(now_ns)
+
+    def on_up(self, now_ns: int) -> None:
+        self._header = self._new_header(self._header.export_time_s, 0, self._config.observation_domain)
+        self._fit_message_size()
+        self._outbox.clear()
+        self._templates_due = True
+        if self._config.transport == "udp":  # over TCP templates live as long as the session: RFC 7011, section 8
+            self._arm_refresh(now_ns)
+        self._pump(now_ns)
+
+    def on_down(self) -> None:
+        self._take_back()
+        self._cancel(self._refresh_timer)
+
+    def on_writable(self, now_ns: int) -> None:
+        self._pump(now_ns)
+
+    def on_recovered(self, now_ns: int) -> None:
+        self._templates_due = True
+        self._pump(now_ns)
+
+    def on_unreachable(self, now_ns: int) -> None:
+        if self._closing:
+            self._finish(now_ns)
+
+    def _pump(self, now_ns: int) -> None:
+        """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
+        while self._link.up:
+            self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
+            shipment = self._shipment or self._load(now_ns)
+            self._shipment = shipment
+            if shipment is None:
+                self._link.wait_writable(False, now_ns)
+                break
+            progress = self._link.push(shipment.block, shipment.index, now_ns)
+            self._account(shipment, progress)
+            if progress.state is State.DONE:
+                self._shipment = None
+            elif progress.state is State.TOO_LARGE:
+                self._shorten(shipment)
+            elif progress.state is State.BLOCKED:
+                self._link.wait_writable(True, now_ns)
+                return
+            else:
+                self._link.disconnect(progress.reason, now_ns)
+                return
+        if self._closing and self._shipment is None and not self._queue:
+            self._finish(now_ns)
+
+    def _load(self, now_ns: int) -> _Shipment[H, D] | None:
+        """The next Messages to send, templates before data. They are made now, with the present header."""
+        wall_s = (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S
+        export_time_s = max(self._header.export_time_s, wall_s)  # never backwards: RFC 7011, section 8.2
+        header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
+        self._header = header
+        if self._templates_due:
+            self._templates_due = False
+            self._fit_message_size()
+            self._outbox = deque(self._encoder.template_messages(header, self._message_size))
+        if self._outbox:
+            return _Shipment(_block_of(self._outbox.popleft()), header)
+        if not self._queue:
+            return None
+        part = self._queue.take(self._part_bytes)
+        self._header = header.advance(len(part))
+        return _Shipment(self._encoder.data_messages(part, header, self._message_size), header, part)
+
+    def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
+        block, start, stop = shipment.block, shipment.index, progress.done
+        sent, messages, sent_bytes = Tally.of_messages(block, start, stop), stop - start, _bytes(block, start, stop)
+        for failure in progress.failures:
+            lost = Tally.of_messages(block, failure.start, failure.stop)
+            self.stats.count_not_sent(failure.reason, lost)
+            sent -= lost
+            messages -= failure.stop - failure.start
+            sent_bytes -= _bytes(block, failure.start, failure.stop)
+        self.stats.count_sent(sent)
+        self.stats.bytes += sent_bytes
+        if shipment.data_set is None:
+            self.stats.template_messages += messages
+        else:
+            self.stats.messages += messages
+        shipment.index = stop
+
+    def _shorten(self, shipment: _Shipment[H, D]) -> None:
+        """The next Message exceeds the path MTU: go on with shorter ones, or without it if there is no shorter."""
+        if self._fit_message_size():
+            self._take_back()
+            return
+        if not self._said_too_large:
+            self._said_too_large = True
+            log.warning("%s: Messages of %d bytes exceed the path MTU and are counted as not sent; "
+                        "set a smaller max_message_size", self, self._message_size)  # fmt: skip
+        skipped = Progress(shipment.index + 1, State.DONE, (Failure(shipment.index, shipment.index + 1, "EMSGSIZE"),))
+        self._account(shipment, skipped)
+        if shipment.index == len(shipment.block):
+            self._shipment = None
+
+    def _fit_message_size(self) -> bool:
+        """Follow the path MTU, as far as Templates and Data Records allow. Whether Messages are shorter than before."""
+        before, size = self._message_size, self._link.message_size()
+        if size == before:
+            return False
+        try:
+            self._encoder.template_messages(self._header, size)
+        except TemplateError:
+            return False
+        self._message_size = size
+        if size < before:
+            log.warning("%s: max_message_size %d exceeds the path MTU: Messages have at most %d bytes now", self,
+                        self._config.max_message_size, size)  # fmt: skip
+        return size < before
+
+    def _take_back(self) -> None:
+        """What is not wholly sent waits again, and gets its place in the sequence when it is sent."""
+        shipment, self._shipment = self._shipment, None
+        if shipment is None:
+            return
+        if shipment.data_set is None:
+            self._templates_due = True
+            return
+        done = int(shipment.block.flows[: shipment.index].sum())
+        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)))
+        self._header = shipment.header.advance(done)
+
+    def _refresh(self, now_ns: int) -> None:
+        self._templates_due = True
+        self._arm_refresh(now_ns)
+        self._pump(now_ns)
+
+    def _arm_refresh(self, now_ns: int) -> None:
+        self._cancel(self._refresh_timer)
+        if not self._closing:
+            self._refresh_timer = self._loop.call_at(now_ns + self._config.template_refresh_ns, self._refresh)
+
+    def _finish(self, _now_ns: int) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._take_back()
+        self.stats.count_not_sent("closed", self._queue.trim(0))
+        self._cancel(self._refresh_timer)
+        self._cancel(self._deadline_timer)
+        self._link.close()
+
+    @staticmethod
+    def _cancel(timer: Timer | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+def _block_of(message: bytes) -> MessageBlock:
+    nothing = np.zeros(1, dtype=np.int64)
+    return MessageBlock(memoryview(message), len(message), nothing, nothing, nothing)
+
+
+def _bytes(block: MessageBlock, start: int, stop: int) -> int:
+    return min(stop * block.message_octets, len(block.buffer)) - min(start * block.message_octets, len(block.buffer))

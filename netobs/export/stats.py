@@ -1,0 +1,74 @@
+"""What one Transport Session did, in numbers. ``seen == sent + not_sent + queued`` holds at all times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from netobs.export.protocol import DataSet
+from netobs.records import MessageBlock
+
+
+@dataclass
+class Tally:
+    """Flow Records and the wire packets and IP octets that they carry."""
+
+    flows: int = 0
+    packets: int = 0
+    octets: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.flows + other.flows, self.packets + other.packets, self.octets + other.octets)
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(self.flows - other.flows, self.packets - other.packets, self.octets - other.octets)
+
+    @classmethod
+    def of(cls, data_set: DataSet) -> Tally:
+        """What ``data_set`` carries."""
+        return cls(len(data_set), int(data_set.packets.sum()), int(data_set.octets.sum()))
+
+    @classmethod
+    def of_messages(cls, block: MessageBlock, start: int, stop: int) -> Tally:
+        """What the Messages ``start`` to ``stop`` of ``block`` carry."""
+        part = slice(start, stop)
+        return cls(int(block.flows[part].sum()), int(block.packets[part].sum()), int(block.octets[part].sum()))
+
+
+@dataclass
+class ExportStats:
+    """The counters of one collector. They never go down, but ``queued`` and ``connected``.
+
+    Sent means: taken by the kernel. Over UDP nobody knows more; over TCP, ``uncertain_bytes`` counts what the kernel
+    had taken and the collector's host had not acknowledged when a connection broke.
+    """
+
+    seen: Tally = field(default_factory=Tally)
+    sent: Tally = field(default_factory=Tally)
+    queued: Tally = field(default_factory=Tally)
+    not_sent: dict[str, Tally] = field(default_factory=dict)
+    """By reason: ``queue_full``, ``closed``, or the name of the errno that the send gave."""
+    messages: int = 0  # with Data Records
+    template_messages: int = 0
+    bytes: int = 0  # of all Messages sent
+    refused: int = 0  # ICMP port unreachable (ECONNREFUSED) that came back over UDP
+    reconnects: int = 0  # Transport Sessions after the first
+    failed_attempts: int = 0  # to resolve the collector's name or to connect to one of its addresses
+    uncertain_bytes: int = 0
+    connected: bool = False
+
+    def see(self, tally: Tally) -> None:
+        self.seen += tally
+        self.queued += tally
+
+    def count_sent(self, tally: Tally) -> None:
+        self.sent += tally
+        self.queued -= tally
+
+    def count_not_sent(self, reason: str, tally: Tally) -> None:
+        if tally.flows:
+            self.not_sent[reason] = self.not_sent.get(reason, Tally()) + tally
+            self.queued -= tally
+
+    def not_sent_total(self) -> Tally:
+        """``not_sent`` over all reasons."""
+        return sum(self.not_sent.values(), Tally())

@@ -1,0 +1,199 @@
+"""IPFIX over TCP (RFC 7011, section 10.4)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections import deque
+from typing import TYPE_CHECKING
+
+from netobs.clock import NS_PER_S
+from netobs.export.address import Address
+from netobs.export.link import Link, Owner, Progress, State, log
+from netobs.export.stats import ExportStats
+from netobs.loop import EventLoop, Timer
+from netobs.records import MessageBlock
+
+if TYPE_CHECKING:
+    from netobs.config import CollectorConfig
+
+MESSAGE_BYTES = 16_384
+"""Length of a Message: TCP has no path MTU to fit, but a collector gets whole Messages only, and keeps a buffer."""
+CONNECT_TIMEOUT_NS = 10 * NS_PER_S
+STABLE_NS = 10 * NS_PER_S
+"""A connection that lasted so long resets the back-off; one that is accepted and dropped at once does not."""
+
+_DEAD_PEER_MS = 30_000
+_NOT_SENT_LOW_WATER = 131_072  # the less the kernel holds unsent, the less is uncertain when the connection breaks
+_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS),
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT_LOW_WATER),
+)
+
+
+class TcpLink(Link):
+    """A TCP connection that comes back. Every connection is a Transport Session of its own."""
+
+    def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
+        super().__init__(config, loop, owner, stats)
+        self._candidates: deque[Address] = deque()
+        self._connect_timer: Timer | None = None
+        self._connected_ns: int | None = None
+        self._ever_connected = False
+        self._last_error = ""
+        self._offset = 0  # bytes of the present block that the kernel has taken
+
+    @property
+    def up(self) -> bool:
+        return self._connected_ns is not None
+
+    def message_size(self) -> int:
+        return MESSAGE_BYTES
+
+    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
+        if self._sock is None:
+            return Progress(index, State.BROKEN, reason="not connected")
+        if index == 0 and self._offset == 0:
+            # A close by the peer that is already here: what is sent after it would be lost.
+            reason = self._read_all()
+            if reason:
+                return Progress(0, State.BROKEN, reason=reason)
+        size, total = block.message_octets, len(block.buffer)
+        try:
+            while self._offset < total:
+                self._offset += self._sock.send(block.buffer[self._offset :])
+        except BlockingIOError:
+            return Progress(self._offset // size, State.BLOCKED)
+        except OSError as error:
+            return Progress(self._offset // size, State.BROKEN, reason=error.strerror or str(error))
+        self._offset = 0
+        return Progress(len(block), State.DONE)
+
+    def disconnect(self, reason: str, now_ns: int) -> None:
+        if self._sock is None or self._connected_ns is None:
+            return
+        uncertain = _unacknowledged_bytes(self._sock)
+        self.stats.uncertain_bytes += uncertain
+        log.warning(
+            "%s: connection lost: %s; %d bytes were not acknowledged; flows wait in a queue of %d bytes",
+            self,
+            reason,
+            uncertain,
+            self.config.queue_max_bytes,
+        )
+        if now_ns - self._connected_ns >= STABLE_NS:
+            self._attempts = 0
+        self._drop_socket()
+        self._owner.on_down()
+        self._said_unreachable = True
+        self._unreachable(reason, now_ns)
+
+    def close(self) -> None:
+        if self._sock is not None and self.up:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+            self._read_all()  # unread bytes would turn the close into a reset, and what is on its way would be lost
+        super().close()
+
+    def _drop_socket(self) -> None:
+        super()._drop_socket()
+        self._connected_ns = None
+        self.stats.connected = False
+        self._offset = 0
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+            self._connect_timer = None
+
+    def _use(self, addresses: list[Address], now_ns: int) -> None:
+        self._candidates = deque(addresses)
+        self._try_next(now_ns)
+
+    def _try_next(self, now_ns: int) -> None:
+        self._drop_socket()
+        while self._candidates:
+            self._address = self._candidates.popleft()
+            try:
+                self._sock = self._start(self._address)
+            except OSError as error:
+                self._note_failure(error.strerror or str(error))
+                continue
+            self._loop.add_writer(self._sock.fileno(), self._on_connect)
+            self._connect_timer = self._loop.call_at(now_ns + CONNECT_TIMEOUT_NS, self._on_connect_timeout)
+            return
+        self._unreachable(self._last_error, now_ns)
+
+    def _start(self, address: Address) -> socket.socket:
+        sock = self._new_socket(address, socket.SOCK_STREAM)
+        try:
+            for level, option, value in _OPTIONS:
+                sock.setsockopt(level, option, value)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(address.sockaddr)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _on_connect(self, now_ns: int) -> None:
+        if self._sock is None:
+            return
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._note_failure(os.strerror(code))
+            self._try_next(now_ns)
+            return
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        self._loop.remove_writer(self._sock.fileno())
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        self._connected_ns = now_ns
+        self.stats.connected = True
+        self.stats.reconnects += self._ever_connected
+        self._ever_connected = True
+        self._said_unreachable = False
+        log.info("%s: connected", self)
+        self._owner.on_up(now_ns)
+
+    def _on_connect_timeout(self, now_ns: int) -> None:
+        self._note_failure("no answer")
+        self._try_next(now_ns)
+
+    def _note_failure(self, reason: str) -> None:
+        self.stats.failed_attempts += 1
+        self._last_error = f"{self._address}: {reason}"
+
+    def _on_readable(self, now_ns: int) -> None:
+        reason = self._read_all()
+        if reason:
+            self.disconnect(reason, now_ns)
+
+    def _read_all(self) -> str:
+        """Throw away what the collector says (IPFIX has no answers); return why the connection is over, if it is."""
+        if self._sock is None:
+            return ""
+        try:
+            for _ in range(16):  # bounded: a peer that talks without end must not hold the loop
+                if not self._sock.recv(65_536):
+                    return "closed by the collector"
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+
+def _unacknowledged_bytes(sock: socket.socket) -> int:
+    """What the kernel has taken and the peer's host has not acknowledged (SIOCOUTQ, tcp(7)); 0 if it does not say."""
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    except OSError:
+        return 0
+    return int(struct.unpack("i", answer)[0])

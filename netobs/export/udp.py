@@ -1,0 +1,272 @@
+"""IPFIX over UDP (RFC 7011, section 10.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from netobs.clock import NS_PER_S
+from netobs.export.address import Address, is_numeric
+from netobs.export.link import Failure, Link, Owner, Progress, State, log
+from netobs.export.stats import ExportStats
+from netobs.loop import EventLoop, Timer
+from netobs.records import MessageBlock
+
+if TYPE_CHECKING:
+    from netobs.config import CollectorConfig
+
+RECOVERY_NS = NS_PER_S
+"""A refusal comes back within a round trip: if none does for so long after a send, the collector is there again."""
+SWITCH_NS = 10 * NS_PER_S
+"""A named collector that fails for so long is looked up again, and its next address is tried."""
+MIN_MESSAGE_BYTES = 512
+"""Messages are not made shorter than this, whatever the path MTU (RFC 7011, section 10.3.3)."""
+
+PACE_BYTES = 65_000
+PACE_NS = 2_000_000
+"""At most so many bytes in so much time: 32 MB/s. A collector that keeps the kernel's default receive buffer (212,992
+bytes with bookkeeping, about 90 Messages) then takes an eviction of any size; at full speed it loses most of it."""
+
+_SEND_BUFFER_BYTES = 1 << 20
+# The kernel doubles it: 2 MiB hold about 900 Messages of 1400 bytes with their bookkeeping, fewer than the 1000 packets
+# of a default device queue. So a burst meets EAGAIN here, which is waited for, and not a silent drop there.
+_MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.10
+_MAX_BATCH_BYTES = 65_000
+_MAX_PAYLOAD_BYTES = 65_507
+
+# uapi linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h: Python has no names for these
+_UDP_SEGMENT = 103
+_SO_SNDBUFFORCE = 32
+_MTU_OPTIONS = {  # level, *_MTU_DISCOVER, *_MTU, bytes of IP and UDP header; the value for *_PMTUDISC_DO is 2 in both
+    socket.AF_INET: (socket.IPPROTO_IP, 10, 14, 28),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 24, 48),
+}
+_PMTUDISC_DO = 2
+_NO_GSO = (errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE)
+
+
+class UdpLink(Link):
+    """One connected socket, whose source port stays for life: collectors know an exporter by it."""
+
+    def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
+        super().__init__(config, loop, owner, stats)
+        self.segmentation = True
+        """Whether the kernel cuts a batch into datagrams (UDP_SEGMENT); found out when sending."""
+        self._port = 0
+        self._failing_since_ns = 0
+        self._quiet = False  # no error since the send that armed the check
+        self._check_timer: Timer | None = None
+        self._pace_timer: Timer | None = None
+        self._resume_ns = 0  # when the next burst is due
+        self._burst_left = 0
+
+    @property
+    def up(self) -> bool:
+        return self._sock is not None
+
+    def message_size(self) -> int:
+        """``max_message_size``, or what the path MTU that the kernel knows leaves: RFC 7011, section 10.3.3."""
+        size = self.config.max_message_size
+        if self._sock is None or self._address is None:
+            return size
+        level, _, mtu_option, header_bytes = _MTU_OPTIONS[socket.AddressFamily(self._address.family)]
+        with contextlib.suppress(OSError):
+            mtu = self._sock.getsockopt(level, mtu_option)
+            size = min(size, max(MIN_MESSAGE_BYTES, min(mtu - header_bytes, _MAX_PAYLOAD_BYTES)))
+        return size
+
+    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
+        failures: list[Failure] = []
+        self._note_pending_error(now_ns)
+        if self._check_timer is None:
+            self._quiet = True
+        self._begin_burst(now_ns)
+        while index < len(block):
+            if self._burst_left <= 0:
+                return Progress(index, State.BLOCKED, tuple(failures))
+            in_burst = max(1, self._burst_left // block.message_octets)
+            stop = min(len(block), index + self._batch(block), index + in_burst)
+            code = self._send(block, index, stop, now_ns)
+            if code in _NO_GSO and stop - index > 1:
+                # Which of the two is at fault, the batch or its Messages? One Message alone tells.
+                first, stop = code, index + 1
+                code = self._send(block, index, stop, now_ns)
+                if code == 0 and first != errno.EMSGSIZE:
+                    self._stop_segmentation(first)
+            if code == errno.EAGAIN:
+                return Progress(index, State.BLOCKED, tuple(failures))
+            if code == errno.EMSGSIZE:
+                return Progress(index, State.TOO_LARGE, tuple(failures))
+            if code:
+                failures.append(Failure(index, stop, errno.errorcode.get(code, str(code))))
+            self._burst_left -= (stop - index) * block.message_octets
+            index = stop
+        if self.failing and not failures and self._check_timer is None:
+            self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
+        return Progress(index, State.DONE, tuple(failures))
+
+    def _begin_burst(self, now_ns: int) -> None:
+        if not self.paced:
+            self._burst_left = sys.maxsize
+        elif now_ns >= self._resume_ns:
+            self._burst_left = PACE_BYTES
+            self._resume_ns = now_ns + PACE_NS
+
+    def wait_writable(self, wanted: bool, now_ns: int) -> None:
+        """A paced burst is waited for by a timer, a full socket buffer by the socket."""
+        if self._pace_timer is not None:
+            self._pace_timer.cancel()
+            self._pace_timer = None
+        if wanted and self._burst_left <= 0:
+            super().wait_writable(False, now_ns)
+            self._pace_timer = self._loop.call_at(self._resume_ns, self._owner.on_writable)
+        else:
+            super().wait_writable(wanted, now_ns)
+
+    def disconnect(self, reason: str, now_ns: int) -> None:
+        """Nothing to do: UDP has no connection to lose."""
+
+    def _use(self, addresses: list[Address], now_ns: int) -> None:
+        if self.up:
+            if addresses == [self._address]:
+                return  # no other one to try
+            self._owner.on_down()
+            self._drop_socket()
+        # The address after the one that failed comes first.
+        at = addresses.index(self._address) + 1 if self._address in addresses else 0
+        reason = ""
+        for address in addresses[at:] + addresses[:at]:
+            try:
+                self._sock = self._connect(address)
+            except OSError as error:
+                self.stats.failed_attempts += 1
+                reason = f"{address}: {error.strerror}"
+                continue
+            self._begin(self._sock, address, now_ns)
+            return
+        self._unreachable(reason, now_ns)
+
+    def _begin(self, sock: socket.socket, address: Address, now_ns: int) -> None:
+        self.stats.reconnects += self._port != 0
+        self._address = address
+        self._port = sock.getsockname()[1]
+        self._attempts = 0
+        self.failing = self._said_unreachable = False
+        self.stats.connected = True
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+        log.info("%s: sends from port %d", self, self._port)
+        self._owner.on_up(now_ns)
+
+    def _drop_socket(self) -> None:
+        super()._drop_socket()
+        self.stats.connected = False
+        for timer in (self._check_timer, self._pace_timer):
+            if timer is not None:
+                timer.cancel()
+        self._check_timer = self._pace_timer = None
+
+    def _connect(self, address: Address) -> socket.socket:
+        sock = self._new_socket(address, socket.SOCK_DGRAM, self._port)
+        try:
+            if self._port and not self.config.source:
+                with contextlib.suppress(OSError):  # somebody else has it now
+                    sock.bind(("", self._port))
+            _set_send_buffer(sock)
+            level, discover, _, _ = _MTU_OPTIONS[socket.AddressFamily(address.family)]
+            sock.setsockopt(level, discover, _PMTUDISC_DO)
+            try:
+                sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
+            except OSError:
+                self.segmentation = False  # kernels that do not know it would send the batch as one datagram
+            sock.connect(address.sockaddr)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _batch(self, block: MessageBlock) -> int:
+        if not self.segmentation:
+            return 1
+        return max(1, min(_MAX_SEGMENTS, _MAX_BATCH_BYTES // block.message_octets))
+
+    def _send(self, block: MessageBlock, start: int, stop: int, now_ns: int) -> int:
+        """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
+        size = block.message_octets
+        data = block.buffer[start * size : stop * size]
+        code = self._send_once(data, size)
+        if code not in (0, errno.EAGAIN):
+            # It may belong to an earlier datagram: the kernel reports what ICMP said instead of sending this one.
+            if code == errno.ECONNREFUSED:
+                self._note_error(code, now_ns)
+            code = self._send_once(data, size)
+        batch_at_fault = stop - start > 1 and code in _NO_GSO
+        if code not in (0, errno.EAGAIN, errno.EMSGSIZE) and not batch_at_fault:
+            self._note_error(code, now_ns)
+        return code
+
+    def _send_once(self, data: memoryview, size: int) -> int:
+        if self._sock is None:
+            return errno.ENOTCONN
+        try:
+            if len(data) > size:
+                self._sock.sendmsg([data], [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))])
+            else:
+                self._sock.send(data)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    def _stop_segmentation(self, code: int) -> None:
+        self.segmentation = False
+        log.info("%s: no UDP segmentation on this path (%s): one call per Message", self, os.strerror(code))
+
+    def _on_readable(self, now_ns: int) -> None:
+        """A pending error, or datagrams from the collector, which mean nothing."""
+        self._note_pending_error(now_ns)
+        try:
+            for _ in range(16):
+                if self._sock is not None:
+                    self._sock.recv(1)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._note_error(error.errno or errno.EIO, now_ns)
+
+    def _note_pending_error(self, now_ns: int) -> None:
+        """What ICMP said of earlier datagrams, so that a later send is not taken for the cause."""
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._sock is not None else 0
+        if code not in (0, errno.EMSGSIZE):  # news about the path MTU: ``message_size`` asks for it
+            self._note_error(code, now_ns)
+
+    def _note_error(self, code: int, now_ns: int) -> None:
+        self.stats.refused += code == errno.ECONNREFUSED
+        self._quiet = False
+        if not self.failing:
+            self.failing = True
+            self._failing_since_ns = now_ns
+            if code == errno.ECONNREFUSED:
+                log.warning("%s: nothing listens there; Messages go on being sent and refusals counted", self)
+            else:
+                log.warning("%s: cannot send: %s; counted as not sent", self, os.strerror(code))
+
+    def _check(self, now_ns: int) -> None:
+        self._check_timer = None
+        if self._quiet:
+            self.failing = False
+            log.info("%s: takes Messages again", self)
+            self._owner.on_recovered(now_ns)
+        elif now_ns - self._failing_since_ns >= SWITCH_NS and not is_numeric(self.config.host):
+            self._failing_since_ns = now_ns
+            self.open(now_ns)
+
+
+def _set_send_buffer(sock: socket.socket) -> None:
+    for option in (_SO_SNDBUFFORCE, socket.SO_SNDBUF):  # the first is not limited by wmem_max but needs CAP_NET_ADMIN
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, _SEND_BUFFER_BYTES)
+            return

@@ -1,0 +1,90 @@
+"""Markers kernel, e2e, vm and bench: a test runs if the machine can, else it is skipped with the reason.
+
+``NETOBS_REQUIRE_KERNEL=1`` makes a failure of such a skip. A marker names the programs that its test needs:
+``@pytest.mark.e2e(tools=("nfcapd", "nfdump"))``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.namespaces import Lab, LabError
+
+NEEDS_KERNEL = ("kernel", "e2e", "bench")
+MARKERS = (*NEEDS_KERNEL, "vm")
+
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+BPF_MAP_CREATE = 0
+BPF_MAP_TYPE_ARRAY = 2
+
+
+def _bpf_problem() -> str:
+    number = BPF_SYSCALL.get(platform.machine())
+    if number is None:
+        return f"the number of the bpf system call on {platform.machine()} is not known to tests/conftest.py"
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = (ctypes.c_uint32 * 18)(BPF_MAP_TYPE_ARRAY, 4, 8, 1)
+    fd = libc.syscall(number, BPF_MAP_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    if fd < 0:
+        return f"no BPF map can be made: {os.strerror(ctypes.get_errno())}"
+    os.close(fd)
+    return ""
+
+
+@functools.cache
+def kernel_problem() -> str:
+    """Why this machine cannot run tests that need root, BPF and namespaces; "" if it can."""
+    if os.geteuid() != 0:
+        return "root is needed"
+    if not shutil.which("ip"):
+        return "the program ip (iproute2) is missing"
+    try:
+        with Lab() as lab:
+            lab.namespace("try")
+    except (LabError, OSError) as error:
+        return f"no network namespace can be made: {error}"
+    return _bpf_problem()
+
+
+def problem(item: pytest.Item) -> str:
+    """Why ``item`` cannot run here; "" if it can."""
+    names = {mark.name for mark in item.iter_markers()}
+    reason = kernel_problem() if names.intersection(NEEDS_KERNEL) else ""
+    tools = {tool for name in MARKERS for mark in item.iter_markers(name) for tool in mark.kwargs.get("tools", ())}
+    missing = sorted(tool for tool in tools if not shutil.which(tool))
+    return reason or (f"missing programs: {', '.join(missing)}" if missing else "")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = problem(item)
+    if not reason:
+        return
+    if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1":
+        pytest.fail(f"NETOBS_REQUIRE_KERNEL=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A laboratory of the test's own, gone when the test ends."""
+    with Lab() as laboratory:
+        yield laboratory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """Clears away what killed test runs left behind, and checks at the end that this one leaves nothing."""
+    able = os.geteuid() == 0 and shutil.which("ip") is not None
+    if able:
+        Lab.sweep()
+    yield
+    if able:
+        assert Lab.leftovers() == []

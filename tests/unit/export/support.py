@@ -1,0 +1,299 @@
+"""A small real encoder, collectors on loopback, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.config import CollectorConfig
+from netobs.errors import TemplateError
+from netobs.export import ExportStats, Tally, TransportSession
+from netobs.export.udp import PACE_NS
+from netobs.loop import EventLoop
+from netobs.records import ClockPair, MessageBlock
+
+ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])
+HEADER = struct.Struct(">HHIIIHH")  # Message Header and Set Header
+TEMPLATE = b"\x01\x00\x00\x01\x00\x02\x00\x08"
+REALTIME_NS = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+
+
+class Header(NamedTuple):
+    export_time_s: int
+    sequence: int
+    observation_domain: int
+
+    def advance(self, records: int) -> Header:
+        return self._replace(sequence=(self.sequence + records) & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Rows:
+    rows: npt.NDArray[np.void]
+    packets: npt.NDArray[np.int64]
+    octets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, start: int, stop: int) -> Rows:
+        return Rows(self.rows[start:stop], self.packets[start:stop], self.octets[start:stop])
+
+
+class Encoder:
+    """``templates``: how many template Messages there are."""
+
+    def __init__(self, templates: int = 1) -> None:
+        self.templates = templates
+
+    def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
+        self._per_message(max_message_size)
+        return [_head(header, 2, len(TEMPLATE)) + TEMPLATE] * self.templates
+
+    def data_messages(self, data_set: Rows, header: Header, max_message_size: int) -> MessageBlock:
+        per_message = self._per_message(max_message_size)
+        parts, counts = [], []
+        for start in range(0, len(data_set), per_message):
+            part = data_set.slice(start, start + per_message)
+            parts.append(_head(header.advance(start), 256, part.rows.nbytes) + part.rows.tobytes())
+            counts.append((len(part), part.packets.sum(), part.octets.sum()))
+        flows, packets, octets = (np.array(column, dtype=np.int64) for column in zip(*counts))
+        return MessageBlock(memoryview(b"".join(parts)), len(parts[0]), flows, packets, octets)
+
+    @staticmethod
+    def _per_message(max_message_size: int) -> int:
+        rows = (min(max_message_size, 65_535) - HEADER.size) // ROW.itemsize
+        if rows < 1:
+            raise TemplateError(f"no Data Record fits in {max_message_size} bytes")
+        return rows
+
+
+def _head(header: Header, set_id: int, body: int) -> bytes:
+    return HEADER.pack(10, HEADER.size + body, *header, set_id, 4 + body)
+
+
+def rows(start: int, count: int) -> Rows:
+    """Data Records with the numbers ``start`` to ``start + count``; the counters follow from the number."""
+    made = np.zeros(count, dtype=ROW)
+    made["number"] = np.arange(start, start + count)
+    packets = np.arange(start, start + count, dtype=np.int64) % 7 + 1
+    made["packets"], made["octets"] = packets, packets * 100
+    return Rows(made, packets, packets * 100)
+
+
+class Message(NamedTuple):
+    export_time_s: int
+    sequence: int
+    observation_domain: int
+    numbers: list[int]  # empty: a Message with templates
+
+    @classmethod
+    def parse(cls, data: bytes) -> Message:
+        version, length, export_time_s, sequence, domain, set_id, set_length = HEADER.unpack_from(data)
+        assert (version, length, set_length) == (10, len(data), len(data) - 16)
+        if set_id == 2:
+            assert data[HEADER.size :] == TEMPLATE
+            return cls(export_time_s, sequence, domain, [])
+        assert set_id == 256
+        body = np.frombuffer(data[HEADER.size :], dtype=ROW)
+        return cls(export_time_s, sequence, domain, body["number"].tolist())
+
+
+def numbers_of(messages: list[Message]) -> list[int]:
+    return [number for message in messages for number in message.numbers]
+
+
+def templates_of(messages: list[Message]) -> list[Message]:
+    return [message for message in messages if not message.numbers]
+
+
+def check_sequence(messages: list[Message]) -> None:
+    """RFC 7011, section 3.1: each Sequence Number is the count of Data Records before; the first is 0."""
+    expected = 0
+    for message in messages:
+        assert message.sequence == expected
+        expected += len(message.numbers)
+
+
+class UdpCollector:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        self.sock.bind((host, port))
+        self.sock.setblocking(False)
+        self.port: int = self.sock.getsockname()[1]
+        self.sources: set[int] = set()
+
+    def raw(self) -> list[bytes]:
+        """The datagrams that have come. A busy kernel may hand them over a moment after the send."""
+        found = []
+        while select.select([self.sock], [], [], 0.002)[0]:
+            data, source = self.sock.recvfrom(65_536)
+            self.sources.add(source[1])
+            found.append(data)
+        return found
+
+    def messages(self) -> list[Message]:
+        return [Message.parse(data) for data in self.raw()]
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class TcpCollector:
+    """Accepts one connection after another. ``sessions``: the Messages of each; ``partial``: bytes after the last."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, receive_buffer: int = 0) -> None:
+        self.listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if receive_buffer:
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.listener.bind((host, port))
+        self.listener.listen()
+        self.listener.setblocking(False)
+        self.port: int = self.listener.getsockname()[1]
+        self.sessions: list[list[Message]] = []
+        self.connection: socket.socket | None = None
+        self.partial = b""
+        self.ended = False
+
+    def poll(self, limit: int = 1 << 30) -> None:
+        """Accept and read what is there, at most ``limit`` bytes."""
+        if self.connection is None:
+            try:
+                self.connection, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            self.connection.setblocking(False)
+            self.sessions.append([])
+            self.partial, self.ended = b"", False
+        while limit > 0:
+            try:
+                data = self.connection.recv(min(limit, 65_536))
+            except BlockingIOError:
+                break
+            if not data:
+                self.ended = True
+                break
+            limit -= len(data)
+            self.partial += data
+        while len(self.partial) >= HEADER.size:
+            length = int.from_bytes(self.partial[2:4], "big")
+            if len(self.partial) < length:
+                break
+            self.sessions[-1].append(Message.parse(self.partial[:length]))
+            self.partial = self.partial[length:]
+
+    def hang_up(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def close(self) -> None:
+        self.hang_up()
+        self.listener.close()
+
+
+class Bench:
+    """A loop on a clock that stands still until it is moved, and one session on it."""
+
+    def __init__(self, config: CollectorConfig, encoder: Encoder | None = None) -> None:
+        self.now_ns = 5 * SECOND
+        self.step_ns = 0  # of the wall clock
+        self.loop = EventLoop(lambda: self.now_ns)
+        self.session: TransportSession[Header, Rows] = TransportSession(config, encoder or Encoder(), Header, self.loop)
+        self._next = 0
+
+    @property
+    def stats(self) -> ExportStats:
+        return self.session.stats
+
+    @property
+    def clock(self) -> ClockPair:
+        return ClockPair(self.now_ns, REALTIME_NS + self.now_ns + self.step_ns)
+
+    def open(self) -> None:
+        self.session.open(self.clock, self.now_ns)
+
+    def send(self, count: int) -> list[int]:
+        """Send Data Records with the next ``count`` numbers, burst after burst; return these."""
+        sent = self.offer(count)
+        while self._wait_for_burst():
+            self.loop.run_once(0)
+            self.check()
+        return sent
+
+    def _wait_for_burst(self) -> bool:
+        """Moves the clock to the next burst, if the link waits for it."""
+        waits = getattr(self.session._link, "_pace_timer", None) is not None
+        self.now_ns += PACE_NS if waits else 0
+        return waits
+
+    def offer(self, count: int) -> list[int]:
+        """As ``send``, but the clock stands still: one burst may leave."""
+        start, self._next = self._next, self._next + count
+        self.session.send([rows(start, count)], self.clock, self.now_ns)
+        self.check()
+        return list(range(start, self._next))
+
+    def rounds(self, count: int = 3) -> None:
+        for _ in range(count):
+            self.loop.run_once(0)
+        self.check()
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Run the loop until ``condition``; the kernel gets seconds, the session's clock moves for bursts only."""
+        for _ in range(1000):
+            if condition():
+                return
+            self._wait_for_burst()
+            self.loop.run_once(5_000_000)
+            self.check()
+        raise AssertionError(f"never happened: {what}")
+
+    def move(self, seconds: float) -> None:
+        self.now_ns += int(seconds * SECOND)
+        self.rounds()
+
+    def check(self) -> None:
+        """Every flow is accounted for."""
+        stats = self.stats
+        assert stats.seen == stats.sent + stats.not_sent_total() + stats.queued
+        assert stats.seen.flows == self._next or not self._next
+        assert min(stats.queued.flows, stats.queued.packets, stats.queued.octets) >= 0
+
+    def close(self) -> None:
+        if not self.session.closed:
+            self.session.close(self.now_ns, self.now_ns)
+            self.rounds()
+        assert self.session.closed
+        self.check()
+        assert self.stats.queued == Tally()
+        self.loop.close()
+
+
+def udp_config(port: int, **changes: object) -> CollectorConfig:
+    config = CollectorConfig(host="127.0.0.1", name="main", port=port, transport="udp", observation_domain=7)
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def tcp_config(port: int, **changes: object) -> CollectorConfig:
+    return replace(udp_config(port, transport="tcp"), **changes)  # type: ignore[arg-type]
+
+
+def free_port(kind: int, host: str = "127.0.0.1") -> int:
+    """A port on which nothing listens."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,58 @@
+"""The bounded queue of Data Sets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.stats import Tally
+from tests.unit.export.support import ROW, Rows, rows
+
+BYTES = ROW.itemsize + 16
+
+
+def test_parts_come_out_in_order_and_can_be_put_back() -> None:
+    queue: DataSetQueue[Rows] = DataSetQueue()
+    queue.append(rows(0, 10))
+    queue.append(rows(10, 5))
+    assert queue.bytes == 15 * BYTES
+    part = queue.take(4 * BYTES + 1)
+    assert part.rows["number"].tolist() == [0, 1, 2, 3]
+    queue.put_back(part.slice(3, 4))
+    assert queue.take(1).rows["number"].tolist() == [3]
+    assert len(queue.take(1 << 30)) == 6
+    assert len(queue.take(1 << 30)) == 5
+    assert not queue
+    assert queue.bytes == 0
+    with pytest.raises(IndexError):
+        queue.take(1)
+
+
+def test_empty_data_sets_take_no_place() -> None:
+    queue: DataSetQueue[Rows] = DataSetQueue()
+    queue.append(rows(0, 0))
+    queue.put_back(rows(0, 0))
+    assert not queue
+
+
+@given(st.lists(st.integers(0, 50), max_size=8), st.integers(-10, 60 * BYTES))
+def test_trim_drops_just_enough_of_the_oldest(sizes: list[int], limit: int) -> None:
+    queue: DataSetQueue[Rows] = DataSetQueue()
+    start, everything = 0, Tally()
+    for size in sizes:
+        queue.append(rows(start, size))
+        everything += Tally.of(rows(start, size))
+        start += size
+    dropped = queue.trim(limit)
+    keep = min(start, max(0, limit) // BYTES)
+    assert dropped == Tally.of(rows(0, start - keep))
+    left, numbers = Tally(), []
+    while queue:
+        part = queue.take(7 * BYTES)
+        assert row_bytes(part) == BYTES
+        left += Tally.of(part)
+        numbers += part.rows["number"].tolist()
+    assert numbers == list(range(start - keep, start))
+    assert dropped + left == everything
