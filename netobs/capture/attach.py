@@ -1,0 +1,150 @@
+"""Attaching the programs to interfaces, and leaving everybody else's programs, filters and qdiscs alone.
+
+TCX (kernel 6.6): a link for each interface and direction. It goes away with this process, whatever ends it. It is put
+in front of the programs that are there, so that we see what they drop or redirect, and it returns TCX_NEXT.
+
+clsact: a direct-action filter with a handle of our own, replaced if a killed predecessor left one; in front of the
+others, unless the priority that would be needed belongs to another kind of filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+from dataclasses import dataclass
+from typing import Callable
+
+from netobs.capture import libbpf, netlink
+from netobs.capture.interfaces import Interface
+from netobs.errors import CaptureError
+
+log = logging.getLogger("netobs.capture")
+
+BPF_TCX = {"ingress": 46, "egress": 47}
+BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
+BPF_TC_POINT = {"ingress": 1, "egress": 2}
+BPF_TC_F_REPLACE = 1
+TC_HANDLE = 0x6E6F6273  # "nobs"
+TC_FIRST_PRIORITY = 1  # the first to see a packet, as with TCX
+
+
+@dataclass
+class Attachment:
+    """One program on one hook. ``detach`` undoes it; what stood there before stays."""
+
+    interface: Interface
+    direction: str
+    method: str
+    detach: Callable[[], None]
+
+
+def method_for(setting: str, probe: Callable[[], bool]) -> str:
+    """``tcx`` or ``tc`` for the key capture.attach.
+
+    :raises CaptureError: tcx is asked for, the kernel has none.
+    """
+    if setting == "tc":
+        return "tc"
+    if probe():
+        return "tcx"
+    if setting == "tcx":
+        raise CaptureError(f"kernel {os.uname().release} has no TCX (6.6 and later do)", 'set capture.attach = "auto"')
+    return "tc"
+
+
+def has_tcx(program_fd: int) -> bool:
+    """Whether the kernel has TCX: interface 0 does not exist, but only a kernel without TCX calls that EINVAL."""
+    options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
+    result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
+    return result == -errno.ENODEV
+
+
+def attach(interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
+    """Attaches ``program_fd`` to ``interface`` ("ingress" or "egress") by ``method`` ("tcx" or "tc").
+
+    :raises OSError: the kernel refused; ENODEV where the interface has gone meanwhile.
+    """
+    if method == "tcx":
+        return _attach_tcx(interface, direction, program_fd)
+    return _attach_tc(interface, direction, program_fd)
+
+
+def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attachment:
+    options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), BPF_F_BEFORE)
+    link = libbpf.checked(
+        libbpf.library().bpf_link_create(program_fd, interface.index, BPF_TCX[direction], ctypes.byref(options)),
+        f"{interface.name} {direction}: TCX link",
+    )
+    return Attachment(interface, direction, "tcx", lambda: os.close(link))
+
+
+def _hook(interface: Interface, attach_point: int) -> libbpf.TcHook:
+    return libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), interface.index, attach_point, 0)
+
+
+def _ours(priority: int, program_fd: int = 0, flags: int = 0) -> libbpf.TcOpts:
+    return libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), program_fd, flags, 0, TC_HANDLE, priority)
+
+
+def _attach_tc(interface: Interface, direction: str, program_fd: int) -> Attachment:
+    where, hook = f"{interface.name} {direction}", _hook(interface, BPF_TC_POINT[direction])
+    result = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    if result == 0:
+        _made_qdiscs.setdefault(interface.index, 0)
+    elif result != -errno.EEXIST:
+        libbpf.checked(result, f"{where}: clsact qdisc")
+    if interface.index in _made_qdiscs:
+        _made_qdiscs[interface.index] += 1
+    try:
+        filter_ = _add_filter(hook, netlink.filters(interface.index, netlink.TC_H_CLSACT[direction]), program_fd, where)
+    except OSError:
+        _leave_qdisc(interface)
+        raise
+    return Attachment(interface, direction, "tc", lambda: _detach_tc(interface, direction, filter_))
+
+
+def _add_filter(hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd: int, where: str) -> libbpf.TcOpts:
+    """Adds our filter, or replaces that of a killed predecessor, beside those that are ``present`` on the hook.
+
+    A priority belongs to one kind of filter and one protocol, else the kernel says EINVAL (net/sched/cls_api.c:
+    tc_new_tfilter): ours then takes the first that nobody has.
+    """
+    taken = {priority for _, priority in present}
+    free = next(priority for priority in range(TC_FIRST_PRIORITY, 0xFFFF) if priority not in taken)
+    former = [priority for handle, priority in present if handle == TC_HANDLE]
+    for priority in former[:1] or [TC_FIRST_PRIORITY, free]:
+        options = _ours(priority, program_fd, BPF_TC_F_REPLACE)
+        result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+        if result != -errno.EINVAL:
+            break
+    libbpf.checked(result, f"{where}: filter")
+    return options
+
+
+def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> None:
+    """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
+    lib, hook, found = libbpf.library(), _hook(interface, BPF_TC_POINT[direction]), _ours(filter_.priority)
+    if lib.bpf_tc_query(ctypes.byref(hook), ctypes.byref(found)) == 0 and found.prog_id == filter_.prog_id:
+        result = lib.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(_ours(filter_.priority)))
+        if result not in (0, -errno.ENODEV, -errno.ENOENT):
+            log.warning("%s %s: filter not removed: %s", interface.name, direction, libbpf.error_text(-result))
+    _leave_qdisc(interface)
+
+
+_made_qdiscs: dict[int, int] = {}
+"""Interfaces (index) whose clsact qdisc did not exist before us, and how many filters we have on it."""
+
+
+def _leave_qdisc(interface: Interface) -> None:
+    """One filter of ours less. With the last one, the qdisc goes too if we made it, unless others use it by now."""
+    if interface.index not in _made_qdiscs:
+        return
+    _made_qdiscs[interface.index] -= 1
+    if _made_qdiscs[interface.index] > 0:
+        return
+    del _made_qdiscs[interface.index]
+    if not any(netlink.filters(interface.index, parent) for parent in netlink.TC_H_CLSACT.values()):
+        hook = _hook(interface, sum(BPF_TC_POINT.values()))
+        libbpf.library().bpf_tc_hook_destroy(ctypes.byref(hook))

@@ -1,0 +1,27 @@
+"""What a flow table is to the rest of capture: one object with ``evict()``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from netobs.capture.object import BpfObject
+from netobs.records import Records
+
+
+class FlowTable(Protocol):
+    """The kernel's flow table, seen from user space."""
+
+    def prepare(self, obj: BpfObject) -> None:
+        """Sizes the maps. Before load."""
+
+    def open(self, obj: BpfObject) -> None:
+        """Takes hold of the maps. After load."""
+
+    def evict(self, now_ns: int) -> Records:
+        """Takes all flows out: shape ``(n,)``, dtype ``RECORD``; a flow that several CPUs saw has a row for each."""
+
+    def close(self) -> None:
+        """Lets go of the maps."""
+
+    def kernel_bytes(self) -> int:
+        """Memory of the maps."""

@@ -1,0 +1,207 @@
+"""libbpf by ctypes: every function that netobs uses is declared here, and every failure becomes an OSError.
+
+libbpf 1.x: functions that return a pointer set errno, the others return ``-errno``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import errno
+import functools
+import logging
+import os
+from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from typing import Any
+
+from netobs.errors import CaptureError
+
+log = logging.getLogger("netobs.libbpf")
+
+SONAME = "libbpf.so.1"
+ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
+LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
+
+PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+
+
+class MapBatchOpts(ctypes.Structure):
+    """struct bpf_map_batch_opts."""
+
+    _fields_ = [("sz", c_size_t), ("elem_flags", ctypes.c_uint64), ("flags", ctypes.c_uint64)]
+
+
+class TcHook(ctypes.Structure):
+    """struct bpf_tc_hook."""
+
+    _fields_ = [("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32)]
+
+
+class TcOpts(ctypes.Structure):
+    """struct bpf_tc_opts."""
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("prog_fd", c_int),
+        ("flags", c_uint32),
+        ("prog_id", c_uint32),
+        ("handle", c_uint32),
+        ("priority", c_uint32),
+    ]
+
+
+class LinkCreateOpts(ctypes.Structure):
+    """struct bpf_link_create_opts, up to the part that differs by attach type (zero here)."""
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+        ("_union", ctypes.c_uint64 * 4),
+    ]
+
+
+# name -> (result, arguments). c_void_p stands for the opaque structs.
+_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "libbpf_set_print": (c_void_p, [PrintCallback]),
+    "libbpf_version_string": (c_char_p, []),
+    "libbpf_num_possible_cpus": (c_int, []),
+    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_map__name": (c_char_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__max_entries": (c_uint32, [c_void_p]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__set_autocreate": (c_int, [c_void_p, ctypes.c_bool]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
+    "bpf_map_lookup_and_delete_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)],
+    ),
+    "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
+    "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
+    "bpf_tc_hook_destroy": (c_int, [POINTER(TcHook)]),
+    "bpf_tc_attach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
+    "bpf_tc_detach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
+    "bpf_tc_query": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
+}
+
+
+class _Log:
+    """Takes libbpf's output. Keeps its warnings, the verifier's log among them, for the call that caused them."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.callback = PrintCallback(self._print)
+        self._vsnprintf = ctypes.CDLL(None).vsnprintf
+        self._vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
+        self._vsnprintf.restype = c_int
+
+    def _print(self, level: int, text: bytes, arguments: int) -> int:
+        # The length is not known before: the verifier's log comes as one call with the whole of it. A va_list may be
+        # read once only, so that there is one buffer, large enough for the end of the log that anybody reads.
+        buffer = ctypes.create_string_buffer(1 << 16)
+        self._vsnprintf(buffer, len(buffer), text, arguments)
+        lines = buffer.value.decode(errors="replace").rstrip().splitlines()
+        if level == 0:
+            self.warnings += lines
+        for line in lines:
+            log.log(LEVELS[min(level, 2)], "%s", line)
+        return 0
+
+
+_log = _Log()
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """libbpf, loaded once, with all prototypes declared.
+
+    :raises CaptureError: there is no libbpf 1.x, or it lacks a function.
+    """
+    try:
+        lib = ctypes.CDLL(SONAME, use_errno=True)
+    except OSError as error:
+        raise CaptureError(
+            f"{SONAME} cannot be loaded ({error})", "install libbpf 1.0 or newer (package libbpf1 or libbpf)"
+        ) from None
+    for name, (result, arguments) in _PROTOTYPES.items():
+        try:
+            function = getattr(lib, name)
+        except AttributeError:
+            raise CaptureError(f"{SONAME} has no function {name}", "install libbpf 1.0 or newer") from None
+        function.restype, function.argtypes = result, arguments
+    lib.libbpf_set_print(_log.callback)
+    return lib
+
+
+def take_warnings() -> list[str]:
+    """The lines that libbpf warned with since the last call."""
+    lines, _log.warnings = _log.warnings, []
+    return lines
+
+
+def version() -> str:
+    """The version of libbpf, as it says itself: ``v1.1``."""
+    text: bytes = library().libbpf_version_string()
+    return text.decode()
+
+
+def checked(result: int, what: str) -> int:
+    """``result`` if it is no error.
+
+    :raises OSError: ``result`` is ``-errno``; ``what`` stands in front of its text.
+    """
+    if result < 0:
+        raise OSError(-result, f"{what}: {error_text(-result)}")
+    return result
+
+
+def error_text(number: int) -> str:
+    """What errno ``number`` means."""
+    return "operation not supported" if number == ENOTSUPP else os.strerror(number)
+
+
+def possible_cpus() -> int:
+    """How many CPUs the kernel is prepared for: the rows of a per-CPU value.
+
+    :raises OSError: /sys/devices/system/cpu/possible cannot be read.
+    """
+    return checked(library().libbpf_num_possible_cpus(), "possible CPUs")
+
+
+def lookup_and_delete_batch(
+    fd: int, cursor_in: Any, cursor_out: Any, keys: int, values: int, count: int
+) -> tuple[int, int]:
+    """One BPF_MAP_LOOKUP_AND_DELETE_BATCH of at most ``count`` entries into the buffers at ``keys`` and ``values``.
+
+    ``cursor_in`` is None at the start, else what the last call filled as ``cursor_out``; the two must differ.
+    Returns (entries, errno): 0 = go on; ENOENT = that was the end, the entries count; ENOSPC = a bucket holds more
+    than ``count``, nothing was taken, call again with the same cursor and more room (kernel/bpf/hashtab.c:
+    __htab_map_lookup_and_delete_batch).
+
+    :raises OSError: any other error.
+    """
+    number = c_uint32(count)
+    options = MapBatchOpts(ctypes.sizeof(MapBatchOpts), 0, 0)
+    result = library().bpf_map_lookup_and_delete_batch(
+        fd, cursor_in, cursor_out, keys, values, byref(number), byref(options)
+    )
+    if result in (0, -errno.ENOENT):
+        return number.value, -result
+    if result == -errno.ENOSPC:
+        return 0, errno.ENOSPC
+    raise OSError(-result, f"batch lookup and delete: {error_text(-result)}")
+
+
+def cursor(key_bytes: int) -> ctypes.Array[c_char]:
+    """A buffer for a batch cursor: the kernel writes a bucket number (4 bytes) or a key, whichever is larger."""
+    return ctypes.create_string_buffer(max(key_bytes, 4))

@@ -1,0 +1,68 @@
+"""rtnetlink, as much as is needed: requests that list things, and the framing of what comes back."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+RTMGRP_LINK = 1
+TC_H_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
+TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, priority and protocol
+RECEIVE_BYTES = 1 << 18
+QUEUE_BYTES = 1 << 20  # a host may bring up hundreds of taps at once
+
+
+def open_socket(groups: int = 0) -> socket.socket:
+    """A netlink socket that gets the events of the multicast ``groups``."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
+    sock.bind((0, groups))
+    return sock
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, message with its header) of each netlink message in ``data``."""
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        length, kind, *_ = HEADER.unpack_from(data, offset)
+        if length < HEADER.size:
+            return
+        yield kind, data[offset : offset + length]
+        offset += (length + 3) & ~3
+
+
+def dump(request: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+    """The answer to a request that lists things: (type, message) each.
+
+    :raises OSError: the socket failed, or the kernel answered with an error.
+    """
+    with open_socket() as sock:
+        sock.send(HEADER.pack(HEADER.size + len(body), request, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body)
+        while True:
+            for kind, message in messages(sock.recv(RECEIVE_BYTES)):
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", message, HEADER.size)[0]
+                    raise OSError(number, f"rtnetlink request {request} failed (errno {number})")
+                yield kind, message
+
+
+def filters(ifindex: int, parent: int) -> list[tuple[int, int]]:
+    """(handle, priority) of each filter on ``parent``, a hook of the clsact qdisc of interface ``ifindex``.
+
+    Empty where there is no such qdisc or interface. Entries with handle 0 only announce a priority.
+    """
+    body = TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0)
+    try:
+        entries = [message for kind, message in dump(RTM_GETTFILTER, body) if kind == RTM_NEWTFILTER]
+    except OSError:
+        return []
+    found = [TCMSG.unpack_from(entry, HEADER.size) for entry in entries]
+    return [(handle, info >> 16) for _, _, handle, _, info in found]

@@ -1,0 +1,163 @@
+"""Interfaces that come, go and change their names while the programs run."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from netobs.capture.interfaces import LinkMonitor
+from tests.kernel import frames as f
+from tests.kernel.programs import Programs
+from tests.kernel.wire import Sender, Tun, exchange
+from tests.lab.namespaces import Lab, in_namespace
+
+pytestmark = pytest.mark.kernel
+
+FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp()))
+
+
+@contextlib.contextmanager
+def following(ns: str, **config: Any) -> Iterator[Programs]:
+    """Programs on the interfaces of ``ns``; the test stays in that namespace."""
+    with in_namespace(ns), Programs(max_flows=256, **config) as programs:
+        programs.capture.attach()
+        yield programs
+
+
+def settle(programs: Programs) -> list[str]:
+    """Handles all events that have arrived; the names of the interfaces that are measured then."""
+    while select.select([programs.capture.links], [], [], 0)[0]:
+        programs.capture.follow_links()
+    return sorted(interface.name for interface in programs.capture.attached)
+
+
+@pytest.fixture(params=["tcx", "tc"])
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_interface_that_appears_is_measured_and_forgotten_when_it_goes(lab: Lab, method: str) -> None:
+    ns, far = lab.namespace("near"), lab.namespace("far")
+    with following(ns, interfaces=("tap*",), attach=method) as programs:
+        assert settle(programs) == []
+        _, other = lab.veth(ns, far, names=("tap1", "far1"))
+        assert settle(programs) == ["tap1"]
+        with Sender(other) as sender:
+            assert exchange(programs, sender, [FRAME]).records["packets"].tolist() == [1]
+        index = programs.capture.attached[0].index
+        lab.run(ns, ["ip", "link", "delete", "tap1"])
+        assert settle(programs) == []
+        assert index not in programs.capture.names
+
+
+def test_only_selected_interfaces_are_measured(lab: Lab) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("eth0", "eth1"))
+    lab.veth(ns, ns, names=("vlan7", "lan9"))
+    with following(ns, interfaces=("eth*", "/lan[0-9]/"), exclude=("eth1",)) as programs:
+        assert settle(programs) == ["eth0", "lan9", "vlan7"]
+
+
+def test_renamed_interface(lab: Lab, method: str) -> None:
+    ns, far = lab.namespace("near"), lab.namespace("far")
+    _, other = lab.veth(ns, far, names=("tap1", "far1"))
+    with following(ns, interfaces=("tap*",), attach=method) as programs, Sender(other) as sender:
+
+        def rename(old: str, new: str) -> list[str]:
+            for argv in (["down"], ["name", new]):
+                lab.run(ns, ["ip", "link", "set", old, *argv])
+            lab.run(ns, ["ip", "link", "set", new, "up"])
+            return settle(programs)
+
+        assert rename("tap1", "tap2") == ["tap2"]
+        assert exchange(programs, sender, [FRAME]).records["packets"].tolist() == [1]
+        assert rename("tap2", "other") == []
+        before = programs.ledger().seen
+        sender.send(FRAME)
+        assert rename("other", "tap3") == ["tap3"]
+        assert programs.ledger().seen == before
+        assert exchange(programs, sender, [FRAME]).records["packets"].tolist() == [1]
+
+
+def test_interface_that_moves_to_another_namespace_is_forgotten(lab: Lab, method: str) -> None:
+    ns, far = lab.namespace("near"), lab.namespace("far")
+    lab.veth(ns, ns, names=("tap1", "tap2"))
+    with following(ns, interfaces=("tap*",), attach=method) as programs:
+        assert settle(programs) == ["tap1", "tap2"]
+        lab.run(ns, ["ip", "link", "set", "tap2", "netns", far])
+        assert settle(programs) == ["tap1"]
+
+
+def test_tun_that_appears_is_measured_without_ethernet(lab: Lab, method: str) -> None:
+    ns = lab.namespace()
+    with following(ns, interfaces=("tun*",), attach=method) as programs, Tun(lab, ns, "tun0") as tun:
+        assert settle(programs) == ["tun0"]
+        (interface,) = programs.capture.attached
+        assert (interface.has_ethernet, interface.kind) == (False, "tun")
+        observed = exchange(programs, tun, [f.ipv4(f.UDP, f.udp()), f.ipv6(f.UDP, f.udp())])
+        assert sorted(observed.records["octets"].tolist()) == [28, 48]
+
+
+def test_interface_of_another_link_type_is_left_out(lab: Lab) -> None:
+    ns = lab.namespace()
+    with following(ns, interfaces=("can*",)) as programs, Tun(lab, ns, "can0") as tun:
+        assert settle(programs) == ["can0"]
+        programs.capture.detach()
+        lab.run(ns, ["ip", "link", "set", "can0", "down"])
+        tun.set_link_type(280)  # ARPHRD_CAN
+        lab.run(ns, ["ip", "link", "set", "can0", "up"])
+        assert settle(programs) == []
+
+
+def test_kind_and_alias_are_known(lab: Lab) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("tap1", "tap2"))
+    lab.run(ns, ["ip", "link", "set", "tap1", "alias", "guest 7, eth0"])
+    with in_namespace(ns), contextlib.closing(LinkMonitor()) as links:
+        known = {interface.name: interface for interface in links.interfaces()}
+    assert (known["tap1"].kind, known["tap1"].alias, known["tap1"].arphrd) == ("veth", "guest 7, eth0", 1)
+    assert (known["lo"].kind, known["lo"].alias, known["lo"].arphrd) == ("", "", 772)
+
+
+@pytest.fixture
+def deaf(lab: Lab) -> Iterator[tuple[str, Programs]]:
+    """Programs whose netlink socket takes few events only."""
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("noise0", "noise1"))
+    with following(ns, interfaces=("tap*",)) as programs:
+        settle(programs)
+        socket_ = programs.capture.links._events
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        yield ns, programs
+
+
+def _noise(lab: Lab, ns: str) -> None:
+    """More link events than the queue holds."""
+    for number in range(20):
+        lab.run(ns, ["ip", "link", "set", "noise0", "alias", f"{number}" * 100])
+
+
+def test_lost_events_are_made_up_for(lab: Lab, deaf: tuple[str, Programs], caplog: pytest.LogCaptureFixture) -> None:
+    ns, programs = deaf
+    lab.veth(ns, ns, names=("tap1", "tap2"))
+    settle(programs)
+    _noise(lab, ns)
+    lab.veth(ns, ns, names=("tap3", "tap4"))
+    lab.run(ns, ["ip", "link", "delete", "tap1"])
+    assert settle(programs) == ["tap3", "tap4"]
+    assert "rtnetlink lost events" in caplog.text
+
+
+def test_events_from_before_a_loss_do_not_come_after_it(lab: Lab, deaf: tuple[str, Programs]) -> None:
+    """The event that tap1 is there is queued, the one that it has got another name is lost."""
+    ns, programs = deaf
+    lab.veth(ns, ns, names=("tap1", "other1"))
+    _noise(lab, ns)
+    lab.run(ns, ["ip", "link", "set", "tap1", "down"])
+    lab.run(ns, ["ip", "link", "set", "tap1", "name", "renamed"])
+    assert settle(programs) == []
