@@ -1,0 +1,7 @@
+"""``python -m netobs``."""
+
+from __future__ import annotations
+
+from netobs.cli import main
+
+main()

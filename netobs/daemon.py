@@ -1,0 +1,209 @@
+"""The daemon: the loop that takes flows from capture through metering and encode to export.
+
+The only module that sees every stage. One direction: rows from the kernel -> due Flow Records -> Data Sets -> sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import numpy as np
+
+from netobs import clock
+from netobs.capture.capture import Capture, check_interfaces
+from netobs.config import CollectorConfig, Config, warnings_of
+from netobs.encode import template_file
+from netobs.encode.ipfix import Encoder, Header
+from netobs.errors import CaptureError
+from netobs.export.session import TransportSession
+from netobs.loop import EventLoop, Timer
+from netobs.metering.process import Metering
+from netobs.records import FlowBatch, Records, empty
+
+log = logging.getLogger("netobs")
+
+EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
+SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
+READY_POLL_NS = 20_000_000
+CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
+
+
+class Daemon:
+    """Runs one configuration. ``start`` -> ``loop.run`` until SIGTERM or SIGINT -> ``stop`` has flushed everything."""
+
+    def __init__(self, config: Config, loop: EventLoop) -> None:
+        self._config = config
+        self._loop = loop
+        self._capture = Capture(config.capture)
+        metering = config.metering
+        self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
+        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._sessions = [self._session(collector) for collector in config.collectors]
+        self._shed: list[Records] = []
+        self._shed_rows = 0
+        self._last_eviction_ns = 0
+        self._eviction: Timer | None = None
+        self._emergency: Timer | None = None
+        self._stopping = False
+        self.evictions = 0
+        self.emergency_evictions = 0
+
+    def _session(self, collector: CollectorConfig) -> tuple[TransportSession, Encoder]:  # type: ignore[type-arg]
+        key = (collector.protocol, collector.template)
+        if key not in self._encoders:
+            self._encoders[key] = Encoder(template_file.load(collector.template))
+        encoder = self._encoders[key]
+        encoder.check(collector.max_message_size)
+        return TransportSession(collector, encoder, Header, self._loop), encoder
+
+    def start(self) -> None:
+        """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
+
+        :raises NetobsError: the daemon cannot do its work.
+        """
+        for warning in warnings_of(self._config):
+            log.warning("%s", warning)
+        self._capture.load()
+        self._attach()
+        now_ns, pair = clock.monotonic_ns(), clock.read_pair()
+        for session, _ in self._sessions:
+            session.open(pair, now_ns)
+        self._loop.add_reader(self._capture.ring.fd, self._on_ring)
+        self._loop.add_reader(self._capture.links.fileno(), lambda _now_ns: self._capture.follow_links())
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(signum, self.stop)
+        self._last_eviction_ns = now_ns
+        self._schedule_eviction(now_ns)
+        self._report_ready(now_ns)
+
+    def _attach(self) -> None:
+        warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
+        if warning:
+            log.warning("%s", warning)
+        elif not self._capture.attach():
+            raise CaptureError("no interface could be attached to", "the lines above say why")
+
+    def _report_ready(self, now_ns: int) -> None:
+        if all(session.ready for session, _ in self._sessions):
+            names = ", ".join(interface.name for interface in self._capture.attached) or "no interface yet"
+            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, len(self._sessions))
+        else:
+            self._loop.call_at(now_ns + READY_POLL_NS, self._report_ready)
+
+    def _schedule_eviction(self, now_ns: int) -> None:
+        """The next one keeps the rhythm, but is never due in the past."""
+        interval_ns = self._config.capture.eviction_interval_ns
+        due_ns = max(self._last_eviction_ns + interval_ns, now_ns)
+        self._eviction = self._loop.call_at(due_ns, self._on_interval)
+
+    def _on_interval(self, now_ns: int) -> None:
+        self._evict()
+        self._schedule_eviction(now_ns)
+
+    def _on_ring(self, now_ns: int) -> None:
+        """What the table did not take. Full: one eviction, soon. Busy: only merged, an eviction would not help."""
+        reading = self._capture.read_ring()
+        self._shed.append(reading.records)
+        self._shed_rows += len(reading.records)
+        if self._shed_rows >= SHED_ROWS:
+            self._meter(self._take_shed())
+        if reading.table_full and self._emergency is None and not self._stopping:
+            due_ns = max(now_ns, self._last_eviction_ns + EMERGENCY_SPACING_NS)
+            self._emergency = self._loop.call_at(due_ns, self._on_emergency)
+
+    def _on_emergency(self, _now_ns: int) -> None:
+        self._emergency = None
+        self.emergency_evictions += 1
+        self._evict()
+
+    def _take_shed(self) -> list[Records]:
+        shed, self._shed, self._shed_rows = self._shed, [], 0
+        return shed
+
+    def _evict(self) -> None:
+        self.evictions += 1
+        self._last_eviction_ns = clock.monotonic_ns()
+        rows = self._capture.evict(self._last_eviction_ns)
+        shed = [*self._take_shed(), self._capture.read_ring().records]
+        self._meter([rows, *shed])
+
+    def _meter(self, parts: list[Records]) -> None:
+        filled = [part for part in parts if len(part)] or [empty(0)]
+        rows = np.concatenate(filled) if len(filled) > 1 else filled[0]
+        self._export(self._metering.update(rows, clock.monotonic_ns()))
+
+    def _export(self, due: Records) -> None:
+        if not len(due):
+            return
+        now_ns, pair = clock.monotonic_ns(), clock.read_pair()
+        batch = FlowBatch(due, pair)
+        encoded = {id(encoder): encoder.encode(batch) for encoder in self._encoders.values()}
+        for session, encoder in self._sessions:
+            session.send(encoded[id(encoder)], pair, now_ns)
+
+    def stop(self, now_ns: int) -> None:
+        """Detaches, takes out and exports everything that was measured, then ends the loop."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for timer in (self._eviction, self._emergency):
+            if timer is not None:
+                timer.cancel()
+        self._loop.remove(self._capture.ring.fd)
+        self._loop.remove(self._capture.links.fileno())
+        self._capture.detach()
+        for _ in range(2):  # both halves: a program that began before the detach may have written after the flip
+            self._evict()
+        self._export(self._metering.close())
+        for session, _ in self._sessions:
+            session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
+        self._when_closed(now_ns)
+
+    def _when_closed(self, now_ns: int) -> None:
+        if all(session.closed for session, _ in self._sessions):
+            self._log_account()
+            self._loop.stop()
+        else:
+            self._loop.call_at(now_ns + READY_POLL_NS, self._when_closed)
+
+    def _log_account(self) -> None:
+        """The last lines of the log say what became of every packet."""
+        reading = self._capture.read_ledger()
+        log.info("seen: %d packets, %d octets", reading.seen.packets, reading.seen.octets)
+        for reason, count in reading.reasons.items():
+            if count.packets:
+                log.info("not in a flow, %s: %d packets, %d octets", reason, count.packets, count.octets)
+        for session, encoder in self._sessions:
+            stats, lost = session.stats, encoder.unencodable
+            log.info("%s: %d flows, %d packets, %d octets sent", session, *_numbers(stats.sent))
+            for reason, tally in stats.not_sent.items():
+                log.warning("%s: not sent, %s: %d flows, %d packets, %d octets", session, reason, *_numbers(tally))
+            if lost.flows:
+                log.warning("%s: no template for %d flows, %d packets, %d octets", session, *_numbers(lost))
+            if stats.refused:
+                log.warning("%s: %d times nothing listened there: Messages are lost", session, stats.refused)
+            if stats.uncertain_bytes:
+                log.warning("%s: %d bytes were not acknowledged when it was lost", session, stats.uncertain_bytes)
+
+    def close(self) -> None:
+        """Frees what ``start`` took, whether it came to its end or not."""
+        self._capture.close()
+
+
+def _numbers(tally: object) -> tuple[int, int, int]:
+    return tally.flows, tally.packets, tally.octets  # type: ignore[attr-defined]
+
+
+def run(config: Config) -> None:
+    """Runs the daemon until a signal ends it.
+
+    :raises NetobsError: it cannot start.
+    """
+    with EventLoop() as loop:
+        daemon = Daemon(config, loop)
+        try:
+            daemon.start()
+            loop.run()
+        finally:
+            daemon.close()

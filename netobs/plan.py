@@ -1,0 +1,119 @@
+"""``netobs --dry-run``: everything that can be checked without attaching or sending, and what the daemon would do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from netobs import __version__
+from netobs.capture import libbpf
+from netobs.capture.capture import DIRECTIONS, Capture, check_interfaces
+from netobs.config import CollectorConfig, Config, warnings_of
+from netobs.encode import template_file
+from netobs.encode.ipfix import Encoder
+from netobs.errors import NetobsError
+from netobs.export.address import resolve
+from netobs.metering.store import BYTES_PER_FLOW
+
+MIB = 1 << 20
+
+
+@dataclass
+class Plan:
+    """What the daemon would do (``lines``), what is odd (``warnings``) and what would keep it from starting."""
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """For people."""
+        parts = [*self.lines, *(f"warning: {line}" for line in self.warnings)]
+        parts += [f"problem: {line}" for line in self.problems]
+        parts.append("netobs would not start" if self.problems else "netobs would start")
+        return "\n".join(parts)
+
+
+def make(config: Config) -> Plan:
+    """Checks ``config`` against this host. Attaches nothing, sends nothing (but the name service's questions)."""
+    plan = Plan(warnings=warnings_of(config))
+    plan.lines.append(f"netobs {__version__}, configuration {config.path}")
+    _capture(config, plan)
+    for collector in config.collectors:
+        _collector(collector, plan)
+    return plan
+
+
+def _capture(config: Config, plan: Plan) -> None:
+    try:
+        plan.lines.append(f"kernel {os.uname().release}, libbpf {libbpf.version()}")
+        capture = Capture(config.capture)
+    except NetobsError as error:
+        plan.problems.append(str(error))
+        return
+    try:
+        _memory(config, capture, plan)
+        interfaces = [f"  {line}" for line in _interfaces(config, capture, plan)]
+        plan.lines += ["interfaces:", *interfaces]
+    finally:
+        capture.close()
+
+
+def _memory(config: Config, capture: Capture, plan: Plan) -> None:
+    table, flows = config.capture.flow_table, config.capture.max_flows
+    plan.lines.append(
+        f"flow table {table}: {flows} flows, {_mib(capture.kernel_bytes())} of kernel memory "
+        f"for {libbpf.possible_cpus()} possible CPUs"
+    )
+    cache = config.metering.max_flows
+    plan.lines.append(f"flow cache: at most {cache} flows, {_mib(cache * BYTES_PER_FLOW)} of process memory when full")
+
+
+def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
+    method = ""
+    try:
+        capture.load()
+        method = capture.method
+        plan.lines.append(f"BPF object: verified by the kernel, attach method {method}")
+    except NetobsError as error:
+        plan.problems.append(str(error))
+    present = capture.links.interfaces()
+    try:
+        warning = check_interfaces(config.capture, present)
+        plan.warnings += [warning] if warning else []
+    except NetobsError as error:
+        plan.problems.append(str(error))
+    directions = " and ".join(DIRECTIONS[config.capture.direction])
+    for interface in present:
+        if not config.capture.selector.matches(interface.name):
+            continue
+        if interface.is_measurable:
+            yield f"{interface.name} (index {interface.index}): {directions}" + (f", by {method}" if method else "")
+        else:
+            yield f"{interface.name} (index {interface.index}): left out, link type {interface.arphrd} is not measured"
+    names = {interface.name for interface in present}
+    for name in config.capture.selector.names:
+        if name not in names:
+            yield f"{name}: not there now, attached when it appears"
+
+
+def _collector(collector: CollectorConfig, plan: Plan) -> None:
+    plan.lines.append(f'collector "{collector.name}": {collector.protocol} over {collector.transport}')
+    try:
+        plan.lines.append("  address " + ", ".join(str(address) for address in resolve(collector)))
+    except NetobsError as error:
+        plan.problems.append(str(error))
+    try:
+        templates = template_file.load(collector.template)
+        Encoder(templates).check(collector.max_message_size)
+        plan.lines.append(f"  template {collector.template}, observation domain {collector.observation_domain}")
+        for template in templates:
+            size = f"{len(template.fields)} elements, {template.dtype.itemsize} octets"
+            plan.lines.append(f"    {template.id} {template.family}: {size}")
+    except NetobsError as error:
+        plan.problems.append(f'collector "{collector.name}": {error}')
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.1f} MiB"
