@@ -1,0 +1,171 @@
+"""The real daemon in a namespace: configured, started, ended by a signal, and what its last log lines account for."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab.namespaces import Lab, LabError, command
+from tests.lab.programs import Program, wait_until
+from tests.lab.traffic import REPOSITORY
+
+EXIT_WITHIN_S = 5.0
+KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}
+"""[metering] for tests that count Flow Records: each flow is exported once, at the end, however slow the machine."""
+
+Table = dict[str, Any]
+
+
+def configuration(
+    capture: Table | None = None,
+    metering: Table | None = None,
+    collectors: Sequence[Table] = ({},),
+    log: Table | None = None,
+) -> str:
+    """A configuration file that measures veth0 and exports to 127.0.0.1; the tables add keys, or replace them."""
+    parts = [_table("[capture]", {"interfaces": ["veth0"], **(capture or {})})]
+    parts += [_table(f"[{name}]", table) for name, table in (("metering", metering), ("log", log)) if table]
+    parts += [_table("[[collector]]", {"host": "127.0.0.1", **collector}) for collector in collectors]
+    return "\n".join(parts)
+
+
+def _table(title: str, entries: Table) -> str:
+    # What JSON writes for strings, numbers, booleans and lists of them, TOML reads the same way.
+    return "\n".join([title, *(f"{key} = {json.dumps(value)}" for key, value in entries.items()), ""])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Flow Records, and the packets and octets in them; packets of the ledger have no flows."""
+
+    flows: int = 0
+    packets: int = 0
+    octets: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.flows + other.flows, self.packets + other.packets, self.octets + other.octets)
+
+    @property
+    def measured(self) -> tuple[int, int]:
+        """Packets and octets."""
+        return self.packets, self.octets
+
+
+def total(counts: dict[str, Counts]) -> Counts:
+    """The sum over all reasons or collectors."""
+    return sum(counts.values(), Counts())
+
+
+@dataclass
+class Account:
+    """What the daemon said at its end: ``sent`` by collector, ``not_sent`` by collector and reason."""
+
+    seen: Counts = field(default_factory=Counts)
+    ledger: dict[str, Counts] = field(default_factory=dict)
+    sent: dict[str, Counts] = field(default_factory=dict)
+    not_sent: dict[str, dict[str, Counts]] = field(default_factory=dict)
+
+    def is_balanced(self, collector: str = "127.0.0.1") -> bool:
+        """Whether each packet that was seen is in a flow that was sent or counted as not sent, or in the ledger."""
+        found = total(self.ledger) + self.sent[collector] + total(self.not_sent.get(collector, {}))
+        return found.measured == self.seen.measured
+
+
+def read_account(log: str) -> Account:
+    """The account in a daemon's log."""
+    account = Account()
+    for line in log.splitlines():
+        if found := re.search(r" seen: (\d+) packets, (\d+) octets$", line):
+            account.seen = Counts(0, int(found[1]), int(found[2]))
+        elif found := re.search(r" not in a flow, (\w+): (\d+) packets, (\d+) octets$", line):
+            account.ledger[found[1]] = Counts(0, int(found[2]), int(found[3]))
+        elif found := re.search(
+            r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets', line
+        ):
+            counts = Counts(*map(int, found.groups()[2:]))
+            if found[2]:
+                account.not_sent.setdefault(found[1], {})[found[2]] = counts
+            else:
+                account.sent[found[1]] = counts
+    return account
+
+
+class Daemon(Program):
+    """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file."""
+
+    def __init__(self, lab: Lab, ns: str, directory: Path, config: str, label: str = "netobs") -> None:
+        super().__init__(lab, ns, directory, label)
+        self.conf = self.directory / "netobs.toml"
+        self.conf.write_text(config, encoding="utf-8")
+
+    def _start(self) -> None:
+        process = self._process = self._run([*NETOBS, "--conf", str(self.conf)], cwd=REPOSITORY)
+        self._ready(process, lambda: "netobs ready" in self.log)
+
+    @property
+    def process(self) -> subprocess.Popen[Any]:
+        if self._process is None:
+            raise LabError(f"{self.label} was not started")
+        return self._process
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it by a signal; its exit code. ``LabError`` when it takes longer than an operator would wait."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(EXIT_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{self.label} runs on {EXIT_WITHIN_S:g} s after signal {number}:\n{self.log}") from None
+
+    def finish(self) -> Account:
+        """End it as systemd does; what it accounts for. ``LabError`` unless it ended well."""
+        code = self.stop()
+        if code or "Traceback" in self.log:
+            raise LabError(f"{self.label} ended with {code}:\n{self.log}")
+        return read_account(self.log)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until its log contains ``text``."""
+        wait_until(lambda: text in self.log, f"{self.label} logs {text!r}; its log so far:\n{self.log}")
+
+
+NETOBS = (sys.executable, "-m", "netobs")
+
+
+def netobs(lab: Lab, ns: str, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a ``netobs`` command in ``ns`` to its end; ``prefix`` is a command that starts it."""
+    environment = ["env", f"PYTHONPATH={REPOSITORY}"]
+    return lab.run(ns, [*environment, *prefix, *NETOBS, *arguments], check=False)
+
+
+BpfObjects = frozenset[tuple[str, int]]
+
+
+def bpf_objects(process: subprocess.Popen[Any]) -> BpfObjects:
+    """Kind and id of the BPF programs, maps and links that ``process`` holds open (proc(5), fdinfo)."""
+    found = set()
+    for file in Path(f"/proc/{process.pid}/fdinfo").iterdir():
+        found.update(re.findall(r"^(prog|map|link)_id:\s+(\d+)$", file.read_text(encoding="ascii"), re.MULTILINE))
+    return frozenset((kind, int(number)) for kind, number in found)
+
+
+def alive(objects: BpfObjects) -> BpfObjects:
+    """Those of ``objects`` that the kernel still has, as bpftool lists them."""
+    there = set()
+    for kind in ("prog", "map", "link"):
+        listed = json.loads(command(["bpftool", "-j", kind, "list"]).stdout)
+        there |= {(kind, int(entry["id"])) for entry in listed}
+    return objects & there
+
+
+def traffic_control(lab: Lab, ns: str, interface: str = "veth0") -> str:
+    """All qdiscs and filters of ``interface``, and all BPF programs on it, as tc and bpftool show them."""
+    listings = [["tc", "qdisc", "show", "dev", interface], ["bpftool", "net", "show", "dev", interface]]
+    listings += [["tc", "filter", "show", "dev", interface, hook] for hook in ("ingress", "egress")]
+    return "".join(lab.run(ns, argv, check=False).stdout for argv in listings)

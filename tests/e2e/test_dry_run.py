@@ -1,0 +1,213 @@
+"""``netobs --dry-run`` says what the daemon would do and does nothing; mistakes are named, by the daemon too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import configuration, netobs, traffic_control
+from tests.lab.collectors import UdpSink
+from tests.lab.namespaces import Lab, Link
+from tests.lab.traffic import REPOSITORY
+
+pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+SHIPPED = str(REPOSITORY / "conf" / "netobs.toml")
+SMALL_HOST = "MemTotal:  131072 kB\nMemAvailable:  65536 kB\n"
+
+
+@pytest.fixture
+def host(lab: Lab) -> Link:
+    """The interface veth0 of a namespace."""
+    return lab.pair()[1]
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "netobs.toml"
+    path.write_text(text, encoding="utf-8")
+    tmp_path.chmod(0o755)
+    return str(path)
+
+
+def test_the_plan(lab: Lab, host: Link, tmp_path: Path) -> None:
+    lab.veth(host.ns, host.ns, names=("tap7", "other"))
+    before = traffic_control(lab, host.ns)
+    conf = write(tmp_path, configuration({"interfaces": ["veth0", "tap*", "eth9"], "direction": "ingress"}))
+    with UdpSink(host.ns) as sink:
+        done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+        assert sink.drain() == []
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "netobs would start"
+    assert f"configuration {conf}" in lines[0]
+    assert os.uname().release in lines[1]
+    assert "flow table percpu_hash: 65536 flows, " in done.stdout
+    assert "verified by the kernel, attach method tc" in done.stdout
+    assert f"  veth0 (index {host.ifindex}): ingress, by tc" in done.stdout
+    assert "  tap7 (index " in done.stdout
+    assert "  eth9: not there now, attached when it appears" in lines
+    assert "other" not in done.stdout
+    assert "  address 127.0.0.1:4739" in lines
+    assert "    256 ipv4: 26 elements, 96 octets" in lines
+    assert traffic_control(lab, host.ns) == before
+
+
+def test_the_configuration_that_is_shipped(lab: Lab, host: Link) -> None:
+    done = netobs(lab, host.ns, "--conf", SHIPPED, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "veth0 (index " in done.stdout
+
+
+def test_a_tcp_collector_gets_no_connection(lab: Lab, host: Link, tmp_path: Path) -> None:
+    conf = write(tmp_path, configuration(collectors=[{"transport": "tcp"}]))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "netobs would start")
+    names, values = map(str.split, lab.run(host.ns, ["grep", "^Tcp:", "/proc/net/snmp"]).stdout.splitlines())
+    assert values[names.index("ActiveOpens")] == "0"
+
+
+def test_a_pattern_that_matches_nothing_yet_is_a_warning(lab: Lab, host: Link, tmp_path: Path) -> None:
+    conf = write(tmp_path, configuration({"interfaces": ["tap*"]}))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+    assert done.returncode == 0
+    assert "warning: capture.interfaces: nothing matches tap* now" in done.stdout
+
+
+PROBLEMS = {
+    "no such interface": (configuration({"interfaces": ["eth9"]}), "capture.interfaces: nothing matches eth9"),
+    "name of the collector": (
+        configuration(collectors=[{"host": "collector.invalid"}]),
+        'collector "collector.invalid"',
+    ),
+    "no such template": (configuration(collectors=[{"template": "nonsense"}]), "nonsense"),
+    "mistake in the template": (configuration(collectors=[{"template": "TEMPLATE"}]), "sourceIPv4Adress"),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_is_named(lab: Lab, host: Link, tmp_path: Path, name: str) -> None:
+    text, said = PROBLEMS[name]
+    template = tmp_path / "own.toml"
+    template.write_text('[[template]]\nid = 256\nfamily = "ipv4"\nelements = ["sourceIPv4Adress"]\n', encoding="utf-8")
+    conf = write(tmp_path, text.replace("TEMPLATE", str(template)))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+    assert done.returncode == 1
+    (problem,) = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+    assert said in problem
+    assert done.stdout.splitlines()[-1] == "netobs would not start"
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_all_problems_are_listed(lab: Lab, host: Link, tmp_path: Path) -> None:
+    collectors = [{"host": "collector.invalid"}, {"host": "192.0.2.1", "template": "nonsense"}]
+    conf = write(tmp_path, configuration({"interfaces": ["eth9"]}, collectors=collectors))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run", prefix=NO_CAPABILITIES)
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem: ")]
+    assert done.returncode == 1
+    assert len(problems) == 4
+    for said in ("CAP_BPF", "eth9", "collector.invalid", "nonsense"):
+        assert sum(said in line for line in problems) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], []], ids=["dry run", "daemon"])
+def test_without_the_right_to_load(lab: Lab, host: Link, option: list[str]) -> None:
+    prefixes: list[tuple[str, ...]] = [NO_CAPABILITIES]
+    if netobs(lab, host.ns, "--version", prefix=NOBODY).returncode == 0:  # else nobody may not read this tree
+        prefixes.append(NOBODY)
+    for prefix in prefixes:
+        done = netobs(lab, host.ns, "--conf", SHIPPED, *option, prefix=prefix)
+        output = done.stdout + done.stderr
+        assert done.returncode == 1
+        assert "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" in output
+        assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], []], ids=["dry run", "daemon"])
+def test_a_table_that_is_too_large_for_the_host(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(SMALL_HOST, encoding="ascii")
+    conf = write(tmp_path, configuration({"max_flows": 1_000_000}))
+    # ip netns exec has made a mount namespace: nobody else sees this.
+    small = ("sh", "-c", f'mount --bind {meminfo} /proc/meminfo && exec "$@"', "sh")
+    done = netobs(lab, host.ns, "--conf", conf, *option, prefix=small)
+    assert done.returncode == 1
+    assert "capture.max_flows = 1000000 needs " in done.stdout + done.stderr
+    assert "the host has 64 MiB left; lower it" in done.stdout + done.stderr
+
+
+# What is in the file, and what must be said behind its name.
+MISTAKES = [
+    ("[captur]\n", "[captur]: unknown table; did you mean [capture]?"),
+    ("[capture]\nsamplng = 1\n", '[capture] samplng: unknown key; did you mean "sampling"?'),
+    ("[capture]\ninterfaces = 'eth0'\n", "[capture] interfaces: "),
+    ("[capture]\ninterfaces = []\n", "[capture] interfaces: "),
+    ("[capture]\ninterfaces = ['/(/']\n", '[capture] interfaces: entry 1, "/(/": bad regular expression'),
+    ("[capture]\nexclude = [1]\n", "[capture] exclude: "),
+    ("[capture]\ndirection = 'in'\n", "[capture] direction: expected one of "),
+    ("[capture]\nsampling = 0\n", "[capture] sampling: expected an integer from 1 to 65535, got 0"),
+    ("[capture]\nsampling = '10'\n", "[capture] sampling: expected an integer from 1 to 65535, got "),
+    ("[capture]\nflow_table = 'hash'\n", "[capture] flow_table: "),
+    ("[capture]\nmax_flows = 1\n", "[capture] max_flows: expected an integer from 64 to 16777216, got 1"),
+    ("[capture]\neviction_interval = 5\n", "[capture] eviction_interval: "),
+    ("[capture]\neviction_interval = '1ms'\n", "[capture] eviction_interval: "),
+    ("[capture]\nprecise_time = 'yes'\n", "[capture] precise_time: "),
+    ("[capture]\nattach = 'xdp'\n", "[capture] attach: expected one of "),
+    ("[metering]\nactive_timeout = '1 minute'\n", "[metering] active_timeout: "),
+    ("[metering]\nidle_timeout = '0s'\n", "[metering] idle_timeout: "),
+    ("[metering]\nmax_flows = 1.5\n", "[metering] max_flows: "),
+    ("[packet_capture]\nenabled = true\n", "[packet_capture] enabled: "),
+    ("[packet_capture]\nlisten = 'localhost'\n", "[packet_capture] listen: "),
+    ("[log]\nlevel = 'loud'\n", "[log] level: expected one of "),
+    ("[collector]\nhost = 'a'\n", "; write [[collector]] for each collector"),
+    ("sampling = 1\n", "sampling: a key cannot stand outside the tables; write it below [capture]"),
+    ("[capture\n", "line 3, column 9: TOML syntax error: "),
+    ("COLLECTOR port = 0\n", "[collector 2] port: expected an integer from 1 to 65535, got 0"),
+    ("COLLECTOR protocol = 'sflow'\n", "[collector 2] protocol: expected "),
+    ("COLLECTOR protocol = 'netflow9'\n", '"netflow9" is not provided by this version'),
+    ("COLLECTOR transport = 'tls'\n", '"tls" is not provided by this version'),
+    ("COLLECTOR template = ''\n", "[collector 2] template: "),
+    ("COLLECTOR observation_domain = -1\n", "[collector 2] observation_domain: "),
+    ("COLLECTOR max_message_size = 9000\n", "[collector 2] max_message_size: expected an integer from 512 to 8972"),
+    ("COLLECTOR template_refresh = '0s'\n", "[collector 2] template_refresh: "),
+    ("COLLECTOR source = 'eth0'\n", "[collector 2] source: "),
+    ("COLLECTOR queue_max = '16MB'\n", "[collector 2] queue_max: "),
+    ("COLLECTOR reconnect_max = '1d'\n", "[collector 2] reconnect_max: "),
+    ("[[collector]]\nport = 4739\n", "[collector 2] host: missing; expected "),
+    ("[[collector]]\nhost = '10.0.0.300'\n", "[collector 2] host: expected "),
+    (
+        "[[collector]]\nhost = '127.0.0.1'\n",
+        "[collector 2] host: collector 1 has this host, port and transport already",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKES)
+def test_a_mistake_in_the_file_is_named(lab: Lab, tmp_path: Path, text: str, said: str) -> None:
+    collector = "[[collector]]\nhost = '127.0.0.1'\n"
+    text = text.replace("COLLECTOR", "[[collector]]\nhost = 'flows.example'\n")
+    is_key = not text.startswith("[")
+    conf = write(tmp_path, text + collector if is_key else collector + text)
+    done = netobs(lab, lab.namespace(), "--conf", conf)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"netobs: {conf}: ")
+    assert said in line
+
+
+def test_all_mistakes_come_at_once(lab: Lab, tmp_path: Path) -> None:
+    conf = write(tmp_path, "[capture]\nsampling = 0\nmax_flow = 1\n[[collector]]\nport = 'x'\n[log]\nlevel = 1\n")
+    done = netobs(lab, lab.namespace(), "--conf", conf)
+    assert done.returncode == 1
+    assert [line.rpartition(": ")[0].count(conf) for line in done.stderr.splitlines()] == [1] * 5
+
+
+def test_no_file(lab: Lab, tmp_path: Path) -> None:
+    done = netobs(lab, lab.namespace(), "--conf", str(tmp_path / "none.toml"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"netobs: {tmp_path}/none.toml: there is no such file")

@@ -1,0 +1,129 @@
+"""Interfaces by name, glob and /regex/, and what becomes of them while the daemon runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import KEPT, Daemon, configuration
+from tests.lab.collectors import Nfcapd
+from tests.lab.namespaces import Lab, LabError
+from tests.lab.programs import wait_until
+from tests.lab.traffic import Traffic
+
+pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump"))
+
+
+def attached(log: str) -> list[str]:
+    """The interfaces that the daemon says it has attached to, in order."""
+    return re.findall(r" (\S+): attached by ", log)
+
+
+def ports(collector: Nfcapd) -> dict[int, tuple[int, int]]:
+    """Destination port, which tells the test's traffic apart, to interface index and packets."""
+    return {flow["dst_port"]: (flow["input_snmp"], flow["in_packets"]) for flow in collector.flows()}
+
+
+def test_an_interface_that_comes_later_and_comes_back(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.namespace("a"), lab.namespace("b")
+    lab.veth(near, far)
+    config = configuration({"interfaces": ["veth0", "late0"]}, KEPT)
+    with Nfcapd(lab, far, tmp_path) as collector:
+        with Daemon(lab, far, tmp_path, config) as daemon:
+            assert attached(daemon.log) == ["veth0"]
+            indices = []
+            for number, port in ((1, 1001), (2, 1002)):
+                sender, late = lab.veth(near, far, names=("sender", "late0"))
+                wait_for_count(daemon, "late0: attached", number)
+                indices.append(late.ifindex)
+                Traffic(packets=10, dst_port=port).send(lab, sender)
+                lab.run(far, ["ip", "link", "delete", "late0"])
+                wait_for_count(daemon, "late0: gone", number)
+            account = daemon.finish()
+        assert ports(collector) == {1001: (indices[0], 10), 1002: (indices[1], 10)}
+    assert account.is_balanced()
+
+
+def wait_for_count(daemon: Daemon, text: str, count: int) -> None:
+    wait_until(lambda: daemon.log.count(text) >= count, f"{text!r} {count} times in the log")
+
+
+def test_globs_expressions_and_exclusions(lab: Lab, tmp_path: Path) -> None:
+    ns = lab.namespace()
+    for pair in (("tap1", "tap22"), ("tapx", "eth0"), ("eth1", "my-eth0"), ("bond0", "bond1")):
+        lab.veth(ns, ns, names=pair)
+    config = configuration({"interfaces": ["/^tap[0-9]+$/", "eth?", "bond1"], "exclude": ["tap2*", "bond*"]})
+    with Daemon(lab, ns, tmp_path, config) as daemon:
+        # A name that is written out counts, whatever is excluded.
+        assert sorted(attached(daemon.log)) == ["bond1", "eth0", "eth1", "tap1"]
+        lab.veth(ns, ns, names=("tap3", "tap23"))
+        daemon.wait_for("tap3: attached")
+        assert daemon.finish().is_balanced()
+    assert "tap23" not in daemon.log
+
+
+def test_the_loopback_is_left_out_unless_it_is_named(lab: Lab, tmp_path: Path) -> None:
+    _, far = lab.pair()
+    with Daemon(lab, far.ns, tmp_path, configuration({"interfaces": ["*"]})) as daemon:
+        assert attached(daemon.log) == ["veth0"]
+        daemon.finish()
+
+
+def test_an_interface_that_gets_another_name(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair(names=("veth0", "tap1"))
+    with Nfcapd(lab, far.ns, tmp_path) as collector:
+        with Daemon(lab, far.ns, tmp_path, configuration({"interfaces": ["tap*", "new*"]}, KEPT)) as daemon:
+            for port, name, said in (
+                (1001, "new1", ""),
+                (1002, "other", "no longer selected"),
+                (1003, "tap2", "tap2:"),
+            ):
+                lab.run(far.ns, ["ip", "link", "set", "dev", daemon_name(lab, far.ns), "down", "name", name, "up"])
+                daemon.wait_for(said)
+                Traffic(packets=10, dst_port=port).send(lab, near)
+            account = daemon.finish()
+        assert ports(collector) == {1001: (far.ifindex, 10), 1003: (far.ifindex, 10)}
+    assert account.is_balanced()
+
+
+def daemon_name(lab: Lab, ns: str) -> str:
+    """The present name of the only interface of ``ns`` besides the loopback."""
+    (name,) = [entry["ifname"] for entry in lab.links(ns) if entry["ifname"] != "lo"]
+    return str(name)
+
+
+def test_an_interface_that_moves_away(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    elsewhere = lab.namespace("c")
+    with Daemon(lab, far.ns, tmp_path, configuration(metering=KEPT)) as daemon:
+        Traffic(packets=10).send(lab, near)
+        lab.run(far.ns, ["ip", "link", "set", "veth0", "netns", elsewhere])
+        daemon.wait_for("veth0: gone")
+        lab.run(elsewhere, ["ip", "link", "set", "veth0", "up"])
+        Traffic(packets=5).send(lab, near)
+        account = daemon.finish()
+    assert account.is_balanced()
+    assert account.seen.packets == 10
+
+
+def test_a_pattern_waits_for_its_first_interface(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.namespace("a"), lab.namespace("b")
+    with Daemon(lab, far, tmp_path, configuration({"interfaces": ["tap*"]})) as daemon:
+        assert "nothing matches tap* now: waiting for such an interface to appear" in daemon.log
+        assert "netobs ready: measuring no interface yet" in daemon.log
+        sender, _ = lab.veth(near, far, names=("", "tap0"))
+        daemon.wait_for("tap0: attached")
+        Traffic(packets=10).send(lab, sender)
+        assert daemon.finish().seen.packets == 10
+
+
+def test_a_name_that_is_not_there_is_a_mistake(lab: Lab, tmp_path: Path) -> None:
+    _, far = lab.pair()
+    daemon = Daemon(lab, far.ns, tmp_path, configuration({"interfaces": ["eth9"]}))
+    with (
+        pytest.raises(LabError, match=r"(?s)ended at once with 1: .*nothing matches eth9.*the host has lo, veth0"),
+        daemon,
+    ):
+        pass

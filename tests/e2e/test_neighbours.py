@@ -1,0 +1,48 @@
+"""Other programs on the same hooks go on working: what they drop is dropped, and what they pass is passed."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import KEPT, Daemon, configuration, traffic_control
+from tests.lab.collectors import Nfcapd, UdpSink
+from tests.lab.namespaces import Lab, Link, in_namespace
+
+pytestmark = pytest.mark.e2e(tools=("nfcapd", "nfdump", "tc", "bpftool"))
+
+ACTIONS = {"pass": 0, "drop": 2}  # TC_ACT_OK, TC_ACT_SHOT
+
+
+def foreign_filter(lab: Lab, link: Link, priority: int, action: str) -> None:
+    """A direct-action filter of somebody else's."""
+    program = ["bpf", "da", "bytecode", f"1,6 0 0 {ACTIONS[action]}"]
+    where = ["dev", link.name, "ingress", "prio", str(priority), "protocol", "ip"]
+    lab.run(link.ns, ["tc", "filter", "add", *where, *program])
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+@pytest.mark.parametrize(("priority", "action"), [(1, "drop"), (5, "drop"), (5, "pass")])
+def test_foreign_filter(lab: Lab, tmp_path: Path, attach: str, priority: int, action: str) -> None:
+    near, far = lab.pair()
+    lab.address(near, "192.0.2.1/24")
+    lab.address(far, "192.0.2.2/24")
+    lab.run(near.ns, ["ip", "neighbour", "add", "192.0.2.2", "lladdr", far.mac, "dev", near.name])
+    lab.run(far.ns, ["tc", "qdisc", "add", "dev", far.name, "clsact"])
+    foreign_filter(lab, far, priority, action)
+    before = traffic_control(lab, far.ns)
+    with Nfcapd(lab, far.ns, tmp_path) as collector, UdpSink(far.ns, 5000, "192.0.2.2") as receiver:
+        with Daemon(lab, far.ns, tmp_path, configuration({"attach": attach}, KEPT)) as daemon:
+            with in_namespace(near.ns), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                for _ in range(100):
+                    sender.sendto(b"x", ("192.0.2.2", 5000))
+            daemon.finish()
+        arrived = len(receiver.drain())
+        counted = [flow["in_packets"] for flow in collector.flows() if flow["dst_port"] == 5000]
+    assert arrived == (100 if action == "pass" else 0)
+    # A filter of the same hook that drops in front of us is the only thing that keeps a packet from being measured.
+    in_front = attach == "tc" and priority == 1 and action == "drop"
+    assert counted == ([] if in_front else [100])
+    assert traffic_control(lab, far.ns) == before

@@ -1,0 +1,216 @@
+"""The collector is down, dies, and comes back: the daemon goes on, and what did not arrive is counted."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from netobs.encode.decode import Decoder, message_length
+from tests.e2e.daemon import Account, Daemon, Table, configuration
+from tests.lab.collectors import UdpSink
+from tests.lab.namespaces import Lab, in_namespace
+from tests.lab.programs import WAIT_S, wait_until
+from tests.lab.traffic import Traffic
+
+pytestmark = pytest.mark.e2e(tools=("make",))
+
+FAST = {"eviction_interval": "200ms"}
+AT_ONCE = {"active_timeout": "0s"}
+HEADER_BYTES = 16
+TEMPLATE_SET_ID = 2
+
+
+class TcpCollector:
+    """Takes one connection after another, and keeps all that comes over the present one."""
+
+    def __init__(self, ns: str, port: int = 4739) -> None:
+        with in_namespace(ns):
+            self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener.settimeout(WAIT_S)
+        self._connection: socket.socket | None = None
+        self.data = b""
+
+    def __enter__(self) -> TcpCollector:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def accept(self) -> None:
+        self._connection = self._listener.accept()[0]
+        self._connection.setblocking(False)
+
+    def close(self, reset: bool = False) -> None:
+        """Go away; with ``reset`` as when the host crashes and comes back."""
+        if self._connection is not None:
+            if reset:
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._connection.close()
+            self._connection = None
+        self._listener.close()
+
+    def read(self) -> bool:
+        """Take what has come; whether the daemon has closed the connection."""
+        assert self._connection is not None
+        try:
+            while data := self._connection.recv(1 << 20):
+                self.data += data
+        except BlockingIOError:
+            return False
+        return True
+
+    def messages(self) -> list[bytes]:
+        """The whole Messages in ``data``."""
+        messages, data = [], self.data
+        while len(data) >= HEADER_BYTES and len(data) >= message_length(data[:HEADER_BYTES]):
+            length = message_length(data[:HEADER_BYTES])
+            messages.append(data[:length])
+            data = data[length:]
+        return messages
+
+    def packets(self) -> int:
+        """Packets in all flows that came; the Templates must have come first, and no Message may be missing."""
+        messages = self.messages()
+        assert not messages or struct.unpack_from("!H", messages[0], HEADER_BYTES) == (TEMPLATE_SET_ID,)
+        decoder = Decoder()
+        flows = [flow for message in messages for flow in decoder.decode(message, "exporter").flows]
+        assert (decoder.stats.sets_without_template, decoder.stats.lost_records) == (0, 0)
+        return sum(flow["packetDeltaCount"] for flow in flows)
+
+
+def not_sent(account: Account) -> dict[str, int]:
+    """Packets by reason."""
+    return {reason: counts.packets for reason, counts in account.not_sent.get("127.0.0.1", {}).items()}
+
+
+def test_tcp_collector_that_is_down_at_start_gets_everything_later(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    config = configuration(FAST, AT_ONCE, [{"transport": "tcp", "reconnect_max": "1s"}])
+    with Daemon(lab, far.ns, tmp_path, config) as daemon:
+        daemon.wait_for("not reachable: 127.0.0.1:4739: Connection refused")
+        Traffic(flows=1000).send(lab, near)
+        with TcpCollector(far.ns) as collector:
+            collector.accept()
+            wait_until(lambda: not collector.read() and collector.packets() == 1000, "what has waited arrives")
+            Traffic(flows=500).send(lab, near)
+            account = daemon.finish()
+            wait_until(collector.read, "the daemon ends its session")
+            assert collector.packets() == 1500
+    assert account.is_balanced()
+    assert not_sent(account) == {}
+    assert "connected" in daemon.log
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_tcp_collector_that_dies_and_comes_back(lab: Lab, tmp_path: Path, reset: bool) -> None:
+    near, far = lab.pair()
+    config = configuration(FAST, AT_ONCE, [{"transport": "tcp", "reconnect_max": "1s"}])
+    with Daemon(lab, far.ns, tmp_path, config) as daemon:
+        with TcpCollector(far.ns) as first:
+            first.accept()
+            Traffic(flows=300).send(lab, near)
+            wait_until(lambda: not first.read() and first.packets() == 300, "flows arrive")
+            first.close(reset)
+        daemon.wait_for("connection lost")
+        Traffic(flows=400).send(lab, near)
+        with TcpCollector(far.ns) as second:
+            second.accept()
+            wait_until(lambda: not second.read() and second.packets() == 400, "what has waited arrives")
+            Traffic(flows=500).send(lab, near)
+            account = daemon.finish()
+            wait_until(second.read, "the daemon ends its session")
+            assert second.packets() == 900
+    assert account.sent["127.0.0.1"].packets == 1200
+    assert account.is_balanced()
+    assert not_sent(account) == {}
+
+
+def test_tcp_collector_that_stays_away_costs_bounded_memory(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    config = configuration(FAST, AT_ONCE, [{"transport": "tcp", "queue_max": "64KiB"}])
+    with Daemon(lab, far.ns, tmp_path, config) as daemon:
+        Traffic(flows=5000).send(lab, near)
+        account = daemon.finish()
+    assert account.sent["127.0.0.1"].flows == 0
+    assert account.is_balanced()
+    assert sum(not_sent(account).values()) == 5000
+    assert set(not_sent(account)) == {"queue_full", "closed"}
+
+
+def test_a_collector_that_is_down_harms_no_other(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    down: Table = {"name": "down", "transport": "tcp", "queue_max": "64KiB"}
+    nowhere: Table = {"name": "nowhere", "host": "collector.invalid"}
+    config = configuration(FAST, AT_ONCE, [down, nowhere, {"name": "up", "port": 4740}])
+    with UdpSink(far.ns, 4740) as sink, Daemon(lab, far.ns, tmp_path, config) as daemon:
+        Traffic(flows=5000).send(lab, near)
+        account = daemon.finish()
+        decoder = Decoder()
+        flows = [flow for message in sink.drain() for flow in decoder.decode(message).flows]
+    assert len(flows) == account.sent["up"].flows == 5000
+    assert decoder.stats.lost_records == 0
+    for name, sent in (("up", 5000), ("down", 0), ("nowhere", 0)):
+        assert account.sent[name].flows == sent
+        assert account.is_balanced(name)
+
+
+class UdpCollector(UdpSink):
+    """A collector that has just been started: it knows no Templates. Counts Data Records by Sequence Number."""
+
+    def __init__(self, ns: str) -> None:
+        super().__init__(ns)
+        self._decoder = Decoder()
+        self.first = self.next = self.flows = 0
+
+    def read(self) -> None:
+        """Take what has come; the Templates must have come first, and no Message may be missing."""
+        for message in self.drain():
+            decoded = self._decoder.decode(message)
+            if self._decoder.stats.messages == 1:
+                self.first = decoded.sequence
+            self.next = decoded.sequence + len(decoded.flows)
+        stats = self._decoder.stats
+        assert (stats.sets_without_template, stats.lost_records) == (0, 0)
+        self.flows = stats.flows
+
+    def has(self, sequence: int) -> bool:
+        """Whether all flows before ``sequence`` have come that will come."""
+        self.read()
+        return self.next == sequence
+
+
+def refused(ns: str) -> int:
+    """Datagrams that came to a port of ``ns`` where nothing listens."""
+    with in_namespace(ns):
+        lines = Path("/proc/thread-self/net/snmp").read_text(encoding="ascii").splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    return int(values[names.index("NoPorts")])
+
+
+def test_udp_collector_that_is_down_at_start_and_dies_and_comes_back(lab: Lab, tmp_path: Path) -> None:
+    """UDP does not tell what arrives: what a collector is missing shows in the Sequence Numbers."""
+    near, far = lab.pair()
+    arrived, missing = 0, []
+    with Daemon(lab, far.ns, tmp_path, configuration(FAST, AT_ONCE)) as daemon:
+        daemon.wait_for("nothing listens there")
+        for number in (0, 1):
+            end = 1000 * number + 1000
+            refused_before = refused(far.ns)
+            Traffic(flows=400, flow_base=end - 1000).send(lab, near)
+            wait_until(partial(lambda before: refused(far.ns) > before, refused_before), "a Message is refused")
+            collector = UdpCollector(far.ns)
+            with collector:
+                Traffic(flows=600, flow_base=end - 600).send(lab, near)
+                wait_until(partial(collector.has, end), "flows arrive")
+            arrived += collector.flows
+            missing.append(collector.first - (end - 1000))
+        account = daemon.finish()
+    assert all(0 < flows <= 400 for flows in missing)
+    assert arrived + sum(missing) == account.sent["127.0.0.1"].flows == 2000
+    assert account.is_balanced()
+    assert re.search(r"\d+ times nothing listened there", daemon.log)

@@ -1,0 +1,104 @@
+"""The end of the daemon: everything that was measured is sent, and nothing of it stays in the kernel."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from tests.lab.collectors import Nfcapd
+from tests.lab.namespaces import Lab, stop
+from tests.lab.programs import wait_until
+from tests.lab.traffic import Traffic
+
+pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "bpftool", "tc"))
+
+PLAN = Traffic(flows=50_000, packets=150_000)
+OCTETS = PLAN.packets * 50
+FOREIGN_FILTER = ["prio", "9", "protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 0"]
+
+
+@pytest.mark.parametrize(
+    ("attach", "number"),
+    [("tcx", signal.SIGTERM), ("tcx", signal.SIGINT), ("tc", signal.SIGTERM)],
+    ids=["tcx SIGTERM", "tcx SIGINT", "tc SIGTERM"],
+)
+def test_what_the_kernel_holds_is_sent_and_nothing_stays(
+    lab: Lab, tmp_path: Path, attach: str, number: signal.Signals
+) -> None:
+    near, far = lab.pair()
+    before = traffic_control(lab, far.ns)
+    config = configuration({"attach": attach, "eviction_interval": "1h"}, KEPT)
+    with Nfcapd(lab, far.ns, tmp_path) as collector, Daemon(lab, far.ns, tmp_path, config) as daemon:
+        objects = bpf_objects(daemon.process)
+        assert {kind for kind, _ in objects} == {"prog", "map", *(["link"] if attach == "tcx" else [])}
+        assert alive(objects) == objects
+        assert ("netobs_ingress" in traffic_control(lab, far.ns)) == (attach == "tc")
+        PLAN.send(lab, near)
+        assert daemon.stop(number) == 0
+        summary = collector.summary()
+    account = read_account(daemon.log)
+    assert account.seen.measured == (PLAN.packets, OCTETS)
+    assert account.is_balanced()
+    assert (summary.flows, summary.packets, summary.octets) == (PLAN.flows, PLAN.packets, OCTETS)
+    wait_until(lambda: not alive(objects), "the kernel frees programs and maps")
+    assert traffic_control(lab, far.ns) == before
+
+
+def test_others_keep_their_qdisc_and_filter(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    lab.run(far.ns, ["tc", "qdisc", "add", "dev", far.name, "clsact"])
+    lab.run(far.ns, ["tc", "filter", "add", "dev", far.name, "ingress", *FOREIGN_FILTER])
+    before = traffic_control(lab, far.ns)
+    with Nfcapd(lab, far.ns, tmp_path) as collector:
+        with Daemon(lab, far.ns, tmp_path, configuration({"attach": "tc"}, KEPT)) as daemon:
+            Traffic(packets=1000).send(lab, near)
+            assert daemon.finish().is_balanced()
+        assert collector.summary().packets == 1000
+    assert traffic_control(lab, far.ns) == before
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_after_a_kill_the_next_one_counts_each_packet_once(lab: Lab, tmp_path: Path, attach: str) -> None:
+    near, far = lab.pair()
+    before = traffic_control(lab, far.ns)
+    config = configuration({"attach": attach}, KEPT)
+    with Nfcapd(lab, far.ns, tmp_path) as collector:
+        with Daemon(lab, far.ns, tmp_path, config, "killed") as daemon:
+            stop(daemon.process, signal.SIGKILL)
+        with Daemon(lab, far.ns, tmp_path, config) as daemon:
+            objects = bpf_objects(daemon.process)
+            Traffic(flows=100, packets=1000).send(lab, near)
+            account = daemon.finish()
+        summary = collector.summary()
+    assert account.seen.packets == 1000
+    assert account.is_balanced()
+    assert (summary.flows, summary.packets) == (100, 1000)
+    wait_until(lambda: not alive(objects), "the kernel frees programs and maps")
+    if attach == "tcx":  # links end with their process; a qdisc that a killed daemon made looks like anybody's
+        assert traffic_control(lab, far.ns) == before
+    else:
+        assert "netobs" not in traffic_control(lab, far.ns)
+
+
+def test_a_collector_that_takes_nothing_does_not_keep_it_from_ending(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    config = configuration(metering=KEPT, collectors=[{"transport": "tcp"}])  # nobody listens
+    with Daemon(lab, far.ns, tmp_path, config) as daemon:
+        Traffic(flows=1000, packets=2000).send(lab, near)
+        account = daemon.finish()
+    assert account.seen.packets == 2000
+    assert account.not_sent["127.0.0.1"]["closed"].flows == 1000
+    assert account.is_balanced()
+
+
+def test_a_second_signal_changes_nothing(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with Nfcapd(lab, far.ns, tmp_path) as collector:
+        with Daemon(lab, far.ns, tmp_path, configuration(metering=KEPT)) as daemon:
+            Traffic(flows=5000).send(lab, near)
+            daemon.process.send_signal(signal.SIGINT)
+            assert daemon.finish().is_balanced()
+        assert collector.summary().flows == 5000
