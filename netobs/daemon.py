@@ -30,7 +30,7 @@ CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the 
 
 
 class Daemon:
-    """Runs one configuration. ``start`` -> ``loop.run`` until SIGTERM or SIGINT -> ``stop`` has flushed everything."""
+    """Runs one configuration. ``start`` -> ``loop.run`` until a signal -> ``stop`` has flushed everything."""
 
     def __init__(self, config: Config, loop: EventLoop) -> None:
         self._config = config
@@ -71,7 +71,7 @@ class Daemon:
             session.open(pair, now_ns)
         self._loop.add_reader(self._capture.ring.fd, self._on_ring)
         self._loop.add_reader(self._capture.links.fileno(), lambda _now_ns: self._capture.follow_links())
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(signum, self.stop)
         self._last_eviction_ns = now_ns
         self._schedule_eviction(now_ns)

@@ -11,7 +11,7 @@ from netobs.capture.attach import Attachment, attach, has_tcx, method_for
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.layout import SETTINGS
 from netobs.capture.ledger import Ledger, LedgerReading
-from netobs.capture.memory import check_memory
+from netobs.capture.memory import MIB, check_memory
 from netobs.capture.object import BpfObject
 from netobs.capture.percpu_hash import PercpuHash
 from netobs.capture.ring import RingBuffer
@@ -59,6 +59,7 @@ class Capture:
         :raises CaptureError: the host has too little memory, or the kernel refused them.
         """
         check_memory(self._config.max_flows, self.kernel_bytes())
+        log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
         self._object = obj = BpfObject()
         for part in (self.ledger, self.ring, self.table):
             part.prepare(obj)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink}
 _PART_BYTES = 524_288
 """Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
+_FAILING_PART_BYTES = 65_536
+"""The same while the collector does not take Messages: each part has the Templates in front."""
 
 
 @dataclass
@@ -188,7 +190,11 @@ class TransportSession(Generic[H, D]):
             return _Shipment(_block_of(self._outbox.popleft()), header)
         if not self._queue:
             return None
-        part = self._queue.take(self._part_bytes)
+        failing = self._link.failing
+        part = self._queue.take(min(self._part_bytes, _FAILING_PART_BYTES) if failing else self._part_bytes)
+        self._templates_due = (
+            failing  # the collector may come back at any time, and what it gets first must be readable
+        )
         self._header = header.advance(len(part))
         return _Shipment(self._encoder.data_messages(part, header, self._message_size), header, part)
 
