@@ -6,6 +6,7 @@
 #include "gso.bpf.h"
 #include "parse.bpf.h"
 
+#define MAPPED_IPV4 0xffff0000ULL /* bytes 8 to 11 of ::ffff:a.b.c.d, little-endian */
 #define IPV6_JUMBO_HEADER 8 /* hop-by-hop header that the stack adds to a super-packet above 64 KiB (BIG TCP) */
 
 /* An IP packet while its headers are walked. */
@@ -14,6 +15,22 @@ struct ip_packet {
 	__u32 octets;
 	__u8 later_fragment;
 };
+
+static __always_inline void set_ipv4_addresses(struct packet *pkt, const struct iphdr *ip)
+{
+	pkt->src_addr[0] = pkt->dst_addr[0] = 0;
+	pkt->src_addr[1] = MAPPED_IPV4 | (__u64)ip->saddr << 32;
+	pkt->dst_addr[1] = MAPPED_IPV4 | (__u64)ip->daddr << 32;
+}
+
+static __always_inline void set_ipv6_addresses(struct packet *pkt, const struct ipv6hdr *ip)
+{
+	/* Word by word: the header is not aligned, and a memcpy would be done byte by byte. */
+	pkt->src_addr[0] = ((const __u64 *)&ip->saddr)[0];
+	pkt->src_addr[1] = ((const __u64 *)&ip->saddr)[1];
+	pkt->dst_addr[0] = ((const __u64 *)&ip->daddr)[0];
+	pkt->dst_addr[1] = ((const __u64 *)&ip->daddr)[1];
+}
 
 static __always_inline void finish_ip(struct cursor *cur, struct packet *pkt, const struct ip_packet *ip)
 {
@@ -26,7 +43,7 @@ static __always_inline void finish_ip(struct cursor *cur, struct packet *pkt, co
 		transport = parse_transport(cur, pkt, ip->octets - header);
 	if (!cur->gso_size)
 		return;
-	payload = netobs_inner_payload(cur->skb, cur->offset, pkt->key.protocol, pkt->key.dst_port);
+	payload = netobs_inner_payload(cur->skb, cur->offset, pkt->protocol, pkt->dst_port);
 	count_segments(cur, pkt, ip->octets, (payload ?: cur->offset + transport) - ip->offset);
 }
 
@@ -47,11 +64,8 @@ static __always_inline enum verdict parse_ipv4(struct cursor *cur, struct packet
 		return PACKET_MALFORMED;
 	ip.later_fragment = (hdr->frag_off & bpf_htons(IPV4_OFFSET)) != 0;
 
-	*(__u16 *)(pkt->key.src_addr + 10) = 0xffff;
-	*(__u16 *)(pkt->key.dst_addr + 10) = 0xffff;
-	*(__u32 *)(pkt->key.src_addr + 12) = hdr->saddr;
-	*(__u32 *)(pkt->key.dst_addr + 12) = hdr->daddr;
-	pkt->key.protocol = hdr->protocol;
+	set_ipv4_addresses(pkt, hdr);
+	pkt->protocol = hdr->protocol;
 	pkt->tos = hdr->tos;
 	pkt->ttl = hdr->ttl;
 	cur->offset += header;
@@ -118,10 +132,10 @@ __noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u
 
 static __always_inline void parse_extensions(struct cursor *cur, struct packet *pkt, struct ip_packet *ip)
 {
-	__u32 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->key.protocol, ip->offset + ip->octets);
+	__u32 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->protocol, ip->offset + ip->octets);
 
 	cur->offset = WALK_OFFSET(walk);
-	pkt->key.protocol = WALK_PROTOCOL(walk);
+	pkt->protocol = WALK_PROTOCOL(walk);
 	ip->later_fragment = !!(walk & WALK_LATER_FRAGMENT);
 	if (cur->gso_size && walk & WALK_JUMBO) {
 		/* Not on the wire: the stack takes that header away when it segments. */
@@ -149,13 +163,12 @@ static __always_inline enum verdict parse_ipv6(struct cursor *cur, struct packet
 	if (first >> 12 != 6 || ip.octets > available)
 		return PACKET_MALFORMED;
 
-	__builtin_memcpy(pkt->key.src_addr, &hdr->saddr, 16);
-	__builtin_memcpy(pkt->key.dst_addr, &hdr->daddr, 16);
-	pkt->key.protocol = hdr->nexthdr;
+	set_ipv6_addresses(pkt, hdr);
+	pkt->protocol = hdr->nexthdr;
 	pkt->tos = first >> 4;
 	pkt->ttl = hdr->hop_limit;
 	cur->offset += sizeof(copy);
-	if (is_extension(pkt->key.protocol))
+	if (is_extension(pkt->protocol))
 		parse_extensions(cur, pkt, &ip);
 	finish_ip(cur, pkt, &ip);
 	return PACKET_IP;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The datapath: TC hook -> headers -> flow table. Settings, maps, the flow table, entry points, in this order.
+/* The datapath: TC hook -> headers -> flow table. Settings, maps, the flow tables, entry points, in this order.
  *
  * All per-CPU data is written without atomics: a TC program runs with bottom halves off, so that on one CPU no other
  * run comes between. (PREEMPT_RT: local_bh_disable() takes a lock of the CPU that has the same effect.)
@@ -8,27 +8,52 @@
 #include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
 
+#include "common.bpf.h"
+#include "flow.bpf.h"
 #include "ip.bpf.h"
 #include "netobs.h"
 #include "parse.bpf.h"
 
 #define NEXT (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the programs after us still run */
-#define TCP_SYN 0x02
 
-const volatile struct netobs_settings settings = { .sampling = 1 };
+const volatile struct netobs_settings settings = { .sampling = 1, .slots = 1 };
 
-/* Which half of the table packets go to, 0 or 1: user space turns it, waits for a grace period, and has the other
- * half for itself. */
-__u32 active_half;
+struct netobs_state state;
 
-/* Sized before load: max_entries is the number of possible CPUs. */
-struct {
+/* All maps are sized before load; those of a table that is not in use are left out. */
+
+struct { /* one for each possible CPU */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct ledger);
 } ledgers SEC(".maps");
+
+/* percpu_array: for each possible CPU two halves of settings.slots slots. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_slot);
+} flow_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_start);
+} flow_starts SEC(".maps");
+
+/* percpu_array: what found no slot. */
+struct overflow_hash {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct overflow_key);
+	__type(value, struct flow_metrics);
+} overflow_0 SEC(".maps"), overflow_1 SEC(".maps");
 
 /* The paper's table, twice: a packet that is counted while its entry is being read and deleted would be lost. */
 struct flow_hash {
@@ -51,86 +76,119 @@ static __always_inline void count(struct ledger_count *count, __u64 packets, __u
 
 static __always_inline __u64 now_ns(void)
 {
-	return settings.precise_time ? bpf_ktime_get_ns() : bpf_ktime_get_coarse_ns();
+	if (settings.precise_time)
+		return bpf_ktime_get_ns();
+	return bpf_jiffies64() * settings.tick_ns + state.tick_offset_ns;
 }
 
-static __always_inline void first_packet(struct flow_metrics *metrics, const struct packet *pkt, __u64 now)
+static __always_inline __u32 half_in_use(void)
 {
-	metrics->packets = pkt->packets;
-	metrics->octets = pkt->octets;
-	metrics->first_ns = now;
-	metrics->last_ns = now;
-	metrics->tcp_flags = pkt->tcp_flags;
-	metrics->min_ip_length = pkt->min_ip_length;
-	metrics->max_ip_length = pkt->max_ip_length;
-	metrics->tos = pkt->tos;
-	metrics->min_ttl = pkt->ttl;
-	metrics->max_ttl = pkt->ttl;
-	metrics->dot1q_priority = pkt->dot1q_priority;
-	metrics->errno_ = 0;
-	metrics->flow_end_reason = 0;
-	__builtin_memcpy(metrics->src_mac, pkt->src_mac, sizeof(pkt->src_mac));
-	__builtin_memcpy(metrics->dst_mac, pkt->dst_mac, sizeof(pkt->dst_mac));
-}
-
-static __always_inline void next_packet(struct flow_metrics *metrics, const struct packet *pkt, __u64 now)
-{
-	metrics->packets += pkt->packets;
-	metrics->octets += pkt->octets;
-	metrics->last_ns = now;
-	if (pkt->tcp_flags & TCP_SYN) /* a new connection: the paper's rule */
-		metrics->first_ns = now;
-	metrics->tcp_flags |= pkt->tcp_flags;
-	if (pkt->min_ip_length < metrics->min_ip_length)
-		metrics->min_ip_length = pkt->min_ip_length;
-	if (pkt->max_ip_length > metrics->max_ip_length)
-		metrics->max_ip_length = pkt->max_ip_length;
-	if (pkt->ttl < metrics->min_ttl)
-		metrics->min_ttl = pkt->ttl;
-	if (pkt->ttl > metrics->max_ttl)
-		metrics->max_ttl = pkt->ttl;
+	return *(volatile __u32 *)&state.active_half & 1;
 }
 
 /* A packet that the table did not take, as a record of its own. 0, or an error where the ring is full too. */
-static __always_inline int add_to_ring(const struct packet *pkt, __u64 now, int error)
+static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packet *pkt, __u64 now, int error)
 {
 	struct flow_record *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 
 	if (!record)
 		return -ENOSPC;
-	record->key = pkt->key;
-	first_packet(&record->metrics, pkt, now);
+	make_key(&record->key, pkt);
+	first_packet(skb, &record->metrics, pkt, now);
 	record->metrics.errno_ = -error;
 	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
 
-static __always_inline int add_to_hash(void *hash, const struct packet *pkt, __u64 now)
+/* Into a hash map, per-CPU or not: the entry that is found is written by this CPU only. */
+static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const void *key, const struct packet *pkt,
+				      __u64 now)
 {
-	struct flow_metrics *metrics = bpf_map_lookup_elem(hash, &pkt->key), fresh;
+	struct flow_metrics *metrics = bpf_map_lookup_elem(map, key), fresh;
 
-	if (metrics) {
-		if (metrics->packets) /* 0: another CPU made the entry, this one has not seen the flow yet */
-			next_packet(metrics, pkt, now);
-		else
-			first_packet(metrics, pkt, now);
+	if (metrics && metrics->packets) {
+		next_packet(metrics, pkt, now);
 		return 0;
 	}
-	first_packet(&fresh, pkt, now);
-	return bpf_map_update_elem(hash, &pkt->key, &fresh, BPF_ANY);
+	if (metrics) { /* another CPU made the entry, this one has not seen the flow yet */
+		first_packet(skb, metrics, pkt, now);
+		return 0;
+	}
+	first_packet(skb, &fresh, pkt, now);
+	return bpf_map_update_elem(map, key, &fresh, BPF_ANY);
+}
+
+static __noinline int add_to_hash(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
+{
+	struct flow_key key;
+
+	make_key(&key, pkt);
+	/* Two calls and not a pointer: the verifier then knows the map and inlines the lookup. */
+	if (half_in_use())
+		return add_to_map(skb, &flow_hash_1, &key, pkt, now);
+	return add_to_map(skb, &flow_hash_0, &key, pkt, now);
+}
+
+static __noinline int add_to_overflow(struct __sk_buff *skb, const struct packet *pkt, __u64 now, __u32 half)
+{
+	struct overflow_key key = { .cpu = bpf_get_smp_processor_id() };
+
+	make_key(&key.flow, pkt);
+	if (half)
+		return add_to_map(skb, &overflow_1, &key, pkt, now);
+	return add_to_map(skb, &overflow_0, &key, pkt, now);
+}
+
+static __always_inline int add_to_array(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
+{
+	__u32 half = half_in_use(), cpu = bpf_get_smp_processor_id();
+	__u32 base = (cpu * 2 + half) * settings.slots;
+	struct slot_id id = slot_id_of(pkt);
+	__u32 hash = slot_hash(&id), index;
+	struct flow_start *start;
+	struct flow_slot *slot;
+
+	if (cpu >= settings.slot_cpus) /* came online after the table was sized */
+		return add_to_overflow(skb, pkt, now, half);
+	for (int i = 0; i < SLOT_PROBES; i++) {
+		index = base + ((hash + i) & (settings.slots - 1));
+		slot = bpf_map_lookup_elem(&flow_slots, &index);
+		if (!slot)
+			break;
+		if (slot_matches(slot, &id)) {
+			if (slot->counters & SLOT_COUNTERS_HIGH)
+				break;
+			next_in_slot(slot, pkt, now);
+			if (!(pkt->tcp_flags & TCP_SYN))
+				return 0;
+			start = bpf_map_lookup_elem(&flow_starts, &index);
+			if (start)
+				start->first = slot->last; /* a new connection: the paper's rule */
+			return 0;
+		}
+		if (!slot->used) {
+			start = bpf_map_lookup_elem(&flow_starts, &index);
+			if (!start)
+				break;
+			first_in_slot(skb, slot, start, &id, pkt, now);
+			return 0;
+		}
+	}
+	return add_to_overflow(skb, pkt, now, half);
 }
 
 /* The flow table: one packet in. 0, or an error where no level of it had room. */
-static __always_inline int add_packet(const struct packet *pkt, __u64 now)
+static __always_inline int add_packet(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
 {
-	int error;
+	int error = 0;
 
-	/* Two calls and not a pointer: the verifier then knows the map and inlines the lookup. */
-	if (*(volatile __u32 *)&active_half)
-		error = add_to_hash(&flow_hash_1, pkt, now);
-	else
-		error = add_to_hash(&flow_hash_0, pkt, now);
-	return error ? add_to_ring(pkt, now, error) : 0;
+	if (settings.flow_table == TABLE_PERCPU_ARRAY)
+		error = add_to_array(skb, pkt, now);
+	else if (settings.flow_table == TABLE_PERCPU_HASH)
+		error = add_to_hash(skb, pkt, now);
+	if (error || settings.flow_table == TABLE_RINGBUF)
+		error = add_to_ring(skb, pkt, now, error);
+	return error;
 }
 
 static __always_inline int is_sampled(void)
@@ -138,45 +196,50 @@ static __always_inline int is_sampled(void)
 	return settings.sampling <= 1 || bpf_get_prandom_u32() % settings.sampling == 0;
 }
 
-static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction direction, int has_ethernet)
+/* Any packet whatever. A function of its own, so that the common way stays short. */
+static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct cursor cur = cursor_at(skb);
-	__u32 cpu = bpf_get_smp_processor_id(), segments = cur.gso_segments ?: 1;
+
+	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have got that far */
+	if (pkt->has_ethernet)
+		pkt->ethertype = parse_ethernet(&cur, pkt);
+	else
+		pkt->ethertype = bpf_ntohs(skb->protocol);
+	if (pkt->ethertype == ETH_P_IP)
+		return parse_ipv4(&cur, pkt);
+	if (pkt->ethertype == ETH_P_IPV6)
+		return parse_ipv6(&cur, pkt);
+	return pkt->ethertype ? PACKET_NOT_IP : PACKET_MALFORMED;
+}
+
+static __always_inline int not_in_a_flow(struct __sk_buff *skb, struct ledger *ledger, enum ledger_reason reason)
+{
+	__u32 segments = skb->gso_segs ?: 1;
+
+	count(&ledger->seen, segments, skb->len);
+	count(&ledger->reasons[reason], segments, skb->len);
+	return NEXT;
+}
+
+static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction direction, int has_ethernet)
+{
+	struct packet pkt = { .has_ethernet = has_ethernet, .direction = direction, .ifindex = skb->ifindex };
+	__u32 cpu = bpf_get_smp_processor_id();
 	struct ledger *ledger = bpf_map_lookup_elem(&ledgers, &cpu);
-	struct packet pkt = {};
-	enum verdict verdict;
-	__u16 ethertype;
+	enum verdict verdict = PACKET_IP;
 
 	if (!ledger)
 		return NEXT;
-	if (!is_sampled()) {
-		count(&ledger->seen, segments, cur.length);
-		count(&ledger->reasons[LEDGER_NOT_SAMPLED], segments, cur.length);
-		return NEXT;
-	}
-	pkt.key.direction = direction;
-	pkt.key.ifindex = skb->ifindex;
-	if (has_ethernet)
-		ethertype = parse_ethernet(&cur, &pkt);
-	else
-		ethertype = bpf_ntohs(skb->protocol);
-	pkt.key.ethertype = ethertype;
+	if (!is_sampled())
+		return not_in_a_flow(skb, ledger, LEDGER_NOT_SAMPLED);
+	if (!has_ethernet || !parse_common(skb, &pkt))
+		verdict = parse_any(skb, &pkt);
+	if (verdict != PACKET_IP)
+		return not_in_a_flow(skb, ledger, verdict == PACKET_NOT_IP ? LEDGER_NOT_IP : LEDGER_MALFORMED);
 
-	if (ethertype == ETH_P_IP)
-		verdict = parse_ipv4(&cur, &pkt);
-	else if (ethertype == ETH_P_IPV6)
-		verdict = parse_ipv6(&cur, &pkt);
-	else
-		verdict = ethertype ? PACKET_NOT_IP : PACKET_MALFORMED;
-
-	if (verdict != PACKET_IP) {
-		count(&ledger->seen, segments, cur.length);
-		count(&ledger->reasons[verdict == PACKET_NOT_IP ? LEDGER_NOT_IP : LEDGER_MALFORMED], segments,
-		      cur.length);
-		return NEXT;
-	}
 	count(&ledger->seen, pkt.packets, pkt.octets);
-	if (add_packet(&pkt, now_ns()))
+	if (add_packet(skb, &pkt, now_ns()))
 		count(&ledger->reasons[LEDGER_RING_FULL], pkt.packets, pkt.octets);
 	return NEXT;
 }
@@ -200,6 +263,14 @@ SEC("tc") int netobs_l3_ingress(struct __sk_buff *skb)
 SEC("tc") int netobs_l3_egress(struct __sk_buff *skb)
 {
 	return meter(skb, NETOBS_EGRESS, 0);
+}
+
+/* Attached nowhere: user space runs it (BPF_PROG_TEST_RUN) to learn how jiffies and CLOCK_MONOTONIC go together. */
+SEC("tc") int netobs_clock(struct __sk_buff *skb __attribute__((unused)))
+{
+	state.clock_jiffies = bpf_jiffies64();
+	state.clock_ns = bpf_ktime_get_ns();
+	return NEXT;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

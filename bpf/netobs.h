@@ -52,6 +52,60 @@ struct flow_record {
 };
 _Static_assert(sizeof(struct flow_record) == 104, "no padding, a multiple of 8");
 
+enum flow_table { /* capture.flow_table */
+	TABLE_PERCPU_ARRAY,
+	TABLE_PERCPU_HASH,
+	TABLE_RINGBUF,
+};
+
+/* percpu_array: all that a packet of a known flow touches, in one cache line. The first 44 bytes identify the flow:
+ * the Flow Key without what follows from the rest. */
+struct flow_slot {
+	__u8 src_addr[16];
+	__u8 dst_addr[16];
+	__u16 src_port;
+	__u16 dst_port; /* ICMP: type << 8 | code */
+	__u32 ifindex;
+	__u16 place; /* VLAN id, SLOT_EGRESS, SLOT_IPV6 */
+	__u8 protocol;
+	__u8 used; /* 1, or 0 in a slot that was emptied */
+	__u32 last; /* CLOCK_MONOTONIC >> SLOT_TIME_SHIFT, modulo 2^32 */
+	__u64 counters; /* packets << SLOT_OCTETS_BITS | octets */
+	__u16 tcp_flags;
+	__u16 min_ip_length;
+	__u16 max_ip_length;
+	__u8 min_ttl;
+	__u8 max_ttl;
+};
+_Static_assert(sizeof(struct flow_slot) == 64, "one cache line");
+
+enum slot_encoding {
+	SLOT_EGRESS_BIT = 12, /* of place */
+	SLOT_IPV6_BIT = 13,
+	SLOT_TIME_SHIFT = 10, /* units of 1,024 ns: 73 minutes until the number repeats */
+	SLOT_OCTETS_BITS = 36,
+	SLOT_PROBES = 4, /* slots in a row in which a flow may be */
+};
+
+/* percpu_array: what only the first packet sets, under the same index. */
+struct flow_start {
+	__u32 first; /* as last */
+	__u8 tos;
+	__u8 dot1q_priority;
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
+	__u8 reserved[6];
+};
+_Static_assert(sizeof(struct flow_start) == 24, "no padding");
+
+/* Key of the overflow hash: the entry belongs to one CPU, which writes it without a lock. */
+struct overflow_key {
+	struct flow_key flow;
+	__u32 cpu;
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct overflow_key) == 56, "no padding");
+
 /* Every way in which a packet that was seen is not in a Flow Record. */
 enum ledger_reason {
 	LEDGER_NOT_IP, /* ARP, MPLS, LLDP, ... */
@@ -77,7 +131,21 @@ _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
 /* Written once, before load. */
 struct netobs_settings {
 	__u32 sampling; /* one packet in N */
+	__u32 flow_table; /* enum flow_table */
+	__u32 slots; /* percpu_array: of one CPU and half, a power of two */
+	__u32 slot_cpus; /* percpu_array: CPUs below this one have slots */
 	__u32 precise_time; /* 1: clock read for each packet; 0: resolution of one tick */
+	__u32 reserved;
+	__u64 tick_ns; /* length of a jiffy */
+};
+
+/* Shared with user space while the programs run. */
+struct netobs_state {
+	__u32 active_half; /* which half of the table packets go to: user space turns it, and has the other for itself */
+	__u32 reserved;
+	__u64 tick_offset_ns; /* CLOCK_MONOTONIC at jiffy 0 */
+	__u64 clock_jiffies; /* what netobs_clock read, for user space to find the offset */
+	__u64 clock_ns;
 };
 
 #endif

@@ -30,19 +30,26 @@
 #define NEXTHDR_HIP 139
 #define NEXTHDR_SHIM6 140
 
-/* What one skb adds to a flow. */
+/* What one skb adds to a flow. Words and numbers only, never passed to a helper: it lives in registers. */
 struct packet {
-	struct flow_key key;
+	__u64 src_addr[2]; /* as in memory: network order, IPv4 as ::ffff:a.b.c.d */
+	__u64 dst_addr[2];
 	__u32 packets; /* on the wire: more than one for a super-packet */
 	__u32 octets; /* all of them together */
+	__u32 ifindex;
+	__u16 src_port;
+	__u16 dst_port;
+	__u16 icmp; /* type << 8 | code */
+	__u16 ethertype;
+	__u16 vlan_tci;
 	__u16 tcp_flags;
 	__u16 min_ip_length; /* of the wire packets */
 	__u16 max_ip_length;
+	__u8 protocol;
+	__u8 direction;
+	__u8 has_ethernet;
 	__u8 ttl;
 	__u8 tos;
-	__u8 dot1q_priority;
-	__u8 src_mac[6];
-	__u8 dst_mac[6];
 };
 
 enum verdict {
@@ -107,23 +114,16 @@ static __always_inline __u16 parse_vlan(struct cursor *cur, struct packet *pkt, 
 	int tagged = 0;
 
 	if (cur->skb->vlan_present) {
-		__u32 tci = cur->skb->vlan_tci;
-
-		pkt->key.vlan_id = VLAN_VID(tci);
-		pkt->dot1q_priority = VLAN_PRIORITY(tci);
+		pkt->vlan_tci = cur->skb->vlan_tci;
 		tagged = 1;
 	}
 	for (int i = 0; i < MAX_VLAN_TAGS && is_vlan(ethertype); i++) {
 		tag = peek(cur, &copy, sizeof(copy));
 		if (!tag)
 			return 0;
-		if (!tagged) {
-			__u16 tci = bpf_ntohs(tag->tci);
-
-			pkt->key.vlan_id = VLAN_VID(tci);
-			pkt->dot1q_priority = VLAN_PRIORITY(tci);
-			tagged = 1;
-		}
+		if (!tagged)
+			pkt->vlan_tci = bpf_ntohs(tag->tci);
+		tagged = 1;
 		ethertype = bpf_ntohs(tag->ethertype);
 		cur->offset += sizeof(copy);
 	}
@@ -132,14 +132,12 @@ static __always_inline __u16 parse_vlan(struct cursor *cur, struct packet *pkt, 
 
 static __always_inline __u16 parse_ethernet(struct cursor *cur, struct packet *pkt)
 {
-	struct ethhdr copy, *eth = peek(cur, &copy, sizeof(copy));
+	__be16 copy[7], *words = peek(cur, copy, sizeof(copy)); /* struct ethhdr is packed: read byte by byte */
 
-	if (!eth)
+	if (!words)
 		return 0;
-	__builtin_memcpy(pkt->src_mac, eth->h_source, ETH_ALEN);
-	__builtin_memcpy(pkt->dst_mac, eth->h_dest, ETH_ALEN);
 	cur->offset += sizeof(copy);
-	return parse_vlan(cur, pkt, bpf_ntohs(eth->h_proto));
+	return parse_vlan(cur, pkt, bpf_ntohs(words[6]));
 }
 
 /* Ports, ICMP type and code, TCP flags. `octets` are left in the IP packet: bytes after it are padding, not header.
@@ -149,15 +147,15 @@ static __always_inline __u32 parse_transport(struct cursor *cur, struct packet *
 {
 	__be16 copy[7], *words;
 
-	switch (pkt->key.protocol) {
+	switch (pkt->protocol) {
 	case IPPROTO_TCP:
 		if (octets < sizeof(copy))
 			break;
 		words = peek(cur, copy, sizeof(copy));
 		if (!words)
 			return 0;
-		pkt->key.src_port = bpf_ntohs(words[0]);
-		pkt->key.dst_port = bpf_ntohs(words[1]);
+		pkt->src_port = bpf_ntohs(words[0]);
+		pkt->dst_port = bpf_ntohs(words[1]);
 		pkt->tcp_flags = bpf_ntohs(words[6]) & TCP_FLAGS;
 		return (bpf_ntohs(words[6]) >> 12) * 4;
 	case IPPROTO_UDP:
@@ -172,8 +170,7 @@ static __always_inline __u32 parse_transport(struct cursor *cur, struct packet *
 		words = peek(cur, copy, 2);
 		if (!words)
 			return 0;
-		pkt->key.icmp_type = ((__u8 *)words)[0];
-		pkt->key.icmp_code = ((__u8 *)words)[1];
+		pkt->icmp = bpf_ntohs(words[0]);
 		return 0;
 	default:
 		return 0;
@@ -183,9 +180,9 @@ static __always_inline __u32 parse_transport(struct cursor *cur, struct packet *
 	words = peek(cur, copy, 4);
 	if (!words)
 		return 0;
-	pkt->key.src_port = bpf_ntohs(words[0]);
-	pkt->key.dst_port = bpf_ntohs(words[1]);
-	return pkt->key.protocol == IPPROTO_SCTP ? 12 : 8;
+	pkt->src_port = bpf_ntohs(words[0]);
+	pkt->dst_port = bpf_ntohs(words[1]);
+	return pkt->protocol == IPPROTO_SCTP ? 12 : 8;
 }
 
 #endif

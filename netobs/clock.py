@@ -7,6 +7,7 @@ import time
 from netobs.records import ClockPair
 
 NS_PER_S = 1_000_000_000
+_CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it
 
 
 def monotonic_ns() -> int:
@@ -24,3 +25,13 @@ def read_pair() -> ClockPair:
         if best is None or after - before < best:
             best, pair = after - before, ClockPair((before + after) // 2, realtime)
     return pair
+
+
+def tick_ns() -> int:
+    """Length of a kernel tick: the resolution of CLOCK_MONOTONIC_COARSE (include/linux/hrtimer.h: KTIME_LOW_RES)."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * NS_PER_S)
+
+
+def sleep_ns(duration_ns: int) -> None:
+    """Does nothing for a moment. Only for the start: the running daemon waits in its event loop."""
+    time.sleep(duration_ns / NS_PER_S)

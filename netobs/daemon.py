@@ -5,13 +5,14 @@ The only module that sees every stage. One direction: rows from the kernel -> du
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import signal
 
-import numpy as np
-
 from netobs import clock
 from netobs.capture.capture import Capture, check_interfaces
+from netobs.capture.datapath import RingReading
 from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.encode import template_file
 from netobs.encode.ipfix import Encoder, Header
@@ -19,13 +20,16 @@ from netobs.errors import CaptureError
 from netobs.export.session import TransportSession
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import FlowBatch, Records, empty
+from netobs.records import FlowBatch, Records, concatenate
+from netobs.stats import CollectorStats, Stats, TableStats
 
 log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
 READY_POLL_NS = 20_000_000
+M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 1 << 20  # malloc.h; its default grows to 32 MiB and stays there
+MINUTE_NS = 60 * clock.NS_PER_S
 CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
 
 
@@ -36,6 +40,7 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._capture = Capture(config.capture)
+        self._datapath = self._capture.datapath
         metering = config.metering
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._encoders: dict[tuple[str, str], Encoder] = {}
@@ -46,8 +51,7 @@ class Daemon:
         self._eviction: Timer | None = None
         self._emergency: Timer | None = None
         self._stopping = False
-        self.evictions = 0
-        self.emergency_evictions = 0
+        self._evictions = self._emergency_evictions = self._ring_packets = 0
 
     def _session(self, collector: CollectorConfig) -> tuple[TransportSession, Encoder]:  # type: ignore[type-arg]
         key = (collector.protocol, collector.template)
@@ -69,10 +73,12 @@ class Daemon:
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
         for session, _ in self._sessions:
             session.open(pair, now_ns)
-        self._loop.add_reader(self._capture.ring.fd, self._on_ring)
+        self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
         self._loop.add_reader(self._capture.links.fileno(), lambda _now_ns: self._capture.follow_links())
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(signum, self.stop)
+        self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
+        self._log_every_minute(now_ns)
         self._last_eviction_ns = now_ns
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
@@ -103,7 +109,7 @@ class Daemon:
 
     def _on_ring(self, now_ns: int) -> None:
         """What the table did not take. Full: one eviction, soon. Busy: only merged, an eviction would not help."""
-        reading = self._capture.read_ring()
+        reading = self._read_ring()
         self._shed.append(reading.records)
         self._shed_rows += len(reading.records)
         if self._shed_rows >= SHED_ROWS:
@@ -114,7 +120,7 @@ class Daemon:
 
     def _on_emergency(self, _now_ns: int) -> None:
         self._emergency = None
-        self.emergency_evictions += 1
+        self._emergency_evictions += 1
         self._evict()
 
     def _take_shed(self) -> list[Records]:
@@ -122,15 +128,21 @@ class Daemon:
         return shed
 
     def _evict(self) -> None:
-        self.evictions += 1
+        self._evictions += 1
         self._last_eviction_ns = clock.monotonic_ns()
-        rows = self._capture.evict(self._last_eviction_ns)
-        shed = [*self._take_shed(), self._capture.read_ring().records]
-        self._meter([rows, *shed])
+        rows = self._datapath.evict(self._last_eviction_ns)
+        parts = [rows, *self._take_shed(), self._read_ring().records]
+        del rows
+        self._meter(parts)
+
+    def _read_ring(self) -> RingReading:
+        reading = self._datapath.read_ring()
+        self._ring_packets += int(reading.records["packets"].sum())
+        return reading
 
     def _meter(self, parts: list[Records]) -> None:
-        filled = [part for part in parts if len(part)] or [empty(0)]
-        rows = np.concatenate(filled) if len(filled) > 1 else filled[0]
+        rows = concatenate(parts)
+        parts.clear()  # memory counts: from here on there is one copy
         self._export(self._metering.update(rows, clock.monotonic_ns()))
 
     def _export(self, due: Records) -> None:
@@ -150,7 +162,7 @@ class Daemon:
         for timer in (self._eviction, self._emergency):
             if timer is not None:
                 timer.cancel()
-        self._loop.remove(self._capture.ring.fd)
+        self._loop.remove(self._datapath.ring.fd)
         self._loop.remove(self._capture.links.fileno())
         self._capture.detach()
         for _ in range(2):  # both halves: a program that began before the detach may have written after the flip
@@ -162,37 +174,49 @@ class Daemon:
 
     def _when_closed(self, now_ns: int) -> None:
         if all(session.closed for session, _ in self._sessions):
-            self._log_account()
+            self._log_stats(logging.INFO)  # the last lines say what became of every packet
             self._loop.stop()
         else:
             self._loop.call_at(now_ns + READY_POLL_NS, self._when_closed)
 
-    def _log_account(self) -> None:
-        """The last lines of the log say what became of every packet."""
-        reading = self._capture.read_ledger()
-        log.info("seen: %d packets, %d octets", reading.seen.packets, reading.seen.octets)
-        for reason, count in reading.reasons.items():
-            if count.packets:
-                log.info("not in a flow, %s: %d packets, %d octets", reason, count.packets, count.octets)
-        for session, encoder in self._sessions:
-            stats, lost = session.stats, encoder.unencodable
-            log.info("%s: %d flows, %d packets, %d octets sent", session, *_numbers(stats.sent))
-            for reason, tally in stats.not_sent.items():
-                log.warning("%s: not sent, %s: %d flows, %d packets, %d octets", session, reason, *_numbers(tally))
-            if lost.flows:
-                log.warning("%s: no template for %d flows, %d packets, %d octets", session, *_numbers(lost))
-            if stats.refused:
-                log.warning("%s: %d times nothing listened there: Messages are lost", session, stats.refused)
-            if stats.uncertain_bytes:
-                log.warning("%s: %d bytes were not acknowledged when it was lost", session, stats.uncertain_bytes)
+    def stats(self) -> Stats:
+        """The state of everything now."""
+        table = TableStats(
+            self._config.capture.flow_table,
+            self._datapath.table.occupancy(),
+            self._evictions,
+            self._emergency_evictions,
+            self._ring_packets,
+        )
+        return Stats(
+            ledger=self._datapath.read_ledger(),
+            table=table,
+            taken=self._metering.taken,
+            handed_out=self._metering.handed_out,
+            cached_flows=len(self._metering.cache),
+            expired=tuple(int(count) for count in self._metering.cache.expired),
+            collectors=tuple(
+                CollectorStats(str(session), session.stats, encoder.unencodable) for session, encoder in self._sessions
+            ),
+        )
+
+    def _log_stats(self, level: int) -> None:
+        for line in self.stats().lines():
+            log.log(level, "%s", line)
+
+    def _log_every_minute(self, now_ns: int) -> None:
+        self._log_stats(logging.DEBUG)
+        self._loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
 
     def close(self) -> None:
         """Frees what ``start`` took, whether it came to its end or not."""
         self._capture.close()
 
 
-def _numbers(tally: object) -> tuple[int, int, int]:
-    return tally.flows, tally.packets, tally.octets  # type: ignore[attr-defined]
+def _return_memory() -> None:
+    """Arrays of a large eviction go back to the system when they are freed (mallopt(3); only glibc has it)."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def run(config: Config) -> None:
@@ -200,6 +224,7 @@ def run(config: Config) -> None:
 
     :raises NetobsError: it cannot start.
     """
+    _return_memory()
     with EventLoop() as loop:
         daemon = Daemon(config, loop)
         try:

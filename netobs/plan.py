@@ -15,8 +15,11 @@ from netobs.encode.ipfix import Encoder
 from netobs.errors import NetobsError
 from netobs.export.address import resolve
 from netobs.metering.store import BYTES_PER_FLOW
+from netobs.records import RECORD
 
 MIB = 1 << 20
+EVICTION_BYTES = 3 * RECORD.itemsize
+"""For each flow, while it is taken out: its row, a merged copy, its encoded form (measured)."""
 
 
 @dataclass
@@ -63,11 +66,12 @@ def _capture(config: Config, plan: Plan) -> None:
 def _memory(config: Config, capture: Capture, plan: Plan) -> None:
     table, flows = config.capture.flow_table, config.capture.max_flows
     plan.lines.append(
-        f"flow table {table}: {flows} flows, {_mib(capture.kernel_bytes())} of kernel memory "
+        f"flow table {table}: {flows} flows, {_mib(capture.datapath.kernel_bytes())} of kernel memory "
         f"for {libbpf.possible_cpus()} possible CPUs"
     )
     cache = config.metering.max_flows
     plan.lines.append(f"flow cache: at most {cache} flows, {_mib(cache * BYTES_PER_FLOW)} of process memory when full")
+    plan.lines.append(f"an eviction of {flows} flows takes about {_mib(flows * EVICTION_BYTES)} of process memory more")
 
 
 def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:

@@ -106,3 +106,11 @@ class MessageBlock:
 def empty(rows: int) -> Records:
     """An array of ``rows`` zeroed Flow Records."""
     return np.zeros(rows, dtype=RECORD)
+
+
+def concatenate(parts: list[Records]) -> Records:
+    """``parts`` as one array; without a copy where there is one part only."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) == 1:
+        return filled[0]
+    return np.concatenate(filled) if filled else empty(0)

@@ -4,72 +4,38 @@ from __future__ import annotations
 
 import errno
 import logging
-from dataclasses import dataclass
 
-from netobs.capture import libbpf
 from netobs.capture.attach import Attachment, attach, has_tcx, method_for
+from netobs.capture.datapath import Datapath
 from netobs.capture.interfaces import Interface, LinkMonitor
-from netobs.capture.layout import SETTINGS
-from netobs.capture.ledger import Ledger, LedgerReading
-from netobs.capture.memory import MIB, check_memory
-from netobs.capture.object import BpfObject
-from netobs.capture.percpu_hash import PercpuHash
-from netobs.capture.ring import RingBuffer
 from netobs.config import CaptureConfig
 from netobs.errors import CaptureError
-from netobs.records import Records
 
 log = logging.getLogger("netobs.capture")
 
-RING_BYTES = 4 << 20  # 37,000 records: what a full table sheds in the time that an eviction takes
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 
 
-@dataclass(frozen=True)
-class RingReading:
-    """Records of packets that the flow table did not take. ``table_full``: an eviction would make room."""
-
-    records: Records
-    table_full: bool
-
-
 class Capture:
-    """Loads the programs; attaches them to interfaces; takes flows out. ``ring.fd`` and ``links`` are for the loop."""
+    """Attaches the programs of ``datapath`` to interfaces and follows these. ``links`` is for the loop."""
 
-    def __init__(self, config: CaptureConfig) -> None:
+    def __init__(self, config: CaptureConfig, batch: int = 0) -> None:
+        """``batch``: as in ``BatchReader``."""
         self._config = config
         self._selector = config.selector
-        self._cpus = libbpf.possible_cpus()
         self._attachments: dict[int, list[Attachment]] = {}
-        self._object: BpfObject | None = None
+        self.datapath = Datapath(config, batch)
         self.method = ""
         self.names: dict[int, Interface] = {}
-        self.ledger = Ledger(self._cpus)
-        self.ring = RingBuffer(RING_BYTES)
-        self.table = PercpuHash(config.max_flows, self._cpus)
         self.links = LinkMonitor()
 
-    def kernel_bytes(self) -> int:
-        """Memory that the maps take."""
-        return self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes(self._cpus)
-
     def load(self) -> None:
-        """Loads and verifies the programs.
+        """Loads and verifies the programs, and finds out how to attach them.
 
-        :raises CaptureError: the host has too little memory, or the kernel refused them.
+        :raises CaptureError: the host has too little memory, or the kernel refused something.
         """
-        check_memory(self._config.max_flows, self.kernel_bytes())
-        log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
-        self._object = obj = BpfObject()
-        for part in (self.ledger, self.ring, self.table):
-            part.prepare(obj)
-        settings = obj.initial(".rodata", SETTINGS)
-        settings["sampling"] = self._config.sampling
-        settings["precise_time"] = self._config.precise_time
-        obj.load()
-        for part in (self.ledger, self.ring, self.table):
-            part.open(obj)
-        probe = obj.program_fd("netobs_ingress")
+        self.datapath.load()
+        probe = self.datapath.program_fd("netobs_ingress")
         self.method = method_for(self._config.attach, lambda: has_tcx(probe))
 
     def wanted(self) -> list[Interface]:
@@ -95,12 +61,11 @@ class Capture:
         self.names[interface.index] = interface
         if interface.index in self._attachments:
             return
-        assert self._object is not None
         layer = "" if interface.has_ethernet else "l3_"
         done: list[Attachment] = []
         try:
             for direction in DIRECTIONS[self._config.direction]:
-                program = self._object.program_fd(f"netobs_{layer}{direction}")
+                program = self.datapath.program_fd(f"netobs_{layer}{direction}")
                 done.append(attach(interface, direction, program, self.method))
         except OSError as error:
             for attachment in done:
@@ -150,19 +115,6 @@ class Capture:
         for attachment in self._attachments.pop(index):
             attachment.detach()
 
-    def evict(self, now_ns: int) -> Records:
-        """Takes all flows out of the table: rows as ``FlowTable.evict`` gives them."""
-        return self.table.evict(now_ns)
-
-    def read_ring(self) -> RingReading:
-        """Takes what the ring buffer holds."""
-        records = self.ring.consume()
-        return RingReading(records, bool((records["errno"] == errno.E2BIG).any()))
-
-    def read_ledger(self) -> LedgerReading:
-        """What the programs saw and what is in no flow."""
-        return self.ledger.read()
-
     @property
     def attached(self) -> list[Interface]:
         """The interfaces that are measured now."""
@@ -176,12 +128,8 @@ class Capture:
     def close(self) -> None:
         """Detaches, and frees the maps and programs."""
         self.detach()
-        for part in (self.ledger, self.ring, self.table):
-            part.close()
         self.links.close()
-        if self._object is not None:
-            self._object.close()
-            self._object = None
+        self.datapath.close()
 
 
 def check_interfaces(config: CaptureConfig, present: list[Interface]) -> str:

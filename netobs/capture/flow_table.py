@@ -11,6 +11,13 @@ from netobs.records import Records
 class FlowTable(Protocol):
     """The kernel's flow table, seen from user space."""
 
+    MAPS: tuple[str, ...]
+    """Its maps; those of the other tables are left out."""
+    slots: int
+    """For the settings of the programs: slots of a CPU, 1 where the table has none."""
+    slot_cpus: int
+    """And how many CPUs have slots."""
+
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
 
@@ -19,6 +26,9 @@ class FlowTable(Protocol):
 
     def evict(self, now_ns: int) -> Records:
         """Takes all flows out: shape ``(n,)``, dtype ``RECORD``; a flow that several CPUs saw has a row for each."""
+
+    def occupancy(self) -> dict[str, int]:
+        """Flows that the last eviction found, by level; empty where the table has no levels."""
 
     def close(self) -> None:
         """Lets go of the maps."""

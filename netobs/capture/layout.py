@@ -4,8 +4,77 @@ from __future__ import annotations
 
 import numpy as np
 
-SETTINGS = np.dtype([("sampling", "<u4"), ("precise_time", "<u4")])
+from netobs.records import KEY
+
+FLOW_TABLES = ("percpu_array", "percpu_hash", "ringbuf")
+"""enum flow_table, in its order; the words of the key capture.flow_table."""
+
+SETTINGS = np.dtype(
+    [
+        ("sampling", "<u4"),
+        ("flow_table", "<u4"),
+        ("slots", "<u4"),
+        ("slot_cpus", "<u4"),
+        ("precise_time", "<u4"),
+        ("reserved", "<u4"),
+        ("tick_ns", "<u8"),
+    ]
+)
 """struct netobs_settings."""
+
+STATE = np.dtype(
+    [
+        ("active_half", "<u4"),
+        ("reserved", "<u4"),
+        ("tick_offset_ns", "<u8"),
+        ("clock_jiffies", "<u8"),
+        ("clock_ns", "<u8"),
+    ]
+)
+"""struct netobs_state."""
+
+FLOW_SLOT = np.dtype(
+    [
+        ("src_addr", "u1", (16,)),
+        ("dst_addr", "u1", (16,)),
+        ("src_port", "<u2"),
+        ("dst_port", "<u2"),
+        ("ifindex", "<u4"),
+        ("place", "<u2"),
+        ("protocol", "u1"),
+        ("used", "u1"),
+        ("last", "<u4"),
+        ("counters", "<u8"),
+        ("tcp_flags", "<u2"),
+        ("min_ip_length", "<u2"),
+        ("max_ip_length", "<u2"),
+        ("min_ttl", "u1"),
+        ("max_ttl", "u1"),
+    ]
+)
+"""struct flow_slot."""
+
+FLOW_START = np.dtype(
+    [
+        ("first", "<u4"),
+        ("tos", "u1"),
+        ("dot1q_priority", "u1"),
+        ("src_mac", "u1", (6,)),
+        ("dst_mac", "u1", (6,)),
+        ("reserved", "u1", (6,)),
+    ]
+)
+"""struct flow_start."""
+
+# enum slot_encoding
+SLOT_EGRESS_BIT = 12
+SLOT_IPV6_BIT = 13
+SLOT_TIME_SHIFT = 10
+SLOT_OCTETS_BITS = 36
+SLOT_PROBES = 4
+
+OVERFLOW_KEY = np.dtype([("flow", KEY), ("cpu", "<u4"), ("reserved", "<u4")])
+"""struct overflow_key."""
 
 LEDGER_REASONS = ("not_ip", "malformed", "not_sampled", "ring_full")
 """enum ledger_reason: each way in which the kernel does not put a packet into a flow, in its order."""

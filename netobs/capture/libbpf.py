@@ -19,6 +19,7 @@ from netobs.errors import CaptureError
 log = logging.getLogger("netobs.libbpf")
 
 SONAME = "libbpf.so.1"
+MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS = 2, 12  # enum bpf_map_type
 ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
 LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
 
@@ -47,6 +48,47 @@ class TcOpts(ctypes.Structure):
         ("prog_id", c_uint32),
         ("handle", c_uint32),
         ("priority", c_uint32),
+    ]
+
+
+class MapCreateOpts(ctypes.Structure):
+    """struct bpf_map_create_opts."""
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", c_uint32),
+        ("map_ifindex", c_uint32),
+    ]
+
+
+class TestRunOpts(ctypes.Structure):
+    """struct bpf_test_run_opts."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("ctx_in", c_void_p),
+        ("ctx_out", c_void_p),
+        ("ctx_size_in", c_uint32),
+        ("ctx_size_out", c_uint32),
+        ("retval", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
     ]
 
 
@@ -86,6 +128,9 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
         c_int,
         [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)],
     ),
+    "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]),
+    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
+    "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
     "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
     "bpf_tc_hook_destroy": (c_int, [POINTER(TcHook)]),
@@ -205,3 +250,33 @@ def lookup_and_delete_batch(
 def cursor(key_bytes: int) -> ctypes.Array[c_char]:
     """A buffer for a batch cursor: the kernel writes a bucket number (4 bytes) or a key, whichever is larger."""
     return ctypes.create_string_buffer(max(key_bytes, 4))
+
+
+def create_map(kind: int, name: str, inner_fd: int = 0) -> int:
+    """A map of ``kind`` with one entry, key and value of 4 bytes; for a map of maps, of maps like ``inner_fd``.
+
+    :raises OSError: the kernel refused.
+    """
+    options = MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), inner_map_fd=inner_fd)
+    return checked(library().bpf_map_create(kind, name.encode(), 4, 4, 1, byref(options)), f"map {name}")
+
+
+def update_u32(fd: int, key: int, value: int) -> None:
+    """Sets entry ``key`` of a map whose keys and values have 4 bytes.
+
+    :raises OSError: the kernel refused.
+    """
+    result = library().bpf_map_update_elem(fd, byref(c_uint32(key)), byref(c_uint32(value)), 0)
+    checked(result, "map update")
+
+
+def run_program(fd: int, frame: bytes) -> None:
+    """Runs a TC program once on ``frame`` (BPF_PROG_TEST_RUN).
+
+    :raises OSError: the kernel refused.
+    """
+    options = TestRunOpts(
+        sz=ctypes.sizeof(TestRunOpts), data_in=ctypes.cast(c_char_p(frame), c_void_p), data_size_in=len(frame)
+    )
+    options.repeat = 1
+    checked(library().bpf_prog_test_run_opts(fd, byref(options)), "test run")

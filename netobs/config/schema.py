@@ -17,7 +17,7 @@ from netobs.config.text import toml_text
 from netobs.config.values import Boolean, Choice, Duration, Integer, Kind, Size, Text
 
 # The one place that says what this version provides: what is not built yet stands under "planned".
-FLOW_TABLES = Choice(built=("percpu_hash",), planned=("percpu_array", "ringbuf"))
+FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
 PROTOCOLS = Choice(built=("ipfix",), planned=("netflow9", "netflow5"))
 TRANSPORTS = Choice(built=("udp", "tcp"), planned=("tls",))
 PACKET_CAPTURE = Boolean(planned=True)
@@ -38,7 +38,7 @@ class CaptureConfig:
     )
     direction: str = key("both", Choice(("ingress", "egress", "both")), "which packets of an interface to measure")
     sampling: int = key(1, Integer(1, 65535), "measure one packet in N; 1 = every packet")
-    flow_table: str = key("percpu_hash", FLOW_TABLES, "how the kernel holds flows")
+    flow_table: str = key("percpu_array", FLOW_TABLES, "how the kernel holds flows")
     max_flows: int = key(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
     eviction_interval_ns: int = key("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
     precise_time: bool = key(

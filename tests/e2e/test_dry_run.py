@@ -45,7 +45,7 @@ def test_the_plan(lab: Lab, host: Link, tmp_path: Path) -> None:
     assert lines[-1] == "netobs would start"
     assert f"configuration {conf}" in lines[0]
     assert os.uname().release in lines[1]
-    assert "flow table percpu_hash: 65536 flows, " in done.stdout
+    assert "flow table percpu_array: 65536 flows, " in done.stdout
     assert "verified by the kernel, attach method tc" in done.stdout
     assert f"  veth0 (index {host.ifindex}): ingress, by tc" in done.stdout
     assert "  tap7 (index " in done.stdout

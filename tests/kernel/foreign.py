@@ -24,9 +24,14 @@ HANDLE = 0x77
 
 def compile_foreign(folder: Path) -> Path:
     """The object of foreign.bpf.c."""
-    target = folder / "foreign.o"
+    return compile_bpf(SOURCE, folder)
+
+
+def compile_bpf(source: Path, folder: Path) -> Path:
+    """The object of a test's own programs."""
+    target = folder / source.with_suffix(".o").name
     include = f"/usr/include/{os.uname().machine}-linux-gnu"  # Debian's place for <asm/types.h>
-    argv = ["clang", "-O2", "-g", "-target", "bpf", "-idirafter", include, "-c", str(SOURCE), "-o", str(target)]
+    argv = ["clang", "-O2", "-g", "-target", "bpf", "-idirafter", include, "-c", str(source), "-o", str(target)]
     subprocess.run(argv, check=True, timeout=60)
     return target
 

@@ -7,46 +7,26 @@ import ctypes
 import errno
 import functools
 import os
+import threading
 import time
 from collections.abc import Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint32, c_void_p
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
 from netobs.capture import libbpf
 from netobs.capture.capture import Capture
+from netobs.capture.datapath import Datapath
 from netobs.capture.ledger import LedgerReading
-from netobs.capture.percpu_hash import PercpuHash
+from netobs.capture.percpu_array import PercpuArray
 from netobs.config import CaptureConfig
+from netobs.metering.merge import merge
 from netobs.records import Records
 
+DEADLINE_S = 10
 NEXT = 0xFFFFFFFF  # what a TC program returns for "the next one may look": -1
-
-
-class TestRunOpts(ctypes.Structure):
-    """struct bpf_test_run_opts."""
-
-    __test__ = False  # not a test class
-
-    _fields_ = [
-        ("sz", ctypes.c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    ]
 
 
 class Skb(ctypes.Structure):
@@ -105,9 +85,9 @@ class Run:
         """``context``: fields of ``Skb`` that are not 0."""
         self._fd = program_fd
         self.skb = Skb(**context)
-        self._options = TestRunOpts(sz=ctypes.sizeof(TestRunOpts))
+        self._options = libbpf.TestRunOpts(sz=ctypes.sizeof(libbpf.TestRunOpts))
         self._options.ctx_in, self._options.ctx_size_in = ctypes.addressof(self.skb), ctypes.sizeof(self.skb)
-        self._function = declared("bpf_prog_test_run_opts", c_int, POINTER(TestRunOpts))
+        self._function = libbpf.library().bpf_prog_test_run_opts
 
     def __call__(self, frame: bytes, repeat: int = 1) -> None:
         """Runs the program on ``frame``. Whatever it is, the program may not stop the next one on the hook.
@@ -129,15 +109,26 @@ class Observed:
     records: Records
     reasons: dict[str, tuple[int, int]]
 
+    @property
+    def flows(self) -> Records:
+        """The records, merged: a row for each flow, whatever table it was in."""
+        return merged(self.records)
+
+
+def merged(records: Records) -> Records:
+    """A row for each flow of ``records``, which stay as they are."""
+    return merge(records.copy(), seed=1)[0]
+
 
 class Programs:
-    """The programs, loaded and attached to nothing; ``config`` as in [capture]. ``batch`` as in PercpuHash."""
+    """The programs, loaded and attached to nothing; ``config`` as in [capture]. ``batch`` as in BatchReader."""
 
-    def __init__(self, batch: int = 0, **config: Any) -> None:
-        self.capture = Capture(CaptureConfig(**config))
+    def __init__(self, batch: int = 0, slots_for: int = 0, **config: Any) -> None:
+        """``slots_for``: for percpu_array, how many CPUs get slots; 0 = all that are online."""
+        self.capture = Capture(CaptureConfig(**config), batch)
+        if slots_for:
+            self.datapath.table = PercpuArray(self.capture._config.max_flows, slots_for, self.datapath.halves, batch)
         try:
-            self.table = PercpuHash(self.capture._config.max_flows, libbpf.possible_cpus(), batch)
-            self.capture.table = self.table
             self.capture.load()
         except BaseException:
             self.close()
@@ -162,10 +153,10 @@ class Programs:
 
     def evict(self) -> Records:
         """All rows of the table, then all of the ring."""
-        return np.concatenate([self.capture.evict(time.monotonic_ns()), self.capture.read_ring().records])
+        return np.concatenate([self.datapath.evict(time.monotonic_ns()), self.datapath.read_ring().records])
 
     def ledger(self) -> LedgerReading:
-        return self.capture.read_ledger()
+        return self.datapath.read_ledger()
 
     def observe(self, *frames: bytes, program: str = "netobs_ingress", repeat: int = 1, **context: int) -> Observed:
         """Sends frames and evicts. Checks that all packets and octets are accounted for, as each test must."""
@@ -191,12 +182,19 @@ class Programs:
         result.append(Observed(records, {name: counts for name, counts in reasons.items() if any(counts)}))
 
     def program_fd(self, name: str) -> int:
-        assert self.capture._object is not None
-        return self.capture._object.program_fd(name)
+        return self.datapath.program_fd(name)
 
     def map_fd(self, name: str) -> int:
-        assert self.capture._object is not None
-        return self.capture._object.map_fd(name)
+        return self.datapath.map_fd(name)
+
+    @property
+    def datapath(self) -> Datapath:
+        return self.capture.datapath
+
+    @property
+    def table(self) -> Any:
+        """The user-space side of the flow table; which class it is, the configuration says."""
+        return self.datapath.table
 
 
 def put(map_fd: int, key: Any, value: Any) -> None:
@@ -223,6 +221,62 @@ def kernel_id(fd: int) -> int:
     function = declared("bpf_obj_get_info_by_fd", c_int, c_void_p, POINTER(c_uint32))
     libbpf.checked(function(fd, info, byref(size)), "info")
     return int(info[1])  # struct bpf_prog_info and struct bpf_map_info: type, id
+
+
+def wait_until_gone(*objects: tuple[str, int]) -> None:
+    """Until the kernel has freed these ("prog" or "map", number): it does so a little after the last close."""
+    deadline = time.monotonic() + DEADLINE_S
+    while any(exists(*one) for one in objects):
+        assert time.monotonic() < deadline, "programs or maps are still there"
+        time.sleep(0.01)
+
+
+def exists(kind: str, number: int) -> bool:
+    """Whether the kernel has a "prog" or "map" of that number."""
+    fd: int = declared(f"bpf_{kind}_get_fd_by_id", c_uint32)(number)
+    if fd < 0:
+        return False
+    os.close(fd)
+    return True
+
+
+class Hammer:
+    """Calls ``work`` again and again in a thread on one CPU, for the time of the block. ``work`` must let other
+    threads run, as a test run does."""
+
+    def __init__(self, cpu: int, work: Callable[[], object]) -> None:
+        self._cpu, self._work = cpu, work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._failure: BaseException | None = None
+        self.calls = 0
+
+    def _run(self) -> None:
+        os.sched_setaffinity(0, {self._cpu})  # of this thread
+        try:
+            while not self._stop.is_set():
+                self._work()
+                self.calls += 1
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test fails with it
+            self._failure = error
+
+    def __enter__(self) -> Hammer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def go_on(self, calls: int) -> None:
+        """Until ``work`` was done that many times from now on."""
+        wanted, deadline = self.calls + calls, time.monotonic() + DEADLINE_S
+        while self.calls < wanted:
+            assert self._failure is None, self._failure
+            assert time.monotonic() < deadline, f"waited {DEADLINE_S} s for a test run"
+            time.sleep(0.0001)
 
 
 @contextlib.contextmanager

@@ -108,9 +108,10 @@ def _context(rng: Random) -> tuple[int, int]:
     return rng.choice((1, 7, 536, 1448, 65535)), rng.choice((0, 1, 2, 45, 65535))
 
 
-def test_random_frames_are_accounted_for() -> None:
+@pytest.mark.parametrize("flow_table", ["percpu_array", "percpu_hash"])
+def test_random_frames_are_accounted_for(flow_table: str) -> None:
     rng = random.Random(20231201)
-    with Programs(max_flows=1024) as programs:
+    with Programs(max_flows=1024, flow_table=flow_table) as programs:
         runs = [programs.run(name) for name in ("netobs_ingress", "netobs_egress", "netobs_l3_ingress")]
         total, kinds = 0, {"records": 0, "shed": 0, "not_ip": 0, "malformed": 0}
         for _ in range(FRAMES // ROUND):

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
-import time
-from ctypes import c_uint32
 from pathlib import Path
 
 import pytest
 
-from netobs.capture import libbpf
+from netobs.capture.datapath import TABLE_MAPS
+from netobs.capture.layout import FLOW_TABLES
 from netobs.capture.object import OBJECT, PROGRAMS, BpfObject
 from netobs.errors import CaptureError
 from tests.kernel import frames as f
-from tests.kernel.programs import Programs, kernel_id
+from tests.kernel.programs import Programs, exists, kernel_id, wait_until_gone
 
 pytestmark = pytest.mark.kernel
 
-MAPS = ("ledgers", "flow_hash_0", "flow_hash_1", "ring", ".rodata", ".bss")
+MAPS_OF_ALL = ("ledgers", "ring", ".rodata", ".bss")
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
-DEADLINE_S = 10
 
 
 def one_line(error: pytest.ExceptionInfo[CaptureError]) -> str:
@@ -72,10 +69,20 @@ def test_table_that_no_host_holds() -> None:
     assert one_line(error).startswith("capture.max_flows = 2147483648 needs ")
 
 
-def test_memory_is_said_before_it_is_taken() -> None:
-    with Programs(max_flows=65536) as programs:
-        taken = sum(_memory(programs.map_fd(name)) for name in MAPS)
-        assert taken == pytest.approx(programs.capture.kernel_bytes(), rel=0.05)
+@pytest.mark.parametrize("max_flows", [4096, 65536])
+@pytest.mark.parametrize("flow_table", FLOW_TABLES)
+def test_memory_is_said_before_it_is_taken(flow_table: str, max_flows: int) -> None:
+    with Programs(max_flows=max_flows, flow_table=flow_table) as programs:
+        taken = sum(_memory(programs.map_fd(name)) for name in (*MAPS_OF_ALL, *programs.table.MAPS))
+        assert taken == pytest.approx(programs.datapath.kernel_bytes(), rel=0.05)
+
+
+@pytest.mark.parametrize("flow_table", FLOW_TABLES)
+def test_maps_of_other_tables_are_not_made(flow_table: str) -> None:
+    with Programs(max_flows=64, flow_table=flow_table) as programs:
+        for name in set(TABLE_MAPS) - set(programs.table.MAPS):
+            with pytest.raises(OSError, match=name):
+                programs.map_fd(name)
 
 
 def _memory(map_fd: int) -> int:
@@ -132,28 +139,17 @@ def test_without_privileges_one_line_names_them() -> None:
         assert word in done.stdout
 
 
-def test_nothing_is_left_after_close() -> None:
-    programs = Programs(max_flows=64)
+@pytest.mark.parametrize("flow_table", FLOW_TABLES)
+def test_nothing_is_left_after_close(flow_table: str) -> None:
+    programs = Programs(max_flows=64, flow_table=flow_table)
     try:
         programs.send(f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp())))
-        obj = programs.capture._object
-        assert obj is not None
-        ids = [("prog", kernel_id(obj.program_fd(name))) for name in PROGRAMS] + [
-            ("map", kernel_id(obj.map_fd(m))) for m in MAPS
-        ]
-        assert all(_exists(kind, number) for kind, number in ids)
+        programs.evict()
+        names = (*MAPS_OF_ALL, *programs.table.MAPS)
+        objects = [("prog", kernel_id(programs.program_fd(name))) for name in PROGRAMS]
+        objects += [("map", kernel_id(programs.map_fd(name))) for name in names]
+        assert all(exists(*one) for one in objects)
     finally:
         programs.close()
     programs.close()  # twice is once
-    deadline = time.monotonic() + DEADLINE_S  # the kernel frees programs and their maps a little later
-    while any(_exists(kind, number) for kind, number in ids):
-        assert time.monotonic() < deadline, "programs or maps are still there"
-        time.sleep(0.01)
-
-
-def _exists(kind: str, number: int) -> bool:
-    fd: int = getattr(libbpf.library(), f"bpf_{kind}_get_fd_by_id")(c_uint32(number))
-    if fd < 0:
-        return False
-    os.close(fd)
-    return True
+    wait_until_gone(*objects)

@@ -133,7 +133,7 @@ def test_tcp_flag_alone(programs: Programs, bit: int) -> None:
 def test_tcp_flags_are_ored(programs: Programs) -> None:
     segments = [_ipv4(f.TCP, f.tcp(flags)) for flags in (f.SYN, f.ACK, f.PSH | f.ACK, 0x100, 0)]
     observed = programs.observe(*segments)
-    assert readable(observed.records) == [
+    assert readable(observed.flows) == [
         {**flow(protocol=f.TCP, tcp_flags=0x11A, ip_length=40), "packets": 5, "octets": 200}
     ]
 
@@ -152,9 +152,7 @@ def test_lengths_and_ttl_have_minimum_and_maximum_and_the_rest_is_of_the_first_p
         packet(100, 64, 4, first), packet(10, 1, 0, other), packet(1000, 255, 255, other), packet(50, 32, 8, other)
     )
     expected: Flow = flow(packets=4, octets=4 * 28 + 1160, min_ip_length=38, max_ip_length=1028, tos=4)
-    assert readable(observed.records) == [
-        {**expected, "min_ttl": 1, "max_ttl": 255, "src_mac": first, "dst_mac": first}
-    ]
+    assert readable(observed.flows) == [{**expected, "min_ttl": 1, "max_ttl": 255, "src_mac": first, "dst_mac": first}]
 
 
 KEY_FIELDS = {

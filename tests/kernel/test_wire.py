@@ -117,6 +117,17 @@ def test_headers_that_are_not_linear(pair: Pair, arriving: Programs, offload: Se
     assert readable(observed.records) == [on(pair[1], expected)]
 
 
+@pytest.mark.parametrize("linear", [14, 80])
+def test_longest_packet_of_the_loopback(lab: Lab, linear: int) -> None:
+    """65,536 octets of IPv6: one more than fits the fields of the record, which say 65,535."""
+    link = lab.link(lab.namespace("loopback"), "lo")
+    frame = f.ethernet(f.IPV6, f.ipv6(f.UDP, f.udp()[:4] + bytes(65536 - 44)))
+    with measured(link, exclude=(), direction="egress") as programs, Sender(link, offload=True) as sender:
+        observed = exchange(programs, sender, [virtio(frame, linear=linear)])
+    expected = flow6(direction=1, octets=65536, min_ip_length=65535, max_ip_length=65535)
+    assert readable(observed.records) == [expected]
+
+
 TCP4 = f.ethernet(f.IPV4, f.ipv4(f.TCP, f.tcp(f.ACK, PAYLOAD)))
 TCP6 = f.ethernet(f.IPV6, f.ipv6(f.TCP, f.tcp(f.ACK, PAYLOAD)))
 UDPS = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(PAYLOAD)))

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("capture", "metering", "encode", "export")
-JOINERS = {"netobs.daemon", "netobs.plan"}  # the loop, and the plan that --dry-run prints of it
+# the loop, the plan that --dry-run prints of it, and the account of what it did
+JOINERS = {"netobs.daemon", "netobs.plan", "netobs.stats"}
 TOP = {"netobs.cli", "netobs.__main__", *JOINERS}
 CLOCK_READERS = {
     "time": {

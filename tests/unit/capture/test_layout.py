@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netobs.capture import layout, libbpf, percpu_hash, ring
+from netobs.capture import layout, libbpf, ring
 from netobs.capture.object import OBJECT
+from netobs.capture.percpu_array import PercpuArray
+from netobs.capture.percpu_hash import PercpuHash
 from netobs.records import KEY, METRICS, RECORD
 
 HEADER = Path(__file__).parents[3] / "bpf" / "netobs.h"
@@ -142,6 +144,10 @@ STRUCTS = {
     "ledger_count": layout.LEDGER_COUNT,
     "ledger": layout.LEDGER,
     "netobs_settings": layout.SETTINGS,
+    "netobs_state": layout.STATE,
+    "flow_slot": layout.FLOW_SLOT,
+    "flow_start": layout.FLOW_START,
+    "overflow_key": layout.OVERFLOW_KEY,
 }
 
 
@@ -168,19 +174,23 @@ def test_record_is_key_and_metrics_without_padding() -> None:
     assert _fields(RECORD)[: len(KEY.names or ())] == _fields(KEY)
     metrics = [(name, offset + KEY.itemsize, kind) for name, offset, kind in _fields(METRICS)]
     assert _fields(RECORD)[len(KEY.names or ()) :] == metrics
-    for dtype in (KEY, METRICS, RECORD, ring.ENTRY, layout.LEDGER, layout.SETTINGS):
+    for dtype in (*STRUCTS.values(), RECORD, ring.ENTRY):
         assert dtype.itemsize == sum(dtype[name].itemsize for name in dtype.names or ())
 
 
 def test_maps_hold_these_structs(btf: Btf) -> None:
-    for name in percpu_hash.PercpuHash.MAPS:
+    for name in PercpuHash.MAPS:
         assert btf.map_types(name) == {"key": "flow_key", "value": "flow_metrics"}
+    for name in PercpuArray.OVERFLOW:
+        assert btf.map_types(name) == {"key": "overflow_key", "value": "flow_metrics"}
+    assert btf.map_types("flow_slots") == {"key": "unsigned int", "value": "flow_slot"}
+    assert btf.map_types("flow_starts") == {"key": "unsigned int", "value": "flow_start"}
     assert btf.map_types("ledgers") == {"key": "unsigned int", "value": "ledger"}
 
 
 def test_variables_are_what_user_space_writes(btf: Btf) -> None:
     assert _fields(btf.variable("settings")) == _fields(layout.SETTINGS)
-    assert _fields(percpu_hash.BSS) == [("active_half", 0, ((), btf.variable("active_half").str))]
+    assert _fields(btf.variable("state")) == _fields(layout.STATE)
 
 
 def _enum(name: str) -> list[str]:
@@ -192,4 +202,20 @@ def _enum(name: str) -> list[str]:
 def test_enums_of_the_header() -> None:
     reasons = [f"LEDGER_{name.upper()}" for name in layout.LEDGER_REASONS]
     assert _enum("ledger_reason") == [*reasons, "LEDGER_REASONS"]
+    assert _enum("flow_table") == [f"TABLE_{name.upper()}" for name in layout.FLOW_TABLES]
     assert _enum("netobs_direction") == ["NETOBS_INGRESS = 0", "NETOBS_EGRESS = 1"]
+
+
+def test_slot_encoding_of_the_header() -> None:
+    entries = _enum("slot_encoding")
+    assert entries == [f"{name} = {getattr(layout, name)}" for name in (entry.split()[0] for entry in entries)]
+    assert {entry.split()[0] for entry in entries} == {name for name in dir(layout) if name.startswith("SLOT_")}
+
+
+def test_slot_identifies_a_flow_by_its_first_44_bytes() -> None:
+    """The program compares them as words, and zeroes nothing in between."""
+    names = layout.FLOW_SLOT.names or ()
+    assert layout.FLOW_SLOT.fields is not None
+    assert layout.FLOW_SLOT.fields["last"][1] == 44
+    identifying = names[: names.index("last")]
+    assert identifying == ("src_addr", "dst_addr", "src_port", "dst_port", "ifindex", "place", "protocol", "used")

@@ -79,7 +79,7 @@ def test_the_defaults() -> None:
         exclude=("lo",),
         direction="both",
         sampling=1,
-        flow_table="percpu_hash",
+        flow_table="percpu_array",
         max_flows=65536,
         eviction_interval_ns=5 * NS_PER_S,
         precise_time=False,

@@ -99,10 +99,15 @@ KEY_MISTAKES = [
     ),
     (
         "capture",
-        "flow_table = 'percpu_array'",
-        'flow_table: "percpu_array" is not provided by this version; use "percpu_hash"',
+        "flow_table = 'percpu_arry'",
+        'flow_table: expected one of "percpu_array", "percpu_hash", "ringbuf", got "percpu_arry"; '
+        'did you mean "percpu_array"?',
     ),
-    ("capture", "flow_table = 'hash'", 'flow_table: expected "percpu_hash", got "hash"'),
+    (
+        "capture",
+        "flow_table = 'hash'",
+        'flow_table: expected one of "percpu_array", "percpu_hash", "ringbuf", got "hash"',
+    ),
     ("capture", "max_flows = 63", "max_flows: expected an integer from 64 to 16777216, got 63"),
     ("capture", "max_flows = 16777217", "max_flows: expected an integer from 64 to 16777216, got 16777217"),
     ("capture", "eviction_interval = 5", f"eviction_interval: expected {INTERVAL}, got 5"),

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The bulk of all traffic in few instructions: Ethernet without a tag in the frame, IPv4 or IPv6 without options,
+ * extension headers or fragments, TCP or UDP, linear, no super-packet. What it does not take goes through parse.bpf.h,
+ * which gives the same for what it does take (a test compares the two). */
+#ifndef NETOBS_COMMON_BPF_H
+#define NETOBS_COMMON_BPF_H
+
+#include "ip.bpf.h"
+#include "parse.bpf.h"
+
+#define IPV4_PLAIN 0x45 /* version 4, five words of header */
+#define IPV4_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define UDP_HEADER_WORDS 4
+#define TCP_FLAGS_WORD 6
+
+/* Ports and flags at `transport`; `octets` are left in the packet from there on. 0 if it is not plain. */
+static __always_inline int common_transport(struct packet *pkt, const __be16 *transport, void *end, __u32 octets)
+{
+	if (pkt->protocol == IPPROTO_TCP) {
+		if ((void *)(transport + TCP_FLAGS_WORD + 1) > end || octets < 2 * (TCP_FLAGS_WORD + 1))
+			return 0;
+		pkt->tcp_flags = bpf_ntohs(transport[TCP_FLAGS_WORD]) & TCP_FLAGS;
+	} else if (pkt->protocol != IPPROTO_UDP || octets < 2 * UDP_HEADER_WORDS) {
+		return 0;
+	}
+	pkt->src_port = bpf_ntohs(transport[0]);
+	pkt->dst_port = bpf_ntohs(transport[1]);
+	return 1;
+}
+
+static __always_inline int common_ipv4(struct packet *pkt, const struct iphdr *ip, void *end, __u32 available)
+{
+	__u32 octets = bpf_ntohs(ip->tot_len);
+
+	if (*(__u8 *)ip != IPV4_PLAIN || ip->frag_off & bpf_htons(IPV4_FRAGMENT) || octets > available)
+		return 0;
+	pkt->protocol = ip->protocol;
+	if (!common_transport(pkt, (const __be16 *)(ip + 1), end, octets - sizeof(*ip)) || octets < sizeof(*ip))
+		return 0;
+	set_ipv4_addresses(pkt, ip);
+	pkt->tos = ip->tos;
+	pkt->ttl = ip->ttl;
+	pkt->octets = octets;
+	return 1;
+}
+
+static __always_inline int common_ipv6(struct packet *pkt, const struct ipv6hdr *ip, void *end, __u32 available)
+{
+	__u32 payload = bpf_ntohs(ip->payload_len), octets = sizeof(*ip) + payload, first = bpf_ntohs(*(__be16 *)ip);
+
+	if (first >> 12 != 6 || octets > available || octets > 0xffff) /* as lengths, 65,536 would be 0 */
+		return 0;
+	pkt->protocol = ip->nexthdr;
+	if (!common_transport(pkt, (const __be16 *)(ip + 1), end, payload))
+		return 0;
+	set_ipv6_addresses(pkt, ip);
+	pkt->tos = first >> 4;
+	pkt->ttl = ip->hop_limit;
+	pkt->octets = octets;
+	return 1;
+}
+
+/* Fills `pkt`, which is zero. Returns 0 for what is not plain; `pkt` then may have ports and flags already. */
+static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pkt)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_HLEN;
+	__u32 available = skb->len - ETH_HLEN, taken = 0;
+	const __be16 *frame = data;
+
+	if (skb->gso_size || ip + sizeof(struct iphdr) + UDP_HEADER > end)
+		return 0;
+	pkt->ethertype = bpf_ntohs(frame[ETH_HLEN / 2 - 1]);
+	if (pkt->ethertype == ETH_P_IP)
+		taken = common_ipv4(pkt, ip, end, available);
+	else if (pkt->ethertype == ETH_P_IPV6 && ip + sizeof(struct ipv6hdr) + UDP_HEADER <= end)
+		taken = common_ipv6(pkt, ip, end, available);
+	if (!taken)
+		return 0;
+	pkt->packets = 1;
+	pkt->min_ip_length = pkt->max_ip_length = pkt->octets;
+	if (skb->vlan_present)
+		pkt->vlan_tci = skb->vlan_tci;
+	return 1;
+}
+
+#endif

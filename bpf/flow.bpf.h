@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a packet does to an entry of a flow table. Pure inline functions: no map, no section. */
+#ifndef NETOBS_FLOW_BPF_H
+#define NETOBS_FLOW_BPF_H
+
+#include "netobs.h"
+#include "parse.bpf.h"
+
+#define TCP_SYN 0x02
+
+/* Only for the first packet of a flow: the header is not carried along with every packet. */
+static __always_inline void read_macs(struct __sk_buff *skb, const struct packet *pkt, __u8 *src, __u8 *dst)
+{
+	if (!pkt->has_ethernet)
+		return;
+	bpf_skb_load_bytes(skb, 0, dst, ETH_ALEN);
+	bpf_skb_load_bytes(skb, ETH_ALEN, src, ETH_ALEN);
+}
+
+static __always_inline void make_key(struct flow_key *key, const struct packet *pkt)
+{
+	__builtin_memcpy(key->src_addr, pkt->src_addr, sizeof(key->src_addr));
+	__builtin_memcpy(key->dst_addr, pkt->dst_addr, sizeof(key->dst_addr));
+	key->src_port = pkt->src_port;
+	key->dst_port = pkt->dst_port;
+	key->icmp_type = pkt->icmp >> 8;
+	key->icmp_code = pkt->icmp;
+	key->protocol = pkt->protocol;
+	key->direction = pkt->direction;
+	key->ethertype = pkt->ethertype;
+	key->vlan_id = VLAN_VID(pkt->vlan_tci);
+	key->ifindex = pkt->ifindex;
+}
+
+static __always_inline void first_packet(struct __sk_buff *skb, struct flow_metrics *metrics, const struct packet *pkt,
+					 __u64 now)
+{
+	metrics->packets = pkt->packets;
+	metrics->octets = pkt->octets;
+	metrics->first_ns = now;
+	metrics->last_ns = now;
+	metrics->tcp_flags = pkt->tcp_flags;
+	metrics->min_ip_length = pkt->min_ip_length;
+	metrics->max_ip_length = pkt->max_ip_length;
+	metrics->tos = pkt->tos;
+	metrics->min_ttl = pkt->ttl;
+	metrics->max_ttl = pkt->ttl;
+	metrics->dot1q_priority = VLAN_PRIORITY(pkt->vlan_tci);
+	metrics->errno_ = 0;
+	metrics->flow_end_reason = 0;
+	__builtin_memset(metrics->src_mac, 0, 2 * ETH_ALEN);
+	read_macs(skb, pkt, metrics->src_mac, metrics->dst_mac);
+}
+
+/* The same for flow_metrics and flow_slot, whose layouts differ. */
+static __always_inline void widen(const struct packet *pkt, __u16 *tcp_flags, __u16 *min_ip_length,
+				  __u16 *max_ip_length, __u8 *min_ttl, __u8 *max_ttl)
+{
+	*tcp_flags |= pkt->tcp_flags;
+	if (pkt->min_ip_length < *min_ip_length)
+		*min_ip_length = pkt->min_ip_length;
+	if (pkt->max_ip_length > *max_ip_length)
+		*max_ip_length = pkt->max_ip_length;
+	if (pkt->ttl < *min_ttl)
+		*min_ttl = pkt->ttl;
+	if (pkt->ttl > *max_ttl)
+		*max_ttl = pkt->ttl;
+}
+
+static __always_inline void next_packet(struct flow_metrics *metrics, const struct packet *pkt, __u64 now)
+{
+	metrics->packets += pkt->packets;
+	metrics->octets += pkt->octets;
+	metrics->last_ns = now;
+	if (pkt->tcp_flags & TCP_SYN) /* a new connection: the paper's rule */
+		metrics->first_ns = now;
+	widen(pkt, &metrics->tcp_flags, &metrics->min_ip_length, &metrics->max_ip_length, &metrics->min_ttl,
+	      &metrics->max_ttl);
+}
+
+/* The identifying words of a slot. */
+struct slot_id {
+	__u64 src[2];
+	__u64 dst[2];
+	__u64 ports; /* and ifindex */
+	__u32 place; /* and protocol, used */
+};
+
+static __always_inline struct slot_id slot_id_of(const struct packet *pkt)
+{
+	struct slot_id id = {
+		.src = { pkt->src_addr[0], pkt->src_addr[1] },
+		.dst = { pkt->dst_addr[0], pkt->dst_addr[1] },
+		.ports = pkt->src_port | (__u32)(pkt->dst_port | pkt->icmp) << 16 | (__u64)pkt->ifindex << 32,
+		.place = VLAN_VID(pkt->vlan_tci) | pkt->direction << SLOT_EGRESS_BIT |
+			 (pkt->ethertype == ETH_P_IPV6) << SLOT_IPV6_BIT | pkt->protocol << 16 | 1 << 24,
+	};
+	return id;
+}
+
+/* Multiply and fold, over pairs of words that do not wait for each other. What varies in the words of a pair lies in
+ * different bits: the host part of an address in the upper ones, the other address is turned round. */
+static __always_inline __u32 slot_hash(const struct slot_id *id)
+{
+	__u64 addresses = (id->src[1] ^ __builtin_bswap64(id->dst[1])) * 0xc2b2ae3d27d4eb4fULL;
+	__u64 prefixes = (id->src[0] ^ __builtin_bswap64(id->dst[0])) * 0x165667b19e3779f9ULL;
+	__u64 rest = (id->ports ^ (__u64)id->place << 40) * 0xff51afd7ed558ccdULL;
+	__u64 all = addresses ^ addresses >> 32 ^ prefixes ^ prefixes >> 29 ^ rest ^ rest >> 31;
+
+	return all * 0x9fb21c651e98df25ULL >> 40;
+}
+
+static __always_inline int slot_matches(const struct flow_slot *slot, const struct slot_id *id)
+{
+	const __u64 *words = (const __u64 *)slot;
+
+	return words[1] == id->src[1] && words[3] == id->dst[1] && words[4] == id->ports &&
+	       *(const __u32 *)(words + 5) == id->place && words[0] == id->src[0] && words[2] == id->dst[0];
+}
+
+static __always_inline void first_in_slot(struct __sk_buff *skb, struct flow_slot *slot, struct flow_start *start,
+					  const struct slot_id *id, const struct packet *pkt, __u64 now)
+{
+	__u64 *words = (__u64 *)slot;
+
+	words[0] = id->src[0];
+	words[1] = id->src[1];
+	words[2] = id->dst[0];
+	words[3] = id->dst[1];
+	words[4] = id->ports;
+	words[5] = id->place | now >> SLOT_TIME_SHIFT << 32;
+	words[6] = (__u64)pkt->packets << SLOT_OCTETS_BITS | pkt->octets;
+	words[7] = pkt->tcp_flags | (__u32)pkt->min_ip_length << 16 | (__u64)pkt->max_ip_length << 32 |
+		   (__u64)pkt->ttl << 48 | (__u64)pkt->ttl << 56;
+	start->first = now >> SLOT_TIME_SHIFT;
+	start->tos = pkt->tos;
+	start->dot1q_priority = VLAN_PRIORITY(pkt->vlan_tci);
+	__builtin_memset(start->src_mac, 0, 2 * ETH_ALEN);
+	read_macs(skb, pkt, start->src_mac, start->dst_mac);
+}
+
+/* Packets or octets near the end of their bits: what comes on top until the next eviction goes to the overflow hash. */
+#define SLOT_COUNTERS_HIGH (1ULL << 63 | 1ULL << (SLOT_OCTETS_BITS - 1))
+
+static __always_inline void next_in_slot(struct flow_slot *slot, const struct packet *pkt, __u64 now)
+{
+	slot->counters += (__u64)pkt->packets << SLOT_OCTETS_BITS | pkt->octets;
+	slot->last = now >> SLOT_TIME_SHIFT;
+	widen(pkt, &slot->tcp_flags, &slot->min_ip_length, &slot->max_ip_length, &slot->min_ttl, &slot->max_ttl);
+}
+
+#endif

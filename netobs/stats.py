@@ -1,0 +1,91 @@
+"""What the daemon knows about its own work, at one moment, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from netobs.capture.ledger import LedgerReading
+from netobs.encode.ipfix import Unencodable
+from netobs.export.stats import ExportStats
+from netobs.metering.process import Totals
+
+REASONS = ("", "idle timeout", "active timeout", "end of flow", "forced end", "lack of resources")
+"""IE 136 flowEndReason, by value."""
+
+
+@dataclass(frozen=True)
+class TableStats:
+    """The kernel's flow table. Packets are those that found no room in it and came as records of the ring buffer."""
+
+    name: str
+    occupancy: dict[str, int]
+    """Flows that the last eviction found, by level of the table."""
+    evictions: int
+    emergency_evictions: int
+    ring_packets: int
+
+
+@dataclass(frozen=True)
+class CollectorStats:
+    """One collector: ``name`` as in the log, what was sent, and what its Templates have no place for."""
+
+    name: str
+    export: ExportStats
+    unencodable: Unencodable
+
+
+@dataclass(frozen=True)
+class Stats:
+    """``seen == in flows + ledger``; ``taken == handed_out + cached``; for each collector ``seen == sent + not sent +
+    queued`` (see ``ExportStats``)."""
+
+    ledger: LedgerReading
+    table: TableStats
+    taken: Totals
+    handed_out: Totals
+    cached_flows: int
+    expired: tuple[int, ...]
+    """Flow Records by flowEndReason, which is the index."""
+    collectors: tuple[CollectorStats, ...]
+
+    def account(self) -> Iterator[str]:
+        """What became of every packet: at the end, the numbers add up."""
+        seen = self.ledger.seen
+        yield f"seen: {seen.packets} packets, {seen.octets} octets"
+        for reason, count in self.ledger.reasons.items():
+            if count.packets:
+                yield f"not in a flow, {reason}: {count.packets} packets, {count.octets} octets"
+        for collector in self.collectors:
+            yield from _collector_lines(collector)
+
+    def lines(self) -> Iterator[str]:
+        """Everything, for people."""
+        yield from self.account()
+        table = self.table
+        levels = "".join(f", {flows} in {level}" for level, flows in table.occupancy.items())
+        yield (
+            f"flow table {table.name}: {table.evictions} evictions, {table.emergency_evictions} of them because it was "
+            f"full, {table.ring_packets} packets by the ring buffer{levels}"
+        )
+        ends = ", ".join(f"{count} {reason}" for reason, count in zip(REASONS, self.expired) if count)
+        yield f"flow cache: {self.cached_flows} flows; exported: {ends or 'none'}"
+
+
+def _collector_lines(collector: CollectorStats) -> Iterator[str]:
+    stats, name = collector.export, collector.name
+    yield f"{name}: {_tally(stats.sent)} sent"
+    for reason, tally in stats.not_sent.items():
+        yield f"{name}: not sent, {reason}: {_tally(tally)}"
+    if stats.queued.flows:
+        yield f"{name}: {_tally(stats.queued)} waiting"
+    if collector.unencodable.flows:
+        yield f"{name}: no template for {_tally(collector.unencodable)}"
+    if stats.refused:
+        yield f"{name}: {stats.refused} times nothing listened there: Messages are lost"
+    if stats.uncertain_bytes:
+        yield f"{name}: {stats.uncertain_bytes} bytes were not acknowledged when it was lost"
+
+
+def _tally(tally: object) -> str:
+    return f"{tally.flows} flows, {tally.packets} packets, {tally.octets} octets"  # type: ignore[attr-defined]
