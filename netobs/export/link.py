@@ -82,6 +82,8 @@ class Link:
         """Whether Messages do not seem to arrive although the link is up."""
         self.paced = True
         """Whether bursts are to be kept short, for the sake of the collector's buffer."""
+        self.waiting_bytes = 0
+        """What the session has in its queue."""
         self.tried = False
         """Whether the first attempt to reach the collector was made."""
         self.stats = stats

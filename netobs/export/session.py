@@ -155,6 +155,7 @@ class TransportSession(Generic[H, D]):
     def _pump(self, now_ns: int) -> None:
         """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
         while self._link.up:
+            self._link.waiting_bytes = self._queue.bytes
             self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
             shipment = self._shipment or self._load(now_ns)
             self._shipment = shipment

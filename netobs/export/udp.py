@@ -28,9 +28,13 @@ MIN_MESSAGE_BYTES = 512
 """Messages are not made shorter than this, whatever the path MTU (RFC 7011, section 10.3.3)."""
 
 PACE_BYTES = 65_000
-PACE_NS = 2_000_000
-"""At most so many bytes in so much time: 32 MB/s. A collector that keeps the kernel's default receive buffer (212,992
-bytes with bookkeeping, about 90 Messages) then takes an eviction of any size; at full speed it loses most of it."""
+PACE_NS = 10_000_000
+PACE_TOTAL_NS = 1_500_000_000
+"""At most so many bytes in a burst and so long between two, but less where more waits than would be gone in the last.
+
+A collector that keeps the kernel's default receive buffer (212,992 bytes with bookkeeping, about 90 Messages) then
+takes an eviction of any usual size, also on a busy host; at full speed it loses most of it.
+"""
 
 _SEND_BUFFER_BYTES = 1 << 20
 # The kernel doubles it: 2 MiB hold about 900 Messages of 1400 bytes with their bookkeeping, fewer than the 1000 packets
@@ -115,7 +119,8 @@ class UdpLink(Link):
             self._burst_left = sys.maxsize
         elif now_ns >= self._resume_ns:
             self._burst_left = PACE_BYTES
-            self._resume_ns = now_ns + PACE_NS
+            bursts = max(1, self.waiting_bytes // PACE_BYTES)
+            self._resume_ns = now_ns + min(PACE_NS, PACE_TOTAL_NS // bursts)
 
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
         """A paced burst is waited for by a timer, a full socket buffer by the socket."""
