@@ -20,7 +20,7 @@ from netobs.errors import CaptureError
 from netobs.export.session import TransportSession
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import FlowBatch, Records, concatenate
+from netobs.records import FlowBatch, Records, concatenate, empty
 from netobs.stats import CollectorStats, Stats, TableStats
 
 log = logging.getLogger("netobs")
@@ -130,7 +130,11 @@ class Daemon:
     def _evict(self) -> None:
         self._evictions += 1
         self._last_eviction_ns = clock.monotonic_ns()
-        rows = self._datapath.evict(self._last_eviction_ns)
+        try:
+            rows = self._datapath.evict(self._last_eviction_ns)
+        except OSError as error:  # an error of the moment: what was not taken out is still there
+            log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
+            rows = empty(0)
         parts = [rows, *self._take_shed(), self._read_ring().records]
         del rows
         self._meter(parts)

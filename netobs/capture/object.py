@@ -138,4 +138,4 @@ def _hint(number: int) -> str:
         return "lower capture.max_flows"
     if number == errno.E2BIG:
         return "lower capture.max_flows, or the kernel's verifier found the program too complex"
-    return f"kernel {os.uname().release} may be too old: 5.11 or newer is needed"
+    return f"kernel {os.uname().release} may be too old: 5.10 or newer is needed"
