@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
-SHELL_SCRIPTS = tools/*.sh .ci/run
-C_SOURCES = $(wildcard bpf/*.[ch] tests/traffic/*.[ch])
+SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh .ci/run
+C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch])
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
 PREFIX ?= /usr/local
@@ -26,7 +26,7 @@ BENCH = $(VENV)/.bench
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test build check bpf lint lint-python lint-c lint-shell type bench install clean
+.PHONY: help run test test-vm build check bpf lint lint-python lint-c lint-shell type bench install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,11 @@ test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS
 	@$(MAKE) --no-print-directory build $(DEV)
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
 	$(PYTEST) $(PYTEST_ARGS)
+
+test-vm: ## the kernel tests in other kernels (Debian's 6.1, 6.1-rt, 6.12), emulated; PYTEST_ARGS="-k rt" selects
+	@sh tools/install-tools.sh vm
+	@$(MAKE) --no-print-directory build $(DEV)
+	$(PYTEST) tests/vm -m vm $(PYTEST_ARGS)
 
 build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 
@@ -65,7 +70,7 @@ lint-shell: ## shellcheck on the scripts
 type: $(DEV) ## mypy --strict on netobs/
 	$(BIN)/mypy
 
-bench: build $(BENCH) ## measure the cost per flow (root; BENCH_ARGS="...")
+bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 install: bpf ## install to DESTDIR and PREFIX (also SYSCONFDIR, BINDIR, LIBDIR, DATADIR, MANDIR, UNITDIR)

@@ -1,53 +1,95 @@
-"""`make bench`: runs each measurement in a process of its own, prints a table, writes JSON."""
+"""`make bench`: measures, prints a table for each section, writes one JSON file and PNG plots. Root is needed."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
-COLUMNS = ("evict", "meter", "encode", "send", "total")
+from bench import host, kernel, memory, overload, throughput, traffic, userspace
+from netobs.errors import NetobsError
+from tests.lab.namespaces import LabError
+
+SECTIONS: dict[str, ModuleType] = {
+    "kernel": kernel,
+    "traffic": traffic,
+    "userspace": userspace,
+    "throughput": throughput,
+    "memory": memory,
+    "overload": overload,
+}
+FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
+JSON = Path(__file__).resolve().parent / "results" / "bench.json"
 
 
-def userspace(flow_table: str, flows: int, rounds: int) -> dict[str, Any]:
-    """CPU per flow by stage; a fresh process, so that its peak memory is its own."""
-    command = [sys.executable, "-m", "bench.userspace", flow_table, str(flows), str(rounds)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="bench",
+        description="Measures netobs on this host; runs alternate and medians count, yet an idle host gives the best "
+        "figures. Traffic stays in namespaces made for it.",
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and fewer packets")
+    parser.add_argument("--profile", action="store_true", help="userspace: also profile 100,000 flows by cProfile")
+    parser.add_argument("--json", type=Path, default=JSON, help="where the figures go; the plots go beside it")
+    parser.add_argument("--no-plots", action="store_true", help="no PNG files: matplotlib is not needed")
+    options = parser.parse_args()
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"no section {unknown[0]}: {', '.join(SECTIONS)}")
+    return options
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """CPU microseconds per exported flow, by stage, and memory."""
-    lines = [f"{'flow table':14}{'flows':>9}" + "".join(f"{name:>9}" for name in COLUMNS) + "   RSS idle, peak (MiB)"]
-    for row in rows:
-        stages = "".join(f"{row[f'{name}_us_per_flow']:9.3f}" for name in COLUMNS)
-        memory = f"   {row['rss_idle_mib']:.0f}, {row['rss_peak_mib']:.0f}"
-        lines.append(f"{row['flow_table']:14}{row['flows']:9}{stages}{memory}")
-    return "\n".join(lines)
+def measure(options: argparse.Namespace, report: dict[str, Any]) -> list[str]:
+    """Runs the sections one by one; the names of those that failed. The file is written after each."""
+    failed = []
+    for name in options.sections or SECTIONS:
+        load = host.load_average()
+        arguments = {"profiled": True} if name == "userspace" and options.profile else {}
+        try:
+            rows = SECTIONS[name].run(options.quick, **arguments)
+        except FAILURES as error:
+            failed.append(name)
+            print(f"\n{name}: failed: {error}", file=sys.stderr, flush=True)
+            continue
+        report["sections"][name] = rows
+        report["load_average_before"][name] = load
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"\n{SECTIONS[name].TITLE}\nload average before: {load[0]:.2f}\n{SECTIONS[name].text(rows)}", flush=True)
+    return failed
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="bench", description="CPU microseconds per exported flow, by stage")
-    parser.add_argument("--flows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--tables", nargs="+", default=["percpu_hash"])
-    parser.add_argument("--rounds", type=int, default=5, help="evictions of which the median counts")
-    parser.add_argument("--json", type=Path, default=RESULTS / "userspace.json", help="where the figures go")
-    options = parser.parse_args()
-    rows = [userspace(name, flows, options.rounds) for flows in options.flows for name in options.tables]
-    print("CPU time for each exported flow (us, user and system, median), IPFIX over UDP")
-    print(table(rows))
-    machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    """Entry point."""
+    options = parse()
+    if os.geteuid() != 0:
+        sys.exit("bench: root is needed, to load BPF programs and to make network namespaces")
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: sys.exit(1))  # so that namespaces and links are removed
+    machine = host.describe()
+    print(
+        f"{machine['cpu']}, {machine['cpus']} CPUs, kernel {machine['kernel']}, Python {machine['python']}, "
+        f"numpy {machine['numpy']}, libbpf {machine['libbpf']}, netobs {machine['revision']}\n"
+        f"load average {machine['load_average'][0]:.2f}: whatever else runs makes figures worse and noisy; runs of "
+        "what is compared alternate, medians count"
+    )
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine, "userspace": rows}, indent=1) + "\n")
-    print(f"written: {options.json}")
+    report: dict[str, Any] = {"machine": machine, "quick": options.quick, "load_average_before": {}, "sections": {}}
+    failed = measure(options, report)
+    print(f"\nwritten: {options.json}")
+    if not options.no_plots:
+        from bench import plots
+
+        for file in plots.draw(report["sections"], options.json.parent):
+            print(f"written: {file}")
+    if failed:
+        sys.exit(f"bench: failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what `make run` (argument: build) or `make test` (argument: test) needs and this machine lacks.
+# Installs what `make run` (argument: build), `make test` (test) or `make test-vm` (vm) needs and this machine lacks.
 # It looks for the things themselves, not for packages: a tool that came another way is left alone.
 set -eu
 
@@ -57,6 +57,13 @@ need_for_test() {
 	need_command ipfixDump libfixbuf-tools -
 }
 
+need_for_vm() {
+	need_command qemu-system-x86_64 qemu-system-x86 qemu-system-x86-core
+	need_command busybox busybox-static busybox
+	need_command cpio cpio cpio
+	need_command depmod kmod kmod
+}
+
 # The names in $1, each once.
 unique() {
 	# shellcheck disable=SC2086 # a list of names
@@ -111,8 +118,9 @@ install_rpm() {
 case $purpose in
 build) need_for_build ;;
 test) need_for_build && need_for_test ;;
+vm) need_for_build && need_for_test && need_for_vm ;;
 *)
-	echo "usage: install-tools.sh build|test" >&2
+	echo "usage: install-tools.sh build|test|vm" >&2
 	exit 2
 	;;
 esac
