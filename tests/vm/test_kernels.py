@@ -93,11 +93,12 @@ def test_the_kernel_tests_pass(report: list[str], series: str, flavour: str) -> 
     job = JOB.format(root=shlex.quote(str(ROOT)), pytest=shlex.join(arguments(under_test)))
     outcome = machine.run(under_test, job, CACHE / "runs" / under_test.release, TIMEOUT_S)
     times = f"boot {outcome.boot_s:.0f} s, tests {outcome.job_s:.0f} s"
-    if not outcome.status:
-        report.append(f"{under_test.release}: did not end by itself; {times}; {outcome.console}")
+    junit = outcome.console.parent / "results" / "junit.xml"
+    if not outcome.status or not junit.exists():
+        report.append(f"{under_test.release}: no results, status {outcome.status!r}; {times}; {outcome.console}")
         console = outcome.console.read_text(encoding="utf-8", errors="replace").splitlines()
-        pytest.fail("\n".join(["the machine did not end by itself, its last lines:", *console[-CONSOLE_LINES:]]), False)
-    results = Results.read(outcome.console.parent / "results" / "junit.xml")
+        pytest.fail("\n".join(["the tests did not end, the last lines:", *console[-CONSOLE_LINES:]]), False)
+    results = Results.read(junit)
     counts = f"{results.passed} passed, {len(results.failed)} failed, {len(results.skipped)} skipped"
     report.append(f"{under_test.release}: {counts}; {times}")
     assert results.failed == [], f"all that was said: {outcome.console}"
