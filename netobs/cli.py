@@ -28,19 +28,20 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     """Measure the traffic of this host's interfaces and export it as IPFIX.
 
-    Without a command, netobs runs in the foreground as a daemon: it loads its BPF programs, attaches them to the
-    interfaces that the configuration names, and exports flows until SIGTERM or SIGINT, when it takes out and sends
-    what is left. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+      Without a command, netobs runs in the foreground as a daemon: it loads its BPF programs, attaches them to the
+      interfaces that the configuration names, and exports flows until SIGTERM or SIGINT, when it takes out and sends
+      what is left. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
-    \b
-    Examples:
-      netobs --conf /etc/netobs.toml --dry-run   is the configuration right, and what would it do?
-      netobs --conf /etc/netobs.toml             run
-      netobs listen --port 4739                  look at what an exporter sends
+      \b
+      Examples:
+        netobs --conf /etc/netobs.toml --dry-run   is the configuration right, and what would it do?
+        netobs --conf /etc/netobs.toml             run
+        netobs listen --port 4739                  look at what an exporter sends
+    netobs template check FILE --for nfdump    would this collector read my template?
 
-    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line.
+      Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line.
 
-    Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
+      Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
     """
     if context.invoked_subcommand is not None:
         return
@@ -73,6 +74,52 @@ def listen(host: str, port: int, as_json: bool, once: int | None) -> None:
     from netobs.listen import listen as serve
 
     serve(host, port, as_json=as_json, once=once or 0, out=sys.stdout)
+
+
+@cli.group(context_settings=CONTEXT)
+def template() -> None:
+    """Flow templates: which there are, what they hold, and which collectors read them.
+
+    NAME is the `template` key of a [[collector]]: a name from the list, or the path of a file.
+    """
+
+
+@template.command("list", context_settings=CONTEXT)
+def template_list() -> None:
+    """Name the template files that are installed, with what each holds."""
+    from netobs import template_command
+
+    click.echo("\n".join(template_command.listing()))
+
+
+@template.command("show", context_settings=CONTEXT)
+@click.argument("name")
+@click.option("--wire", is_flag=True, help="The Template Records in hexadecimal, with offsets.")
+def template_show(name: str, wire: bool) -> None:
+    """Print the fields of the Data Records that the templates NAME describe."""
+    from netobs import template_command
+
+    click.echo("\n".join(template_command.show(name, wire)))
+
+
+@template.command("check", context_settings=CONTEXT)
+@click.argument("file")
+@click.option("--for", "collector", metavar="COLLECTOR", default="", help="Only what this one would do with it.")
+@click.option(
+    "--max-message-size", type=click.IntRange(1, 65535), default=1400, show_default=True, help="As in [[collector]]."
+)
+@click.pass_context
+def template_check(context: click.Context, file: str, collector: str, max_message_size: int) -> None:
+    """Check a template FILE, and say which collectors it suits.
+
+    Exit status: 1 for a file that netobs cannot use, and, with --for, for one whose flows that collector would lose
+    or show wrong; else 0.
+    """
+    from netobs import template_command
+
+    lines, usable = template_command.check(file, collector, max_message_size)
+    click.echo("\n".join(lines))
+    context.exit(0 if usable else 1)
 
 
 def main() -> None:

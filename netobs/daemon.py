@@ -9,13 +9,15 @@ import contextlib
 import ctypes
 import logging
 import signal
+from typing import Any
 
 from netobs import clock
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
 from netobs.config import CollectorConfig, Config, warnings_of
-from netobs.encode import template_file
-from netobs.encode.ipfix import Encoder, Header
+from netobs.encode.data_set import DataSet
+from netobs.encode.netflow5 import MAX_INTERFACE
+from netobs.encode.protocols import AnyEncoder, Exporter, exporter
 from netobs.errors import CaptureError
 from netobs.export.session import TransportSession
 from netobs.loop import EventLoop, Timer
@@ -43,8 +45,10 @@ class Daemon:
         self._datapath = self._capture.datapath
         metering = config.metering
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
-        self._encoders: dict[tuple[str, str], Encoder] = {}
+        self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
+        self._exporters: dict[tuple[str, str], Exporter] = {}
         self._sessions = [self._session(collector) for collector in config.collectors]
+        self._said_clamped: set[str] = set()
         self._shed: list[Records] = []
         self._shed_rows = 0
         self._last_eviction_ns = 0
@@ -53,13 +57,13 @@ class Daemon:
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
 
-    def _session(self, collector: CollectorConfig) -> tuple[TransportSession, Encoder]:  # type: ignore[type-arg]
+    def _session(self, collector: CollectorConfig) -> tuple[TransportSession[Any, DataSet], AnyEncoder]:
         key = (collector.protocol, collector.template)
-        if key not in self._encoders:
-            self._encoders[key] = Encoder(template_file.load(collector.template))
-        encoder = self._encoders[key]
+        if key not in self._exporters:
+            self._exporters[key] = exporter(*key, self._boot_s, self._config.capture.sampling)
+        encoder, header = self._exporters[key]
         encoder.check(collector.max_message_size)
-        return TransportSession(collector, encoder, Header, self._loop), encoder
+        return TransportSession(collector, encoder, header, self._loop), encoder
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -154,9 +158,16 @@ class Daemon:
             return
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
         batch = FlowBatch(due, pair)
-        encoded = {id(encoder): encoder.encode(batch) for encoder in self._encoders.values()}
+        encoded = {id(encoder): encoder.encode(batch) for encoder, _ in self._exporters.values()}
         for session, encoder in self._sessions:
             session.send(encoded[id(encoder)], pair, now_ns)
+            self._warn_if_clamped(session, encoder)
+
+    def _warn_if_clamped(self, session: TransportSession[Any, DataSet], encoder: AnyEncoder) -> None:
+        if encoder.clamped and str(session) not in self._said_clamped:
+            self._said_clamped.add(str(session))
+            log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this index "
+                        "and counted; use netflow9 or ipfix", session, MAX_INTERFACE)  # fmt: skip
 
     def stop(self, now_ns: int) -> None:
         """Detaches, takes out and exports everything that was measured, then ends the loop."""
@@ -200,7 +211,8 @@ class Daemon:
             cached_flows=len(self._metering.cache),
             expired=tuple(int(count) for count in self._metering.cache.expired),
             collectors=tuple(
-                CollectorStats(str(session), session.stats, encoder.unencodable) for session, encoder in self._sessions
+                CollectorStats(str(session), session.stats, encoder.unencodable, encoder.clamped)
+                for session, encoder in self._sessions
             ),
         )
 

@@ -1,4 +1,4 @@
-"""``netobs listen``: the built-in collector. Receives IPFIX over UDP and TCP and prints the flows."""
+"""``netobs listen``: the built-in collector. Receives IPFIX (UDP, TCP), NetFlow v9 and v5 (UDP)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, NamedTuple, TextIO
 
-from netobs.encode.decode import Decoded, Decoder, Record, message_length
+from netobs.encode.decode import Decoded, Decoder, message_length
 from netobs.encode.flow_table import FlowTable
 from netobs.encode.layout import MAX_MESSAGE_BYTES, MESSAGE_HEADER
+from netobs.encode.received import Record
 from netobs.errors import DecodeError, NetobsError
 
 log = logging.getLogger("netobs.listen")
@@ -257,6 +258,7 @@ def listen(host: str, port: int, as_json: bool = False, once: int = 0, out: Text
         stats = collector.decoder.stats
         print(
             f"netobs listen: {stats.flows} flows in {stats.messages} Messages, {stats.lost_records} records lost, "
-            f"{stats.sets_without_template} Sets without a Template, {stats.malformed} Messages malformed",
+            f"{stats.sets_without_template} Sets without a Template, {stats.malformed} Messages malformed"
+            + (f", {stats.lost_messages} NetFlow v9 Messages lost" if stats.lost_messages else ""),
             file=sys.stderr,
         )

@@ -10,10 +10,10 @@ from netobs import __version__
 from netobs.capture import libbpf
 from netobs.capture.capture import DIRECTIONS, Capture, check_interfaces
 from netobs.config import CollectorConfig, Config, warnings_of
-from netobs.encode import template_file
-from netobs.encode.ipfix import Encoder
+from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
 from netobs.export.address import resolve
+from netobs.export.tls import client_context, server_name
 from netobs.metering.store import BYTES_PER_FLOW
 from netobs.records import RECORD
 
@@ -44,7 +44,7 @@ def make(config: Config) -> Plan:
     plan.lines.append(f"netobs {__version__}, configuration {config.path}")
     _capture(config, plan)
     for collector in config.collectors:
-        _collector(collector, plan)
+        _collector(collector, config.capture.sampling, plan)
     return plan
 
 
@@ -102,21 +102,35 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
             yield f"{name}: not there now, attached when it appears"
 
 
-def _collector(collector: CollectorConfig, plan: Plan) -> None:
+def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
     plan.lines.append(f'collector "{collector.name}": {collector.protocol} over {collector.transport}')
     try:
         plan.lines.append("  address " + ", ".join(str(address) for address in resolve(collector)))
     except NetobsError as error:
         plan.problems.append(str(error))
+    if collector.transport == "tls":
+        _tls(collector, plan)
     try:
-        templates = template_file.load(collector.template)
-        Encoder(templates).check(collector.max_message_size)
-        plan.lines.append(f"  template {collector.template}, observation domain {collector.observation_domain}")
-        for template in templates:
+        encoder = exporter(collector.protocol, collector.template, 0, sampling).encoder
+        encoder.check(collector.max_message_size)
+        template_name = "of NetFlow v5" if collector.protocol == "netflow5" else collector.template
+        plan.lines.append(f"  template {template_name}, observation domain {collector.observation_domain}")
+        for template in encoder.templates:
             size = f"{len(template.fields)} elements, {template.dtype.itemsize} octets"
             plan.lines.append(f"    {template.id} {template.family}: {size}")
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
+
+
+def _tls(collector: CollectorConfig, plan: Plan) -> None:
+    """Reads the certificates. What the collector thinks of them, only a connection would tell."""
+    try:
+        client_context(collector)
+    except NetobsError as error:
+        plan.problems.append(str(error))
+        return
+    authorities, own = collector.ca or "the system's authorities", collector.cert or "none"
+    plan.lines.append(f'  TLS: verified as "{server_name(collector)}" by {authorities}; own certificate: {own}')
 
 
 def _mib(size_bytes: int) -> str:

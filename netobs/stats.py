@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netobs.capture.ledger import LedgerReading
-from netobs.encode.ipfix import Unencodable
+from netobs.encode.data_set import Unencodable
 from netobs.export.stats import ExportStats
 from netobs.metering.process import Totals
 
@@ -28,11 +28,15 @@ class TableStats:
 
 @dataclass(frozen=True)
 class CollectorStats:
-    """One collector: ``name`` as in the log, what was sent, and what its Templates have no place for."""
+    """One collector: ``name`` as in the log, what was sent, and what its Templates have no place for.
+
+    ``clamped``: Flow Records sent with an interface that stands for another, which the protocol has no number for.
+    """
 
     name: str
     export: ExportStats
     unencodable: Unencodable
+    clamped: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,12 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
         yield f"{name}: {_tally(stats.queued)} waiting"
     if collector.unencodable.flows:
         yield f"{name}: no template for {_tally(collector.unencodable)}"
+    if collector.clamped:
+        yield f"{name}: {collector.clamped} flows of interfaces whose index NetFlow v5 cannot say"
     if stats.refused:
         yield f"{name}: {stats.refused} times nothing listened there: Messages are lost"
+    if stats.failed_attempts:
+        yield f"{name}: {stats.failed_attempts} times not reached, or refused"
     if stats.uncertain_bytes:
         yield f"{name}: {stats.uncertain_bytes} bytes were not acknowledged when it was lost"
 

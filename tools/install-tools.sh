@@ -50,6 +50,7 @@ need_for_test() {
 	need_command tcpdump tcpdump tcpdump
 	need_command tshark tshark wireshark-cli
 	need_command socat socat socat
+	need_command openssl openssl openssl
 	need_command iperf3 iperf3 iperf3
 	need_command nfcapd nfdump nfdump
 	need_command softflowd softflowd softflowd

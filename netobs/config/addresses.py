@@ -84,6 +84,20 @@ class LocalAddress(Kind):
 
 
 @dataclass(frozen=True)
+class ServerName(Kind):
+    """Whom a certificate must name, or an empty string for the host."""
+
+    @property
+    def expected(self) -> str:
+        return 'a host name or an address as in the certificate of the collector, or "" for its host'
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str) or (value and as_address(value) is None and not is_host_name(value)):
+            raise self.refuse(value)
+        return value
+
+
+@dataclass(frozen=True)
 class Listen(Kind):
     """An address and port to listen on, parsed to an Endpoint."""
 

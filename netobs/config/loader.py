@@ -10,7 +10,7 @@ from typing import Any
 
 from netobs.config.addresses import as_address
 from netobs.config.identity import machine_domain
-from netobs.config.schema import TABLES, CollectorConfig, Config, Key, keys
+from netobs.config.schema import MAX_NETFLOW5_SAMPLING, TABLES, TLS_PORT, CollectorConfig, Config, Key, keys
 from netobs.config.selector import is_name
 from netobs.config.text import nearest, printable, quoted, toml_text
 from netobs.config.values import BadValue
@@ -125,7 +125,7 @@ class _Reader:
         if "collector" not in tables:
             self._problem("[[collector]]", 'no such table; add one with its host, such as host = "192.0.2.10"')
         self._check_interfaces(values["capture"])
-        self._check_collectors(collectors)
+        self._check_collectors(collectors, values["capture"])
         if self._problems:
             raise ConfigError(self._problems)
         stages = {name: TABLES[name](**values[name]) for name in TABLES if name != "collector"}
@@ -157,7 +157,8 @@ class _Reader:
         found = []
         for number, table in enumerate(content, 1):
             if isinstance(table, dict):
-                found.append(self._read_table("collector", _collector_place(number, table.get("name")), table))
+                values = self._read_table("collector", _collector_place(number, table.get("name")), table)
+                found.append({"port": TLS_PORT, **values} if values.get("transport") == "tls" else values)
             else:
                 self._problem(f"[collector {number}]", f"expected a table, got {toml_text(table)}")
         return found
@@ -186,13 +187,15 @@ class _Reader:
         for name in sorted(filter(is_name, both)):
             self._problem("[capture] exclude", f"{quoted(name)} is in interfaces too; take it out of one of the lists")
 
-    def _check_collectors(self, collectors: list[dict[str, Any]]) -> None:
+    def _check_collectors(self, collectors: list[dict[str, Any]], capture: dict[str, Any]) -> None:
         """What has to hold between the keys of a collector, and between collectors."""
         names: dict[str, int] = {}
         endpoints: dict[tuple[str, int, str], int] = {}
         for number, values in enumerate(collectors, 1):
             place = _collector_place(number, values.get("name"))
             self._check_source(place, values)
+            self._check_tls(place, values)
+            self._check_netflow(place, values, capture)
             first = names.setdefault(values["name"], number) if "name" in values else number
             if first != number:
                 self._problem(f"{place} name", f"collector {first} has this name already; names must differ")
@@ -202,6 +205,27 @@ class _Reader:
             if first != number:
                 reason = f"collector {first} has this host, port and transport already; each flow would arrive twice"
                 self._problem(f"{place} host", reason)
+
+    def _check_tls(self, place: str, values: dict[str, Any]) -> None:
+        """Half a pair, and certificates for a transport that does not use them: flows would go out in the clear."""
+        transport = values.get("transport", CollectorConfig.transport)
+        given = [name for name in ("ca", "cert", "key", "server_name") if values.get(name)]
+        if transport != "tls":
+            for name in given:
+                self._problem(f"{place} {name}", f'needs transport = "tls"; over {transport} nothing is encrypted')
+        elif ("cert" in given) != ("key" in given):
+            missing, there = ("key", "cert") if "cert" in given else ("cert", "key")
+            self._problem(f"{place} {missing}", f"missing; {there} needs the {missing} that belongs to it")
+
+    def _check_netflow(self, place: str, values: dict[str, Any], capture: dict[str, Any]) -> None:
+        """What NetFlow cannot say, or not over this transport."""
+        protocol = values.get("protocol", CollectorConfig.protocol)
+        transport = values.get("transport", CollectorConfig.transport)
+        if protocol != "ipfix" and transport != "udp":
+            self._problem(f"{place} transport", f'{protocol} goes over UDP only; use "udp", or protocol = "ipfix"')
+        if protocol == "netflow5" and capture.get("sampling", 1) > MAX_NETFLOW5_SAMPLING:
+            reason = f"netflow5 can say at most {MAX_NETFLOW5_SAMPLING} of [capture] sampling; use netflow9 or ipfix"
+            self._problem(f"{place} protocol", reason)
 
     def _check_source(self, place: str, values: dict[str, Any]) -> None:
         source, host = as_address(values.get("source", "")), as_address(values.get("host", ""))

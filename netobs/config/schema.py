@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress
+from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress, ServerName
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
-from netobs.config.values import Boolean, Choice, Duration, Integer, Kind, Size, Text
+from netobs.config.values import Boolean, Choice, Duration, FilePath, Integer, Kind, Size, Text
 
 # The one place that says what this version provides: what is not built yet stands under "planned".
 FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
-PROTOCOLS = Choice(built=("ipfix",), planned=("netflow9", "netflow5"))
-TRANSPORTS = Choice(built=("udp", "tcp"), planned=("tls",))
+PROTOCOLS = Choice(("ipfix", "netflow9", "netflow5"))
+MAX_NETFLOW5_SAMPLING = (1 << 14) - 1  # its header has 14 bits for it
+TRANSPORTS = Choice(("udp", "tcp", "tls"))
+TLS_PORT = 4740  # RFC 7011, section 10.1
 PACKET_CAPTURE = Boolean(planned=True)
 
 
-def key(default: Any, kind: Kind, description: str) -> Any:
+def setting(default: Any, kind: Kind, description: str) -> Any:
     """A dataclass field for a key with ``default`` in TOML notation."""
     return field(default=kind.parse(default), metadata={"kind": kind, "default": default, "description": description})
 
@@ -32,19 +34,19 @@ def key(default: Any, kind: Kind, description: str) -> Any:
 class CaptureConfig:
     """[capture]: what is measured, and how the kernel holds it."""
 
-    interfaces: tuple[str, ...] = key(["*"], Selectors(), "interfaces to observe: names, globs or /regex/")
-    exclude: tuple[str, ...] = key(
+    interfaces: tuple[str, ...] = setting(["*"], Selectors(), "interfaces to observe: names, globs or /regex/")
+    exclude: tuple[str, ...] = setting(
         ["lo"], Selectors(may_be_empty=True), "interfaces to leave out of what the globs and /regex/ above match"
     )
-    direction: str = key("both", Choice(("ingress", "egress", "both")), "which packets of an interface to measure")
-    sampling: int = key(1, Integer(1, 65535), "measure one packet in N; 1 = every packet")
-    flow_table: str = key("percpu_array", FLOW_TABLES, "how the kernel holds flows")
-    max_flows: int = key(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
-    eviction_interval_ns: int = key("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
-    precise_time: bool = key(
+    direction: str = setting("both", Choice(("ingress", "egress", "both")), "which packets of an interface to measure")
+    sampling: int = setting(1, Integer(1, 65535), "measure one packet in N; 1 = every packet")
+    flow_table: str = setting("percpu_array", FLOW_TABLES, "how the kernel holds flows")
+    max_flows: int = setting(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
+    eviction_interval_ns: int = setting("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
+    precise_time: bool = setting(
         False, Boolean(), "true: flow times to the ns, at a cost for each packet; false: to one kernel tick"
     )
-    attach: str = key(
+    attach: str = setting(
         "auto",
         Choice(("auto", "tcx", "tc")),
         "kernel hook; auto = tcx where the kernel has it (6.6 and later), else tc",
@@ -60,11 +62,13 @@ class CaptureConfig:
 class MeteringConfig:
     """[metering]: when a Flow Record is due."""
 
-    active_timeout_ns: int = key(
+    active_timeout_ns: int = setting(
         "60s", Duration("0s", "24h"), "export a flow that goes on at least this often; 0s = at each eviction"
     )
-    idle_timeout_ns: int = key("15s", Duration("100ms", "24h"), "export a flow that has had no packet for this long")
-    max_flows: int = key(1_000_000, Integer(64, 100_000_000), "flows that the flow cache holds")
+    idle_timeout_ns: int = setting(
+        "15s", Duration("100ms", "24h"), "export a flow that has had no packet for this long"
+    )
+    max_flows: int = setting(1_000_000, Integer(64, 100_000_000), "flows that the flow cache holds")
 
 
 @dataclass(frozen=True)
@@ -76,22 +80,30 @@ class CollectorConfig:
         default="",
         metadata={"kind": Text("a name", 64), "description": "name of the collector in the log; its host if absent"},
     )
-    port: int = key(4739, Integer(1, 65535), "port of the collector")
-    protocol: str = key("ipfix", PROTOCOLS, "export protocol")
-    transport: str = key("udp", TRANSPORTS, "transport protocol")
-    template: str = key("default", Text("a template name or path"), "template: its name, or the path of its file")
-    observation_domain: int = key(
+    port: int = setting(4739, Integer(1, 65535), f"port of the collector; {TLS_PORT} if absent over TLS")
+    protocol: str = setting("ipfix", PROTOCOLS, "export protocol")
+    transport: str = setting("udp", TRANSPORTS, "transport protocol")
+    template: str = setting("default", Text("a template name or path"), "template: its name, or the path of its file")
+    observation_domain: int = setting(
         0, Integer(0, 0xFFFF_FFFF), "Observation Domain ID; 0 = a stable number made from the machine's identity"
     )
-    max_message_size: int = key(
+    max_message_size: int = setting(
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
     )
-    template_refresh_ns: int = key("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
-    source: str = key("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
-    queue_max_bytes: int = key(
+    template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
+    source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
+    queue_max_bytes: int = setting(
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"
     )
-    reconnect_max_ns: int = key("60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP")
+    reconnect_max_ns: int = setting(
+        "60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP or TLS"
+    )
+    ca: str = setting(
+        "", FilePath(), "PEM file of the authorities that may vouch for the collector over TLS; empty = the system's"
+    )
+    cert: str = setting("", FilePath(), 'PEM file with the certificate (and its chain) to show over TLS; "" = none')
+    key: str = setting("", FilePath(), "PEM file with the private key of cert, not encrypted")
+    server_name: str = setting("", ServerName(), 'whom the certificate of the collector must name; "" = its host')
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -107,16 +119,16 @@ class CollectorConfig:
 class PacketCaptureConfig:
     """[packet_capture]: the packet capture agent."""
 
-    enabled: bool = key(False, PACKET_CAPTURE, "stream selected packets as pcap over TCP")
-    listen: Endpoint = key("127.0.0.1:9990", Listen(), "address and port to listen on")  # noqa: RUF009  a tuple
-    filter: str = key("tcp,80", Text("a filter"), "packets to stream: protocol and port")
+    enabled: bool = setting(False, PACKET_CAPTURE, "stream selected packets as pcap over TCP")
+    listen: Endpoint = setting("127.0.0.1:9990", Listen(), "address and port to listen on")  # noqa: RUF009  a tuple
+    filter: str = setting("tcp,80", Text("a filter"), "packets to stream: protocol and port")
 
 
 @dataclass(frozen=True)
 class LogConfig:
     """[log]."""
 
-    level: str = key("info", Choice(("debug", "info", "warning", "error")), "least severe messages to log")
+    level: str = setting("info", Choice(("debug", "info", "warning", "error")), "least severe messages to log")
 
 
 @dataclass(frozen=True)

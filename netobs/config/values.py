@@ -116,6 +116,19 @@ class Text(Kind):
         return value.strip()
 
 
+class FilePath(Kind):
+    """The path of a file, or an empty string for none. The file is not looked at here."""
+
+    @property
+    def expected(self) -> str:
+        return 'the path of a file, or ""'
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str) or not value.isprintable() or value != value.strip():
+            raise self.refuse(value)
+        return value
+
+
 @dataclass(frozen=True)
 class Scaled(Kind):
     """A whole number with its unit, such as "5s". The bounds are written the same way and are included."""

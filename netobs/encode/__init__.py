@@ -1,4 +1,4 @@
-"""Encoding: from a FlowBatch to IPFIX Messages, as templates say. No socket, no clock, no logging."""
+"""Encoding: from a FlowBatch to Messages of IPFIX or NetFlow, as templates say. No socket, no clock, no logging."""
 
 from __future__ import annotations
 

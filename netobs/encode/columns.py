@@ -5,6 +5,7 @@ What an element means is said in the IANA registry; where netobs had a choice, t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
@@ -180,11 +181,16 @@ COLUMNS: dict[str, Column] = {
 """Every element that netobs can fill, by name, in the order of the registry."""
 
 
-def fill(template: Template, batch: FlowBatch, rows: npt.NDArray[Any] | None = None) -> npt.NDArray[np.void]:
+def fill(
+    template: Template,
+    batch: FlowBatch,
+    rows: npt.NDArray[Any] | None = None,
+    columns: Mapping[str, Column] = COLUMNS,
+) -> npt.NDArray[np.void]:
     """Data Records of ``template`` for the Flow Records ``rows`` (indices or mask; None = all) of ``batch``.
 
     Returns an array of shape ``(n,)`` and dtype ``template.dtype``. Reduced-size counters must fit:
-    ``netobs.encode.ipfix.Encoder`` splits records whose counters do not.
+    ``netobs.encode.data_set.RecordEncoder`` splits records whose counters do not.
     """
     index = np.flatnonzero(rows) if rows is not None and rows.dtype == np.bool_ else rows
     total = len(batch.records) if index is None else len(index)
@@ -194,5 +200,5 @@ def fill(template: Template, batch: FlowBatch, rows: npt.NDArray[Any] | None = N
         records = batch.records[chunk] if index is None else batch.records.take(index[chunk])  # 30 times [index]
         target = out[chunk]
         for field in template.fields:
-            target[field.element.name] = COLUMNS[field.element.name].values(records, batch.clock)
+            target[field.element.name] = columns[field.element.name].values(records, batch.clock)
     return out

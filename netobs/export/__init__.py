@@ -1,4 +1,4 @@
-"""The Exporting Process: Transport Sessions to the collectors, over UDP and TCP."""
+"""The Exporting Process: Transport Sessions to the collectors, over UDP, TCP and TLS."""
 
 from __future__ import annotations
 

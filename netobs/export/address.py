@@ -43,7 +43,7 @@ def resolve(config: CollectorConfig) -> list[Address]:
     Blocks while the name service is asked: at most its own limits (see resolv.conf(5): by default 5 s, twice, for each
     name server). Raises ExportError.
     """
-    kind = socket.SOCK_STREAM if config.transport == "tcp" else socket.SOCK_DGRAM
+    kind = socket.SOCK_DGRAM if config.transport == "udp" else socket.SOCK_STREAM
     where = f'collector "{config.name}"'
     try:
         found = socket.getaddrinfo(config.host, config.port, type=kind)

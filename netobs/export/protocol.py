@@ -19,8 +19,11 @@ class Header(Protocol):
     @property
     def sequence(self) -> int: ...
 
-    def advance(self, records: int) -> Any:
-        """The header after ``records`` more Data Records."""
+    def advance(self, records: int, messages: int = 0) -> Any:
+        """The header after ``messages`` more Messages with ``records`` Data Records.
+
+        IPFIX and NetFlow v5 number Data Records, NetFlow v9 numbers Messages.
+        """
 
 
 class DataSet(Protocol):

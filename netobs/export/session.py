@@ -16,6 +16,7 @@ from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue, row_bytes
 from netobs.export.stats import ExportStats, Tally
 from netobs.export.tcp import TcpLink
+from netobs.export.tls import TlsLink
 from netobs.export.udp import UdpLink
 from netobs.loop import EventLoop, Timer
 from netobs.records import ClockPair, MessageBlock
@@ -23,7 +24,7 @@ from netobs.records import ClockPair, MessageBlock
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
 
-_LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink}
+_LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink, "tls": TlsLink}
 _PART_BYTES = 524_288
 """Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
 _FAILING_PART_BYTES = 65_536
@@ -188,6 +189,7 @@ class TransportSession(Generic[H, D]):
             self._fit_message_size()
             self._outbox = deque(self._encoder.template_messages(header, self._message_size))
         if self._outbox:
+            self._header = header.advance(0, 1)
             return _Shipment(_block_of(self._outbox.popleft()), header)
         if not self._queue:
             return None
@@ -196,8 +198,9 @@ class TransportSession(Generic[H, D]):
         self._templates_due = (
             failing  # the collector may come back at any time, and what it gets first must be readable
         )
-        self._header = header.advance(len(part))
-        return _Shipment(self._encoder.data_messages(part, header, self._message_size), header, part)
+        block = self._encoder.data_messages(part, header, self._message_size)
+        self._header = header.advance(len(part), len(block))
+        return _Shipment(block, header, part)
 
     def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
         block, start, stop = shipment.block, shipment.index, progress.done
@@ -252,10 +255,11 @@ class TransportSession(Generic[H, D]):
             return
         if shipment.data_set is None:
             self._templates_due = True
+            self._header = shipment.header
             return
         done = int(shipment.block.flows[: shipment.index].sum())
         self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)))
-        self._header = shipment.header.advance(done)
+        self._header = shipment.header.advance(done, shipment.index)
 
     def _refresh(self, now_ns: int) -> None:
         self._templates_due = True

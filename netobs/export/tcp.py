@@ -69,11 +69,11 @@ class TcpLink(Link):
         size, total = block.message_octets, len(block.buffer)
         try:
             while self._offset < total:
-                self._offset += self._sock.send(block.buffer[self._offset :])
+                self._offset += self._write(block.buffer[self._offset :])
         except BlockingIOError:
             return Progress(self._offset // size, State.BLOCKED)
         except OSError as error:
-            return Progress(self._offset // size, State.BROKEN, reason=error.strerror or str(error))
+            return Progress(self._offset // size, State.BROKEN, reason=self._reason(error))
         self._offset = 0
         return Progress(len(block), State.DONE)
 
@@ -99,7 +99,7 @@ class TcpLink(Link):
     def close(self) -> None:
         if self._sock is not None and self.up:
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
+                self._end_stream()
             self._read_all()  # unread bytes would turn the close into a reset, and what is on its way would be lost
         super().close()
 
@@ -147,12 +147,20 @@ class TcpLink(Link):
             return
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._note_failure(os.strerror(code))
-            self._try_next(now_ns)
+            self._fail(os.strerror(code), now_ns)
+            return
+        self._loop.remove_writer(self._sock.fileno())
+        self._on_connected(now_ns)
+
+    def _on_connected(self, now_ns: int) -> None:
+        """The stream is there. It takes Messages at once, unless a subclass has to do something first."""
+        self._begin_session(now_ns)
+
+    def _begin_session(self, now_ns: int) -> None:
+        if self._sock is None:
             return
         if self._connect_timer is not None:
             self._connect_timer.cancel()
-        self._loop.remove_writer(self._sock.fileno())
         self._loop.add_reader(self._sock.fileno(), self._on_readable)
         self._connected_ns = now_ns
         self.stats.connected = True
@@ -163,7 +171,11 @@ class TcpLink(Link):
         self._owner.on_up(now_ns)
 
     def _on_connect_timeout(self, now_ns: int) -> None:
-        self._note_failure("no answer")
+        self._fail("no answer", now_ns)
+
+    def _fail(self, reason: str, now_ns: int) -> None:
+        """The present address does not work: on to the next."""
+        self._note_failure(reason)
         self._try_next(now_ns)
 
     def _note_failure(self, reason: str) -> None:
@@ -181,13 +193,34 @@ class TcpLink(Link):
             return ""
         try:
             for _ in range(16):  # bounded: a peer that talks without end must not hold the loop
-                if not self._sock.recv(65_536):
+                if not self._read():
                     return "closed by the collector"
         except BlockingIOError:
             pass
         except OSError as error:
-            return error.strerror or str(error)
+            return self._reason(error)
         return ""
+
+    # What is different when the stream is encrypted.
+
+    def _write(self, data: memoryview) -> int:
+        """Hand over a beginning of ``data``; its length. Raises BlockingIOError, or OSError: the connection is lost."""
+        assert self._sock is not None
+        return self._sock.send(data)
+
+    def _read(self) -> bytes:
+        """What came; empty at the end of the stream. Raises as ``_write``."""
+        assert self._sock is not None
+        return self._sock.recv(65_536)
+
+    def _end_stream(self) -> None:
+        """Tell the collector that no more will come. Raises OSError."""
+        assert self._sock is not None
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def _reason(self, error: OSError) -> str:
+        """The words for the log."""
+        return error.strerror or str(error)
 
 
 def _unacknowledged_bytes(sock: socket.socket) -> int:

@@ -161,11 +161,14 @@ class IpfixDump(Program):
         self.output = self.directory / "output"
         self._reader: subprocess.Popen[Any] | None = None
 
-    def _start(self) -> None:
+    def _listen(self) -> str:
+        """The address as socat takes it."""
         family = "TCP6" if ":" in self.host else "TCP4"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        listen = f"{family}-LISTEN:{self.port},bind={host},reuseaddr"
-        process = self._process = self._run(["socat", "-u", listen, "-"], stdout=subprocess.PIPE)
+        return f"{family}-LISTEN:{self.port},bind={host},reuseaddr"
+
+    def _start(self) -> None:
+        process = self._process = self._run(["socat", "-u", self._listen(), "-"], stdout=subprocess.PIPE)
         with self.output.open("wb") as output:
             self._reader = self._run(["ipfixDump", "-i", "-", "--rfc5610"], stdin=process.stdout, stdout=output)
         if process.stdout:

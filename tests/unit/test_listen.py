@@ -21,6 +21,7 @@ import pytest
 from netobs.errors import NetobsError
 from netobs.listen import Collector, Exporter, listen
 from tests.unit.encode.samples import golden_messages
+from tests.unit.encode.test_netflow import built5, built9
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 10
@@ -65,6 +66,14 @@ def test_udp(collector, address):
     got = receive(collector, FLOWS)
     assert {peer for peer, _ in got} == {exporter}
     assert [flow["protocolIdentifier"] for _, flow in got] == [6, 17, 1, 1, 17, 6, 47, 6, 17, 58, 132, 58]
+
+
+def test_all_protocols_on_one_port(collector):
+    for messages, flows in ((built9(), 12), (built5(), 6), (golden_messages(), 12)):
+        send_udp("127.0.0.1", collector.port, messages)
+        assert len(receive(collector, flows)) == flows
+    stats = collector.decoder.stats
+    assert (stats.malformed, stats.sets_without_template, stats.sequence_errors) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

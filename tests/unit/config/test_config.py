@@ -57,6 +57,11 @@ queue_max = "64KiB"
 reconnect_max = "1s"
 [[collector]]
 host = "flows.example"
+transport = "tls"
+ca = "/etc/netobs/ca.pem"
+cert = "/etc/netobs/cert.pem"
+key = "/etc/netobs/key.pem"
+server_name = "collector.example"
 [packet_capture]
 enabled = false
 listen = "[::1]:1"
@@ -99,6 +104,10 @@ def test_the_defaults() -> None:
         source="",
         queue_max_bytes=64 << 20,
         reconnect_max_ns=60 * NS_PER_S,
+        ca="",
+        cert="",
+        key="",
+        server_name="",
     )
     assert config.packet_capture == PacketCaptureConfig(False, Endpoint("127.0.0.1", 9990), "tcp,80")
     assert config.log == LogConfig("info")
@@ -135,12 +144,20 @@ def test_every_key_can_be_given() -> None:
             queue_max_bytes=1 << 16,
             reconnect_max_ns=NS_PER_S,
         ),
-        CollectorConfig(host="flows.example"),
+        CollectorConfig(
+            host="flows.example",
+            port=4740,
+            transport="tls",
+            ca="/etc/netobs/ca.pem",
+            cert="/etc/netobs/cert.pem",
+            key="/etc/netobs/key.pem",
+            server_name="collector.example",
+        ),
     )
     assert config.packet_capture == PacketCaptureConfig(False, Endpoint("::1", 1), "udp,53")
     assert config.log == LogConfig("debug")
     assert str(config.packet_capture.listen) == "[::1]:1"
-    assert str(config.collectors[1].endpoint) == "flows.example:4739"
+    assert str(config.collectors[1].endpoint) == "flows.example:4740"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +210,12 @@ def test_collectors_without_a_name_have_names_that_differ() -> None:
     assert [each.name for each in parse(text, "F").collectors] == ["a", "collector 2", "b"]
     named_like_a_host = '[[collector]]\nhost = "a"\n[[collector]]\nhost = "b"\nname = "a"\n'
     assert [each.name for each in parse(named_like_a_host, "F").collectors] == ["collector 1", "a"]
+
+
+def test_a_tls_collector_needs_only_its_host_too() -> None:
+    tls = '[[collector]]\nhost = "a"\ntransport = "tls"\n'
+    assert parse(tls, "F").collectors == (CollectorConfig("a", port=4740, transport="tls"),)
+    assert parse(f"{tls}port = 4739", "F").collectors[0].port == 4739
 
 
 def test_the_same_host_may_take_flows_on_two_ports_or_transports() -> None:

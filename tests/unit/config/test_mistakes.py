@@ -167,10 +167,24 @@ COLLECTOR_MISTAKES = [
     ("host = 'a'\nport = 0", "port: expected an integer from 1 to 65535, got 0"),
     ("host = 'a'\nport = 65536", "port: expected an integer from 1 to 65535, got 65536"),
     ("host = 'a'\nport = 'x'", 'port: expected an integer from 1 to 65535, got "x"'),
-    ("host = 'a'\nprotocol = 'netflow9'", 'protocol: "netflow9" is not provided by this version; use "ipfix"'),
-    ("host = 'a'\nprotocol = 'IPFIX'", 'protocol: expected "ipfix", got "IPFIX"; did you mean "ipfix"?'),
-    ("host = 'a'\ntransport = 'tls'", 'transport: "tls" is not provided by this version; use one of "udp", "tcp"'),
-    ("host = 'a'\ntransport = 'sctp'", 'transport: expected one of "udp", "tcp", got "sctp"'),
+    (
+        "host = 'a'\nprotocol = 'netflow9'\ntransport = 'tcp'",
+        'transport: netflow9 goes over UDP only; use "udp", or protocol = "ipfix"',
+    ),
+    (
+        "host = 'a'\nprotocol = 'IPFIX'",
+        'protocol: expected one of "ipfix", "netflow9", "netflow5", got "IPFIX"; did you mean "ipfix"?',
+    ),
+    ("host = 'a'\ntransport = 'sctp'", 'transport: expected one of "udp", "tcp", "tls", got "sctp"'),
+    ("host = 'a'\ntransport = 'tls'\nca = 1", 'ca: expected the path of a file, or "", got 1'),
+    ("host = 'a'\ntransport = 'tls'\ncert = 'c'", "key: missing; cert needs the key that belongs to it"),
+    ("host = 'a'\ntransport = 'tls'\nkey = 'c'", "cert: missing; key needs the cert that belongs to it"),
+    ("host = 'a'\nca = 'c'", 'ca: needs transport = "tls"; over udp nothing is encrypted'),
+    (
+        "host = 'a'\ntransport = 'tls'\nserver_name = 'a:1'",
+        "server_name: expected a host name or an address as in the certificate of the collector, "
+        'or "" for its host, got "a:1"',
+    ),
     (
         "host = 'a'\ntemplate = ' '",
         'template: expected a template name or path of 1 to 255 printable characters, got " "',
@@ -214,6 +228,10 @@ FILE_MISTAKES = [
         ["[zzz]: unknown table; the tables are [capture], [metering], [[collector]], [packet_capture], [log]"],
     ),
     (f"sampling = 1\n{COLLECTOR}", ["sampling: a key cannot stand outside the tables; write it below [capture]"]),
+    (
+        f"[capture]\nsampling = 16384\n{COLLECTOR}protocol = 'netflow5'",
+        ["[collector 1] protocol: netflow5 can say at most 16383 of [capture] sampling; use netflow9 or ipfix"],
+    ),
     (f"zzz = 1\n{COLLECTOR}", ["zzz: a key cannot stand outside the tables; write it below its table"]),
     (f"capture = 1\n{COLLECTOR}", ["[capture]: expected one table [capture], got 1"]),
     (f"[[capture]]\n{COLLECTOR}", ["[capture]: expected one table [capture], got [[capture]]"]),

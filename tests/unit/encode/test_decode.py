@@ -222,7 +222,7 @@ def test_state_is_bounded():
 MALFORMED = {
     "nothing": (b"", "octet 0: a Message Header has 16 bytes"),
     "half a header": (message()[:9], "octet 9: "),
-    "NetFlow v9": (b"\0\x09" + message()[2:], "octet 0: version 9, expected 10"),
+    "NetFlow v8": (b"\0\x08" + message()[2:], "octet 0: version 8, expected 10"),
     "length below the header's": (b"\0\x0a\0\x0f" + message()[4:], "octet 2: length 15"),
     "length beyond the end": (b"\0\x0a\0\x11" + message()[4:], "octet 2: length 17, but 16 bytes came"),
     "more than the length": (message() + b"x", "octet 2: length 16, but 17 bytes came"),

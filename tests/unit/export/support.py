@@ -32,7 +32,7 @@ class Header(NamedTuple):
     sequence: int
     observation_domain: int
 
-    def advance(self, records: int) -> Header:
+    def advance(self, records: int, messages: int = 0) -> Header:
         return self._replace(sequence=(self.sequence + records) & 0xFFFFFFFF)
 
 

@@ -1,0 +1,186 @@
+"""What the export protocols have in common: Flow Records become Data Records, Data Records fill Messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.encode.columns import COLUMNS, ETHERTYPES, Column, fill
+from netobs.encode.template import Template
+from netobs.errors import TemplateError
+from netobs.records import FlowBatch, MessageBlock, Records
+
+Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
+"""From the number of Data Records in each Message, shape ``(messages,)``, to what stands before them, same shape."""
+
+_COUNTERS = {"octetDeltaCount": "octets", "packetDeltaCount": "packets"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Data Records of one Template, ready for Messages.
+
+    ``rows``: shape ``(n,)``, dtype ``template.dtype``, contiguous. ``packets`` and ``octets``: shape ``(n,)``, int64,
+    what each row carries.
+    """
+
+    template: Template
+    rows: npt.NDArray[np.void]
+    packets: npt.NDArray[np.int64]
+    octets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, start: int, stop: int) -> DataSet:
+        """The rows ``start`` to ``stop``, without a copy."""
+        part = slice(start, stop)
+        return replace(self, rows=self.rows[part], packets=self.packets[part], octets=self.octets[part])
+
+
+@dataclass
+class Unencodable:
+    """Flow Records, and what they carried, that no Template of the set takes."""
+
+    flows: int = 0
+    packets: int = 0
+    octets: int = 0
+
+
+class RecordEncoder:
+    """Makes Data Records with one set of Templates; ``columns`` says how each element is filled.
+
+    Without state except counts: ``unencodable``, and ``clamped``, the Flow Records that are exported with an interface
+    that the protocol has no number for.
+    """
+
+    def __init__(self, templates: Sequence[Template], columns: Mapping[str, Column] = COLUMNS) -> None:
+        self.templates = tuple(templates)
+        self.unencodable = Unencodable()
+        self.clamped = 0
+        self._columns = columns
+
+    def encode(self, batch: FlowBatch) -> list[DataSet]:
+        """The Data Sets of ``batch``, one per Template that takes any of its records; the rest is ``unencodable``.
+
+        A record whose counter does not fit a reduced-size field becomes several, which together count the same.
+        """
+        ethertype = batch.records["ethertype"]
+        data_sets = []
+        left = np.ones(len(batch), dtype=np.bool_)
+        for template in self.templates:
+            families = ETHERTYPES if template.family == "any" else (template.family,)
+            mask = np.zeros(len(batch), dtype=np.bool_)
+            for family in families:
+                mask |= ethertype == ETHERTYPES[family]
+            mask &= left
+            left &= ~mask
+            if mask.any():
+                data_sets.append(self._data_set(template, batch, mask))
+        self._count_unencodable(batch.records, left)
+        return data_sets
+
+    def _data_set(self, template: Template, batch: FlowBatch, mask: npt.NDArray[np.bool_]) -> DataSet:
+        index = None if mask.all() else np.flatnonzero(mask)
+        limits = {
+            _COUNTERS[field.element.name]: (1 << 8 * field.octets) - 1
+            for field in template.fields
+            if field.element.name in _COUNTERS and field.octets < field.element.octets
+        }
+        if limits:
+            records = batch.records if index is None else batch.records.take(index)
+            batch, index = FlowBatch(_split(records, limits), batch.clock), None
+        counts = [
+            batch.records[name] if index is None else batch.records[name][index] for name in ("packets", "octets")
+        ]
+        rows = fill(template, batch, index, self._columns)
+        return DataSet(template, rows, *(count.astype(np.int64) for count in counts))
+
+    def _count_unencodable(self, records: Records, left: npt.NDArray[np.bool_]) -> None:
+        if left.any():
+            self.unencodable.flows += int(np.count_nonzero(left))
+            self.unencodable.packets += int(records["packets"][left].sum())
+            self.unencodable.octets += int(records["octets"][left].sum())
+
+
+def check_size(template: Template, needed: int, most: int) -> None:
+    """Raise TemplateError if ``template`` needs a Message of more than ``most`` bytes."""
+    if needed > most:
+        raise TemplateError(
+            f"{template.source or 'template'}: template {template.id} needs a Message of {needed} bytes, "
+            f"the largest allowed has {most}",
+            "use fewer elements or a larger max_message_size",
+        )
+
+
+def template_bodies(templates: Sequence[Template], room: int) -> list[list[Template]]:
+    """``templates`` shared out over as few Sets as their Template Records need, of at most ``room`` bytes each."""
+    groups: list[list[Template]] = []
+    filled = room
+    for template in templates:
+        filled += len(template.record)
+        if filled > room:
+            groups.append([])
+            filled = len(template.record)
+        groups[-1].append(template)
+    return groups
+
+
+def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int = 1) -> MessageBlock:
+    """``data_set`` as Messages of ``per_message`` Data Records (the last: what is left), padded to ``align``."""
+    total = len(data_set)
+    first = np.arange(0, total, per_message)
+    counts = np.diff(np.append(first, total))
+    head = heads(counts)
+    record_bytes = data_set.rows.dtype.itemsize
+    sizes = head.dtype.itemsize + -(-counts * record_bytes // align) * align
+    rows = np.ascontiguousarray(data_set.rows)
+    buffer = np.empty(int(sizes.sum()), dtype=np.uint8)
+    full = total // per_message
+    split = int(sizes[:full].sum())
+    _write(buffer[:split], head[:full], rows[: full * per_message])
+    _write(buffer[split:], head[full:], rows[full * per_message :])
+    return MessageBlock(
+        buffer=buffer.data,
+        message_octets=int(sizes[0]) if len(sizes) else 0,
+        flows=counts,
+        packets=_sums(data_set.packets, first),
+        octets=_sums(data_set.octets, first),
+    )
+
+
+def _write(buffer: npt.NDArray[np.uint8], heads: npt.NDArray[np.void], rows: npt.NDArray[np.void]) -> None:
+    """Fill ``buffer`` with as many Messages as there are ``heads``, which share ``rows`` out evenly."""
+    if not len(heads):
+        return
+    grid = buffer.reshape(len(heads), -1)
+    start = heads.dtype.itemsize
+    body = rows.view(np.uint8).reshape(len(heads), -1)
+    grid[:, :start] = np.ascontiguousarray(heads).view(np.uint8).reshape(len(heads), -1)
+    grid[:, start : start + body.shape[1]] = body
+    grid[:, start + body.shape[1] :] = 0
+
+
+def _split(records: Records, limits: dict[str, int]) -> Records:
+    """``records`` with each one repeated until its counters are at most ``limits``; the sums stay as they are."""
+    parts = np.ones(len(records), dtype=np.int64)
+    for name, limit in limits.items():
+        np.maximum(parts, -(-records[name].astype(np.int64) // limit), out=parts)
+    if not len(parts) or parts.max() == 1:
+        return records
+    nth = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
+    pieces = np.repeat(records, parts)
+    for name in _COUNTERS.values():
+        if name in limits:
+            pieces[name] = np.clip(pieces[name].astype(np.int64) - nth * limits[name], 0, limits[name])
+        else:
+            pieces[name][nth > 0] = 0
+    return pieces
+
+
+def _sums(values: npt.NDArray[np.int64], first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The sum of ``values`` from each index in ``first`` to the next."""
+    return np.add.reduceat(values, first) if len(first) else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,143 @@
+"""What known collectors need in a Template, and what they cannot read: rules as data, and their application.
+
+A rule says where it comes from; "tried" means that such a Template was sent to that release of the collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from netobs.encode.ipfix import Encoder, Header
+from netobs.encode.template import Field, Template
+
+
+class Rule(NamedTuple):
+    """One thing that a collector does, in words, with a Template that meets the condition.
+
+    ``when``: "without" any of ``elements``; "with" one of them (in ``octets`` octets, 0 = any number); "reduced": an
+    element in fewer octets than registered; "enterprise": an element that is not IANA's; "unknown": one whose number
+    is in none of the ranges ``known``; "shared": a Message with several Templates.
+    ``fatal``: flows are lost or wrong with every release that was looked at; else with some, or in a detail.
+    """
+
+    when: str
+    effect: str
+    source: str
+    elements: tuple[str, ...] = ()
+    octets: int = 0
+    known: tuple[range, ...] = ()
+    fatal: bool = True
+
+
+class Finding(NamedTuple):
+    """A rule that applies. ``text``: place in the file, element, effect and source, one line."""
+
+    text: str
+    fatal: bool
+
+
+_SECONDS = ("flowStartSeconds", "flowEndSeconds")
+_MICROSECONDS = ("flowStartMicroseconds", "flowEndMicroseconds")
+_NANOSECONDS = ("flowStartNanoseconds", "flowEndNanoseconds")
+_ENDS = ("flowEndMilliseconds", "flowEndSeconds", "flowEndMicroseconds", "flowEndNanoseconds")
+_USUAL_MESSAGE_BYTES = 1400
+_NTA = "SolarWinds, Required fields in NTA"
+_LOGSTASH_KNOWN = (range(1, 65), range(70, 97), range(98, 105), range(128, 416), range(417, 419), range(420, 434))
+_DELTAS_ONLY = tuple(
+    Rule("without", f"shows 0 {what}: it reads no other counter", "tried: goflow2 3 and 1.3.7", (element,))
+    for what, element in (("octets", "octetDeltaCount"), ("packets", "packetDeltaCount"))
+)
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "nfdump": (
+        Rule("with", "shown as a time in 1970", "tried: 1.7.1 and 1.7.8", _MICROSECONDS),
+        Rule("with", "1.7.1 shows a time in 1970, 1.7.8 the right one", "tried", _NANOSECONDS, fatal=False),
+        Rule("with", "releases before 1.7.6 show a time in 1970", "tried: 1.7.1", _SECONDS, fatal=False),
+        Rule("with", "shows port 0 for SCTP, DCCP and UDP-Lite; use the elements for ICMP type and for ICMP code",
+             "tried: 1.7.1", ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6"), fatal=False),
+    ),
+    "pmacct": (
+        Rule("with", "the Export Time is shown as start, 0 as end", "tried: 1.7.7", _MICROSECONDS + _NANOSECONDS),
+        Rule("without", "shows 0 as end, whatever the duration", "tried: 1.7.7", _ENDS),
+        Rule("without", "shows no ICMP type and code: it looks for them here", "tried: 1.7.7",
+             ("destinationTransportPort",), fatal=False),
+        Rule("with", "releases before 1.7.8 show no TCP flags; write {element = \"tcpControlBits\", octets = 1}",
+             "tried: 1.7.7; fixed by its commit fd1e4257", ("tcpControlBits",), octets=2, fatal=False),
+    ),
+    "goflow2": (
+        *_DELTAS_ONLY,
+        Rule("without", "shows the Export Time as end", "tried: 3", _ENDS, fatal=False),
+    ),
+    "flowlogs-pipeline": (
+        *_DELTAS_ONLY,
+        Rule("with", "shown as garbage", "tried: with goflow2 1.3.7", _MICROSECONDS + _NANOSECONDS),
+    ),
+    "ipfixcol2": (),
+    "ipfixdump": (
+        Rule("with", "shown in whole seconds", "tried: libfixbuf-tools", _MICROSECONDS + _NANOSECONDS, fatal=False),
+    ),
+    "go-ipfix": (
+        Rule("reduced", "it reads the registered length all the same, and panics", "tried"),
+        Rule("with", "refused: the Template is lost", "tried", _MICROSECONDS + _NANOSECONDS),
+        Rule("enterprise", "closes the connection: it knows no other enterprises than its own", "tried"),
+        Rule("shared", "reads the first Template of a Message only: flows of the others are dropped; "
+             "give each address family a collector of its own", "its pkg/collector/process.go", fatal=False),
+    ),
+    "solarwinds": (
+        Rule("without", "ignores the flows", _NTA, ("protocolIdentifier",)),
+        Rule("without", "ignores the flows", _NTA, ("sourceIPv4Address", "sourceIPv6Address")),
+        Rule("without", "ignores the flows", _NTA, ("destinationIPv4Address", "destinationIPv6Address")),
+        Rule("without", "ignores the flows", _NTA, ("ingressInterface", "egressInterface")),
+        Rule("without", "ignores the flows", _NTA, (
+            "octetDeltaCount", "octetTotalCount", "postOctetDeltaCount", "initiatorOctets", "responderOctets")),
+        Rule("without", "has no data for its type-of-service views", _NTA, ("ipClassOfService",), fatal=False),
+    ),
+    "logstash": (
+        Rule("enterprise", "drops the whole Template, and so every flow", "logstash-codec-netflow issues 12, 124, 184"),
+        Rule("unknown", "drops the whole Template, and so every flow", "its ipfix.yaml", known=_LOGSTASH_KNOWN),
+    ),
+}  # fmt: skip
+"""By collector. One without rules reads all that netobs can send (tried)."""
+
+
+def check(templates: Sequence[Template], collector: str) -> list[Finding]:
+    """What ``collector`` (a key of ``RULES``) would not take, or not take well, in ``templates``."""
+    shared = len(Encoder(templates).template_messages(Header(0, 0, 0), _USUAL_MESSAGE_BYTES)) < len(templates)
+    found = []
+    for rule in RULES[collector]:
+        if rule.when == "shared":
+            found += [_finding(rule, templates[1].source)] if shared else []
+        else:
+            found += [_finding(rule, place) for template in templates for place in _places(rule, template)]
+    return found
+
+
+def _finding(rule: Rule, place: str) -> Finding:
+    return Finding(f"{place}: {rule.effect} ({rule.source})", rule.fatal)
+
+
+def _places(rule: Rule, template: Template) -> Iterator[str]:
+    """Where in the file ``rule`` applies to ``template``."""
+    if rule.when == "without":
+        if not any(field.element.name in rule.elements for field in template.fields):
+            # Those that this family cannot have would be no advice.
+            other = {"ipv4": "IPv6", "ipv6": "IPv4"}.get(template.family, "")
+            names = [name for name in rule.elements if not other or other not in name]
+            yield f"{template.source}: without {' or '.join(names)}"
+        return
+    for number, field in enumerate(template.fields, 1):
+        if _applies(rule, field):
+            yield f"{template.source}: elements, entry {number}: {field.element.name}"
+
+
+def _applies(rule: Rule, field: Field) -> bool:
+    """Whether ``field`` is one that ``rule`` is about."""
+    element = field.element
+    if rule.when == "with":
+        return element.name in rule.elements and rule.octets in {0, field.octets}
+    if rule.when == "reduced":
+        return field.octets < element.octets
+    if rule.when == "enterprise":
+        return element.enterprise != 0
+    return not element.enterprise and not any(element.id in numbers for numbers in rule.known)

@@ -1,0 +1,114 @@
+"""NetFlow v5 Messages from IPv4 Flow Records: at most 30 records of 48 bytes, no templates.
+
+The format is Cisco's ("NetFlow Services Solutions Guide", NetFlow Export Datagram Format); there is no RFC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Values
+from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block
+from netobs.encode.layout_netflow import (
+    MAX_NETFLOW5_RECORDS,
+    NETFLOW5_HEADER,
+    NETFLOW5_VERSION,
+    netflow5_template,
+)
+from netobs.encode.uptime import MAX_U32, Uptime
+from netobs.records import ClockPair, FlowBatch, MessageBlock, Records
+
+MAX_SAMPLING = (1 << 14) - 1
+MAX_INTERFACE = 0xFFFF
+"""What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""
+_RANDOM_SAMPLING = 2 << 14
+_U16 = 0xFFFF
+_TCP_FLAGS = 0xFF
+
+
+class Header(NamedTuple):
+    """What a session says in the header. ``sequence``: flows sent before this Message."""
+
+    export_time_s: int
+    sequence: int
+    observation_domain: int
+
+    def advance(self, records: int, messages: int = 0) -> Header:
+        """The header after ``records`` more flows (the sequence is modulo 2**32)."""
+        return self._replace(sequence=(self.sequence + records) & MAX_U32)
+
+
+class Encoder(RecordEncoder):
+    """Builds Messages. Without state except the counts: IPv6 flows are ``unencodable``.
+
+    A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
+    16 bits and is sent as ``MAX_INTERFACE``. ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one
+    packet in N is measured, at random; above ``MAX_SAMPLING`` the field says ``MAX_SAMPLING``.
+    """
+
+    def __init__(self, boot_s: int, sampling: int = 1) -> None:
+        self._uptime = Uptime(boot_s)
+        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_SAMPLING) if sampling > 1 else 0
+        super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
+
+    def check(self, max_message_size: int) -> None:
+        """Raise TemplateError if a record is too large for ``max_message_size`` bytes."""
+        check_size(self.templates[0], NETFLOW5_HEADER.itemsize + self.templates[0].dtype.itemsize, max_message_size)
+
+    def encode(self, batch: FlowBatch) -> list[DataSet]:
+        """One Data Set of the IPv4 flows; none if there are none."""
+        beyond = batch.records["ifindex"] > MAX_INTERFACE
+        if beyond.any():
+            self.clamped += int(np.count_nonzero(beyond & (batch.records["ethertype"] == ETHERTYPES[IPV4])))
+        return super().encode(batch)
+
+    def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
+        """None: the format is fixed."""
+        self.check(max_message_size)
+        return []
+
+    def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
+        """``data_set`` as Messages of at most 30 records and ``max_message_size`` bytes.
+
+        The header to go on with is ``header.advance(len(data_set))``. Raises TemplateError if not one record fits.
+        """
+        self.check(max_message_size)
+        fitting = (max_message_size - NETFLOW5_HEADER.itemsize) // data_set.rows.dtype.itemsize
+        return message_block(data_set, min(fitting, MAX_NETFLOW5_RECORDS), lambda counts: self._heads(counts, header))
+
+    def _heads(self, counts: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.void]:
+        heads = np.zeros(len(counts), dtype=NETFLOW5_HEADER)
+        heads["version"] = NETFLOW5_VERSION
+        heads["count"] = counts
+        heads["export_time"], heads["uptime_ms"] = self._uptime.header(header.export_time_s)
+        heads["sequence"] = (np.cumsum(counts) - counts + header.sequence) & MAX_U32
+        heads["engine"] = header.observation_domain & _U16
+        heads["sampling"] = self._sampling
+        return heads
+
+
+def _interface(element: str) -> Callable[[Records, ClockPair], Values]:
+    return lambda records, clock: np.minimum(COLUMNS[element].values(records, clock), MAX_INTERFACE)
+
+
+def _nothing(octets: int = 0) -> Column:
+    """Zeros: numbers, or so many octets."""
+    return Column(lambda records, clock: np.zeros((len(records), octets) if octets else len(records), dtype=np.uint8))
+
+
+_COLUMNS = {
+    "ingressInterface": Column(_interface("ingressInterface")),
+    "egressInterface": Column(_interface("egressInterface")),
+    "tcpControlBits": Column(lambda records, clock: records["tcp_flags"] & _TCP_FLAGS),
+    "ipNextHopIPv4Address": _nothing(4),
+    "bgpSourceAsNumber": _nothing(),
+    "bgpDestinationAsNumber": _nothing(),
+    "sourceIPv4PrefixLength": _nothing(),
+    "destinationIPv4PrefixLength": _nothing(),
+    "paddingOctets": _nothing(2),
+}
+"""What is not measured is 0: next hop, autonomous systems and prefix lengths."""

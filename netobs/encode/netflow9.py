@@ -1,0 +1,139 @@
+"""NetFlow v9 Messages (RFC 3954) from Flow Records: the templates of IPFIX, as far as v9 has the elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block, template_bodies
+from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH
+from netobs.encode.layout_netflow import (
+    MAX_ELEMENT_ID,
+    NETFLOW9_DATA_HEADER,
+    NETFLOW9_VERSION,
+    TEMPLATE_FLOWSET_ID,
+)
+from netobs.encode.registry import by_name
+from netobs.encode.template import Field, Template
+from netobs.encode.uptime import MAX_U32, Uptime
+from netobs.errors import TemplateError
+from netobs.records import MessageBlock
+
+_Size = TypeVar("_Size", int, npt.NDArray[np.int64])
+
+_ALIGN_BYTES = 4
+_TIMES = {"flowStart": "flowStartSysUpTime", "flowEnd": "flowEndSysUpTime"}
+_OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength": 2}
+"""What RFC 3954 and the collectors expect, where IPFIX has a longer canonical length."""
+
+
+class Header(NamedTuple):
+    """What a session says in the header. ``sequence``: Messages of any kind sent before this one."""
+
+    export_time_s: int
+    sequence: int
+    observation_domain: int
+
+    def advance(self, records: int, messages: int = 0) -> Header:
+        """The header after ``messages`` more Messages (the sequence is modulo 2**32)."""
+        return self._replace(sequence=(self.sequence + messages) & MAX_U32)
+
+
+def netflow9_template(template: Template) -> Template:
+    """``template`` as NetFlow v9 has it: times as sysUptime, without the elements that only IPFIX has.
+
+    Left out are enterprise elements, elements above 127 and those of variable length. Raises TemplateError if no
+    element of use is left.
+    """
+    fields: dict[str, Field] = {}
+    for field in template.fields:
+        name = _name(field)
+        element = by_name(name) if name != field.element.name else field.element
+        if element is None or element.enterprise or element.id > MAX_ELEMENT_ID or field.octets == VARIABLE_LENGTH:
+            continue
+        octets = element.octets if element is not field.element else field.octets
+        fields[name] = Field(element, _OCTETS.get(name, octets))
+    found = Template(template.id, template.family, tuple(fields.values()), template.source)
+    if found.dtype.itemsize < _ALIGN_BYTES:  # shorter ones could not be told from the padding
+        raise TemplateError(
+            f"{template.source or 'template'}: template {template.id} has next to no element of NetFlow v9",
+            f"use elements with an id of at most {MAX_ELEMENT_ID}, at least {_ALIGN_BYTES} octets of them",
+        )
+    return found
+
+
+def _name(field: Field) -> str:
+    """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
+    name = field.element.name
+    if not field.element.type.startswith("dateTime"):
+        return name
+    return next((uptime for prefix, uptime in _TIMES.items() if name.startswith(prefix)), name)
+
+
+class Encoder(RecordEncoder):
+    """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state except the counts.
+
+    ``boot_s``: when the exporter began, seconds since 1970. Raises TemplateError if a Template cannot be used.
+    """
+
+    def __init__(self, templates: Sequence[Template], boot_s: int) -> None:
+        self._uptime = Uptime(boot_s)
+        super().__init__([netflow9_template(template) for template in templates], self._uptime.columns())
+        self.check(MAX_MESSAGE_BYTES)
+
+    def check(self, max_message_size: int) -> None:
+        """Raise TemplateError if a Template or one of its Data Records is too large for ``max_message_size`` bytes."""
+        most = min(max_message_size, MAX_MESSAGE_BYTES)
+        for template in self.templates:
+            for part in (_padded(template.dtype.itemsize), len(template.record)):
+                check_size(template, NETFLOW9_DATA_HEADER.itemsize + part, most)
+
+    def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
+        """Messages with all Templates, as few as ``max_message_size`` allows; each advances the sequence by one."""
+        self.check(max_message_size)
+        messages: list[bytes] = []
+        for group in template_bodies(self.templates, max_message_size - NETFLOW9_DATA_HEADER.itemsize):
+            body = b"".join(template.record for template in group)
+            counts = np.full(1, len(group), dtype=np.int64)
+            head = self._heads(counts, len(body) + 0 * counts, header.advance(0, len(messages)), TEMPLATE_FLOWSET_ID)
+            messages.append(head.tobytes() + body)
+        return messages
+
+    def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
+        """``data_set`` as Messages of at most ``max_message_size`` bytes, each with one Data FlowSet of whole records.
+
+        The header to go on with is ``header.advance(len(data_set), len(block))``. Raises TemplateError if not one
+        record fits.
+        """
+        template = data_set.template
+        record_bytes, most = template.dtype.itemsize, min(max_message_size, MAX_MESSAGE_BYTES)
+        check_size(template, NETFLOW9_DATA_HEADER.itemsize + _padded(record_bytes), most)
+        room = (most - NETFLOW9_DATA_HEADER.itemsize) // _ALIGN_BYTES * _ALIGN_BYTES
+        return message_block(
+            data_set,
+            room // record_bytes,
+            lambda counts: self._heads(counts, _padded(counts * record_bytes), header, template.id),
+            _ALIGN_BYTES,
+        )
+
+    def _heads(
+        self, counts: npt.NDArray[np.int64], body_bytes: npt.NDArray[np.int64], header: Header, set_id: int
+    ) -> npt.NDArray[np.void]:
+        """The headers of Messages with ``counts`` records and ``body_bytes`` bytes each, shape ``(messages,)``."""
+        heads = np.empty(len(counts), dtype=NETFLOW9_DATA_HEADER)
+        heads["version"] = NETFLOW9_VERSION
+        heads["count"] = counts
+        heads["export_time"], heads["uptime_ms"] = self._uptime.header(header.export_time_s)
+        heads["sequence"] = (np.arange(len(counts), dtype=np.int64) + header.sequence) & MAX_U32
+        heads["observation_domain"] = header.observation_domain
+        heads["set_id"] = set_id
+        heads["set_length"] = SET_HEADER.itemsize + body_bytes
+        return heads
+
+
+def _padded(body_bytes: _Size) -> _Size:
+    """A multiple of 32 bits; the padding is part of the length of a FlowSet (RFC 3954, section 5.3)."""
+    return body_bytes + -body_bytes % _ALIGN_BYTES

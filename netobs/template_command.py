@@ -1,0 +1,96 @@
+"""``netobs template``: which flow templates there are, what is in one, and which collectors would take it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+from netobs.encode import Encoder, Template, lint, load_templates, template_dirs
+from netobs.errors import TemplateError
+
+_SUFFIX = ".toml"
+
+
+def listing() -> list[str]:
+    """A line for each template file that a name can mean, one more for one that cannot be used."""
+    files: dict[str, Path] = {}
+    for place in template_dirs():
+        for path in sorted(place.glob("*" + _SUFFIX)):
+            files.setdefault(path.stem, path)  # the first directory wins, as in loading
+    width = max(map(len, files), default=0)
+    return [f"{name:<{width}}  {_summary(path)}" for name, path in sorted(files.items())]
+
+
+def _summary(path: Path) -> str:
+    try:
+        templates = load_templates(str(path))
+    except TemplateError as error:
+        return f"cannot be used: {error}"
+    sizes = ", ".join(f"{each.id} {each.family} {each.dtype.itemsize} octets" for each in templates)
+    return f"{sizes}  {path}"
+
+
+def show(name: str, wire: bool = False) -> list[str]:
+    """The Templates of the file ``name`` (a name or a path): Data Records, or with ``wire`` the Template Records.
+
+    Raises TemplateError.
+    """
+    lines: list[str] = []
+    for template in load_templates(name):
+        lines += [""] if lines else []
+        lines += _wire(template) if wire else _layout(template)
+    return lines
+
+
+def _layout(template: Template) -> Iterator[str]:
+    """Each field of a Data Record: offset, octets, number and name of the element, its type."""
+    count, octets = len(template.fields), template.dtype.itemsize
+    yield f"template {template.id}, {template.family}: {count} elements, Data Record of {octets} octets"
+    yield "offset octets element"
+    at = 0
+    for field in template.fields:
+        element = field.element
+        reduced = f", registered with {element.octets} octets" if field.octets < element.octets else ""
+        yield f"{at:>6} {field.octets:>6} {element.id:>7}  {element.name} ({element.type}{reduced})"
+        at += field.octets
+
+
+def _wire(template: Template) -> Iterator[str]:
+    """The Template Record as it is sent: offset, octets in hexadecimal, meaning."""
+    record = template.record
+    yield f"template {template.id}, {template.family}: Template Record of {len(record)} octets"
+    yield f"{0:>6}  {record[:4].hex(' ', 2):<19}  template {template.id}, {len(template.fields)} elements"
+    at = 4
+    for field in template.fields:
+        end = at + (8 if field.element.enterprise else 4)
+        meaning = (
+            f"{field.element.name} ({field.element.id}), {field.octets} {'octet' if field.octets == 1 else 'octets'}"
+        )
+        yield f"{at:>6}  {record[at:end].hex(' ', 2):<19}  {meaning}"
+        at = end
+
+
+def check(name: str, collector: str = "", max_message_size: int = 1400) -> tuple[list[str], bool]:
+    """Lines about the file ``name`` (a name or a path), and whether ``collector`` would take its flows.
+
+    Without ``collector``: what each known one would do with it, and True. Raises TemplateError for a file that cannot
+    be used, or not with Messages of ``max_message_size`` bytes, and for a collector that is not known.
+    """
+    if collector and collector not in lint.RULES:
+        nearest = difflib.get_close_matches(collector, lint.RULES, n=1)
+        raise TemplateError(
+            f'no rules for a collector "{collector}"',
+            f'did you mean "{nearest[0]}"?' if nearest else f"those known are {', '.join(lint.RULES)}",
+        )
+    templates = load_templates(name)
+    Encoder(templates).check(max_message_size)
+    lines = [f"{name}: {len(templates)} {'template' if len(templates) == 1 else 'templates'}, can be used"]
+    usable = True
+    for each in [collector] if collector else lint.RULES:
+        findings = lint.check(templates, each)
+        fatal = any(finding.fatal for finding in findings)
+        usable = usable and not (fatal and collector)
+        lines.append(f"for {each}: " + ("not usable" if fatal else "usable, with a loss" if findings else "good"))
+        lines += [f"  {'error' if finding.fatal else 'warning'}: {finding.text}" for finding in findings]
+    return lines, usable

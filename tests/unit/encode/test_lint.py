@@ -1,0 +1,145 @@
+"""The rules about collectors: each one fires where it should, says where, and not elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from netobs.encode import Field, Template
+from netobs.encode.lint import RULES, Rule, check
+from netobs.encode.registry import InformationElement, by_id, by_name
+from netobs.encode.template_file import parse
+from tests.unit.encode.samples import default_templates, template
+
+MS = ("flowStartMilliseconds", "flowEndMilliseconds")
+COUNTS = ("octetDeltaCount", "packetDeltaCount")
+GOOD = ("sourceIPv4Address", "destinationIPv4Address", "destinationTransportPort", "protocolIdentifier",
+        "ipClassOfService", "ingressInterface", *COUNTS, *MS)  # fmt: skip
+"""Elements about which no collector complains."""
+
+WITHOUT = [
+    ("pmacct", MS[1], True),
+    ("pmacct", "destinationTransportPort", False),
+    ("goflow2", COUNTS[0], True),
+    ("goflow2", COUNTS[1], True),
+    ("goflow2", MS[1], False),
+    ("flowlogs-pipeline", COUNTS[0], True),
+    ("solarwinds", "protocolIdentifier", True),
+    ("solarwinds", "sourceIPv4Address", True),
+    ("solarwinds", "destinationIPv4Address", True),
+    ("solarwinds", "ingressInterface", True),
+    ("solarwinds", "octetDeltaCount", True),
+    ("solarwinds", "ipClassOfService", False),
+]
+WITH = [
+    ("nfdump", "flowStartMicroseconds", True),
+    ("nfdump", "flowEndNanoseconds", False),
+    ("nfdump", "flowStartSeconds", False),
+    ("nfdump", "icmpTypeCodeIPv4", False),
+    ("pmacct", "flowEndMicroseconds", True),
+    ("pmacct", "tcpControlBits", False),
+    ("flowlogs-pipeline", "flowStartNanoseconds", True),
+    ("ipfixdump", "flowStartNanoseconds", False),
+    ("go-ipfix", "flowStartMicroseconds", True),
+    ("go-ipfix", '{element = "tcpControlBits", octets = 1}', True),
+    ("go-ipfix", '{element = "minimumIpTotalLength", octets = 2}', True),
+]
+
+
+def one(collector: str, *elements: str) -> list[tuple[str, bool]]:
+    return [tuple(finding) for finding in check([template("ipv4", *elements)], collector)]
+
+
+@pytest.mark.parametrize("collector", RULES)
+def test_no_complaint_about_a_good_template(collector):
+    assert one(collector, *GOOD) == []
+
+
+@pytest.mark.parametrize(("collector", "element", "fatal"), WITHOUT)
+def test_a_missing_element_is_named(collector, element, fatal):
+    (finding,) = one(collector, *(name for name in GOOD if name != element))
+    text, is_fatal = finding
+    assert text.startswith("test.toml: [[template]] 1: without ")
+    assert element in text.partition(" (")[0]
+    assert is_fatal is fatal
+
+
+@pytest.mark.parametrize(("collector", "element", "fatal"), WITH)
+def test_an_element_that_is_misread_is_named_with_its_place(collector, element, fatal):
+    (finding,) = one(collector, *GOOD, element)
+    text, is_fatal = finding
+    name = element.split('"')[1] if element.startswith("{") else element
+    assert text.startswith(f"test.toml: [[template]] 1: elements, entry {len(GOOD) + 1}: {name}: ")
+    assert is_fatal is fatal
+
+
+def test_the_tables_above_meet_every_rule_but_those_about_shape():
+    met = {
+        (collector, element.split('"')[1] if "{" in element else element) for collector, element, _ in WITHOUT + WITH
+    }
+    rules = {(name, rule) for name, rules in RULES.items() for rule in rules if rule.when in ("with", "without")}
+    shared = {("flowlogs-pipeline", "packetDeltaCount")}
+    assert [
+        (collector, rule.elements)
+        for collector, rule in rules
+        if not any((collector, element) in met | shared for element in rule.elements)
+    ] == []
+
+
+def test_advice_is_for_the_family_of_the_template():
+    (text, _), *_ = check([template("ipv6", "protocolIdentifier")], "solarwinds")
+    assert "without sourceIPv6Address: " in text
+    (text, _), *_ = check([template("any", "protocolIdentifier")], "solarwinds")
+    assert "without sourceIPv4Address or sourceIPv6Address: " in text
+
+
+def test_flags_in_one_octet_are_right_for_pmacct():
+    assert one("pmacct", *GOOD, '{element = "tcpControlBits", octets = 1}') == []
+
+
+@pytest.mark.parametrize(
+    ("number", "enterprise", "refused"),
+    [(257, 0, False), (433, 0, False), (434, 0, True), (416, 0, True), (97, 0, True), (1, 32473, True), (500, 9, True)],
+)
+def test_logstash_knows_the_elements_of_its_table_only(number, enterprise, refused):
+    element = InformationElement("some", number, "unsigned32", 4, "", "", enterprise)
+    found = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "logstash")
+    assert [finding.fatal for finding in found] == [True] * refused
+
+
+def test_go_ipfix_closes_at_an_enterprise_element():
+    element = InformationElement("own", 5, "unsigned32", 4, "", "", enterprise=32473)
+    (finding,) = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "go-ipfix")
+    assert "entry 1: own: closes the connection" in finding.text
+
+
+def test_go_ipfix_reads_one_template_of_a_message():
+    """Two Templates that together need more than one Message are no problem."""
+    both = [template("ipv4", *GOOD), template("ipv6", *COUNTS, number=301)]
+    (finding,) = check(both, "go-ipfix")
+    assert "reads the first Template of a Message only" in finding.text
+    assert not finding.fatal
+    assert check(both[:1], "go-ipfix") == []
+
+
+def test_each_place_is_a_finding_of_its_own():
+    found = check(default_templates(), "go-ipfix")
+    assert [finding.fatal for finding in found] == [True, True, False]
+    for number, finding in enumerate(found[:2], 1):
+        assert f"[[template]] {number}: elements, entry 7: tcpControlBits: " in finding.text
+
+
+def test_a_template_of_every_family_can_be_checked():
+    (both,) = parse('[[template]]\nid = 256\nfamily = "any"\nelements = ["octetDeltaCount"]\n', "any.toml")
+    assert [len(check([both], collector)) for collector in ("nfdump", "goflow2", "solarwinds")] == [0, 2, 5]
+
+
+@pytest.mark.parametrize("rule", [rule for rules in RULES.values() for rule in rules])
+def test_rules_are_well_formed(rule: Rule):
+    assert rule.when in {"with", "without", "reduced", "enterprise", "unknown", "shared"}
+    assert bool(rule.elements) == (rule.when in {"with", "without"})
+    assert bool(rule.known) == (rule.when == "unknown")
+    assert [name for name in rule.elements if by_name(name) is None] == []
+    assert all(by_id(number) for numbers in rule.known for number in (numbers[0],))
+    assert rule.effect
+    assert rule.source
+    assert not rule.effect.endswith(".")

@@ -1,0 +1,114 @@
+"""The template files that come with netobs: what each holds, and that its records say what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from netobs.encode import Encoder, Header, Template, load_templates
+from netobs.encode.columns import COLUMNS
+from netobs.encode.lint import RULES, check
+from tests.unit.encode.samples import IPV4, TEMPLATES, golden_batch, model
+
+SIZES = {  # octets of a Data Record, IPv4 and IPv6
+    "default": (96, 120),
+    "strict": (97, 121),
+    "minimal": (55, 79),
+    "full": (116, 140),
+    "go-ipfix": (97, 121),
+    "solarwinds": (56, 80),
+    "logstash": (97, 121),
+    "nfdump": (96, 120),
+}
+OTHER_TIMES = {f"flow{end}{unit}" for end in ("Start", "End") for unit in ("Seconds", "Microseconds", "Nanoseconds")}
+V5 = [10, 14, 2, 1, 152, 153, 7, 11, 6, 4, 5]
+"""The elements of a NetFlow v5 record behind its addresses, in its order, but for what only a router knows."""
+
+
+def shipped(name: str) -> tuple[Template, ...]:
+    return load_templates(name, [TEMPLATES])
+
+
+def layout(name: str) -> list[list[tuple[str, int]]]:
+    return [[(field.element.name, field.octets) for field in template.fields] for template in shipped(name)]
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_file_says_what_it_is_for_and_loads(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert len(path.read_text(encoding="utf-8").splitlines()[0]) <= 120
+    assert load_templates(str(path))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_ids_families_and_sizes(name: str) -> None:
+    assert [(each.id, each.family) for each in shipped(name)] == [(256, "ipv4"), (257, "ipv6")]
+    assert tuple(each.dtype.itemsize for each in shipped(name)) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_value_is_the_measured_one(name: str) -> None:
+    flows = golden_batch()
+    encoder = Encoder(shipped(name))
+    parsed = {}
+    for data_set in encoder.encode(flows):
+        block = encoder.data_messages(data_set, Header(0, 0, 1), 8972)
+        body = bytes(block.message(0))[20:]
+        width = data_set.template.dtype.itemsize
+        assert (len(block), len(body) % width) == (1, 0)
+        parsed[data_set.template.family] = [
+            data_set.template.construct.parse(body[at : at + width]) for at in range(0, len(body), width)
+        ]
+    for family, records in parsed.items():
+        rows = [row for row in flows.records if (row["ethertype"] == IPV4) == (family == "ipv4")]
+        wanted = [model(row, flows.clock) for row in rows]
+        names = [name for name in records[0] if name != "_io"]
+        flags = 0xFF if ("tcpControlBits", 1) in layout(name)[0] else 0xFFFF
+        assert [[record[each] for each in names] for record in records] == [
+            [row[each] & flags if each == "tcpControlBits" else row[each] for each in names] for row in wanted
+        ]
+    assert encoder.unencodable.flows == 0
+    assert sum(map(len, parsed.values())) == len(flows)
+
+
+@pytest.mark.parametrize("name", ["strict", "full", "go-ipfix", "logstash"])
+def test_registered_lengths(name: str) -> None:
+    assert not [field for each in shipped(name) for field in each.fields if field.octets != field.element.octets]
+
+
+@pytest.mark.parametrize("name", ["strict", "go-ipfix", "logstash"])
+def test_elements_are_those_of_the_default(name: str) -> None:
+    def names(which: str) -> list[list[str]]:
+        return [[element for element, _ in each] for each in layout(which)]
+
+    assert names(name) == names("default")
+
+
+def test_minimal_is_netflow_5() -> None:
+    ipv4, ipv6 = shipped("minimal")
+    assert [field.element.id for field in ipv4.fields] == [8, 12, *V5]
+    assert [field.element.id for field in ipv6.fields] == [27, 28, *V5]
+
+
+def test_full_has_every_element_once() -> None:
+    for template in shipped("full"):
+        possible = {name for name, column in COLUMNS.items() if column.family in ("", template.family)}
+        assert possible - set(template.dtype.names or ()) == OTHER_TIMES
+
+
+@pytest.mark.parametrize("name", sorted(set(SIZES) & set(RULES)))
+def test_a_profile_suits_its_collector(name: str) -> None:
+    assert not [finding for finding in check(shipped(name), name) if finding.fatal]
+
+
+@pytest.mark.parametrize("collector", sorted(set(RULES) - {"go-ipfix"}))
+def test_the_default_suits_every_collector_that_follows_the_rfc(collector: str) -> None:
+    assert not [finding for finding in check(shipped("default"), collector) if finding.fatal]
+
+
+def test_nfdump_has_icmp_in_two_elements() -> None:
+    assert check(shipped("nfdump"), "nfdump") == []
+    for template, base, family in zip(shipped("nfdump"), shipped("default"), ("IPv4", "IPv6")):
+        assert template.fields[:-2] == base.fields[:-1]
+        assert [field.element.name for field in template.fields[-2:]] == [f"icmpType{family}", f"icmpCode{family}"]

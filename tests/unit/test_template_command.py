@@ -1,0 +1,144 @@
+"""``netobs template``: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netobs import template_command
+from netobs.encode import load_templates, wire
+from netobs.errors import TemplateError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ("default", "full", "go-ipfix", "logstash", "minimal", "nfdump", "solarwinds", "strict")
+ONE = '[[template]]\nid = 256\nfamily = "ipv4"\nelements = [{elements}]\n'
+
+
+def netobs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "netobs", "template", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(ONE.format(elements='"octetDeltaCount", "flowEndMicroseconds"'), encoding="utf-8")
+    return path
+
+
+def test_list_names_every_shipped_file() -> None:
+    lines = template_command.listing()
+    names = [line.split()[0] for line in lines]
+    assert set(SHIPPED) <= set(names)
+    assert names == sorted(names)
+    (default,) = [line for line in lines if line.startswith("default ")]
+    assert "256 ipv4 96 octets, 257 ipv6 120 octets" in default
+    assert default.endswith("default.toml")
+    assert netobs("list").stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_wire_is_the_template_record(name: str) -> None:
+    lines = template_command.show(name, wire=True)
+    blocks = [block.splitlines() for block in "\n".join(lines).split("\n\n")]
+    for template, (title, *rows) in zip(load_templates(name), blocks):
+        matches = [re.match(r" *(\d+)  ([0-9a-f ]+?)  +(\S.*)$", row) for row in rows]
+        octets = [bytes.fromhex(match[2]) for match in matches if match]
+        assert title == f"template {template.id}, {template.family}: Template Record of {len(template.record)} octets"
+        assert b"".join(octets) == template.record
+        offsets = [sum(map(len, octets[:number])) for number in range(len(octets))]
+        assert [int(match[1]) for match in matches if match] == offsets
+        parsed = wire.TemplateRecord.parse(b"".join(octets))
+        assert parsed.field_count == len(rows) - 1
+        assert [f"({field.element_id})" in row for field, row in zip(parsed.fields, rows[1:])] == [True] * len(rows[1:])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_show_adds_up_to_the_data_record(name: str) -> None:
+    blocks = [block.splitlines() for block in "\n".join(template_command.show(name)).split("\n\n")]
+    assert len(blocks) == 2
+    for template, (title, _, *rows) in zip(load_templates(name), blocks):
+        at = 0
+        for field, row in zip(template.fields, rows):
+            offset, octets, number, element, *_ = row.split()
+            assert (int(offset), int(octets), int(number)) == (at, field.octets, field.element.id)
+            assert element == field.element.name
+            at += field.octets
+        assert title.endswith(f"{len(rows)} elements, Data Record of {at} octets")
+
+
+def test_show_says_what_is_reduced() -> None:
+    (line,) = [line for line in template_command.show("default") if "tcpControlBits" in line][:1]
+    assert line.endswith("tcpControlBits (unsigned16, registered with 2 octets)")
+
+
+def test_show_from_a_shell() -> None:
+    result = netobs("show", "minimal", "--wire")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == template_command.show("minimal", wire=True)
+
+
+def test_check_tells_of_every_collector_and_is_content(mine: Path) -> None:
+    lines, usable = template_command.check(str(mine))
+    assert usable
+    assert lines[0] == f"{mine}: 1 template, can be used"
+    assert "for ipfixcol2: good" in lines
+    assert "for nfdump: not usable" in lines
+    assert "for ipfixdump: usable, with a loss" in lines
+    assert netobs("check", mine).returncode == 0
+
+
+def test_check_for_a_collector_that_lacks_something(mine: Path) -> None:
+    result = netobs("check", mine, "--for", "solarwinds")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "for solarwinds: not usable" in result.stdout
+    assert f"  error: {mine}: [[template]] 1: without protocolIdentifier: ignores the flows" in result.stdout
+    assert "nfdump" not in result.stdout
+
+
+def test_check_for_a_collector_that_only_grumbles(mine: Path) -> None:
+    result = netobs("check", mine, "--for", "ipfixdump")
+    assert result.returncode == 0
+    assert f"  warning: {mine}: [[template]] 1: elements, entry 2: flowEndMicroseconds: shown in whole" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["solarwinds", "logstash", "go-ipfix", "nfdump"])
+def test_a_profile_passes_its_own_check(name: str) -> None:
+    assert netobs("check", name, "--for", name).returncode == 0
+
+
+def test_check_refuses_a_bad_file_with_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(ONE.format(elements='"octetDeltaCont"'), encoding="utf-8")
+    result = netobs("check", path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"netobs: {path}: [[template]] 1: elements, entry 1: octetDeltaCont: no such Information Element; "
+        'did you mean "octetDeltaCount"?\n'
+    )
+
+
+def test_check_refuses_what_exceeds_a_message() -> None:
+    result = netobs("check", "default", "--max-message-size", "115")
+    assert result.returncode == 1
+    assert "default.toml: [[template]] 1: template 256 needs a Message of 116 bytes" in result.stderr
+    assert template_command.check("minimal", max_message_size=115)[1]
+    with pytest.raises(TemplateError, match=r"\[\[template\]\] 2: template 257 needs a Message of 140 bytes"):
+        template_command.check("default", max_message_size=139)
+
+
+def test_unknown_collector() -> None:
+    with pytest.raises(TemplateError, match='no rules for a collector "nfdum"; did you mean "nfdump"'):
+        template_command.check("default", "nfdum")
+    with pytest.raises(TemplateError, match="those known are nfdump, pmacct"):
+        template_command.check("default", "zzz")
+
+
+def test_unknown_template() -> None:
+    result = netobs("show", "defualt")
+    assert result.returncode == 1
+    assert 'no template file "defualt.toml"' in result.stderr
