@@ -35,6 +35,7 @@ SINCE = {
 
 JOB = """\
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb NETOBS_REQUIRE_KERNEL=1
+export NETOBS_WAIT_S=120
 ip link set lo up
 modprobe tun # makes its device file
 cd {root} && exec {pytest}
