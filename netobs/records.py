@@ -52,6 +52,9 @@ METRICS = np.dtype(
 RECORD = np.dtype([(name, *_spec) for part in (KEY, METRICS) for name, *_spec in part.descr])
 """One Flow Record: ``KEY`` then ``METRICS``. 104 bytes, no padding."""
 
+OPAQUE_RECORD = np.dtype((np.void, RECORD.itemsize))
+"""A record as so many bytes: numpy copies records of a structured dtype field by field, these at once."""
+
 Records = npt.NDArray[np.void]
 """A one-dimensional array of ``RECORD``."""
 
@@ -113,4 +116,7 @@ def concatenate(parts: list[Records]) -> Records:
     filled = [part for part in parts if len(part)]
     if len(filled) == 1:
         return filled[0]
-    return np.concatenate(filled) if filled else empty(0)
+    if not filled:
+        return empty(0)
+    joined: Records = np.concatenate([part.view(OPAQUE_RECORD) for part in filled]).view(RECORD)
+    return joined

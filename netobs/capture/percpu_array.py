@@ -30,7 +30,7 @@ LEAST_SLOTS = max(1024, mmap.PAGESIZE // 8)
 """Of a CPU and half. Fewer would not fill whole pages in both arrays: 24 bytes times a power of two."""
 TIME_MARGIN_NS = 60_000_000_000
 """Slot times are unwrapped from so long after the eviction began: a packet may come until the halves have turned."""
-ICMP_PROTOCOLS = (1, 58)
+ICMP, ICMPV6 = 1, 58
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 
 
@@ -161,7 +161,8 @@ def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[n
 def _set_ports(rows: Records, slots: npt.NDArray[np.void]) -> None:
     """For ICMP the second port holds type and code."""
     port = slots["dst_port"]
-    icmp = np.isin(slots["protocol"], ICMP_PROTOCOLS)
+    protocol = slots["protocol"]
+    icmp = (protocol == ICMP) | (protocol == ICMPV6)
     rows["dst_port"] = np.where(icmp, 0, port)
     rows["icmp_type"] = np.where(icmp, port >> 8, 0)
     rows["icmp_code"] = np.where(icmp, port & 0xFF, 0)

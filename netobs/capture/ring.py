@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.capture.object import BpfObject
-from netobs.records import RECORD, Records, concatenate, empty
+from netobs.records import OPAQUE_RECORD, RECORD, Records, concatenate, empty
 
 BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
-ENTRY = np.dtype([("length", "<u4"), ("page_offset", "<u4"), ("record", RECORD)])
+ENTRY = np.dtype([("length", "<u4"), ("page_offset", "<u4"), ("record", OPAQUE_RECORD)])
 """A header and a record: 112 bytes, a multiple of 8 as the kernel rounds."""
 DATA_OFFSET = 2 * mmap.PAGESIZE
 """In the map's file: the page with the consumer's position, the one with the producer's, then the data, twice."""
@@ -78,7 +78,7 @@ class RingBuffer:
         count = min((end - start) // ENTRY.itemsize, -(-(self.size_bytes - offset) // ENTRY.itemsize))
         entries = np.frombuffer(self._data, dtype=ENTRY, count=count, offset=offset)
         busy = np.flatnonzero(entries["length"] & BUSY)
-        records: Records = entries["record"][: busy[0] if len(busy) else count].copy()
+        records: Records = entries["record"][: busy[0] if len(busy) else count].copy().view(RECORD)
         return records
 
     def _unmap_data(self) -> None:
