@@ -115,7 +115,7 @@ class UdpLink(Link):
         return Progress(index, State.DONE, tuple(failures))
 
     def _begin_burst(self, now_ns: int) -> None:
-        if not self.paced:
+        if not self.paced or self.failing:  # templates and what they describe must not be torn apart then
             self._burst_left = sys.maxsize
         elif now_ns >= self._resume_ns:
             self._burst_left = PACE_BYTES
