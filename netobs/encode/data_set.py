@@ -145,7 +145,7 @@ def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int 
     _write(buffer[split:], head[full:], rows[full * per_message :])
     return MessageBlock(
         buffer=buffer.data,
-        message_octets=int(sizes[0]) if len(sizes) else 0,
+        ends=np.cumsum(sizes),
         flows=counts,
         packets=_sums(data_set.packets, first),
         octets=_sums(data_set.octets, first),
