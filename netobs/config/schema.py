@@ -91,10 +91,16 @@ class CollectorConfig:
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
     )
     template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
+    template_refresh_messages: int = setting(
+        0,
+        Integer(0, 1_000_000),
+        "send templates again over UDP after so many Messages with flows, too; 0 = by time only",
+    )
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"
     )
+    queue_max_age_ns: int = setting("10m", Duration("1s", "24h"), "how long flows may wait to be sent to the collector")
     reconnect_max_ns: int = setting(
         "60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP or TLS"
     )

@@ -52,8 +52,10 @@ template = "/etc/netobs/templates/mine.toml"
 observation_domain = 4294967295
 max_message_size = 512
 template_refresh = "10m"
+template_refresh_messages = 20
 source = "2001:db8::1"
 queue_max = "64KiB"
+queue_max_age = "1h"
 reconnect_max = "1s"
 [[collector]]
 host = "flows.example"
@@ -101,8 +103,10 @@ def test_the_defaults() -> None:
         observation_domain=0,
         max_message_size=1400,
         template_refresh_ns=60 * NS_PER_S,
+        template_refresh_messages=0,
         source="",
         queue_max_bytes=64 << 20,
+        queue_max_age_ns=600 * NS_PER_S,
         reconnect_max_ns=60 * NS_PER_S,
         ca="",
         cert="",
@@ -140,8 +144,10 @@ def test_every_key_can_be_given() -> None:
             observation_domain=0xFFFFFFFF,
             max_message_size=512,
             template_refresh_ns=600 * NS_PER_S,
+            template_refresh_messages=20,
             source="2001:db8::1",
             queue_max_bytes=1 << 16,
+            queue_max_age_ns=3600 * NS_PER_S,
             reconnect_max_ns=NS_PER_S,
         ),
         CollectorConfig(
