@@ -12,6 +12,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress, ServerName
+from netobs.config.groups import CollectorNames
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
 from netobs.config.values import Boolean, Choice, Duration, FilePath, Integer, Kind, Size, Text
@@ -21,6 +22,7 @@ FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
 PROTOCOLS = Choice(("ipfix", "netflow9", "netflow5"))
 MAX_NETFLOW5_SAMPLING = (1 << 14) - 1  # its header has 14 bits for it
 TRANSPORTS = Choice(("udp", "tcp", "tls"))
+POLICIES = Choice(("replicate", "failover", "balance"))
 TLS_PORT = 4740  # RFC 7011, section 10.1
 PACKET_CAPTURE = Boolean(planned=True)
 
@@ -122,6 +124,19 @@ class CollectorConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """[[group]]: how several collectors share the flows. Collectors in no group get all of them."""
+
+    name: str = field(metadata={"kind": Text("a name", 64), "description": "name of the group in the log"})
+    collectors: tuple[str, ...] = field(
+        metadata={"kind": CollectorNames(), "description": "names of the collectors in the group, in order"}
+    )
+    policy: str = setting(
+        "replicate", POLICIES, "every collector gets every flow, or the first that is up, or each its share"
+    )
+
+
+@dataclass(frozen=True)
 class PacketCaptureConfig:
     """[packet_capture]: the packet capture agent."""
 
@@ -147,16 +162,21 @@ class Config:
     packet_capture: PacketCaptureConfig
     log: LogConfig
     path: str = ""
+    groups: tuple[GroupConfig, ...] = ()
 
 
 TABLES: dict[str, type[Any]] = {
     "capture": CaptureConfig,
     "metering": MeteringConfig,
     "collector": CollectorConfig,
+    "group": GroupConfig,
     "packet_capture": PacketCaptureConfig,
     "log": LogConfig,
 }
-"""The tables of the file. ``collector`` is the one that is an array of tables."""
+"""The tables of the file."""
+
+ARRAYS = ("collector", "group")
+"""Those that are arrays of tables: [[collector]], once for each."""
 
 
 @dataclass(frozen=True)

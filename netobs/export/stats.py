@@ -1,7 +1,7 @@
 """What one Transport Session did, in numbers.
 
-``seen == sent + not_sent + queued + moved_away`` holds at all times; ``seen`` has ``moved_in`` in it. Over the collectors
-of a group, ``moved_in`` and ``moved_away`` are the same.
+``seen == sent + not_sent + queued + moved_away`` holds at all times; ``seen`` has ``moved_in`` in it. Over all
+collectors of a group, ``moved_in`` and ``moved_away`` are the same.
 """
 
 from __future__ import annotations
