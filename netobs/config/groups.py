@@ -49,7 +49,7 @@ def group_problems(groups: Sequence[dict[str, Any]], collectors: Sequence[str]) 
 
 
 def _member_problem(name: str, number: int, collectors: Sequence[str], owners: dict[str, int]) -> str:
-    """Why ``name`` cannot be in group ``number``, or an empty string. ``owners``: the group of each collector so far."""
+    """Why ``name`` cannot be in group ``number``, or an empty string. ``owners``: the group of each one so far."""
     if name not in collectors:
         near = nearest(name, collectors)
         known = "the collectors are " + ", ".join(map(quoted, filter(None, collectors)))
