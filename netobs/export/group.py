@@ -73,8 +73,7 @@ class Balance(Replicate):
             member.session.holds = True
 
     def shares(self, records: Records, now_ns: int) -> list[Rows]:
-        number = conversation_hash(records) % np.uint64(len(self.members))
-        return [np.flatnonzero(number == each) for each in range(len(self.members))]
+        return list(balance(records, len(self.members)))
 
     def tick(self, now_ns: int) -> None:
         for member in self.members:
@@ -93,7 +92,7 @@ class _Health:
         elif self.up_since_ns is None or session.stats.reconnects != self.reconnects:  # it was away in between
             self.up_since_ns = now_ns
         self.reconnects = session.stats.reconnects
-        self.known = self.known or self.up_since_ns is not None or session.failing or session.stats.failed_attempts > 0
+        self.known = self.known or session.available or session.stats.bytes > 0 or session.stats.failed_attempts > 0
 
 
 class Failover(Replicate):
@@ -150,6 +149,12 @@ class Failover(Replicate):
 
 GROUPS = {"replicate": Replicate, "balance": Balance, "failover": Failover}
 """By the name of the policy."""
+
+
+def balance(records: Records, collectors: int) -> list[npt.NDArray[np.intp]]:
+    """The numbers of the rows that each of so many collectors gets, in order: each row is one collector's."""
+    owner = conversation_hash(records) % np.uint64(collectors)
+    return [np.flatnonzero(owner == each) for each in range(collectors)]
 
 
 def conversation_hash(records: Records) -> npt.NDArray[np.uint64]:
