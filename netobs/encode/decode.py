@@ -50,13 +50,17 @@ _Learn = Callable[[dict[int, Layout], int, int, bytes], None]
 
 
 class Decoded(NamedTuple):
-    """What one Message held. ``flows``: Data Records of Templates; ``options``: those of Options Templates."""
+    """What one Message held. ``flows``: Data Records of Templates; ``options``: those of Options Templates.
+
+    ``options_template_ids``: for each of ``options`` the Template ID of its Options Template.
+    """
 
     export_time_s: int
     sequence: int
     observation_domain: int
     flows: list[Record]
     options: list[Record]
+    options_template_ids: list[int]
 
 
 @dataclass
@@ -128,7 +132,7 @@ class Decoder:
         if header.length != len(message):
             raise Malformed(2, f"length {header.length}, but {len(message)} bytes came")
         domain = self._domain(exporter, IPFIX_VERSION, header.observation_domain)
-        decoded = Decoded(header.export_time, header.sequence, header.observation_domain, [], [])
+        decoded = Decoded(header.export_time, header.sequence, header.observation_domain, [], [], [])
         expected, domain.next_sequence = domain.next_sequence, None
         learners = dict.fromkeys((TEMPLATE_SET_ID, OPTIONS_TEMPLATE_SET_ID), _learn)
         countable = self._decode_sets(domain, sets(message, MESSAGE_HEADER.itemsize), learners, decoded)
@@ -141,7 +145,7 @@ class Decoder:
     def _decode_netflow9(self, message: bytes, exporter: Hashable) -> Decoded:
         header = netflow9_header(message)
         domain = self._domain(exporter, NETFLOW9_VERSION, header.observation_domain)
-        decoded = Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, [], [])
+        decoded = Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, [], [], [])
         self.stats.lost_messages += self._gap(domain.next_sequence, header.sequence)
         domain.next_sequence = (header.sequence + 1) & _SEQUENCE_MASK
         learners = dict.fromkeys((TEMPLATE_FLOWSET_ID, OPTIONS_TEMPLATE_FLOWSET_ID), learn_netflow9)
@@ -154,7 +158,7 @@ class Decoder:
         domain = self._domain(exporter, NETFLOW5_VERSION, header.observation_domain)
         self.stats.lost_records += self._gap(domain.next_sequence, header.sequence)
         domain.next_sequence = (header.sequence + header.records) & _SEQUENCE_MASK
-        return Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, flows, [])
+        return Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, flows, [], [])
 
     def _domain(self, exporter: Hashable, version: int, observation_domain: int) -> _Domain:
         """The state of a domain; of too many, the one goes that has been silent for longest."""
@@ -184,12 +188,17 @@ class Decoder:
             elif layout is None:
                 self.stats.sets_without_template += 1
                 countable = False
+            elif layout.is_options:
+                decoded.options.extend(layout.records(body, start))
+                decoded.options_template_ids.extend(
+                    [set_id] * (len(decoded.options) - len(decoded.options_template_ids))
+                )
             else:
-                (decoded.options if layout.is_options else decoded.flows).extend(layout.records(body, start))
+                decoded.flows.extend(layout.records(body, start))
         return countable
 
     def _make_room(self, domain: _Domain) -> None:
-        """Count the Templates of ``domain`` anew; while there are too many in all, the domain with most loses its own."""
+        """Count the Templates of ``domain`` anew; while there are too many in all, the domain with most loses them."""
         room = sum(_TEMPLATE_ROOM + len(layout.fields) for layout in domain.layouts.values())
         self._room += room - domain.room
         domain.room = room
