@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from netobs import __version__
 from netobs.capture import libbpf
 from netobs.capture.capture import DIRECTIONS, Capture, check_interfaces
+from netobs.capture.memory import MIB
 from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
@@ -17,7 +18,6 @@ from netobs.export.tls import client_context, server_name
 from netobs.metering.store import BYTES_PER_FLOW
 from netobs.records import RECORD
 
-MIB = 1 << 20
 EVICTION_BYTES = 3 * RECORD.itemsize
 """For each flow, while it is taken out: its row, a merged copy, its encoded form (measured)."""
 

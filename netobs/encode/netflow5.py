@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.config.schema import MAX_NETFLOW5_SAMPLING
 from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Values
 from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block
 from netobs.encode.layout_netflow import (
@@ -22,7 +23,6 @@ from netobs.encode.layout_netflow import (
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.records import ClockPair, FlowBatch, MessageBlock, Records
 
-MAX_SAMPLING = (1 << 14) - 1
 MAX_INTERFACE = 0xFFFF
 """What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""
 _RANDOM_SAMPLING = 2 << 14
@@ -47,12 +47,12 @@ class Encoder(RecordEncoder):
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
     16 bits and is sent as ``MAX_INTERFACE``. ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one
-    packet in N is measured, at random; above ``MAX_SAMPLING`` the field says ``MAX_SAMPLING``.
+    packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``.
     """
 
     def __init__(self, boot_s: int, sampling: int = 1) -> None:
         self._uptime = Uptime(boot_s)
-        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_SAMPLING) if sampling > 1 else 0
+        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 0
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
 
     def check(self, max_message_size: int) -> None:
