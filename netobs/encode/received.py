@@ -127,8 +127,9 @@ def distinct(fields: Iterable[Field]) -> tuple[Field, ...]:
     """``fields`` with a number in the name of each repeated one."""
     repeats: Counter[str] = Counter()
     found = []
-    for element, octets in fields:
-        repeats[element.name] += 1
-        count = repeats[element.name]
-        found.append(Field(element._replace(name=f"{element.name}#{count}") if count > 1 else element, octets))
+    for item in fields:
+        name = item.element.name
+        repeats[name] += 1
+        renamed = item.element._replace(name=f"{name}#{repeats[name]}")
+        found.append(item if repeats[name] == 1 else item._replace(element=renamed))
     return tuple(found)
