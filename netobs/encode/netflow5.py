@@ -21,6 +21,7 @@ from netobs.encode.layout_netflow import (
 )
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.records import ClockPair, FlowBatch, MessageBlock, Records
+from netobs.report import Report
 
 MAX_SAMPLING = (1 << 14) - 1
 MAX_INTERFACE = 0xFFFF
@@ -68,6 +69,13 @@ class Encoder(RecordEncoder):
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         """None: the format is fixed."""
+        self.check(max_message_size)
+        return []
+
+    def announcement(
+        self, report: Report, header: Header, max_message_size: int, templates: bool = True
+    ) -> list[tuple[bytes, int]]:
+        """Nothing: there are no options records either; the header of each Message says the sampling."""
         self.check(max_message_size)
         return []
 
