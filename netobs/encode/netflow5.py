@@ -21,6 +21,7 @@ from netobs.encode.layout_netflow import (
 )
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.records import FlowBatch, MessageBlock
+from netobs.report import Report
 
 MAX_INTERFACE = 0xFFFF
 """What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""
@@ -67,6 +68,13 @@ class Encoder(RecordEncoder):
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         """None: the format is fixed."""
+        self.check(max_message_size)
+        return []
+
+    def announcement(
+        self, report: Report, header: Header, max_message_size: int, templates: bool = True
+    ) -> list[tuple[bytes, int]]:
+        """Nothing: there are no options records either; the header of each Message says the sampling."""
         self.check(max_message_size)
         return []
 
