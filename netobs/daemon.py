@@ -158,7 +158,8 @@ class Daemon:
     def _export(self, due: Records) -> None:
         if not len(due):
             return
-        self._router.export(FlowBatch(due, clock.read_pair()), clock.monotonic_ns())
+        batch = FlowBatch(due, clock.read_pair(), self._capture.interface_names.table())
+        self._router.export(batch, clock.monotonic_ns())
         for member in self._members:
             if member.clamped and member.name not in self._said_clamped:
                 self._said_clamped.add(member.name)

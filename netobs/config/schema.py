@@ -46,7 +46,7 @@ class CaptureConfig:
     max_flows: int = setting(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
     eviction_interval_ns: int = setting("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
     precise_time: bool = setting(
-        False, Boolean(), "true: flow times to the ns, at a cost for each packet; false: to one kernel tick"
+        False, Boolean(), "true: flow times to 1 us or better, at a cost for each packet; false: to one kernel tick"
     )
     attach: str = setting(
         "auto",
