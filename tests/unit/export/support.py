@@ -18,7 +18,7 @@ from netobs.errors import TemplateError
 from netobs.export import ExportStats, Tally, TransportSession
 from netobs.export.udp import PACE_NS
 from netobs.loop import EventLoop
-from netobs.records import ClockPair, MessageBlock, Records, empty
+from netobs.records import ClockPair, MessageBlock
 
 ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])
 HEADER = struct.Struct(">HHIIIHH")  # Message Header and Set Header
@@ -89,16 +89,6 @@ def rows(start: int, count: int) -> Rows:
     packets = np.arange(start, start + count, dtype=np.int64) % 7 + 1
     made["packets"], made["octets"] = packets, packets * 100
     return Rows(made, packets, packets * 100)
-
-
-def flows(start: int, count: int) -> Records:
-    """UDP flows of one client; ``ifindex`` is the number."""
-    made = empty(count)
-    made["ifindex"] = np.arange(start, start + count)
-    made["src_addr"][:, 10:] = (0xFF, 0xFF, 192, 0, 2, 1)
-    made["dst_addr"][:, 10:] = (0xFF, 0xFF, 198, 51, 100, 1)
-    made["src_port"], made["dst_port"], made["protocol"] = np.arange(start, start + count), 53, 17
-    return made
 
 
 class Message(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from netobs.export.group import balance, conversation_hash
 from netobs.records import Records, empty
-from tests.unit.export.support import flows
+from tests.unit.export.site import flows
 
 addresses = st.one_of(
     st.binary(min_size=16, max_size=16),
