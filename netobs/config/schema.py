@@ -91,6 +91,9 @@ class CollectorConfig:
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
     )
     template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
+    options_refresh_ns: int = setting(
+        "60s", Duration("1s", "24h"), "how often options records (interface names, sampling, ...) are sent again"
+    )
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"

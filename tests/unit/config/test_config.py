@@ -52,6 +52,7 @@ template = "/etc/netobs/templates/mine.toml"
 observation_domain = 4294967295
 max_message_size = 512
 template_refresh = "10m"
+options_refresh = "90s"
 source = "2001:db8::1"
 queue_max = "64KiB"
 reconnect_max = "1s"
@@ -101,6 +102,7 @@ def test_the_defaults() -> None:
         observation_domain=0,
         max_message_size=1400,
         template_refresh_ns=60 * NS_PER_S,
+        options_refresh_ns=60 * NS_PER_S,
         source="",
         queue_max_bytes=64 << 20,
         reconnect_max_ns=60 * NS_PER_S,
@@ -140,6 +142,7 @@ def test_every_key_can_be_given() -> None:
             observation_domain=0xFFFFFFFF,
             max_message_size=512,
             template_refresh_ns=600 * NS_PER_S,
+            options_refresh_ns=90 * NS_PER_S,
             source="2001:db8::1",
             queue_max_bytes=1 << 16,
             reconnect_max_ns=NS_PER_S,

@@ -63,12 +63,12 @@ def test_golden_bytes_hold_what_the_block_says():
 def test_each_template_has_a_message_and_needs_no_padding():
     """Some collectors read only the first Template of a Message, or the first Set."""
     built = Encoder(default_templates()).template_messages(HEADER, 512)
-    for message, template in zip(built, default_templates()):
+    for message, each in zip(built, default_templates()):
         parsed = wire.Message.parse(message)
         assert (parsed.version, parsed.length, parsed.observation_domain) == (10, len(message), 42)
         assert parsed.sequence == 0xFFFFFFFE  # Template Records do not count
         assert [item.set_id for item in parsed.sets] == [2]
-        assert parsed.sets[0].body == template.record
+        assert parsed.sets[0].body == each.record
     assert [len(message) for message in built] == [16 + 4 + 4 + 26 * 4] * 2
 
 
