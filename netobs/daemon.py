@@ -22,7 +22,9 @@ from netobs.errors import CaptureError
 from netobs.export.session import TransportSession
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import FlowBatch, Records, concatenate, empty
+from netobs.records import ClockPair, FlowBatch, Records, concatenate, empty
+from netobs.report import Report
+from netobs.reporter import Reporter
 from netobs.stats import CollectorStats, Stats, TableStats
 
 log = logging.getLogger("netobs")
@@ -47,7 +49,8 @@ class Daemon:
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
         self._exporters: dict[tuple[str, str], Exporter] = {}
-        self._sessions = [self._session(collector) for collector in config.collectors]
+        self._reporter = Reporter(config.capture.sampling)
+        self._sessions = [self._session(collector, number) for number, collector in enumerate(config.collectors, 1)]
         self._said_clamped: set[str] = set()
         self._shed: list[Records] = []
         self._shed_rows = 0
@@ -57,13 +60,19 @@ class Daemon:
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
 
-    def _session(self, collector: CollectorConfig) -> tuple[TransportSession[Any, DataSet], AnyEncoder]:
+    def _session(self, collector: CollectorConfig, number: int) -> tuple[TransportSession[Any, DataSet], AnyEncoder]:
         key = (collector.protocol, collector.template)
         if key not in self._exporters:
             self._exporters[key] = exporter(*key, self._boot_s, self._config.capture.sampling)
         encoder, header = self._exporters[key]
         encoder.check(collector.max_message_size)
-        return TransportSession(collector, encoder, header, self._loop), encoder
+
+        def report(realtime_ns: int) -> Report:
+            self._reporter.see_not_sent(number, session.stats, encoder.unencodable, realtime_ns)
+            return self._reporter.report(number, session.stats)
+
+        session: TransportSession[Any, DataSet] = TransportSession(collector, encoder, header, self._loop, report)
+        return session, encoder
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -75,10 +84,12 @@ class Daemon:
         self._capture.load()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
+        self._reporter.see_interfaces(self._capture.names.values())
+        self._see_losses(pair)
         for session, _ in self._sessions:
             session.open(pair, now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
-        self._loop.add_reader(self._capture.links.fileno(), lambda _now_ns: self._capture.follow_links())
+        self._loop.add_reader(self._capture.links.fileno(), self._on_links)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(signum, self.stop)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
@@ -86,6 +97,18 @@ class Daemon:
         self._last_eviction_ns = now_ns
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
+
+    def _on_links(self, now_ns: int) -> None:
+        self._capture.follow_links()
+        if self._reporter.see_interfaces(self._capture.names.values()):
+            for session, _ in self._sessions:
+                session.options_changed(now_ns)
+
+    def _see_losses(self, pair: ClockPair) -> None:
+        """What was lost is dated when it is seen here: at each eviction."""
+        self._reporter.see_ledger(self._datapath.read_ledger(), pair.realtime_ns)
+        for number, (session, encoder) in enumerate(self._sessions, 1):
+            self._reporter.see_not_sent(number, session.stats, encoder.unencodable, pair.realtime_ns)
 
     def _attach(self) -> None:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
@@ -109,6 +132,7 @@ class Daemon:
 
     def _on_interval(self, now_ns: int) -> None:
         self._evict()
+        self._see_losses(clock.read_pair())
         self._schedule_eviction(now_ns)
 
     def _on_ring(self, now_ns: int) -> None:
