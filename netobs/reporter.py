@@ -26,7 +26,7 @@ class Reporter:
     def see_interfaces(self, interfaces: Iterable[Interface]) -> bool:
         """Take in the observed interfaces; whether any is new, changed in what is reported, or gone."""
         found = tuple(
-            ReportedInterface(each.index, each.name, each.alias, each.mac)
+            ReportedInterface(each.index, each.name, each.alias or each.name, each.mac)
             for each in sorted(interfaces, key=lambda each: each.index)
         )
         changed = found != self._interfaces
