@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from netobs.encode import Encoder, Template, lint, load_templates, template_dirs
+from netobs.encode import Encoder, Field, Template, lint, load_templates, template_dirs
 from netobs.encode.layout import VARIABLE_LENGTH
+from netobs.encode.options_choice import TemplateSet
+from netobs.encode.options_table import options_templates
 from netobs.errors import TemplateError
 
 _SUFFIX = ".toml"
@@ -35,13 +37,33 @@ def _summary(path: Path) -> str:
 def show(name: str, wire: bool = False) -> list[str]:
     """The Templates of the file ``name`` (a name or a path): Data Records, or with ``wire`` the Template Records.
 
+    After them the Options Templates that go with IPFIX.
+
     Raises TemplateError.
     """
     lines: list[str] = []
-    for template in load_templates(name):
+    templates = load_templates(name)
+    for template in templates:
         lines += [""] if lines else []
         lines += _wire(template) if wire else _layout(template)
-    return lines
+    return lines + _options(templates, wire)
+
+
+def _options(templates: TemplateSet, wire: bool) -> list[str]:
+    """The Options Templates, a line each: what they are for, and their elements or their record in hexadecimal."""
+    lines = [f"options records, form {templates.options.form}:"]
+    for options in options_templates(templates.options):
+        scopes, fields = (
+            ", ".join(f"{field.element.name} {_octets(field)}" for field in each)
+            for each in (options.scopes, options.fields)
+        )
+        what = options.record.hex(" ", 2) if wire else f"{scopes} | {fields}"
+        lines.append(f"{options.id} {options.kind}: {what}")
+    return ["", *lines] if lines[1:] else []
+
+
+def _octets(field: Field) -> str:
+    return "(variable)" if field.octets == VARIABLE_LENGTH else f"({field.octets})"
 
 
 def _layout(template: Template) -> Iterator[str]:
