@@ -17,8 +17,9 @@ class Rule(NamedTuple):
     """One thing that a collector does, in words, with a Template that meets the condition.
 
     ``when``: "without" any of ``elements``; "with" one of them (in ``octets`` octets, 0 = any number); "reduced": an
-    element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that is not IANA's; "unknown": one whose number
-    is in none of the ranges ``known``; "shared": a Message with several Templates.
+    element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that is
+    not IANA's; "unknown": one whose number is in none of the ranges ``known``; "shared": a Message with several
+    Templates.
     ``fatal``: flows are lost or wrong with every release that was looked at; else with some, or in a detail.
     """
 

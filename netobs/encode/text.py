@@ -45,7 +45,7 @@ def _cut(matrix: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], room: in
 
 def squeeze(template: Template, rows: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """``rows`` of a Data Set as Data Records back to back (shape ``(bytes,)``), and where each one ends, int64."""
-    matrix = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    matrix = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
     keep = np.ones(matrix.shape, dtype=np.bool_)
     at = 0
     for field in template.fields:
