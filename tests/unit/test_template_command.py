@@ -74,7 +74,8 @@ def test_show_adds_up_to_the_data_record(name: str) -> None:
 def test_show_says_what_varies_and_whose_an_element_is(tmp_path: Path) -> None:
     own = '{name = "acmeIf", enterprise = 32473, id = 5, type = "unsigned64", value = "interfaceIndex"}'
     path = tmp_path / "own.toml"
-    path.write_text(ONE.format(elements=f'"ipVersion", "interfaceName", {own}'), encoding="utf-8")
+    text = "options = []\n" + ONE.format(elements=f'"ipVersion", "interfaceName", {own}')
+    path.write_text(text, encoding="utf-8")
     assert template_command.show(str(path)) == [
         "template 256, ipv4: 3 elements, Data Record of 10 to 25 octets",
         "offset octets element",
