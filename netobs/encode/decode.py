@@ -119,6 +119,14 @@ class Decoder:
         self.stats.options += len(decoded.options)
         return decoded
 
+    def length(self, data: bytes) -> int:
+        """As ``message_length``; what is no Message is counted."""
+        try:
+            return message_length(data)
+        except DecodeError:
+            self.stats.malformed += 1
+            raise
+
     def _decode(self, message: bytes, exporter: Hashable) -> Decoded:
         version = _version(message)
         if version == NETFLOW9_VERSION:
