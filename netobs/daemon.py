@@ -157,7 +157,7 @@ class Daemon:
         if not len(due):
             return
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        batch = FlowBatch(due, pair)
+        batch = FlowBatch(due, pair, self._capture.interface_names.table())
         encoded = {id(encoder): encoder.encode(batch) for encoder, _ in self._exporters.values()}
         for session, encoder in self._sessions:
             session.send(encoded[id(encoder)], pair, now_ns)

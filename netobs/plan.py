@@ -116,7 +116,7 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
         template_name = "of NetFlow v5" if collector.protocol == "netflow5" else collector.template
         plan.lines.append(f"  template {template_name}, observation domain {collector.observation_domain}")
         for template in encoder.templates:
-            size = f"{len(template.fields)} elements, {template.dtype.itemsize} octets"
+            size = f"{len(template.fields)} elements, {template.size}"
             plan.lines.append(f"    {template.id} {template.family}: {size}")
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')

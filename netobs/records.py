@@ -7,9 +7,12 @@ this dtype with the BTF of the object, field by field.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from netobs.interface_table import NO_INTERFACES, InterfaceTable
 
 KEY = np.dtype(
     [
@@ -74,10 +77,11 @@ class ClockPair:
 
 @dataclass(frozen=True)
 class FlowBatch:
-    """Flow Records (shape ``(n,)``, dtype ``RECORD``) and the clock pair that dates them."""
+    """Flow Records (shape ``(n,)``, dtype ``RECORD``), the clock pair that dates them, and interfaces' names."""
 
     records: Records
     clock: ClockPair
+    interfaces: InterfaceTable = NO_INTERFACES
 
     def __len__(self) -> int:
         return len(self.records)
@@ -87,13 +91,13 @@ class FlowBatch:
 class MessageBlock:
     """Messages ready to send, back to back in one buffer.
 
-    Every Message is ``message_octets`` long except the last, which may be shorter: the shape that UDP_SEGMENT takes.
-    ``flows``, ``packets`` and ``octets`` (shape ``(messages,)``, int64) say what each Message carries,
+    ``ends`` (shape ``(messages,)``, int64): where each one ends in ``buffer``, in bytes.
+    ``flows``, ``packets`` and ``octets`` (the same shape and type) say what each Message carries,
     so that a Message that cannot be sent is accounted for. They are 0 for Messages with templates or options only.
     """
 
     buffer: memoryview
-    message_octets: int
+    ends: npt.NDArray[np.int64] = field(repr=False)
     flows: npt.NDArray[np.int64] = field(repr=False)
     packets: npt.NDArray[np.int64] = field(repr=False)
     octets: npt.NDArray[np.int64] = field(repr=False)
@@ -101,9 +105,34 @@ class MessageBlock:
     def __len__(self) -> int:
         return len(self.flows)
 
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """The length of each Message in bytes, shape ``(messages,)``."""
+        return np.diff(self.ends, prepend=0)
+
+    def end(self, index: int) -> int:
+        """Where the Messages before the number ``index`` end in ``buffer``."""
+        return int(self.ends[index - 1]) if index else 0
+
+    def span(self, start: int, stop: int) -> memoryview:
+        """The Messages ``start`` to ``stop``, back to back, without a copy."""
+        return self.buffer[self.end(start) : self.end(stop)]
+
     def message(self, index: int) -> memoryview:
         """The Message number ``index``, without a copy."""
-        return self.buffer[index * self.message_octets : (index + 1) * self.message_octets]
+        return self.span(index, index + 1)
+
+    def run(self, start: int, stop: int) -> int:
+        """Where, at most at ``stop``, a run of Messages from ``start`` on ends that UDP_SEGMENT takes.
+
+        All of them have the same length, but the last may be shorter.
+        """
+        sizes = self.sizes[start:stop]
+        other = np.flatnonzero(sizes != sizes[0])
+        if not len(other):
+            return stop
+        first = int(other[0])
+        return start + first + int(sizes[first] < sizes[0])
 
 
 def empty(rows: int) -> Records:

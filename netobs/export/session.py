@@ -204,13 +204,14 @@ class TransportSession(Generic[H, D]):
 
     def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
         block, start, stop = shipment.block, shipment.index, progress.done
-        sent, messages, sent_bytes = Tally.of_messages(block, start, stop), stop - start, _bytes(block, start, stop)
+        sent, messages = Tally.of_messages(block, start, stop), stop - start
+        sent_bytes = block.end(stop) - block.end(start)
         for failure in progress.failures:
             lost = Tally.of_messages(block, failure.start, failure.stop)
             self.stats.count_not_sent(failure.reason, lost)
             sent -= lost
             messages -= failure.stop - failure.start
-            sent_bytes -= _bytes(block, failure.start, failure.stop)
+            sent_bytes -= block.end(failure.stop) - block.end(failure.start)
         self.stats.count_sent(sent)
         self.stats.bytes += sent_bytes
         if shipment.data_set is None:
@@ -289,8 +290,4 @@ class TransportSession(Generic[H, D]):
 
 def _block_of(message: bytes) -> MessageBlock:
     nothing = np.zeros(1, dtype=np.int64)
-    return MessageBlock(memoryview(message), len(message), nothing, nothing, nothing)
-
-
-def _bytes(block: MessageBlock, start: int, stop: int) -> int:
-    return min(stop * block.message_octets, len(block.buffer)) - min(start * block.message_octets, len(block.buffer))
+    return MessageBlock(memoryview(message), nothing + len(message), nothing, nothing, nothing)

@@ -66,16 +66,20 @@ class TcpLink(Link):
             reason = self._read_all()
             if reason:
                 return Progress(0, State.BROKEN, reason=reason)
-        size, total = block.message_octets, len(block.buffer)
+        total = len(block.buffer)
         try:
             while self._offset < total:
                 self._offset += self._write(block.buffer[self._offset :])
         except BlockingIOError:
-            return Progress(self._offset // size, State.BLOCKED)
+            return Progress(self._complete(block), State.BLOCKED)
         except OSError as error:
-            return Progress(self._offset // size, State.BROKEN, reason=self._reason(error))
+            return Progress(self._complete(block), State.BROKEN, reason=self._reason(error))
         self._offset = 0
         return Progress(len(block), State.DONE)
+
+    def _complete(self, block: MessageBlock) -> int:
+        """How many Messages of ``block`` the kernel has taken wholly."""
+        return int(block.ends.searchsorted(self._offset, side="right"))
 
     def disconnect(self, reason: str, now_ns: int) -> None:
         if self._sock is None or self._connected_ns is None:

@@ -93,8 +93,7 @@ class UdpLink(Link):
         while index < len(block):
             if self._burst_left <= 0:
                 return Progress(index, State.BLOCKED, tuple(failures))
-            in_burst = max(1, self._burst_left // block.message_octets)
-            stop = min(len(block), index + self._batch(block), index + in_burst)
+            stop = self._batch(block, index)
             code = self._send(block, index, stop, now_ns)
             if code in _NO_GSO and stop - index > 1:
                 # Which of the two is at fault, the batch or its Messages? One Message alone tells.
@@ -108,7 +107,7 @@ class UdpLink(Link):
                 return Progress(index, State.TOO_LARGE, tuple(failures))
             if code:
                 failures.append(Failure(index, stop, errno.errorcode.get(code, str(code))))
-            self._burst_left -= (stop - index) * block.message_octets
+            self._burst_left -= block.end(stop) - block.end(index)
             index = stop
         if self.failing and not failures and self._check_timer is None:
             self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
@@ -194,15 +193,16 @@ class UdpLink(Link):
             raise
         return sock
 
-    def _batch(self, block: MessageBlock) -> int:
+    def _batch(self, block: MessageBlock, index: int) -> int:
+        """Where the Messages end that go in one call from ``index`` on."""
         if not self.segmentation:
-            return 1
-        return max(1, min(_MAX_SEGMENTS, _MAX_BATCH_BYTES // block.message_octets))
+            return index + 1
+        most = max(1, min(_MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
+        return block.run(index, min(len(block), index + min(_MAX_SEGMENTS, most)))
 
     def _send(self, block: MessageBlock, start: int, stop: int, now_ns: int) -> int:
         """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
-        size = block.message_octets
-        data = block.buffer[start * size : stop * size]
+        data, size = block.span(start, stop), int(block.sizes[start])
         code = self._send_once(data, size)
         if code not in (0, errno.EAGAIN):
             # It may belong to an earlier datagram: the kernel reports what ICMP said instead of sending this one.

@@ -67,7 +67,8 @@ class Encoder:
             parts.append(_head(header.advance(start), 256, part.rows.nbytes) + part.rows.tobytes())
             counts.append((len(part), part.packets.sum(), part.octets.sum()))
         flows, packets, octets = (np.array(column, dtype=np.int64) for column in zip(*counts))
-        return MessageBlock(memoryview(b"".join(parts)), len(parts[0]), flows, packets, octets)
+        ends = np.cumsum([len(part) for part in parts])
+        return MessageBlock(memoryview(b"".join(parts)), ends, flows, packets, octets)
 
     @staticmethod
     def _per_message(max_message_size: int) -> int:
