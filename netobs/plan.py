@@ -21,6 +21,12 @@ from netobs.records import RECORD
 EVICTION_BYTES = 3 * RECORD.itemsize
 """For each flow, while it is taken out: its row, a merged copy, its encoded form (measured)."""
 
+POLICIES = {
+    "replicate": "each gets every flow",
+    "failover": "the first that is up gets every flow",
+    "balance": "each gets its share, a conversation goes to one",
+}
+
 
 @dataclass
 class Plan:
@@ -45,6 +51,9 @@ def make(config: Config) -> Plan:
     _capture(config, plan)
     for collector in config.collectors:
         _collector(collector, config.capture.sampling, plan)
+    for group in config.groups:
+        names = ", ".join(f'"{name}"' for name in group.collectors)
+        plan.lines.append(f'group "{group.name}": {group.policy} over {names}: {POLICIES[group.policy]}')
     return plan
 
 
