@@ -6,10 +6,8 @@ import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from netobs.encode import Encoder, Template, lint, lint_netflow, load_templates, netflow5, netflow9, template_dirs
-from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH
+from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import TEMPLATE_FLOWSET_ID, netflow5_template
 from netobs.errors import TemplateError
 
@@ -41,27 +39,20 @@ def _summary(path: Path) -> str:
 def show(name: str, wire: bool = False, protocol: str = IPFIX) -> list[str]:
     """The Templates of the file ``name`` (a name or a path): Data Records, or with ``wire`` the Template Records.
 
-    ``protocol``: one of ``PROTOCOLS``. NetFlow v9 has its Templates in one FlowSet; v5 has none: its fixed record is
+    ``protocol``: one of ``PROTOCOLS``. NetFlow v9 has each Template in a FlowSet; v5 has none, and its fixed record is
     shown. Raises TemplateError.
     """
     templates = load_templates(name)
     if protocol == lint_netflow.NETFLOW5:
         return ["NetFlow v5 sends no templates: this is its record", *list(_layout(netflow5_template()))[1:]]
-    sent = [netflow9.netflow9_template(each) if protocol == lint_netflow.NETFLOW9 else each for each in templates]
     lines: list[str] = []
-    at = 0
-    if wire and protocol == lint_netflow.NETFLOW9:
-        octets = SET_HEADER.itemsize + sum(len(template.record) for template in sent)
-        header = np.array((TEMPLATE_FLOWSET_ID, octets), dtype=SET_HEADER).tobytes()
-        lines += [
-            f"Template FlowSet of {octets} octets",
-            _row(0, header, f"FlowSet {TEMPLATE_FLOWSET_ID}, {octets} octets"),
-        ]
-        at = len(header)
-    for template in sent:
+    for template in templates:
         lines += [""] if lines else []
-        lines += _wire(template, at) if wire else _layout(template)
-        at += len(template.record) if at else 0
+        if protocol == lint_netflow.NETFLOW9:
+            adapted = netflow9.netflow9_template(template)
+            lines += _flowset(adapted) if wire else _layout(adapted)
+        else:
+            lines += _wire(template) if wire else _layout(template)
     return lines
 
 
@@ -85,7 +76,15 @@ def _row(at: int, octets: bytes, meaning: str) -> str:
     return f"{at:>6}  {octets.hex(' ', 2):<19}  {meaning}"
 
 
-def _wire(template: Template, start: int) -> Iterator[str]:
+def _flowset(template: Template) -> list[str]:
+    """The Template FlowSet of NetFlow v9 with ``template`` alone, as it is sent."""
+    octets = SET_HEADER.itemsize + len(template.record)
+    header = big_endian(SET_HEADER).pack(TEMPLATE_FLOWSET_ID, octets)
+    title, *rows = _wire(template, len(header))
+    return [title, _row(0, header, f"FlowSet {TEMPLATE_FLOWSET_ID}, {octets} octets"), *rows]
+
+
+def _wire(template: Template, start: int = 0) -> Iterator[str]:
     """The Template Record as it is sent: offset from ``start``, octets in hexadecimal, meaning."""
     record = template.record
     yield f"template {template.id}, {template.family}: Template Record of {len(record)} octets"

@@ -170,12 +170,15 @@ def test_unknown_template() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_wire_of_netflow9_is_the_flowset_that_is_sent(name: str) -> None:
-    rows = [re.match(r" *(\d+)  ([0-9a-f ]+?)  +\S", row) for row in template_command.show(name, True, "netflow9")]
-    octets = [(int(match[1]), bytes.fromhex(match[2])) for match in rows if match]
-    assert [at for at, _ in octets] == [sum(len(part) for _, part in octets[:number]) for number in range(len(octets))]
-    encoder = netflow9.Encoder(load_templates(name), 0)
-    (sent,) = encoder.template_messages(netflow9.Header(0, 0, 1), 1400)
-    assert b"".join(part for _, part in octets) == sent[20:]
+    blocks = "\n".join(template_command.show(name, True, "netflow9")).split("\n\n")
+    sent = netflow9.Encoder(load_templates(name), 0).template_messages(netflow9.Header(0, 0, 1), 1400)
+    assert len(blocks) == 2
+    for block, message in zip(blocks, sent):
+        rows = [re.match(r" *(\d+)  ([0-9a-f ]+?)  +\S", row) for row in block.splitlines()[1:]]
+        octets = [(int(match[1]), bytes.fromhex(match[2])) for match in rows if match]
+        starts = [sum(len(part) for _, part in octets[:number]) for number in range(len(octets))]
+        assert [at for at, _ in octets] == starts
+        assert b"".join(part for _, part in octets) == message[20:]
 
 
 def test_the_record_of_netflow5_is_shown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -52,13 +53,15 @@ def plain(flows: FlowBatch) -> FlowBatch:
     rows = flows.records.copy()
     for name in ("packets", "octets"):
         rows[name] &= 0xFFFF_FFFF
-    return FlowBatch(rows, flows.clock)
+    return replace(flows, records=rows)
 
 
 def readable(name: str, value: Any, octets: int) -> Any:
     """What people read: addresses and times as text; a number as far as it fits in ``octets``."""
     element = by_name(name)
     assert element is not None
+    if element.type == "string":
+        return value.decode("utf-8")
     if isinstance(value, bytes):
         return value.hex(":") if element.type == "macAddress" else str(ipaddress.ip_address(value))
     if not element.type.startswith("dateTime"):
