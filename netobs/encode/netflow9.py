@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from netobs.encode.columns import COLUMNS, Column, Values
 from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block, template_bodies
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH
 from netobs.encode.layout_netflow import (
@@ -20,12 +21,14 @@ from netobs.encode.registry import by_name
 from netobs.encode.template import Field, Template
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.errors import TemplateError
-from netobs.records import MessageBlock
+from netobs.records import ClockPair, MessageBlock, Records
 
 _Size = TypeVar("_Size", int, npt.NDArray[np.int64])
 
 _ALIGN_BYTES = 4
 _TIMES = {"flowStart": "flowStartSysUpTime", "flowEnd": "flowEndSysUpTime"}
+_BOTH_FAMILIES = {"icmpTypeCodeIPv6": "icmpTypeCodeIPv4"}
+"""NetFlow v9 has one ICMP_TYPE (32, RFC 3954, section 8), which collectors look for in IPv6 flows too."""
 _OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength": 2}
 """What RFC 3954 and the collectors expect, where IPFIX has a longer canonical length."""
 
@@ -67,7 +70,7 @@ def netflow9_template(template: Template) -> Template:
 
 def _name(field: Field) -> str:
     """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
-    name = field.element.name
+    name = _BOTH_FAMILIES.get(field.element.name, field.element.name)
     if not field.element.type.startswith("dateTime"):
         return name
     return next((uptime for prefix, uptime in _TIMES.items() if name.startswith(prefix)), name)
@@ -81,7 +84,9 @@ class Encoder(RecordEncoder):
 
     def __init__(self, templates: Sequence[Template], boot_s: int) -> None:
         self._uptime = Uptime(boot_s)
-        super().__init__([netflow9_template(template) for template in templates], self._uptime.columns())
+        super().__init__(
+            [netflow9_template(template) for template in templates], {**self._uptime.columns(), **_COLUMNS}
+        )
         self.check(MAX_MESSAGE_BYTES)
 
     def check(self, max_message_size: int) -> None:
@@ -132,6 +137,13 @@ class Encoder(RecordEncoder):
         heads["set_id"] = set_id
         heads["set_length"] = SET_HEADER.itemsize + body_bytes
         return heads
+
+
+def _icmp_type_code(records: Records, clock: ClockPair) -> Values:
+    return COLUMNS["icmpTypeCodeIPv4"].values(records, clock) | COLUMNS["icmpTypeCodeIPv6"].values(records, clock)
+
+
+_COLUMNS = {"icmpTypeCodeIPv4": Column(_icmp_type_code)}
 
 
 def _padded(body_bytes: _Size) -> _Size:
