@@ -117,6 +117,15 @@ class Tshark(Capture):
         lengths = self._tshark("cflow", "-T", "fields", "-e", "cflow.len", "-E", "aggregator=/s")
         return [int(length) for length in lengths.split()]
 
+    def sequences(self) -> list[list[int]]:
+        """The Sequence Numbers of each TCP connection, in the order of the Messages."""
+        found: dict[str, list[int]] = {}
+        columns = ("-T", "fields", "-e", "tcp.stream", "-e", "cflow.sequence", "-E", "aggregator=/s")
+        for line in self._tshark("cflow", *columns).splitlines():
+            stream, _, numbers = line.partition("\t")
+            found.setdefault(stream, []).extend(map(int, numbers.split()))
+        return list(found.values())
+
     def _tshark(self, display_filter: str, *options: str) -> str:
         self.stop()
         decode = ["-n", "-d", f"{self.transport}.port=={self.port},cflow", "-Y", display_filter]
@@ -198,6 +207,10 @@ class IpfixDump(Program):
         blocks = re.split(r"^--- ", self.text(), flags=re.MULTILINE)
         field = re.compile(r"^\s+\(\S+\)\s+(\w+) : (.*)$", re.MULTILINE)
         return [dict(field.findall(block)) for block in blocks if block.startswith("data record")]
+
+    def sequences(self) -> list[int]:
+        """The Sequence Numbers of the Messages."""
+        return [int(number) for number in re.findall(r"\ssequence number: (\d+) ", self.text())]
 
     def stats(self) -> tuple[int, int, int]:
         """How many Messages, Data Records and Template Records came."""
