@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.announce import AnnouncingEncoder, SetBody
-from netobs.encode.columns import COLUMNS, Column, Values
+from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values
 from netobs.encode.data_set import DataSet, check_size, message_block
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import (
@@ -156,8 +156,8 @@ class Encoder(AnnouncingEncoder):
 
 
 def _icmp_type_code(batch: FlowBatch) -> Values:
-    type_code: Values = COLUMNS["icmpTypeCodeIPv4"].values(batch) | COLUMNS["icmpTypeCodeIPv6"].values(batch)
-    return type_code
+    ipv4, ipv6 = (COLUMNS[name].values(batch) for name in ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6"))
+    return np.where(batch.records["ethertype"] == ETHERTYPES[IPV6], ipv6, ipv4)
 
 
 _COLUMNS = {"icmpTypeCodeIPv4": Column(_icmp_type_code)}
