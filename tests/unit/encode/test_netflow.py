@@ -85,6 +85,14 @@ def test_golden_netflow9_is_read_back() -> None:
     assert (first["octetDeltaCount"], first["tcpControlBits"], first["maximumIpTotalLength"]) == (5400, 0x1B, 1500)
 
 
+def test_netflow9_has_one_field_for_the_icmp_type_of_both_families() -> None:
+    """Field 32 (RFC 3954, section 8). nfdump shows type 0 for ICMPv6 if it is not there, whatever the port says."""
+    assert all("icmpTypeCodeIPv4" in each.dtype.names for each in netflow9.Encoder(default_templates(), 0).templates)
+    flows = [flow for flow in decoded(built9())[0] if flow["protocolIdentifier"] in {1, 58}]
+    assert [flow["icmpTypeCodeIPv4"] for flow in flows] == [0x0800, 0x0301, 0x8700, 0x80FF]
+    assert [flow["destinationTransportPort"] for flow in flows] == [0x0800, 0x0301, 0x8700, 0x80FF]
+
+
 def test_golden_netflow5_is_read_back() -> None:
     raw = golden_messages("netflow5.hex")
     flows, decoder = decoded(raw)
