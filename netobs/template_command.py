@@ -30,7 +30,7 @@ def _summary(path: Path) -> str:
         templates = load_templates(str(path))
     except TemplateError as error:
         return f"cannot be used: {error}"
-    sizes = ", ".join(f"{each.id} {each.family} {each.dtype.itemsize} octets" for each in templates)
+    sizes = ", ".join(f"{each.id} {each.family} {each.size}" for each in templates)
     return f"{sizes}  {path}"
 
 
@@ -68,15 +68,18 @@ def _octets(field: Field) -> str:
 
 def _layout(template: Template) -> Iterator[str]:
     """Each field of a Data Record: offset, octets, number and name of the element, its type."""
-    count, octets = len(template.fields), template.dtype.itemsize
-    yield f"template {template.id}, {template.family}: {count} elements, Data Record of {octets} octets"
+    yield f"template {template.id}, {template.family}: {len(template.fields)} elements, Data Record of {template.size}"
     yield "offset octets element"
-    at = 0
+    at: int | None = 0
     for field in template.fields:
-        element = field.element
-        reduced = f", registered with {element.octets} octets" if field.octets < element.octets else ""
-        yield f"{at:>6} {field.octets:>6} {element.id:>7}  {element.name} ({element.type}{reduced})"
-        at += field.octets
+        element, octets = field.element, "var" if field.octets == VARIABLE_LENGTH else field.octets
+        reduced = (
+            f", registered with {element.octets} octets" if field.octets < element.octets < VARIABLE_LENGTH else ""
+        )
+        own = f" of enterprise {element.enterprise}, filled with {field.value}" if element.enterprise else ""
+        offset = "" if at is None else at  # unknown after a field of variable length
+        yield f"{offset:>6} {octets:>6} {element.id:>7}  {element.name} ({element.type}{reduced}){own}"
+        at = None if at is None or field.octets == VARIABLE_LENGTH else at + field.octets
 
 
 def _wire(template: Template) -> Iterator[str]:
@@ -87,9 +90,9 @@ def _wire(template: Template) -> Iterator[str]:
     at = 4
     for field in template.fields:
         end = at + (8 if field.element.enterprise else 4)
-        meaning = (
-            f"{field.element.name} ({field.element.id}), {field.octets} {'octet' if field.octets == 1 else 'octets'}"
-        )
+        octets = "variable length" if field.octets == VARIABLE_LENGTH else f"{field.octets} octets"
+        own = f", enterprise {field.element.enterprise}" if field.element.enterprise else ""
+        meaning = f"{field.element.name} ({field.element.id}{own}), {octets if field.octets != 1 else '1 octet'}"
         yield f"{at:>6}  {record[at:end].hex(' ', 2):<19}  {meaning}"
         at = end
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.announce import AnnouncingEncoder, SetBody
-from netobs.encode.data_set import DataSet, Unencodable, check_size, message_block
+from netobs.encode.data_set import DataSet, Unencodable, check_size, message_block, variable_block
 from netobs.encode.layout import (
     DATA_MESSAGE_HEADER,
     IPFIX_VERSION,
@@ -84,6 +84,9 @@ class Encoder(AnnouncingEncoder):
         template = data_set.template
         record_bytes, most = template.dtype.itemsize, min(max_message_size, MAX_MESSAGE_BYTES)
         check_size(template, DATA_MESSAGE_HEADER.itemsize + record_bytes, most)
+        if template.is_variable:
+            room = most - DATA_MESSAGE_HEADER.itemsize
+            return variable_block(data_set, room, lambda counts, sizes: _heads(counts, sizes, header, template.id))
         per_message = (most - DATA_MESSAGE_HEADER.itemsize) // record_bytes
         return message_block(
             data_set, per_message, lambda counts: _heads(counts, counts * record_bytes, header, template.id)

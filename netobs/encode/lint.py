@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from netobs.encode.layout import VARIABLE_LENGTH
 from netobs.encode.options_choice import STRICT, TemplateSet
 from netobs.encode.template import Field, Template
 
@@ -16,8 +17,9 @@ class Rule(NamedTuple):
     """One thing that a collector does, in words, with a Template that meets the condition.
 
     ``when``: "without" any of ``elements``; "with" one of them (in ``octets`` octets, 0 = any number); "reduced": an
-    element in fewer octets than registered; "enterprise": an element that is not IANA's; "unknown": one whose number
-    is in none of the ranges ``known``; "options": options records, "strict": those of the form "strict".
+    element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that
+    is not IANA's; "unknown": one whose number is in none of the ranges ``known``; "options": options records, "strict":
+    those of the form "strict".
     ``fatal``: flows are lost or wrong with every release that was looked at; else with some, or in a detail.
     """
 
@@ -63,6 +65,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("without", "shows 0 as end, whatever the duration", "tried: 1.7.7", _ENDS),
         Rule("without", "shows no ICMP type and code: it looks for them here", "tried: 1.7.7",
              ("destinationTransportPort",), fatal=False),
+        Rule("variable", "not shown by its primitives", "tried: 1.7.7", fatal=False),
         Rule("with", "releases before 1.7.8 show no TCP flags; write {element = \"tcpControlBits\", octets = 1}",
              "tried: 1.7.7; fixed by its commit fd1e4257", ("tcpControlBits",), octets=2, fatal=False),
         Rule("strict", "skips options records with strings of variable length, and so interface names", "tried: 1.7.7",
@@ -99,6 +102,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "logstash": (
         Rule("enterprise", "drops the whole Template, and so every flow", "logstash-codec-netflow issues 12, 124, 184"),
         Rule("unknown", "drops the whole Template, and so every flow", "its ipfix.yaml", known=_LOGSTASH_KNOWN),
+    ),
+    "python-netflow": (
+        Rule("variable", "raises PaddingCalculationError and ends; write {element = NAME, octets = N}", "tried"),
     ),
 }  # fmt: skip
 """By collector. One without rules reads all that netobs can send (tried)."""
@@ -150,6 +156,8 @@ def _applies(rule: Rule, field: Field) -> bool:
         return element.name in rule.elements and rule.octets in {0, field.octets}
     if rule.when == "reduced":
         return field.octets < element.octets
+    if rule.when == "variable":
+        return field.octets == VARIABLE_LENGTH
     if rule.when == "enterprise":
         return element.enterprise != 0
     return not element.enterprise and not any(element.id in numbers for numbers in rule.known)

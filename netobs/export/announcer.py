@@ -63,6 +63,11 @@ class Announcer(Generic[H, D]):
         """Whether ``take`` is to be asked before any flows are sent."""
         return bool(self._waiting) or self._templates_due or self._options_due
 
+    @property
+    def templates_due(self) -> bool:
+        """Whether the Templates will be among what is made next."""
+        return self._templates_due
+
     def require(self, options: bool = True) -> None:
         """All is due, or without ``options`` the Templates of flows only."""
         self._templates_due = True

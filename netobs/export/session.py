@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Generic
@@ -38,6 +39,7 @@ class _Shipment(Generic[H, D]):
     header: H
     data_set: D | None = None
     index: int = 0  # of the next Message
+    since_ns: int = 0  # when the rows of ``data_set`` began to wait
 
     def waiting_bytes(self) -> int:
         return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
@@ -65,6 +67,8 @@ class TransportSession(Generic[H, D]):
         self.stats = ExportStats()
         self.closed = False
         """Whether ``close`` has finished."""
+        self.holds = False
+        """Whether flows wait while the link is failing, where otherwise they are sent in vain; see ``probe``."""
         self._config = config
         self._encoder = encoder
         self._new_header = new_header
@@ -77,6 +81,7 @@ class TransportSession(Generic[H, D]):
         self._announcer = Announcer(config, encoder, report, loop, self._pump)
         self._shipment: _Shipment[H, D] | None = None
         self._message_size = config.max_message_size
+        self._data_messages = 0  # since the Templates
         self._said_too_large = False
         self._closing = False
         self._deadline_timer: Timer | None = None
@@ -91,6 +96,11 @@ class TransportSession(Generic[H, D]):
         A collector that is down makes a session ready too: nothing else waits for it.
         """
         return self._link.tried
+
+    @property
+    def available(self) -> bool:
+        """Whether the collector takes Messages, as far as one knows: connected; over UDP, none was refused."""
+        return self._link.up and not self._link.failing
 
     @property
     def failing(self) -> bool:
@@ -111,12 +121,35 @@ class TransportSession(Generic[H, D]):
             if self._closing:
                 self.stats.count_not_sent("closed", tally)
             else:
-                self._queue.append(data_set)
+                self._queue.append(data_set, now_ns)
         if self._link.failing:
             self._announcer.require(options=False)  # should the collector be back, then these flows are its first
         self._pump(now_ns)
-        waiting = self._shipment.waiting_bytes() if self._shipment else 0
-        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
+        self._trim()
+
+    def surrender(self) -> list[tuple[D, int]]:
+        """Give up what waits for a collector that is not ``available``, for another one: Data Sets, and since when."""
+        self._take_back()
+        given = self._queue.give_away()
+        for data_set, _ in given:
+            self.stats.move_away(Tally.of(data_set))
+        return given
+
+    def take_over(self, given: Sequence[tuple[D, int]], now_ns: int) -> None:
+        """Export what another session of the same encoder has given up."""
+        for data_set, _ in given:
+            self.stats.move_in(Tally.of(data_set))
+        self._queue.merge(given)
+        self._pump(now_ns)
+        self._trim()
+
+    def probe(self, now_ns: int) -> None:
+        """Ask a collector that refuses (over UDP), and whose flows are held, whether it is back: by Templates."""
+        if self._held and not self._closing:
+            self._announcer.require(options=False)
+            self._pump(now_ns)
+            if not self._encoder.template_messages(self._header, self._message_size):
+                self._link.probe(now_ns)
 
     def options_changed(self, now_ns: int) -> None:
         """What the options records say is different now: they are sent again, at most once a second."""
@@ -162,7 +195,10 @@ class TransportSession(Generic[H, D]):
 
     def _pump(self, now_ns: int) -> None:
         """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
+        self.stats.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self._link.up:
+            if self._held and self._shipment is not None and self._shipment.data_set is not None:
+                self._take_back()
             self._link.waiting_bytes = self._queue.bytes
             self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
             shipment = self._shipment or self._load(now_ns)
@@ -182,32 +218,60 @@ class TransportSession(Generic[H, D]):
             else:
                 self._link.disconnect(progress.reason, now_ns)
                 return
-        if self._closing and self._shipment is None and not self._queue:
+        if self._closing and self._shipment is None and (not self._queue or self._held):
             self._finish(now_ns)
+
+    @property
+    def _held(self) -> bool:
+        return self.holds and self._link.failing
+
+    def _trim(self) -> None:
+        waiting = self._shipment.waiting_bytes() if self._shipment else 0
+        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
 
     def _load(self, now_ns: int) -> _Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
         realtime_ns = self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
-        export_time_s = max(
-            self._header.export_time_s, realtime_ns // NS_PER_S
-        )  # never backwards: RFC 7011, section 8.2
+        # Never backwards: RFC 7011, section 8.2.
+        export_time_s = max(self._header.export_time_s, realtime_ns // NS_PER_S)
         header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
         self._header = header
         if self._announcer.due:
+            if self._announcer.templates_due:
+                self._data_messages = 0
             self._fit_message_size()
             announced = self._announcer.take(header, self._message_size, now_ns, realtime_ns)
             if announced is not None:
                 self._header = header.advance(announced.records, 1)
                 return _Shipment(announced.block(), header)
-        if not self._queue:
+        if not self._queue or self._held:
             return None
-        failing = self._link.failing
-        part = self._queue.take(min(self._part_bytes, _FAILING_PART_BYTES) if failing else self._part_bytes)
-        if failing:  # the collector may come back at any time, and what it gets first must be readable
+        shipment = self._load_data(header, self._queue.oldest_ns)
+        if self._link.failing:  # the collector may come back at any time, and what it gets first must be readable
             self._announcer.require(options=False)
+        elif not self._messages_left():
+            self._announcer.require()
+        return shipment
+
+    def _load_data(self, header: H, since_ns: int) -> _Shipment[H, D]:
+        left = self._messages_left()
+        most = _FAILING_PART_BYTES if self._link.failing else _PART_BYTES
+        part = self._queue.take(min(self._part_bytes, most, left * self._message_size))
         block = self._encoder.data_messages(part, header, self._message_size)
+        if len(block) > left:  # a guess that was too high: Messages are not filled to the end
+            rows = int(block.flows[:left].sum())
+            self._queue.put_back(part.slice(rows, len(part)), since_ns)
+            part = part.slice(0, rows)
+            block = self._encoder.data_messages(part, header, self._message_size)
+        self._data_messages += len(block)
         self._header = header.advance(len(part), len(block))
-        return _Shipment(block, header, part)
+        return _Shipment(block, header, part, since_ns=since_ns)
+
+    def _messages_left(self) -> int:
+        """How many Messages with Data Records may follow before the Templates come again."""
+        if self._config.transport != "udp" or not self._config.template_refresh_messages:
+            return sys.maxsize
+        return max(0, self._config.template_refresh_messages - self._data_messages)
 
     def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
         block, start, stop = shipment.block, shipment.index, progress.done
@@ -266,7 +330,7 @@ class TransportSession(Generic[H, D]):
             self._header = shipment.header
             return
         done = int(shipment.block.flows[: shipment.index].sum())
-        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)))
+        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)), shipment.since_ns)
         self._header = shipment.header.advance(done, shipment.index)
 
     def _finish(self, _now_ns: int) -> None:

@@ -28,11 +28,13 @@ def configuration(
     metering: Table | None = None,
     collectors: Sequence[Table] = ({},),
     log: Table | None = None,
+    groups: Sequence[Table] = (),
 ) -> str:
     """A configuration file that measures veth0 and exports to 127.0.0.1; the tables add keys, or replace them."""
     parts = [_table("[capture]", {"interfaces": ["veth0"], **(capture or {})})]
     parts += [_table(f"[{name}]", table) for name, table in (("metering", metering), ("log", log)) if table]
     parts += [_table("[[collector]]", {"host": "127.0.0.1", **collector}) for collector in collectors]
+    parts += [_table("[[group]]", group) for group in groups]
     return "\n".join(parts)
 
 

@@ -193,6 +193,10 @@ class IpfixDump(Program):
         field = re.compile(r"^\s+\(\S+\)\s+(\w+) : (.*)$", re.MULTILINE)
         return [dict(field.findall(block)) for block in blocks if block.startswith("data record")]
 
+    def flows(self) -> list[dict[str, str]]:
+        """The Data Records with flows: without options records."""
+        return [record for record in self.records() if "packetDeltaCount" in record]
+
     def stats(self) -> tuple[int, int, int]:
         """How many Messages, Data Records and Template Records came."""
         found = re.search(r"File Stats: (\d+) Messages, (\d+) Data Records, (\d+) Template Records", self.text())

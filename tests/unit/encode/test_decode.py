@@ -219,6 +219,36 @@ def test_state_is_bounded():
     assert len(decoder.decode(message((300, b"\1"), domain=2_999)).flows) == 1
 
 
+def test_templates_are_bounded_and_an_active_exporter_keeps_its_own():
+    decoder = Decoder()
+    decoder.decode(message((2, template(300, (4, 1)))), "good")
+    for number in range(40):
+        wide = [template(256 + 10 * number + at, *[(4, 1)] * 400) for at in range(10)]
+        for other in ("one", "two"):
+            decoder.decode(message((2, b"".join(wide))), other)
+        assert len(decoder.decode(message((300, b"\1")), "good").flows) == 1
+    kept = sum(len(domain.layouts) for domain in decoder._domains.values())
+    assert kept < 600
+    assert decoder._room == sum(domain.room for domain in decoder._domains.values())
+
+
+def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one():
+    decoder = Decoder()
+    decoder.decode(message((2, template(300, (4, 1)))), "good")
+    for domain in range(3_000):
+        decoder.decode(message((2, template(300, (60, 1))), domain=domain), "bad")
+        assert len(decoder.decode(message((300, b"\1")), "good").flows) == 1
+
+
+def test_fields_of_no_octets_have_no_value():
+    """A Message of 64 KiB could hold thousands of millions of them."""
+    decoder = Decoder()
+    decoder.decode(message((2, template(300, (4, 1), *[(1, 0)] * 16_000))))
+    decoded = decoder.decode(message((300, bytes(range(200)) * 300)))
+    assert len(decoded.flows) == 60_000
+    assert decoded.flows[7] == {"protocolIdentifier": 7}
+
+
 MALFORMED = {
     "nothing": (b"", "octet 0: a Message Header has 16 bytes"),
     "half a header": (message()[:9], "octet 9: "),

@@ -146,7 +146,7 @@ def test_a_template_of_every_family_can_be_checked():
 
 @pytest.mark.parametrize("rule", [rule for rules in RULES.values() for rule in rules])
 def test_rules_are_well_formed(rule: Rule):
-    assert rule.when in {"with", "without", "reduced", "enterprise", "unknown", "options", "strict"}
+    assert rule.when in {"with", "without", "reduced", "variable", "enterprise", "unknown", "options", "strict"}
     assert bool(rule.elements) == (rule.when in {"with", "without"})
     assert bool(rule.known) == (rule.when == "unknown")
     assert [name for name in rule.elements if by_name(name) is None] == []

@@ -297,8 +297,8 @@ class Bench:
     def check(self) -> None:
         """Every flow is accounted for."""
         stats = self.stats
-        assert stats.seen == stats.sent + stats.not_sent_total() + stats.queued
-        assert stats.seen.flows == self._next or not self._next
+        assert stats.seen == stats.sent + stats.not_sent_total() + stats.queued + stats.moved_away
+        assert stats.seen.flows == self._next + stats.moved_in.flows or not self._next
         assert min(stats.queued.flows, stats.queued.packets, stats.queued.octets) >= 0
 
     def close(self) -> None:
