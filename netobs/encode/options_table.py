@@ -3,6 +3,8 @@
 Form "fixed" is what nfdump, pmacct, goflow2, ipfixcol2, libfixbuf's tools and tshark all take: strings of a fixed
 length, interfaces with their index as an ordinary field and one Data Record in a Set (nfdump looks for both).
 Form "strict" has strings of variable length, the index as scope, and sampling as RFC 5477 describes it.
+Types of elements have names of variable length in both: at fixed ones ipfixDump 2.4.1 with --rfc5610 ends by a
+segmentation fault (tried).
 """
 
 from __future__ import annotations
