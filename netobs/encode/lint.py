@@ -105,6 +105,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "python-netflow": (
         Rule("variable", "raises PaddingCalculationError and ends; write {element = NAME, octets = N}", "tried"),
+        Rule("strict", "ends at options records with strings of variable length", "tried"),
     ),
 }  # fmt: skip
 """By collector. One without rules reads all that netobs can send (tried)."""

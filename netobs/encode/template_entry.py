@@ -9,6 +9,7 @@ from typing import Any
 
 from netobs.encode.columns import ALL_COLUMNS, COLUMNS, OWN_VALUES, Column
 from netobs.encode.layout import ENTERPRISE_BIT, VARIABLE_LENGTH
+from netobs.encode.options_table import SEMANTICS, UNITS
 from netobs.encode.registry import TYPES, InformationElement, abstract_type, by_name, elements
 from netobs.encode.template import Field
 from netobs.errors import TemplateError
@@ -23,10 +24,6 @@ _REVERSE_ENTERPRISE = 29305
 _NAME = re.compile(r"[a-z][A-Za-z0-9]{0,63}")
 _BYTE_TYPES = ("string", "octetArray", "ipv4Address", "ipv6Address", "macAddress")
 _UNSIGNED = "unsigned"
-_SEMANTICS = ("default", "quantity", "totalCounter", "deltaCounter", "identifier", "flags", "list", "snmpCounter",
-              "snmpGauge")  # fmt: skip
-_UNITS = ("none", "bits", "octets", "packets", "flows", "seconds", "milliseconds", "microseconds", "nanoseconds",
-          "4-octet words", "messages", "hops", "entries", "frames", "ports", "inferred")  # fmt: skip
 
 
 def parse_entry(entry: Any, family: str, where: str) -> Field:
@@ -132,8 +129,8 @@ def _enterprise_field(entry: dict[str, Any], family: str, where: str) -> Field:
         id=entry["id"],
         type=kind,
         octets=int(kind[len(_UNSIGNED) :]) // 8 if kind.startswith(_UNSIGNED) else source.octets,
-        semantics=_choice(entry, "semantics", _SEMANTICS, where) or source.semantics or "default",
-        units=_choice(entry, "units", _UNITS, where) or source.units or "none",
+        semantics=_choice(entry, "semantics", SEMANTICS, where) or source.semantics or "default",
+        units=_choice(entry, "units", UNITS, where) or source.units or "none",
         enterprise=entry["enterprise"],
         description=_description(entry, where),
     )

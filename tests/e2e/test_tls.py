@@ -44,7 +44,7 @@ def test_every_flow_arrives(
             Traffic(flows=2000, packets=10_000).send(lab, near)
             account = daemon.finish()
         assert dump.faults() == []
-        records = dump.records()
+        records = dump.flows()
     packets, octets = (sum(int(record[name]) for record in records) for name in ("packetDeltaCount", "octetDeltaCount"))
     assert (packets, octets) == account.seen.measured
     assert (len(records), packets) == (2000, 10_000)
@@ -69,7 +69,7 @@ def test_a_refused_certificate_is_counted_and_harms_no_other(
         daemon.wait_for('"accepted" (tls 127.0.0.1:4741): connected')
         Traffic(flows=500).send(lab, near)
         account = daemon.finish()
-        assert len(other.records()) == 500
+        assert len(other.flows()) == 500
         assert other.faults() == []
         assert strict.records() == []
     assert daemon.log.count("not reachable") == 1

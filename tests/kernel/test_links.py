@@ -115,7 +115,7 @@ def test_interface_of_another_link_type_is_left_out(lab: Lab) -> None:
         assert settle(programs) == []
 
 
-def test_kind_and_alias_are_known(lab: Lab) -> None:
+def test_kind_alias_and_address_are_known(lab: Lab) -> None:
     ns = lab.namespace()
     lab.veth(ns, ns, names=("tap1", "tap2"))
     lab.run(ns, ["ip", "link", "set", "tap1", "alias", "guest 7, eth0"])
@@ -123,6 +123,8 @@ def test_kind_and_alias_are_known(lab: Lab) -> None:
         known = {interface.name: interface for interface in links.interfaces()}
     assert (known["tap1"].kind, known["tap1"].alias, known["tap1"].arphrd) == ("veth", "guest 7, eth0", 1)
     assert (known["lo"].kind, known["lo"].alias, known["lo"].arphrd) == ("", "", 772)
+    assert known["tap1"].mac == bytes.fromhex(lab.link(ns, "tap1").mac.replace(":", ""))
+    assert known["lo"].mac == bytes(6)
 
 
 @pytest.fixture

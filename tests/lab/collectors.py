@@ -212,6 +212,10 @@ class IpfixDump(Program):
         """The Sequence Numbers of the Messages."""
         return [int(number) for number in re.findall(r"\ssequence number: (\d+) ", self.text())]
 
+    def flows(self) -> list[dict[str, str]]:
+        """The Data Records with flows: without options records."""
+        return [record for record in self.records() if "packetDeltaCount" in record]
+
     def stats(self) -> tuple[int, int, int]:
         """How many Messages, Data Records and Template Records came."""
         found = re.search(r"File Stats: (\d+) Messages, (\d+) Data Records, (\d+) Template Records", self.text())
