@@ -22,7 +22,9 @@ from netobs.export.routing import Router
 from netobs.export.session import TransportSession
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import FlowBatch, Records, concatenate, empty
+from netobs.records import ClockPair, FlowBatch, Records, concatenate, empty
+from netobs.report import Report
+from netobs.reporter import Reporter
 from netobs.stats import CollectorStats, Stats, TableStats
 
 log = logging.getLogger("netobs")
@@ -47,7 +49,8 @@ class Daemon:
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
         self._exporters: dict[tuple[str, str], Exporter] = {}
-        self._members = [self._member(collector) for collector in config.collectors]
+        self._reporter = Reporter(config.capture.sampling)
+        self._members = [self._member(collector, number) for number, collector in enumerate(config.collectors, 1)]
         self._router = Router(self._members, config.groups, loop)
         self._said_clamped: set[str] = set()
         self._shed: list[Records] = []
@@ -58,13 +61,19 @@ class Daemon:
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
 
-    def _member(self, collector: CollectorConfig) -> Member:
+    def _member(self, collector: CollectorConfig, number: int) -> Member:
         key = (collector.protocol, collector.template)
         if key not in self._exporters:
             self._exporters[key] = exporter(*key, self._boot_s, self._config.capture.sampling)
         encoder, header = self._exporters[key]
         encoder.check(collector.max_message_size)
-        return Member(collector.name, TransportSession(collector, encoder, header, self._loop), encoder)
+
+        def report(realtime_ns: int) -> Report:
+            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, realtime_ns)
+            return self._reporter.report(number, member.session.stats)
+
+        member = Member(collector.name, TransportSession(collector, encoder, header, self._loop, report), encoder)
+        return member
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -76,11 +85,13 @@ class Daemon:
         self._capture.load()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
+        self._reporter.see_interfaces(self._capture.names.values())
+        self._see_losses(pair)
         for member in self._members:
             member.session.open(pair, now_ns)
         self._router.start(now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
-        self._loop.add_reader(self._capture.links.fileno(), lambda _now_ns: self._capture.follow_links())
+        self._loop.add_reader(self._capture.links.fileno(), self._on_links)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(signum, self.stop)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
@@ -88,6 +99,18 @@ class Daemon:
         self._last_eviction_ns = now_ns
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
+
+    def _on_links(self, now_ns: int) -> None:
+        self._capture.follow_links()
+        if self._reporter.see_interfaces(self._capture.names.values()):
+            for member in self._members:
+                member.session.options_changed(now_ns)
+
+    def _see_losses(self, pair: ClockPair) -> None:
+        """What was lost is dated when it is seen here: at each eviction."""
+        self._reporter.see_ledger(self._datapath.read_ledger(), pair.realtime_ns)
+        for number, member in enumerate(self._members, 1):
+            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, pair.realtime_ns)
 
     def _attach(self) -> None:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
@@ -111,6 +134,7 @@ class Daemon:
 
     def _on_interval(self, now_ns: int) -> None:
         self._evict()
+        self._see_losses(clock.read_pair())
         self._schedule_eviction(now_ns)
 
     def _on_ring(self, now_ns: int) -> None:

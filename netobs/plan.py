@@ -127,6 +127,8 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
         for template in encoder.templates:
             size = f"{len(template.fields)} elements, {template.size}"
             plan.lines.append(f"    {template.id} {template.family}: {size}")
+        for options in encoder.options:
+            plan.lines.append(f"    {options.id} options records: {options.kind}")
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ReportedInterface:
-    """An interface that flows refer to. ``description``: its alias; ``mac``: 6 octets, or none."""
+    """An interface that flows refer to. ``description``: its alias, else its name; ``mac``: 6 octets, or none."""
 
     index: int
     name: str

@@ -98,6 +98,9 @@ class CollectorConfig:
         Integer(0, 1_000_000),
         "send templates again over UDP after so many Messages with flows, too; 0 = by time only",
     )
+    options_refresh_ns: int = setting(
+        "60s", Duration("1s", "24h"), "how often options records (interface names, sampling, ...) are sent again"
+    )
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"

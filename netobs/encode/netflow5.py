@@ -55,6 +55,9 @@ class Encoder(RecordEncoder):
         self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 0
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
 
+    options = ()
+    """There are no options records: the header of each Message says the sampling."""
+
     def check(self, max_message_size: int) -> None:
         """Raise TemplateError if a record is too large for ``max_message_size`` bytes."""
         check_size(self.templates[0], NETFLOW5_HEADER.itemsize + self.templates[0].dtype.itemsize, max_message_size)
@@ -74,7 +77,7 @@ class Encoder(RecordEncoder):
     def announcement(
         self, report: Report, header: Header, max_message_size: int, templates: bool = True
     ) -> list[tuple[bytes, int]]:
-        """Nothing: there are no options records either; the header of each Message says the sampling."""
+        """Nothing: the format is fixed, and has no options records."""
         self.check(max_message_size)
         return []
 

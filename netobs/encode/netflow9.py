@@ -60,7 +60,7 @@ def netflow9_template(template: Template) -> Template:
     """
     fields: dict[str, Field] = {}
     for field in template.fields:
-        name = _name(field)
+        name = netflow9_name(field)
         element = by_name(name) if name != field.element.name else field.element
         if element is None or element.enterprise or element.id > MAX_ELEMENT_ID or field.octets == VARIABLE_LENGTH:
             continue
@@ -75,7 +75,7 @@ def netflow9_template(template: Template) -> Template:
     return found
 
 
-def _name(field: Field) -> str:
+def netflow9_name(field: Field) -> str:
     """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
     name = _BOTH_FAMILIES.get(field.element.name, field.element.name)
     if not field.element.type.startswith("dateTime"):

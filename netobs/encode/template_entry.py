@@ -25,7 +25,7 @@ _BYTE_TYPES = ("string", "octetArray", "ipv4Address", "ipv6Address", "macAddress
 _UNSIGNED = "unsigned"
 _SEMANTICS = ("default", "quantity", "totalCounter", "deltaCounter", "identifier", "flags", "list", "snmpCounter",
               "snmpGauge")  # fmt: skip
-_UNITS = ("", "none", "bits", "octets", "packets", "flows", "seconds", "milliseconds", "microseconds", "nanoseconds",
+_UNITS = ("none", "bits", "octets", "packets", "flows", "seconds", "milliseconds", "microseconds", "nanoseconds",
           "4-octet words", "messages", "hops", "entries", "frames", "ports", "inferred")  # fmt: skip
 
 
@@ -132,8 +132,8 @@ def _enterprise_field(entry: dict[str, Any], family: str, where: str) -> Field:
         id=entry["id"],
         type=kind,
         octets=int(kind[len(_UNSIGNED) :]) // 8 if kind.startswith(_UNSIGNED) else source.octets,
-        semantics=_choice(entry, "semantics", source.semantics, _SEMANTICS, where),
-        units=_choice(entry, "units", source.units, _UNITS, where),
+        semantics=_choice(entry, "semantics", _SEMANTICS, where) or source.semantics or "default",
+        units=_choice(entry, "units", _UNITS, where) or source.units or "none",
         enterprise=entry["enterprise"],
         description=_description(entry, where),
     )
@@ -195,12 +195,12 @@ def _check_type(kind: Any, source: InformationElement, where: str) -> None:
         )
 
 
-def _choice(entry: dict[str, Any], key: str, default: str, choices: Sequence[str], where: str) -> str:
-    """The text at ``key``, one of ``choices``; without the key ``default``, that of the element that fills it."""
-    value = entry.get(key, default)
-    if value not in choices:
+def _choice(entry: dict[str, Any], key: str, choices: Sequence[str], where: str) -> str:
+    """The text at ``key``, one of ``choices``; empty without the key."""
+    value = entry.get(key, "")
+    if key in entry and value not in choices:
         raise TemplateError(
-            f"{where}: {key}: expected one of {', '.join(filter(None, choices))}, got {value!r}",
+            f"{where}: {key}: expected one of {', '.join(choices)}, got {value!r}",
             nearest(value, choices),
         )
     return str(value)

@@ -54,6 +54,7 @@ observation_domain = 4294967295
 max_message_size = 512
 template_refresh = "10m"
 template_refresh_messages = 20
+options_refresh = "90s"
 source = "2001:db8::1"
 queue_max = "64KiB"
 queue_max_age = "1h"
@@ -109,6 +110,7 @@ def test_the_defaults() -> None:
         max_message_size=1400,
         template_refresh_ns=60 * NS_PER_S,
         template_refresh_messages=0,
+        options_refresh_ns=60 * NS_PER_S,
         source="",
         queue_max_bytes=64 << 20,
         queue_max_age_ns=600 * NS_PER_S,
@@ -150,6 +152,7 @@ def test_every_key_can_be_given() -> None:
             max_message_size=512,
             template_refresh_ns=600 * NS_PER_S,
             template_refresh_messages=20,
+            options_refresh_ns=90 * NS_PER_S,
             source="2001:db8::1",
             queue_max_bytes=1 << 16,
             queue_max_age_ns=3600 * NS_PER_S,

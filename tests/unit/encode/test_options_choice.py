@@ -19,10 +19,6 @@ MISTAKES = [
     ('options = ["sampling", "flow_keys", "sampling"]', "x.toml: options, entry 3: sampling is there twice"),
     ('options_form = "stict"', 'options_form: expected one of "fixed", "strict", got .stict.; did you mean "strict"'),
     ("options_form = []", r'x.toml: options_form: expected one of "fixed", "strict", got \[\]$'),
-    (
-        'options = ["sampling"]\n[[template]]\nid = 513\nfamily = "ipv4"\nelements = ["octetDeltaCount"]',
-        r"template\]\] 1: id 513 is that of the options records \"sampling\"; ids outside of 512 to 520 are free",
-    ),
     ('option = ["sampling"]', 'x.toml: unknown key "option"; did you mean "options"'),
 ]
 
@@ -43,6 +39,15 @@ def test_what_is_chosen() -> None:
 def test_mistakes(lines: str, message: str) -> None:
     with pytest.raises(TemplateError, match=message):
         parse(lines + TEMPLATE, "x.toml")
+
+
+def test_ids_of_options_records_are_taken() -> None:
+    clash = TEMPLATE.replace("256", "513")
+    with pytest.raises(
+        TemplateError, match=r'\]\] 1: id 513 is that of the options records "sampling"; ids outside of 5'
+    ):
+        parse(clash, "x.toml")
+    assert parse("options = []" + clash, "x.toml")[0].id == 513
 
 
 def test_shipped_files() -> None:
