@@ -118,19 +118,6 @@ def check_size(template: Template, needed: int, most: int) -> None:
         )
 
 
-def template_bodies(templates: Sequence[Template], room: int) -> list[list[Template]]:
-    """``templates`` shared out over as few Sets as their Template Records need, of at most ``room`` bytes each."""
-    groups: list[list[Template]] = []
-    filled = room
-    for template in templates:
-        filled += len(template.record)
-        if filled > room:
-            groups.append([])
-            filled = len(template.record)
-        groups[-1].append(template)
-    return groups
-
-
 def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int = 1) -> MessageBlock:
     """``data_set`` as Messages of ``per_message`` Data Records (the last: what is left), padded to ``align``."""
     total = len(data_set)

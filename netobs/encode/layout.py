@@ -6,6 +6,9 @@ construct itself is not imported here: it would cost the daemon 6 MB that only p
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import numpy as np
 
 IPFIX_VERSION = 10
@@ -39,3 +42,8 @@ FIELD_SPECIFIER = np.dtype([("element_id", ">u2"), ("octets", ">u2")])
 
 DATA_MESSAGE_HEADER = np.dtype(MESSAGE_HEADER.descr + SET_HEADER.descr)
 """What stands before the Data Records of a Message with one Data Set, 20 bytes."""
+
+
+def big_endian(dtype: np.dtype[Any]) -> struct.Struct:
+    """``dtype``, of unsigned integers in network byte order, for the values of a single header."""
+    return struct.Struct(">" + "".join({2: "H", 4: "I"}[dtype[name].itemsize] for name in dtype.names or ()))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.config.schema import MAX_NETFLOW5_SAMPLING
 from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Fill
 from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block
 from netobs.encode.layout_netflow import (
@@ -20,8 +21,8 @@ from netobs.encode.layout_netflow import (
 )
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.records import FlowBatch, MessageBlock
+from netobs.report import Report
 
-MAX_SAMPLING = (1 << 14) - 1
 MAX_INTERFACE = 0xFFFF
 """What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""
 _RANDOM_SAMPLING = 2 << 14
@@ -46,13 +47,16 @@ class Encoder(RecordEncoder):
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
     16 bits and is sent as ``MAX_INTERFACE``. ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one
-    packet in N is measured, at random; above ``MAX_SAMPLING`` the field says ``MAX_SAMPLING``.
+    packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``.
     """
 
     def __init__(self, boot_s: int, sampling: int = 1) -> None:
         self._uptime = Uptime(boot_s)
-        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_SAMPLING) if sampling > 1 else 0
+        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 0
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
+
+    options = ()
+    """There are no options records: the header of each Message says the sampling."""
 
     def check(self, max_message_size: int) -> None:
         """Raise TemplateError if a record is too large for ``max_message_size`` bytes."""
@@ -67,6 +71,13 @@ class Encoder(RecordEncoder):
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         """None: the format is fixed."""
+        self.check(max_message_size)
+        return []
+
+    def announcement(
+        self, report: Report, header: Header, max_message_size: int, templates: bool = True
+    ) -> list[tuple[bytes, int]]:
+        """Nothing: the format is fixed, and has no options records."""
         self.check(max_message_size)
         return []
 

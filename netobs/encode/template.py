@@ -87,7 +87,7 @@ class Template:
     def record(self) -> bytes:
         """The Template Record: what a Template Set carries."""
         header = np.array((self.id, len(self.fields)), dtype=TEMPLATE_HEADER)
-        return header.tobytes() + b"".join(_specifier(field) for field in self.fields)
+        return header.tobytes() + b"".join(specifier(field) for field in self.fields)
 
 
 def _format(field: Field) -> tuple[Any, ...]:
@@ -95,7 +95,8 @@ def _format(field: Field) -> tuple[Any, ...]:
     return ("u1", (field.row_octets,)) if kind == "b" else (f">{kind}{field.octets}",)
 
 
-def _specifier(field: Field) -> bytes:
+def specifier(field: Field) -> bytes:
+    """The Field Specifier (RFC 7011, 3.2)."""
     number, enterprise = field.element.id, field.element.enterprise
     specifier = np.array((number | (ENTERPRISE_BIT if enterprise else 0), field.octets), dtype=FIELD_SPECIFIER)
     return specifier.tobytes() + (enterprise.to_bytes(4, "big") if enterprise else b"")

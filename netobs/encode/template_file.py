@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from netobs.encode import options_choice
 from netobs.encode.columns import ETHERTYPES
 from netobs.encode.layout import FIRST_DATA_SET_ID
+from netobs.encode.options_choice import TemplateSet
+from netobs.encode.options_table import reserved
 from netobs.encode.registry import InformationElement
 from netobs.encode.template import Field, Template
 from netobs.encode.template_entry import check_keys, is_int, nearest, parse_entry
@@ -37,7 +40,7 @@ def template_dirs() -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def load(name_or_path: str, search: Sequence[Path] | None = None) -> tuple[Template, ...]:
+def load(name_or_path: str, search: Sequence[Path] | None = None) -> TemplateSet:
     """The Templates of a file: a name looked for in ``search`` (default: ``template_dirs()``), or a path.
 
     Anything with a slash or that ends in ".toml" is a path. Raises TemplateError.
@@ -67,21 +70,29 @@ def _find(name_or_path: str, search: Sequence[Path]) -> Path:
     )
 
 
-def parse(text: str, source: str) -> tuple[Template, ...]:
+def parse(text: str, source: str) -> TemplateSet:
     """The Templates in ``text`` (TOML); ``source`` names the file in errors. Raises TemplateError."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TemplateError(f"{source}: not valid TOML: {error}") from error
-    check_keys(document, ("template",), source)
+    check_keys(document, ("template", *options_choice.KEYS), source)
     tables = document.get("template")
     if isinstance(tables, dict):
         raise TemplateError(f"{source}: [template] is a table", "write [[template]], with two brackets")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise TemplateError(f"{source}: no [[template]] table", "add at least one")
     templates = tuple(_template(table, f"{source}: [[template]] {number}") for number, table in enumerate(tables, 1))
+    options = options_choice.parse_options(document, source)
+    taken = reserved(options)
+    for template in templates:
+        if template.id in taken:
+            raise TemplateError(
+                f'{template.source}: id {template.id} is that of the options records "{taken[template.id]}"',
+                "ids outside of 512 to 520 are free",
+            )
     _check_set(templates)
-    return templates
+    return TemplateSet(templates, options)
 
 
 def _check_set(templates: Sequence[Template]) -> None:

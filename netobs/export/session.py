@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Generic
 
-import numpy as np
-
 from netobs.clock import NS_PER_S
 from netobs.errors import TemplateError
+from netobs.export.announcer import Announcer
 from netobs.export.link import Failure, Link, Progress, State, log
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue, row_bytes
@@ -20,6 +18,7 @@ from netobs.export.tls import TlsLink
 from netobs.export.udp import UdpLink
 from netobs.loop import EventLoop, Timer
 from netobs.records import ClockPair, MessageBlock
+from netobs.report import Report
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
@@ -33,12 +32,13 @@ _FAILING_PART_BYTES = 65_536
 
 @dataclass
 class _Shipment(Generic[H, D]):
-    """Messages on their way into the socket, the first with ``header``. ``data_set`` is None for templates."""
+    """Messages on their way into the socket, the first with ``header``. ``data_set`` is None for templates, options."""
 
     block: MessageBlock
     header: H
     data_set: D | None = None
     index: int = 0  # of the next Message
+    since_ns: int = 0  # when the rows of ``data_set`` began to wait
 
     def waiting_bytes(self) -> int:
         return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
@@ -50,16 +50,24 @@ class TransportSession(Generic[H, D]):
     ``new_header(export_time_s, sequence, observation_domain)`` makes a header as ``encoder`` wants it. Nothing here
     blocks. Timers and sockets are driven by ``loop``; ``send`` hands in what is to be exported. A collector that is
     down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
+    ``report(realtime_ns)`` gives what the options records say.
 
     Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
     """
 
     def __init__(
-        self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int], H], loop: EventLoop
+        self,
+        config: CollectorConfig,
+        encoder: Encoder[H, D],
+        new_header: Callable[[int, int, int], H],
+        loop: EventLoop,
+        report: Callable[[int], Report] = lambda _realtime_ns: Report(),
     ) -> None:
         self.stats = ExportStats()
         self.closed = False
         """Whether ``close`` has finished."""
+        self.holds = False
+        """Whether flows wait while the link is failing, where otherwise they are sent in vain; see ``probe``."""
         self._config = config
         self._encoder = encoder
         self._new_header = new_header
@@ -69,13 +77,11 @@ class TransportSession(Generic[H, D]):
         self._link = _LINKS[config.transport](config, loop, self, self.stats)
         self._queue: DataSetQueue[D] = DataSetQueue()
         self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
-        self._outbox: deque[bytes] = deque()  # Messages with templates: before any data
+        self._announcer = Announcer(config, encoder, report, loop, self._pump)
         self._shipment: _Shipment[H, D] | None = None
         self._message_size = config.max_message_size
-        self._templates_due = False
         self._said_too_large = False
         self._closing = False
-        self._refresh_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
 
     def __str__(self) -> str:
@@ -88,6 +94,11 @@ class TransportSession(Generic[H, D]):
         A collector that is down makes a session ready too: nothing else waits for it.
         """
         return self._link.tried
+
+    @property
+    def available(self) -> bool:
+        """Whether the collector takes Messages, as far as one knows: connected; over UDP, none was refused."""
+        return self._link.up and not self._link.failing
 
     @property
     def failing(self) -> bool:
@@ -108,12 +119,40 @@ class TransportSession(Generic[H, D]):
             if self._closing:
                 self.stats.count_not_sent("closed", tally)
             else:
-                self._queue.append(data_set)
+                self._queue.append(data_set, now_ns)
         if self._link.failing:
-            self._templates_due = True  # should the collector be back, then these flows are its first
+            self._announcer.require(options=False)  # should the collector be back, then these flows are its first
         self._pump(now_ns)
-        waiting = self._shipment.waiting_bytes() if self._shipment else 0
-        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
+        self._trim()
+
+    def surrender(self) -> list[tuple[D, int]]:
+        """Give up what waits for a collector that is not ``available``, for another one: Data Sets, and since when."""
+        self._take_back()
+        given = self._queue.give_away()
+        for data_set, _ in given:
+            self.stats.move_away(Tally.of(data_set))
+        return given
+
+    def take_over(self, given: Sequence[tuple[D, int]], now_ns: int) -> None:
+        """Export what another session of the same encoder has given up."""
+        for data_set, _ in given:
+            self.stats.move_in(Tally.of(data_set))
+        self._queue.merge(given)
+        self._pump(now_ns)
+        self._trim()
+
+    def probe(self, now_ns: int) -> None:
+        """Ask a collector that refuses (over UDP), and whose flows are held, whether it is back: by Templates."""
+        if self._held and not self._closing:
+            self._announcer.require(options=False)
+            self._pump(now_ns)
+            if not self._encoder.template_messages(self._header, self._message_size):
+                self._link.probe(now_ns)
+
+    def options_changed(self, now_ns: int) -> None:
+        """What the options records say is different now: they are sent again, at most once a second."""
+        if self._link.up and not self._closing:
+            self._announcer.changed(now_ns)
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
@@ -123,7 +162,7 @@ class TransportSession(Generic[H, D]):
         if self._closing:
             return
         self._closing = True
-        self._cancel(self._refresh_timer)
+        self._announcer.stop()
         self._deadline_timer = self._loop.call_at(deadline_ns, self._finish)
         self._link.hurry(now_ns)
         if not self.closed:
@@ -132,21 +171,20 @@ class TransportSession(Generic[H, D]):
     def on_up(self, now_ns: int) -> None:
         self._header = self._new_header(self._header.export_time_s, 0, self._config.observation_domain)
         self._fit_message_size()
-        self._outbox.clear()
-        self._templates_due = True
-        if self._config.transport == "udp":  # over TCP templates live as long as the session: RFC 7011, section 8
-            self._arm_refresh(now_ns)
+        self._announcer.start(now_ns)
+        if self._closing:
+            self._announcer.stop()
         self._pump(now_ns)
 
     def on_down(self) -> None:
         self._take_back()
-        self._cancel(self._refresh_timer)
+        self._announcer.stop()
 
     def on_writable(self, now_ns: int) -> None:
         self._pump(now_ns)
 
     def on_recovered(self, now_ns: int) -> None:
-        self._templates_due = True
+        self._announcer.require()
         self._pump(now_ns)
 
     def on_unreachable(self, now_ns: int) -> None:
@@ -155,7 +193,10 @@ class TransportSession(Generic[H, D]):
 
     def _pump(self, now_ns: int) -> None:
         """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
+        self.stats.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self._link.up:
+            if self._held and self._shipment is not None and self._shipment.data_set is not None:
+                self._take_back()
             self._link.waiting_bytes = self._queue.bytes
             self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
             shipment = self._shipment or self._load(now_ns)
@@ -175,32 +216,51 @@ class TransportSession(Generic[H, D]):
             else:
                 self._link.disconnect(progress.reason, now_ns)
                 return
-        if self._closing and self._shipment is None and not self._queue:
+        if self._closing and self._shipment is None and (not self._queue or self._held):
             self._finish(now_ns)
+
+    @property
+    def _held(self) -> bool:
+        return self.holds and self._link.failing
+
+    def _trim(self) -> None:
+        waiting = self._shipment.waiting_bytes() if self._shipment else 0
+        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
 
     def _load(self, now_ns: int) -> _Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
-        wall_s = (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S
-        export_time_s = max(self._header.export_time_s, wall_s)  # never backwards: RFC 7011, section 8.2
+        realtime_ns = self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
+        export_time_s = max(
+            self._header.export_time_s, realtime_ns // NS_PER_S
+        )  # never backwards: RFC 7011, section 8.2
         header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
         self._header = header
-        if self._templates_due:
-            self._templates_due = False
+        if self._announcer.due:
             self._fit_message_size()
-            self._outbox = deque(self._encoder.template_messages(header, self._message_size))
-        if self._outbox:
-            self._header = header.advance(0, 1)
-            return _Shipment(_block_of(self._outbox.popleft()), header)
-        if not self._queue:
+            announced = self._announcer.take(header, self._message_size, now_ns, realtime_ns)
+            if announced is not None:
+                self._header = header.advance(announced.records, 1)
+                return _Shipment(announced.block(), header)
+        if not self._queue or self._held:
             return None
-        failing = self._link.failing
-        part = self._queue.take(min(self._part_bytes, _FAILING_PART_BYTES) if failing else self._part_bytes)
-        self._templates_due = (
-            failing  # the collector may come back at any time, and what it gets first must be readable
-        )
+        shipment = self._load_data(header, self._queue.oldest_ns)
+        self._announcer.count(len(shipment.block))
+        if self._link.failing:  # the collector may come back at any time, and what it gets first must be readable
+            self._announcer.require(options=False)
+        return shipment
+
+    def _load_data(self, header: H, since_ns: int) -> _Shipment[H, D]:
+        left = self._announcer.messages_left
+        most = _FAILING_PART_BYTES if self._link.failing else _PART_BYTES
+        part = self._queue.take(min(self._part_bytes, most, left * self._message_size))
         block = self._encoder.data_messages(part, header, self._message_size)
+        if len(block) > left:  # a guess that was too high: Messages are not filled to the end
+            rows = int(block.flows[:left].sum())
+            self._queue.put_back(part.slice(rows, len(part)), since_ns)
+            part = part.slice(0, rows)
+            block = self._encoder.data_messages(part, header, self._message_size)
         self._header = header.advance(len(part), len(block))
-        return _Shipment(block, header, part)
+        return _Shipment(block, header, part, since_ns=since_ns)
 
     def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
         block, start, stop = shipment.block, shipment.index, progress.done
@@ -255,22 +315,12 @@ class TransportSession(Generic[H, D]):
         if shipment is None:
             return
         if shipment.data_set is None:
-            self._templates_due = True
+            self._announcer.take_back()
             self._header = shipment.header
             return
         done = int(shipment.block.flows[: shipment.index].sum())
-        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)))
+        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)), shipment.since_ns)
         self._header = shipment.header.advance(done, shipment.index)
-
-    def _refresh(self, now_ns: int) -> None:
-        self._templates_due = True
-        self._arm_refresh(now_ns)
-        self._pump(now_ns)
-
-    def _arm_refresh(self, now_ns: int) -> None:
-        self._cancel(self._refresh_timer)
-        if not self._closing:
-            self._refresh_timer = self._loop.call_at(now_ns + self._config.template_refresh_ns, self._refresh)
 
     def _finish(self, _now_ns: int) -> None:
         if self.closed:
@@ -278,16 +328,7 @@ class TransportSession(Generic[H, D]):
         self.closed = True
         self._take_back()
         self.stats.count_not_sent("closed", self._queue.trim(0))
-        self._cancel(self._refresh_timer)
-        self._cancel(self._deadline_timer)
+        self._announcer.stop()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         self._link.close()
-
-    @staticmethod
-    def _cancel(timer: Timer | None) -> None:
-        if timer is not None:
-            timer.cancel()
-
-
-def _block_of(message: bytes) -> MessageBlock:
-    nothing = np.zeros(1, dtype=np.int64)
-    return MessageBlock(memoryview(message), nothing + len(message), nothing, nothing, nothing)

@@ -1,4 +1,8 @@
-"""What one Transport Session did, in numbers. ``seen == sent + not_sent + queued`` holds at all times."""
+"""What one Transport Session did, in numbers.
+
+``seen == sent + not_sent + queued + moved_away`` holds at all times; ``seen`` has ``moved_in`` in it. Over all
+collectors of a group, ``moved_in`` and ``moved_away`` are the same.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,11 @@ class ExportStats:
     sent: Tally = field(default_factory=Tally)
     queued: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
-    """By reason: ``queue_full``, ``closed``, or the name of the errno that the send gave."""
+    """By reason: ``queue_full``, ``queue_age``, ``closed``, or the name of the errno that the send gave."""
+    moved_in: Tally = field(default_factory=Tally)
+    """What waited for another collector of a failover group and was taken over from it; also in ``seen``."""
+    moved_away: Tally = field(default_factory=Tally)
+    """What waited for this collector and was given to another one of its group, which has to account for it."""
     messages: int = 0  # with Data Records
     template_messages: int = 0
     bytes: int = 0  # of all Messages sent
@@ -68,6 +76,14 @@ class ExportStats:
         if tally.flows:
             self.not_sent[reason] = self.not_sent.get(reason, Tally()) + tally
             self.queued -= tally
+
+    def move_in(self, tally: Tally) -> None:
+        self.moved_in += tally
+        self.see(tally)
+
+    def move_away(self, tally: Tally) -> None:
+        self.moved_away += tally
+        self.queued -= tally
 
     def not_sent_total(self) -> Tally:
         """``not_sent`` over all reasons."""

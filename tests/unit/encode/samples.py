@@ -108,9 +108,9 @@ def golden_batch() -> FlowBatch:
     )
 
 
-def golden_messages() -> list[bytes]:
-    """The Messages in the golden file: one a paragraph, hexadecimal, comments behind "#"."""
-    paragraphs = (GOLDEN / "ipfix_default.hex").read_text(encoding="utf-8").split("\n\n")
+def golden_messages(name: str = "ipfix_default.hex") -> list[bytes]:
+    """The Messages in a golden file: one a paragraph, hexadecimal, comments behind "#"."""
+    paragraphs = (GOLDEN / name).read_text(encoding="utf-8").split("\n\n")
     lines = ["".join(line.partition("#")[0] for line in paragraph.splitlines()) for paragraph in paragraphs]
     return [bytes.fromhex(line) for line in lines if line.strip()]
 
