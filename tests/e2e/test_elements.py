@@ -37,6 +37,7 @@ elements = [
     "octetDeltaCount", "packetDeltaCount", "flowStartMilliseconds", "flowEndMilliseconds", "flowEndReason",
 ]
 """
+TEMPLATES = ("own", "full")
 PLAN = Traffic(flows=300, packets=6000, size=(60, 1514), order="random", protocol="tcp", tcp_flags=0x1B, tos=0x20)
 
 Flow = tuple[Any, ...]
@@ -50,15 +51,14 @@ def host(lab: Lab) -> tuple[Link, Link]:
     return near, far
 
 
-def config(directory: Path, **collector: Any) -> str:
-    path = directory / "own.toml"
-    path.write_text(TEMPLATE, encoding="utf-8")
-    return configuration(metering=KEPT, collectors=[{"template": str(path), "name": "main", **collector}])
-
-
-def run(lab: Lab, near: Link, far: Link, directory: Path, **collector: Any) -> None:
-    """Send the plan past a daemon with the template above."""
-    with Daemon(lab, far.ns, directory, config(directory, **collector)) as daemon:
+def run(lab: Lab, near: Link, far: Link, directory: Path, template: str = "own", **collector: Any) -> None:
+    """Send the plan past a daemon with the template above, or with one that comes with netobs."""
+    if template == "own":
+        path = directory / "own.toml"
+        path.write_text(TEMPLATE, encoding="utf-8")
+        template = str(path)
+    config = configuration(metering=KEPT, collectors=[{"template": template, "name": "main", **collector}])
+    with Daemon(lab, far.ns, directory, config) as daemon:
         PLAN.send(lab, near)
         assert daemon.finish().is_balanced("main")
 
@@ -81,10 +81,11 @@ def by_name(flow: dict[str, Any]) -> Flow:
 
 
 @pytest.mark.e2e(tools=("socat", "ipfixDump"))
-def test_ipfixdump_reads_it_over_tcp(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_ipfixdump_reads_it_over_tcp(lab: Lab, tmp_path: Path, template: str) -> None:
     near, far = host(lab)
     with IpfixDump(lab, far.ns, tmp_path) as collector:
-        run(lab, near, far, tmp_path, transport="tcp")
+        run(lab, near, far, tmp_path, template, transport="tcp")
         assert collector.faults() == []
         records = [record for record in collector.records() if "sourceIPv4Address" in record]
     assert sorted(map(by_name, records)) == foreseen(far)
@@ -114,10 +115,11 @@ def test_netobs_listen_and_tshark_read_all_of_it(lab: Lab, tmp_path: Path, trans
 
 
 @pytest.mark.e2e(tools=("nfcapd", "nfdump"))
-def test_nfdump_reads_the_standard_fields(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_nfdump_reads_the_standard_fields(lab: Lab, tmp_path: Path, template: str) -> None:
     near, far = host(lab)
     with Nfcapd(lab, far.ns, tmp_path) as collector:
-        run(lab, near, far, tmp_path)
+        run(lab, near, far, tmp_path, template)
         flows, summary = collector.flows(), collector.summary()
     assert summary.sequence_errors == 0
     assert sorted(
@@ -128,10 +130,11 @@ def test_nfdump_reads_the_standard_fields(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e(tools=("nfacctd",))
-def test_pmacct_reads_the_standard_fields(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_pmacct_reads_the_standard_fields(lab: Lab, tmp_path: Path, template: str) -> None:
     near, far = host(lab)
     with Nfacctd(lab, far.ns, tmp_path, "nfacctd") as collector:
-        run(lab, near, far, tmp_path)
+        run(lab, near, far, tmp_path, template)
         flows = collector.flows()
         assert "WARN" not in collector.log
     assert sorted(
