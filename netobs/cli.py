@@ -16,6 +16,7 @@ from netobs.errors import ConfigError, NetobsError
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 DEFAULT_CONF = "/etc/netobs.toml"
+PROTOCOLS = ("ipfix", "netflow9", "netflow5")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -105,6 +106,11 @@ def listen(
     context.exit(0 if whole else 1)
 
 
+protocol_option = click.option(
+    "--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="As in [[collector]]."
+)
+
+
 @cli.group(context_settings=CONTEXT)
 def template() -> None:
     """Flow templates: which there are, what they hold, and which collectors read them.
@@ -124,11 +130,12 @@ def template_list() -> None:
 @template.command("show", context_settings=CONTEXT)
 @click.argument("name")
 @click.option("--wire", is_flag=True, help="The Template Records in hexadecimal, with offsets.")
-def template_show(name: str, wire: bool) -> None:
+@protocol_option
+def template_show(name: str, wire: bool, protocol: str) -> None:
     """Print the fields of the Data Records that the templates NAME describe."""
     from netobs import template_command
 
-    click.echo("\n".join(template_command.show(name, wire)))
+    click.echo("\n".join(template_command.show(name, wire, protocol)))
 
 
 @template.command("check", context_settings=CONTEXT)
@@ -137,8 +144,9 @@ def template_show(name: str, wire: bool) -> None:
 @click.option(
     "--max-message-size", type=click.IntRange(1, 65535), default=1400, show_default=True, help="As in [[collector]]."
 )
+@protocol_option
 @click.pass_context
-def template_check(context: click.Context, file: str, collector: str, max_message_size: int) -> None:
+def template_check(context: click.Context, file: str, collector: str, max_message_size: int, protocol: str) -> None:
     """Check a template FILE, and say which collectors it suits.
 
     Exit status: 1 for a file that netobs cannot use, and, with --for, for one whose flows that collector would lose
@@ -146,7 +154,7 @@ def template_check(context: click.Context, file: str, collector: str, max_messag
     """
     from netobs import template_command
 
-    lines, usable = template_command.check(file, collector, max_message_size)
+    lines, usable = template_command.check(file, collector, max_message_size, protocol)
     click.echo("\n".join(lines))
     context.exit(0 if usable else 1)
 

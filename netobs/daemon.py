@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import logging
 import signal
-from typing import Any
 
 from netobs import clock
 from netobs.capture.capture import Capture, check_interfaces
@@ -70,11 +69,11 @@ class Daemon:
         encoder.check(collector.max_message_size)
 
         def report(realtime_ns: int) -> Report:
-            self._reporter.see_not_sent(number, session.stats, encoder.unencodable, realtime_ns)
-            return self._reporter.report(number, session.stats)
+            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, realtime_ns)
+            return self._reporter.report(number, member.session.stats)
 
-        session: TransportSession[Any, Any] = TransportSession(collector, encoder, header, self._loop, report)
-        return Member(collector.name, session, encoder)
+        member = Member(collector.name, TransportSession(collector, encoder, header, self._loop, report), encoder)
+        return member
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -111,7 +110,7 @@ class Daemon:
         """What was lost is dated when it is seen here: at each eviction."""
         self._reporter.see_ledger(self._datapath.read_ledger(), pair.realtime_ns)
         for number, member in enumerate(self._members, 1):
-            self._reporter.see_not_sent(number, member.session.stats, member.encoder.unencodable, pair.realtime_ns)
+            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, pair.realtime_ns)
 
     def _attach(self) -> None:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, NamedTuple, TextIO
 
-from netobs.encode.decode import Decoded, Decoder, message_length
+from netobs.encode.decode import Decoded, Decoder
 from netobs.encode.layout import MAX_MESSAGE_BYTES, MESSAGE_HEADER
 from netobs.errors import DecodeError, NetobsError
 from netobs.listen_output import Printer, ending_quietly, interruptible
@@ -133,12 +133,15 @@ class Collector:
         buffer += data
         try:
             while len(buffer) >= MESSAGE_HEADER.itemsize:
-                length = message_length(bytes(buffer[: MESSAGE_HEADER.itemsize]))
+                length = self.decoder.length(bytes(buffer[: MESSAGE_HEADER.itemsize]))
                 if len(buffer) < length:
                     break
                 message = bytes(buffer[:length])
                 del buffer[:length]
                 yield exporter, self.decoder.decode(message, exporter)
+            if buffer and not data:
+                self.decoder.stats.malformed += 1
+                self._complain(exporter, f"ended {len(buffer)} bytes into a Message")
         except DecodeError as error:
             self._complain(exporter, f"closed: {error}")
             data = b""

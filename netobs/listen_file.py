@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, TextIO
 
-from netobs.encode.decode import Decoder, message_length
+from netobs.encode.decode import Decoder
 from netobs.encode.layout import MESSAGE_HEADER
 from netobs.errors import DecodeError
 from netobs.listen_output import Printer, ending_quietly, interruptible
@@ -50,9 +50,10 @@ class _Reader:
             head = file.read(MESSAGE_HEADER.itemsize)
             if not head:
                 return
-            length, problem = _length(head)
+            length, problem = self._length(head)
             body = file.read(length - len(head)) if length else b""
             if problem == "" and len(head) + len(body) < length:
+                self._decoder.stats.malformed += 1
                 problem, length = f"octet {len(head) + len(body)}: the file ends, its length is {length}", 0
             if problem:
                 give_up = is_lost or not length
@@ -63,21 +64,19 @@ class _Reader:
                 yield at, head + body
             at, is_lost = at + length, problem != ""
 
+    def _length(self, head: bytes) -> tuple[int, str]:
+        """Length of the Message that begins with ``head`` (0: cannot be known), and what is wrong with its header."""
+        try:
+            return self._decoder.length(head), ""
+        except DecodeError as error:
+            length = int.from_bytes(head[2:4], "big")
+            is_usable = len(head) >= MESSAGE_HEADER.itemsize and length >= MESSAGE_HEADER.itemsize
+            return length if is_usable else 0, str(error)
+
     def _complain(self, text: str) -> None:
         self.problems += 1
         self._printer.out.flush()
         print(f"netobs listen: {text}", file=sys.stderr, flush=True)
-
-
-def _length(head: bytes) -> tuple[int, str]:
-    """Length of the Message that begins with ``head`` (0: cannot be known), and what is wrong with its header."""
-    try:
-        return message_length(head), ""
-    except DecodeError as error:
-        if len(head) < MESSAGE_HEADER.itemsize:
-            return 0, str(error)
-        length = int.from_bytes(head[2:4], "big")
-        return length if length >= MESSAGE_HEADER.itemsize else 0, str(error)
 
 
 @contextmanager

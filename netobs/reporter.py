@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from netobs.capture.interfaces import Interface
 from netobs.capture.ledger import LedgerReading
-from netobs.encode.data_set import Unencodable
-from netobs.export.stats import ExportStats
+from netobs.export.stats import ExportStats, Tally
 from netobs.report import Exported, LossWatch, Report, ReportedInterface
 
 NOT_LOST = ("not_ip", "not_sampled")
@@ -38,16 +37,11 @@ class Reporter:
         lost = [count for reason, count in ledger.reasons.items() if reason not in NOT_LOST]
         self._ignored.observe(0, sum(c.packets for c in lost), sum(c.octets for c in lost), realtime_ns)
 
-    def see_not_sent(self, number: int, stats: ExportStats, unencodable: Unencodable, realtime_ns: int) -> None:
+    def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
         """Take in what the collector ``number`` did not get: not sent, or without a Template for it."""
-        lost = stats.not_sent_total()
+        lost = stats.not_sent_total() + unencodable
         watch = self._not_sent.setdefault(number, LossWatch())
-        watch.observe(
-            lost.flows + unencodable.flows,
-            lost.packets + unencodable.packets,
-            lost.octets + unencodable.octets,
-            realtime_ns,
-        )
+        watch.observe(lost.flows, lost.packets, lost.octets, realtime_ns)
 
     def report(self, number: int, stats: ExportStats) -> Report:
         """What the collector ``number`` is told."""

@@ -121,12 +121,17 @@ class LinkMonitor:
         kind = info.get_attr("IFLA_INFO_KIND") if info else None
         yield Interface(
             link["index"],
-            link.get_attr("IFLA_IFNAME"),
+            _text(link.get_attr("IFLA_IFNAME")),
             link["ifi_type"],
             kind or "",
-            link.get_attr("IFLA_IFALIAS") or "",
+            _text(link.get_attr("IFLA_IFALIAS") or ""),
             _mac(link.get_attr("IFLA_ADDRESS")),
         )
+
+
+def _text(value: str | bytes) -> str:
+    """pyroute2 leaves what is not UTF-8 as bytes; names are matched, printed and exported, so all must be Unicode."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _mac(text: str | None) -> bytes:

@@ -93,13 +93,13 @@ class CollectorConfig:
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
     )
     template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
-    options_refresh_ns: int = setting(
-        "60s", Duration("1s", "24h"), "how often options records (interface names, sampling, ...) are sent again"
-    )
     template_refresh_messages: int = setting(
         0,
         Integer(0, 1_000_000),
         "send templates again over UDP after so many Messages with flows, too; 0 = by time only",
+    )
+    options_refresh_ns: int = setting(
+        "60s", Duration("1s", "24h"), "how often options records (interface names, sampling, ...) are sent again"
     )
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -143,31 +144,30 @@ def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int 
 def variable_block(data_set: DataSet, room: int, heads: VariableHeads) -> MessageBlock:
     """``data_set`` as Messages whose Data Records differ in length: as many in each as ``room`` bytes hold."""
     body, ends = squeeze(data_set.template, data_set.rows)
-    first: list[int] = []
-    stop = 0
-    while stop < len(ends):
-        first.append(stop)
-        stop = int(ends.searchsorted((ends[stop - 1] if stop else 0) + room, side="right"))
-    last = np.append(first[1:], len(ends))[: len(first)].astype(np.int64)
-    counts = np.diff(last, prepend=0)
-    cuts = ends[last - 1]
-    body_bytes = np.diff(cuts, prepend=0)
+    last = _last_records(ends.tolist(), room)
+    first, cuts = np.append(0, last)[: len(last)], ends[last - 1]
+    counts, body_bytes = np.diff(last, prepend=0), np.diff(cuts, prepend=0)
     head = heads(counts, body_bytes)
-    buffer = np.empty(body.size + head.nbytes, dtype=np.uint8)
-    at = 0
-    for one, cut, size in zip(head, cuts.tolist(), body_bytes.tolist()):
-        start = at + head.dtype.itemsize
-        buffer[at:start] = np.frombuffer(one.tobytes(), dtype=np.uint8)
-        at = start + size
-        buffer[start:at] = body[cut - size : cut]
-    starts = np.array(first, dtype=np.int64)
+    records, starts = body.data, (cuts - body_bytes).tolist()
+    parts = [part for at, start, cut in zip(head, starts, cuts.tolist()) for part in (at.tobytes(), records[start:cut])]
     return MessageBlock(
-        buffer=buffer.data,
+        buffer=memoryview(b"".join(parts)),
         ends=np.cumsum(body_bytes + head.dtype.itemsize),
         flows=counts,
-        packets=_sums(data_set.packets, starts),
-        octets=_sums(data_set.octets, starts),
+        packets=_sums(data_set.packets, first),
+        octets=_sums(data_set.octets, first),
     )
+
+
+def _last_records(ends: Sequence[int], room: int) -> npt.NDArray[np.int64]:
+    """One after the last record of each Message of ``room`` bytes; the records end at ``ends``, ascending."""
+    last: list[int] = []
+    stop = start = 0
+    while stop < len(ends):
+        stop = bisect_right(ends, start + room, stop)
+        start = ends[stop - 1]
+        last.append(stop)
+    return np.array(last, dtype=np.int64)
 
 
 def _write(buffer: npt.NDArray[np.uint8], heads: npt.NDArray[np.void], rows: npt.NDArray[np.void]) -> None:

@@ -22,6 +22,7 @@ from netobs.encode.layout import (
     OPTIONS_TEMPLATE_SET_ID,
     TEMPLATE_HEADER,
     TEMPLATE_SET_ID,
+    big_endian,
 )
 from netobs.encode.layout_netflow import (
     NETFLOW5_VERSION,
@@ -30,7 +31,7 @@ from netobs.encode.layout_netflow import (
     OPTIONS_TEMPLATE_FLOWSET_ID,
     TEMPLATE_FLOWSET_ID,
 )
-from netobs.encode.received import Layout, Malformed, Record, distinct, packed, received_field, sets
+from netobs.encode.received import Layout, Malformed, Record, distinct, received_field, sets
 from netobs.encode.template import Field
 from netobs.errors import DecodeError
 
@@ -43,7 +44,7 @@ _MAX_DOMAINS = 1024
 _MAX_ROOM, _TEMPLATE_ROOM = 1 << 18, 64
 """The same for Templates: the most fields of all that are kept, where a Template counts as so many more."""
 
-_TEMPLATE_HEADER, _SPECIFIER = packed(TEMPLATE_HEADER), packed(FIELD_SPECIFIER)
+_TEMPLATE_HEADER, _SPECIFIER = big_endian(TEMPLATE_HEADER), big_endian(FIELD_SPECIFIER)
 _ENTRY_COUNT, _ENTERPRISE = struct.Struct(">H"), struct.Struct(">I")  # what only some records have (3.4.2.2, 3.2)
 
 _Learn = Callable[[dict[int, Layout], int, int, bytes], None]
@@ -118,6 +119,14 @@ class Decoder:
         self.stats.flows += len(decoded.flows)
         self.stats.options += len(decoded.options)
         return decoded
+
+    def length(self, data: bytes) -> int:
+        """As ``message_length``; what is no Message is counted."""
+        try:
+            return message_length(data)
+        except DecodeError:
+            self.stats.malformed += 1
+            raise
 
     def _decode(self, message: bytes, exporter: Hashable) -> Decoded:
         version = _version(message)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.announce import AnnouncingEncoder, SetBody
+from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values
 from netobs.encode.data_set import DataSet, check_size, message_block
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import (
@@ -26,13 +27,15 @@ from netobs.encode.registry import by_name
 from netobs.encode.template import Field, Template
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.errors import TemplateError
-from netobs.records import MessageBlock
+from netobs.records import FlowBatch, MessageBlock
 
 _Size = TypeVar("_Size", int, npt.NDArray[np.int64])
 
 _ALIGN_BYTES = 4
 _MESSAGE, _SET = big_endian(NETFLOW9_HEADER), big_endian(SET_HEADER)
 _TIMES = {"flowStart": "flowStartSysUpTime", "flowEnd": "flowEndSysUpTime"}
+_BOTH_FAMILIES = {"icmpTypeCodeIPv6": "icmpTypeCodeIPv4"}
+"""NetFlow v9 has one ICMP_TYPE (32, RFC 3954, section 8), which collectors look for in IPv6 flows too."""
 _OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength": 2}
 """What RFC 3954 and the collectors expect, where IPFIX has a longer canonical length."""
 
@@ -57,7 +60,7 @@ def netflow9_template(template: Template) -> Template:
     """
     fields: dict[str, Field] = {}
     for field in template.fields:
-        name = _name(field)
+        name = netflow9_name(field)
         element = by_name(name) if name != field.element.name else field.element
         if element is None or element.enterprise or element.id > MAX_ELEMENT_ID or field.octets == VARIABLE_LENGTH:
             continue
@@ -72,9 +75,9 @@ def netflow9_template(template: Template) -> Template:
     return found
 
 
-def _name(field: Field) -> str:
+def netflow9_name(field: Field) -> str:
     """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
-    name = field.element.name
+    name = _BOTH_FAMILIES.get(field.element.name, field.element.name)
     if not field.element.type.startswith("dateTime"):
         return name
     return next((uptime for prefix, uptime in _TIMES.items() if name.startswith(prefix)), name)
@@ -94,7 +97,8 @@ class Encoder(AnnouncingEncoder):
     def __init__(self, templates: Sequence[Template], boot_s: int, options: OptionsChoice = NO_OPTIONS) -> None:
         self._uptime = Uptime(boot_s)
         adapted = [netflow9_template(template) for template in templates]
-        super().__init__(adapted, self._uptime.columns(), options_templates(options, netflow9=True))
+        columns = {**self._uptime.columns(), **_COLUMNS}
+        super().__init__(adapted, columns, options_templates(options, netflow9=True))
         self.check(MAX_MESSAGE_BYTES)
 
     def check(self, max_message_size: int) -> None:
@@ -149,6 +153,14 @@ class Encoder(AnnouncingEncoder):
         heads["set_id"] = set_id
         heads["set_length"] = SET_HEADER.itemsize + body_bytes
         return heads
+
+
+def _icmp_type_code(batch: FlowBatch) -> Values:
+    ipv4, ipv6 = (COLUMNS[name].values(batch) for name in ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6"))
+    return np.where(batch.records["ethertype"] == ETHERTYPES[IPV6], ipv6, ipv4)
+
+
+_COLUMNS = {"icmpTypeCodeIPv4": Column(_icmp_type_code)}
 
 
 def _padded(body_bytes: _Size) -> _Size:

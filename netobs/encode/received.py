@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from netobs.encode import wire
-from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH
+from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.readable import reader
 from netobs.encode.registry import InformationElement, abstract_type, by_id
 from netobs.encode.template import Field
 
 Record = dict[str, Any]
 
+_SET_HEADER = big_endian(SET_HEADER)
 _LONG_LENGTH = 255
-_CODES = {1: "B", 2: "H", 4: "I"}
 _FLOATS = {octets: lambda raw, form=form: struct.unpack(form, raw)[0] for octets, form in ((4, ">f"), (8, ">d"))}
 
 
@@ -91,14 +89,6 @@ def _unsigned(octets: bytes) -> int:
 
 def _signed(octets: bytes) -> int:
     return int.from_bytes(octets, "big", signed=True)
-
-
-def packed(layout: np.dtype[np.void]) -> struct.Struct:
-    """``layout``, unsigned integers in network order, for unpacking one at a time."""
-    return struct.Struct(">" + "".join(_CODES[layout[name].itemsize] for name in layout.names or ()))
-
-
-_SET_HEADER = packed(SET_HEADER)
 
 
 def sets(message: bytes, header_bytes: int) -> Iterator[tuple[int, int, bytes]]:

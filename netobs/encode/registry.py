@@ -18,7 +18,8 @@ class InformationElement(NamedTuple):
     """One row of the registry, or an element of an enterprise that a template file defines.
 
     ``octets`` is the canonical length, ``VARIABLE_LENGTH`` where it is not fixed. ``semantics`` and ``units`` are the
-    registry's names (RFC 5610, 3.6 and 3.7). ``description`` is that of an enterprise's own, for its type information.
+    registry's names (RFC 5610, 3.6 and 3.7), which the registry does not give for all. ``description`` is that of an
+    element of an enterprise, for its type information.
     """
 
     name: str

@@ -24,7 +24,6 @@ _REVERSE_ENTERPRISE = 29305
 _NAME = re.compile(r"[a-z][A-Za-z0-9]{0,63}")
 _BYTE_TYPES = ("string", "octetArray", "ipv4Address", "ipv6Address", "macAddress")
 _UNSIGNED = "unsigned"
-_UNITS = ("", *UNITS)
 
 
 def parse_entry(entry: Any, family: str, where: str) -> Field:
@@ -130,8 +129,8 @@ def _enterprise_field(entry: dict[str, Any], family: str, where: str) -> Field:
         id=entry["id"],
         type=kind,
         octets=int(kind[len(_UNSIGNED) :]) // 8 if kind.startswith(_UNSIGNED) else source.octets,
-        semantics=_choice(entry, "semantics", source.semantics, SEMANTICS, where),
-        units=_choice(entry, "units", source.units, _UNITS, where),
+        semantics=_choice(entry, "semantics", SEMANTICS, where) or source.semantics or "default",
+        units=_choice(entry, "units", UNITS, where) or source.units or "none",
         enterprise=entry["enterprise"],
         description=_description(entry, where),
     )
@@ -193,12 +192,12 @@ def _check_type(kind: Any, source: InformationElement, where: str) -> None:
         )
 
 
-def _choice(entry: dict[str, Any], key: str, default: str, choices: Sequence[str], where: str) -> str:
-    """The text at ``key``, one of ``choices``; without the key ``default``, that of the element that fills it."""
-    value = entry.get(key, default)
-    if value not in choices:
+def _choice(entry: dict[str, Any], key: str, choices: Sequence[str], where: str) -> str:
+    """The text at ``key``, one of ``choices``; empty without the key."""
+    value = entry.get(key, "")
+    if key in entry and value not in choices:
         raise TemplateError(
-            f"{where}: {key}: expected one of {', '.join(filter(None, choices))}, got {value!r}",
+            f"{where}: {key}: expected one of {', '.join(choices)}, got {value!r}",
             nearest(value, choices),
         )
     return str(value)

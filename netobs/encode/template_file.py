@@ -83,7 +83,6 @@ def parse(text: str, source: str) -> TemplateSet:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise TemplateError(f"{source}: no [[template]] table", "add at least one")
     templates = tuple(_template(table, f"{source}: [[template]] {number}") for number, table in enumerate(tables, 1))
-    _check_set(templates)
     options = options_choice.parse_options(document, source)
     taken = reserved(options)
     for template in templates:
@@ -92,6 +91,7 @@ def parse(text: str, source: str) -> TemplateSet:
                 f'{template.source}: id {template.id} is that of the options records "{taken[template.id]}"',
                 "ids outside of 512 to 520 are free",
             )
+    _check_set(templates)
     return TemplateSet(templates, options)
 
 

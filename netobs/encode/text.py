@@ -45,18 +45,35 @@ def _cut(matrix: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], room: in
 
 def squeeze(template: Template, rows: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """``rows`` of a Data Set as Data Records back to back (shape ``(bytes,)``), and where each one ends, int64."""
-    matrix = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
-    keep = np.ones(matrix.shape, dtype=np.bool_)
-    at = 0
+    matrix = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+    parts, masks = [], []
+    sizes = np.zeros(len(rows), dtype=np.int64)
+    done = at = 0
     for field in template.fields:
+        end = at + field.row_octets
         if field.octets == VARIABLE_LENGTH:
-            lengths = matrix[:, at].astype(np.int64)
-            start = at + field.prefix_octets
-            if field.prefix_octets > 1:
-                is_long = lengths == LONG_LENGTH
-                keep[:, at + 1 : start] = is_long[:, np.newaxis]
-                long_lengths = matrix[:, at + 1].astype(np.int64) << 8 | matrix[:, at + 2]
-                lengths = np.where(is_long, long_lengths, lengths)
-            keep[:, start : at + field.row_octets] = np.arange(field.most_octets) < lengths[:, np.newaxis]
-        at += field.row_octets
-    return matrix[keep], np.cumsum(np.count_nonzero(keep, axis=1), dtype=np.int64)
+            text, mask, lengths = _used(matrix[:, at:end], field.prefix_octets)
+            parts += [matrix[:, done:at], text]
+            masks += [np.ones((len(rows), at - done), dtype=np.bool_), mask]
+            sizes += lengths + (at - done)
+            done = end
+        at = end
+    parts.append(matrix[:, done:])
+    masks.append(np.ones((len(rows), at - done), dtype=np.bool_))
+    records = np.concatenate(parts, axis=1)[np.concatenate(masks, axis=1)]
+    return records, np.cumsum(sizes + (at - done))
+
+
+def _used(
+    rows: npt.NDArray[np.uint8], prefix_octets: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """The columns of a string that any of the ``rows`` uses, which of them each row uses, and how many, int64."""
+    lengths = rows[:, 0].astype(np.int64)
+    is_long = lengths == LONG_LENGTH
+    if prefix_octets > 1:
+        lengths = np.where(is_long, rows[:, 1].astype(np.int64) << 8 | rows[:, 2], lengths)
+    longest = int(lengths.max(initial=0))
+    mask = np.ones((len(rows), prefix_octets + longest), dtype=np.bool_)
+    mask[:, 1:prefix_octets] = is_long[:, np.newaxis]
+    mask[:, prefix_octets:] = np.arange(longest) < lengths[:, np.newaxis]
+    return rows[:, : prefix_octets + longest], mask, lengths + np.where(is_long, prefix_octets, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Generic, NamedTuple
 
@@ -55,6 +56,7 @@ class Announcer(Generic[H, D]):
         self._waiting: deque[Announced] = deque()
         self._templates_due = self._options_due = False
         self._options_sent_ns = 0
+        self._messages = 0  # with flows, since the Templates
         self._templates_timer: Timer | None = None
         self._options_timer: Timer | None = None
 
@@ -64,9 +66,18 @@ class Announcer(Generic[H, D]):
         return bool(self._waiting) or self._templates_due or self._options_due
 
     @property
-    def templates_due(self) -> bool:
-        """Whether the Templates will be among what is made next."""
-        return self._templates_due
+    def messages_left(self) -> int:
+        """How many Messages with flows may be sent before the Templates are due again."""
+        most = self._config.template_refresh_messages
+        if self._config.transport != "udp" or not most:
+            return sys.maxsize
+        return max(0, most - self._messages)
+
+    def count(self, messages: int) -> None:
+        """So many Messages with flows are on their way."""
+        self._messages += messages
+        if not self.messages_left:
+            self.require(options=False)
 
     def require(self, options: bool = True) -> None:
         """All is due, or without ``options`` the Templates of flows only."""
@@ -83,6 +94,7 @@ class Announcer(Generic[H, D]):
         if not self._waiting:
             templates, options = self._templates_due, self._options_due
             self._templates_due = self._options_due = False
+            self._messages = 0 if templates else self._messages
             if options:
                 self._options_sent_ns = now_ns
                 made = self._encoder.announcement(self._report(realtime_ns), header, max_message_size, templates)

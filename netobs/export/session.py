@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Generic
@@ -81,7 +80,6 @@ class TransportSession(Generic[H, D]):
         self._announcer = Announcer(config, encoder, report, loop, self._pump)
         self._shipment: _Shipment[H, D] | None = None
         self._message_size = config.max_message_size
-        self._data_messages = 0  # since the Templates
         self._said_too_large = False
         self._closing = False
         self._deadline_timer: Timer | None = None
@@ -232,13 +230,12 @@ class TransportSession(Generic[H, D]):
     def _load(self, now_ns: int) -> _Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
         realtime_ns = self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
-        # Never backwards: RFC 7011, section 8.2.
-        export_time_s = max(self._header.export_time_s, realtime_ns // NS_PER_S)
+        export_time_s = max(
+            self._header.export_time_s, realtime_ns // NS_PER_S
+        )  # never backwards: RFC 7011, section 8.2
         header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
         self._header = header
         if self._announcer.due:
-            if self._announcer.templates_due:
-                self._data_messages = 0
             self._fit_message_size()
             announced = self._announcer.take(header, self._message_size, now_ns, realtime_ns)
             if announced is not None:
@@ -247,14 +244,13 @@ class TransportSession(Generic[H, D]):
         if not self._queue or self._held:
             return None
         shipment = self._load_data(header, self._queue.oldest_ns)
+        self._announcer.count(len(shipment.block))
         if self._link.failing:  # the collector may come back at any time, and what it gets first must be readable
             self._announcer.require(options=False)
-        elif not self._messages_left():
-            self._announcer.require()
         return shipment
 
     def _load_data(self, header: H, since_ns: int) -> _Shipment[H, D]:
-        left = self._messages_left()
+        left = self._announcer.messages_left
         most = _FAILING_PART_BYTES if self._link.failing else _PART_BYTES
         part = self._queue.take(min(self._part_bytes, most, left * self._message_size))
         block = self._encoder.data_messages(part, header, self._message_size)
@@ -263,15 +259,8 @@ class TransportSession(Generic[H, D]):
             self._queue.put_back(part.slice(rows, len(part)), since_ns)
             part = part.slice(0, rows)
             block = self._encoder.data_messages(part, header, self._message_size)
-        self._data_messages += len(block)
         self._header = header.advance(len(part), len(block))
         return _Shipment(block, header, part, since_ns=since_ns)
-
-    def _messages_left(self) -> int:
-        """How many Messages with Data Records may follow before the Templates come again."""
-        if self._config.transport != "udp" or not self._config.template_refresh_messages:
-            return sys.maxsize
-        return max(0, self._config.template_refresh_messages - self._data_messages)
 
     def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
         block, start, stop = shipment.block, shipment.index, progress.done

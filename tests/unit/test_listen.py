@@ -157,6 +157,7 @@ def test_garbage_on_tcp_closes_that_peer_only(collector, caplog):
             assert bad.recv(1) == b""
         good.sendall(golden_messages()[1])
         assert len(receive(collector, 5)) == 5
+    assert collector.decoder.stats.malformed == 1
     assert [record.getMessage() for record in caplog.records] == [
         f"127.0.0.1 port {port} (tcp): closed: not an IPFIX Message: octet 0: version 18245, expected 10 (IPFIX)"
     ]
@@ -170,6 +171,14 @@ def test_a_bad_set_on_tcp_closes_the_connection(collector, caplog):
         serve_until(collector, lambda: bool(caplog.records))
         assert bad.recv(1) == b""
     assert "octet 18: Set length 3" in caplog.text
+
+
+def test_half_a_message_at_the_end_of_a_connection(collector, caplog):
+    with socket.create_connection(("127.0.0.1", collector.port)) as sender:
+        sender.sendall(golden_messages()[0] + golden_messages()[1][:30])
+        serve_until(collector, lambda: collector.decoder.stats.messages == 1)
+    serve_until(collector, lambda: collector.decoder.stats.malformed == 1)
+    assert "ended 30 bytes into a Message" in caplog.text
 
 
 def test_garbage_on_udp_is_ignored_with_one_line(collector, caplog):

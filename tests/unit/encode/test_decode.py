@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from netobs.encode import wire
 from netobs.encode.decode import Decoded, Decoder, DecodeStats, message_length
 from netobs.encode.flow_table import FlowTable
 from netobs.errors import DecodeError
@@ -190,6 +191,25 @@ def test_withdrawals(withdrawal, left):
         decoded = decoder.decode(message((number, bytes(5))))
         found |= {number} if decoded.flows or decoded.options else set()
     assert found == left
+
+
+def test_golden_withdrawals():
+    """Built by construct, and read: after each Message, which of the three Templates is left."""
+    templates, *withdrawals = golden_messages("ipfix_withdrawals.hex")
+    parts = [(2, 300), (3, 400), (2, 2)]
+    for raw, (set_id, template_id) in zip(withdrawals, parts):
+        body = wire.TemplateHeader.build({"template_id": template_id, "field_count": 0})
+        head = {"version": 10, "length": 24, "export_time": 1_700_000_000, "sequence": 0, "observation_domain": 42}
+        assert wire.Message.build({**head, "sets": [{"set_id": set_id, "set_length": 8, "body": body}]}) == raw
+    decoder, left = Decoder(), []
+    for raw in (templates, *withdrawals):
+        assert decoder.decode(raw).flows == []
+        known = []
+        for number in (300, 301, 400):
+            decoded = decoder.decode(message((number, bytes(12)), domain=42))
+            known += [number] if decoded.flows or decoded.options else []
+        left.append(known)
+    assert left == [[300, 301, 400], [301, 400], [301], []]
 
 
 def test_template_that_changes():
