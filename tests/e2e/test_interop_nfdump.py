@@ -35,7 +35,8 @@ ICMP = (1, 58)
 COMPLAINTS = re.compile(
     r"sequence|template|length|size|bytes|error|warn|corrupt|unexpected|invalid|skip", re.IGNORECASE
 )
-HARMLESS = re.compile(r"^(Ident: |Init (v9|IPFIX): Max number of )|^$")
+# Of an interface's options record nfcapd 1.7.1 reads the description, and says that the name's 16 octets are left.
+HARMLESS = re.compile(r"^(Ident: |Init (v9|IPFIX): Max number of |Process? ifvrf data record - 16 extra bytes$)|^$")
 
 
 def milliseconds(text: str) -> int:
