@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from netobs.encode.columns import COLUMNS, Column
+from netobs.encode.columns import ALL_COLUMNS, Column
 from netobs.encode.data_set import RecordEncoder
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER
 from netobs.encode.options import OptionsTemplate, Subject
@@ -35,7 +35,7 @@ class AnnouncingEncoder(RecordEncoder):
     def __init__(
         self,
         templates: Sequence[Template],
-        columns: Mapping[str, Column] = COLUMNS,
+        columns: Mapping[str, Column] = ALL_COLUMNS,
         options: Sequence[OptionsTemplate] = (),
     ) -> None:
         super().__init__(templates, columns)

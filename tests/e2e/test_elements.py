@@ -12,8 +12,7 @@ import pytest
 from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.e2e.test_listen import listening
-from tests.e2e.test_netflow import Nfacctd
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark
+from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd, Tshark
 from tests.lab.namespaces import Lab, Link
 from tests.lab.programs import WAIT_S
 from tests.lab.traffic import Traffic
@@ -133,10 +132,10 @@ def test_nfdump_reads_the_standard_fields(lab: Lab, tmp_path: Path, template: st
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_pmacct_reads_the_standard_fields(lab: Lab, tmp_path: Path, template: str) -> None:
     near, far = host(lab)
-    with Nfacctd(lab, far.ns, tmp_path, "nfacctd") as collector:
+    with Nfacctd(lab, far.ns, tmp_path) as collector:
         run(lab, near, far, tmp_path, template)
-        flows = collector.flows()
-        assert "WARN" not in collector.log
+        flows = collector.flows(PLAN.flows)
+    assert collector.warnings() == []
     assert sorted(
         (flow["ip_src"], flow["ip_dst"], flow["port_src"], flow["port_dst"], flow["iface_in"], flow["packets"],
          flow["bytes"])
