@@ -110,7 +110,8 @@ def test_netobs_listen_and_tshark_read_all_of_it(lab: Lab, tmp_path: Path, trans
         assert (flow["interfaceName"], flow["interfaceDescription"]) == (far.name, ALIAS)
         assert int(flow[f"{own}5"], 16) == far.ifindex
         assert bytes.fromhex(flow[f"{own}6"]) == far.name.encode().ljust(8, b"\0")
-    assert [shown.count(f'": "{text}"') for text in (far.name, ALIAS)] == [PLAN.flows, PLAN.flows]
+    assert shown.count(f'": "{ALIAS}"') == PLAN.flows
+    assert shown.count(f'": "{far.name}"') >= PLAN.flows  # the options records name it too
 
 
 @pytest.mark.e2e(tools=("nfcapd", "nfdump"))
