@@ -77,7 +77,7 @@ class Announcer(Generic[H, D]):
         """So many Messages with flows are on their way."""
         self._messages += messages
         if not self.messages_left:
-            self.require()
+            self.require(options=False)
 
     def require(self, options: bool = True) -> None:
         """All is due, or without ``options`` the Templates of flows only."""

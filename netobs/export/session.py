@@ -230,8 +230,9 @@ class TransportSession(Generic[H, D]):
     def _load(self, now_ns: int) -> _Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
         realtime_ns = self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
-        # Never backwards: RFC 7011, section 8.2.
-        export_time_s = max(self._header.export_time_s, realtime_ns // NS_PER_S)
+        export_time_s = max(
+            self._header.export_time_s, realtime_ns // NS_PER_S
+        )  # never backwards: RFC 7011, section 8.2
         header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
         self._header = header
         if self._announcer.due:

@@ -118,7 +118,7 @@ def test_failover_over_tcp_is_exact(lab: Lab, tmp_path: Path) -> None:
             Traffic(flows=200, flow_base=800).send(lab, near)
             wait_until_sent(daemon, "b", 700)
             account = daemon.finish()
-            records = spare.records()
+            records = spare.flows()
             assert spare.faults() == []
     assert at_first == addresses(500, 300)
     assert len(records) == 700

@@ -215,3 +215,30 @@ def test_ipfixdump_learns_the_names_of_enterprise_elements(tmp_path: Path, form:
     (line,) = [line for line in done.stdout.splitlines() if "ent: 32473" in line]
     assert line.split() == ["ent:", "32473", "id:", "5", "type:", "uint32", "len:", "4", "acmeInterface"]
     assert done.stderr == ""
+
+
+OWN = """
+[[template]]
+id = 300
+family = "ipv4"
+elements = [
+    "sourceIPv4Address", "packetDeltaCount", "octetDeltaCount",
+    {name = "acmeIf", enterprise = 32473, id = 5, type = "unsigned32", value = "interfaceIndex", description = "where"},
+]
+"""
+
+
+@pytest.mark.e2e(tools=("ipfixDump", "socat"))
+def test_ipfixdump_prints_an_enterprise_element_of_a_template_file_by_name(lab: Lab, tmp_path: Path) -> None:
+    near, far = observed(lab)
+    path = tmp_path / "own.toml"
+    path.write_text(OWN, encoding="utf-8")
+    config = configuration(metering=KEPT, collectors=[{"transport": "tcp", "template": str(path)}])
+    with IpfixDump(lab, far.ns, tmp_path) as dump:
+        with Daemon(lab, far.ns, tmp_path, config) as daemon:
+            Traffic(flows=20).send(lab, near)
+            daemon.finish()
+        assert [flow["acmeIf"] for flow in dump.flows()] == [str(far.ifindex)] * 20
+        assert dump.faults() == []
+        (described,) = [record for record in dump.records() if "informationElementName" in record]
+    assert described["informationElementDescription"].endswith(" where")
