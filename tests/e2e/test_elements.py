@@ -12,8 +12,7 @@ import pytest
 from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.e2e.test_listen import listening
-from tests.e2e.test_netflow import Nfacctd
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark
+from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd, Tshark
 from tests.lab.namespaces import Lab, Link
 from tests.lab.programs import WAIT_S
 from tests.lab.traffic import Traffic
@@ -111,7 +110,8 @@ def test_netobs_listen_and_tshark_read_all_of_it(lab: Lab, tmp_path: Path, trans
         assert (flow["interfaceName"], flow["interfaceDescription"]) == (far.name, ALIAS)
         assert int(flow[f"{own}5"], 16) == far.ifindex
         assert bytes.fromhex(flow[f"{own}6"]) == far.name.encode().ljust(8, b"\0")
-    assert [shown.count(f'": "{text}"') for text in (far.name, ALIAS)] == [PLAN.flows, PLAN.flows]
+    assert shown.count(f'": "{ALIAS}"') == PLAN.flows
+    assert shown.count(f'": "{far.name}"') >= PLAN.flows  # the options records name it too
 
 
 @pytest.mark.e2e(tools=("nfcapd", "nfdump"))
@@ -133,10 +133,10 @@ def test_nfdump_reads_the_standard_fields(lab: Lab, tmp_path: Path, template: st
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_pmacct_reads_the_standard_fields(lab: Lab, tmp_path: Path, template: str) -> None:
     near, far = host(lab)
-    with Nfacctd(lab, far.ns, tmp_path, "nfacctd") as collector:
+    with Nfacctd(lab, far.ns, tmp_path) as collector:
         run(lab, near, far, tmp_path, template)
-        flows = collector.flows()
-        assert "WARN" not in collector.log
+        flows = collector.flows(PLAN.flows)
+    assert collector.warnings() == []
     assert sorted(
         (flow["ip_src"], flow["ip_dst"], flow["port_src"], flow["port_dst"], flow["iface_in"], flow["packets"],
          flow["bytes"])
