@@ -14,7 +14,7 @@ from typing import Any
 from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress, ServerName
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
-from netobs.config.values import Boolean, Choice, Duration, FilePath, Integer, Kind, Size, Text
+from netobs.config.values import Boolean, Choice, Duration, FilePath, FolderPath, Integer, Kind, Size, Text
 
 # The one place that says what this version provides: what is not built yet stands under "planned".
 FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
@@ -94,6 +94,15 @@ class CollectorConfig:
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"
+    )
+    spool: str = setting(
+        "", FolderPath(), 'folder for flows that wait while the collector is away; "" = they wait in memory only'
+    )
+    spool_max_bytes: int = setting(
+        "1GiB", Size("4MiB", "1024GiB"), "most disk space that the spool of a collector takes"
+    )
+    spool_rate_bytes: int = setting(
+        "8MiB", Size("64KiB", "1GiB"), "most that is sent of the spool in a second, beside the new flows"
     )
     reconnect_max_ns: int = setting(
         "60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP or TLS"

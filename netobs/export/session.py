@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Generic
-
-import numpy as np
 
 from netobs.clock import NS_PER_S
 from netobs.errors import TemplateError
 from netobs.export.link import Failure, Link, Progress, State, log
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.shipment import Shipment, template_shipment
 from netobs.export.stats import ExportStats, Tally
 from netobs.export.tcp import TcpLink
 from netobs.export.tls import TlsLink
 from netobs.export.udp import UdpLink
+from netobs.export.waiting import Waiting
 from netobs.loop import EventLoop, Timer
-from netobs.records import ClockPair, MessageBlock
+from netobs.records import ClockPair
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
@@ -29,19 +27,11 @@ _PART_BYTES = 524_288
 """Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
 _FAILING_PART_BYTES = 65_536
 """The same while the collector does not take Messages: each part has the Templates in front."""
-
-
-@dataclass
-class _Shipment(Generic[H, D]):
-    """Messages on their way into the socket, the first with ``header``. ``data_set`` is None for templates."""
-
-    block: MessageBlock
-    header: H
-    data_set: D | None = None
-    index: int = 0  # of the next Message
-
-    def waiting_bytes(self) -> int:
-        return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
+PROBE_NS = NS_PER_S
+"""How often Templates ask a UDP collector that is away whether it is back, while the flows go to the spool."""
+_ARRIVAL_POLL_NS = 20_000_000
+STALL_NS = 2 * NS_PER_S
+"""A collector that has taken nothing for so long counts as away: with a spool, flows wait there."""
 
 
 class TransportSession(Generic[H, D]):
@@ -52,6 +42,9 @@ class TransportSession(Generic[H, D]):
     down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
 
     Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
+    What a broken connection has left without acknowledgement goes into the next one, once.
+
+    With ``spool``, flows wait on the disk while the collector is away; back, it gets them beside the new ones.
     """
 
     def __init__(
@@ -67,15 +60,19 @@ class TransportSession(Generic[H, D]):
         self._clock = ClockPair(0, 0)
         self._loop = loop
         self._link = _LINKS[config.transport](config, loop, self, self.stats)
-        self._queue: DataSetQueue[D] = DataSetQueue()
+        self._waiting: Waiting[H, D] = Waiting(config, encoder, new_header, self._link, self.stats)
+        self._queue = self._waiting.queue
         self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
         self._outbox: deque[bytes] = deque()  # Messages with templates: before any data
-        self._shipment: _Shipment[H, D] | None = None
+        self._shipment: Shipment[H, D] | None = None
+        self._link.gives_way = bool(config.spool)
+        self._moved_ns = 0  # when a Message was last taken, or none was there
         self._message_size = config.max_message_size
         self._templates_due = False
         self._said_too_large = False
         self._closing = False
         self._refresh_timer: Timer | None = None
+        self._pump_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
 
     def __str__(self) -> str:
@@ -113,18 +110,24 @@ class TransportSession(Generic[H, D]):
             self._templates_due = True  # should the collector be back, then these flows are its first
         self._pump(now_ns)
         waiting = self._shipment.waiting_bytes() if self._shipment else 0
-        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
+        most = self._config.queue_max_bytes - waiting
+        if self._away(now_ns) or self._queue.bytes > most:
+            self._store(now_ns)
+        self.stats.count_not_sent("queue_full", self._queue.trim(most))
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
 
-        The loop must go on running until then. What was not sent is counted as ``closed``.
+        The loop must go on running until then. What was not sent goes to the spool, or is counted as ``closed``.
         """
         if self._closing:
             return
         self._closing = True
         self._cancel(self._refresh_timer)
         self._deadline_timer = self._loop.call_at(deadline_ns, self._finish)
+        if self._waiting.backlog is not None and self._away(now_ns):
+            self._finish(now_ns)
+            return
         self._link.hurry(now_ns)
         if not self.closed:
             self._pump(now_ns)
@@ -138,8 +141,10 @@ class TransportSession(Generic[H, D]):
             self._arm_refresh(now_ns)
         self._pump(now_ns)
 
-    def on_down(self) -> None:
+    def on_down(self, now_ns: int) -> None:
         self._take_back()
+        self._waiting.end_session()
+        self._store(now_ns)
         self._cancel(self._refresh_timer)
 
     def on_writable(self, now_ns: int) -> None:
@@ -161,27 +166,36 @@ class TransportSession(Generic[H, D]):
             shipment = self._shipment or self._load(now_ns)
             self._shipment = shipment
             if shipment is None:
+                self._moved_ns = now_ns
                 self._link.wait_writable(False, now_ns)
                 break
             progress = self._link.push(shipment.block, shipment.index, now_ns)
-            self._account(shipment, progress)
+            if progress.done > shipment.index:
+                self._moved_ns = now_ns
+            self._waiting.account(shipment, progress)
             if progress.state is State.DONE:
                 self._shipment = None
             elif progress.state is State.TOO_LARGE:
                 self._shorten(shipment)
+            elif progress.state is State.BLOCKED and self._waiting.holds_back:
+                self._take_back()
+                self._store(now_ns)
             elif progress.state is State.BLOCKED:
+                self._waiting.release()
                 self._link.wait_writable(True, now_ns)
                 return
             else:
                 self._link.disconnect(progress.reason, now_ns)
                 return
-        if self._closing and self._shipment is None and not self._queue:
+        all_arrived = self._waiting.release() and not self._queue
+        if self._closing and self._shipment is None and (all_arrived or self._waiting.holds_back):
             self._finish(now_ns)
+        else:
+            self._arm_pump(now_ns)
 
-    def _load(self, now_ns: int) -> _Shipment[H, D] | None:
+    def _load(self, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
-        wall_s = (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S
-        export_time_s = max(self._header.export_time_s, wall_s)  # never backwards: RFC 7011, section 8.2
+        export_time_s = max(self._header.export_time_s, self._wall_s(now_ns))  # never backwards: RFC 7011, section 8.2
         header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
         self._header = header
         if self._templates_due:
@@ -190,9 +204,14 @@ class TransportSession(Generic[H, D]):
             self._outbox = deque(self._encoder.template_messages(header, self._message_size))
         if self._outbox:
             self._header = header.advance(0, 1)
-            return _Shipment(_block_of(self._outbox.popleft()), header)
-        if not self._queue:
+            return template_shipment(self._outbox.popleft(), header)
+        if self._waiting.holds_back:
             return None
+        if not self._queue:
+            shipment = None if self._closing else self._waiting.load_backlog(header, now_ns)
+            if shipment is not None:
+                self._header = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
+            return shipment
         failing = self._link.failing
         part = self._queue.take(min(self._part_bytes, _FAILING_PART_BYTES) if failing else self._part_bytes)
         self._templates_due = (
@@ -200,37 +219,22 @@ class TransportSession(Generic[H, D]):
         )
         block = self._encoder.data_messages(part, header, self._message_size)
         self._header = header.advance(len(part), len(block))
-        return _Shipment(block, header, part)
+        return Shipment(block, header, part)
 
-    def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
-        block, start, stop = shipment.block, shipment.index, progress.done
-        sent, messages = Tally.of_messages(block, start, stop), stop - start
-        sent_bytes = block.end(stop) - block.end(start)
-        for failure in progress.failures:
-            lost = Tally.of_messages(block, failure.start, failure.stop)
-            self.stats.count_not_sent(failure.reason, lost)
-            sent -= lost
-            messages -= failure.stop - failure.start
-            sent_bytes -= block.end(failure.stop) - block.end(failure.start)
-        self.stats.count_sent(sent)
-        self.stats.bytes += sent_bytes
-        if shipment.data_set is None:
-            self.stats.template_messages += messages
-        else:
-            self.stats.messages += messages
-        shipment.index = stop
-
-    def _shorten(self, shipment: _Shipment[H, D]) -> None:
+    def _shorten(self, shipment: Shipment[H, D]) -> None:
         """The next Message exceeds the path MTU: go on with shorter ones, or without it if there is no shorter."""
-        if self._fit_message_size():
+        shorter = self._fit_message_size()
+        if shorter and shipment.batch is None:
             self._take_back()
             return
+        if shorter and shipment.block.sizes[shipment.index] <= self._message_size:
+            return  # what is in the spool keeps its length
         if not self._said_too_large:
             self._said_too_large = True
             log.warning("%s: Messages of %d bytes exceed the path MTU and are counted as not sent; "
                         "set a smaller max_message_size", self, self._message_size)  # fmt: skip
         skipped = Progress(shipment.index + 1, State.DONE, (Failure(shipment.index, shipment.index + 1, "EMSGSIZE"),))
-        self._account(shipment, skipped)
+        self._waiting.account(shipment, skipped)
         if shipment.index == len(shipment.block):
             self._shipment = None
 
@@ -254,13 +258,36 @@ class TransportSession(Generic[H, D]):
         shipment, self._shipment = self._shipment, None
         if shipment is None:
             return
-        if shipment.data_set is None:
+        if shipment.is_templates:
             self._templates_due = True
             self._header = shipment.header
             return
-        done = int(shipment.block.flows[: shipment.index].sum())
-        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)))
-        self._header = shipment.header.advance(done, shipment.index)
+        self._waiting.put_back(shipment, shipment.index, len(shipment.block))
+        self._header = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
+
+    def _away(self, now_ns: int) -> bool:
+        """Whether the collector takes nothing now."""
+        stalled = self._shipment is not None and now_ns - self._moved_ns >= STALL_NS
+        return not self._link.up or self._link.failing or stalled
+
+    def _store(self, now_ns: int) -> None:
+        """What waits goes to the spool, if there is one."""
+        size = self._link.message_size() if self._link.reliable else self._message_size
+        self._waiting.store(self._wall_s(now_ns), size, now_ns)
+
+    def _arm_pump(self, now_ns: int) -> None:
+        """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
+        self._cancel(self._pump_timer)
+        backlog = self._waiting.backlog
+        if self._link.up and self._closing:
+            self._pump_timer = self._loop.call_at(now_ns + _ARRIVAL_POLL_NS, self._pump)
+        elif self._link.up and self._waiting.holds_back:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.on_recovered)
+        elif self._link.up and backlog:
+            self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
+
+    def _wall_s(self, now_ns: int) -> int:
+        return (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S
 
     def _refresh(self, now_ns: int) -> None:
         self._templates_due = True
@@ -272,22 +299,19 @@ class TransportSession(Generic[H, D]):
         if not self._closing:
             self._refresh_timer = self._loop.call_at(now_ns + self._config.template_refresh_ns, self._refresh)
 
-    def _finish(self, _now_ns: int) -> None:
+    def _finish(self, now_ns: int) -> None:
         if self.closed:
             return
         self.closed = True
         self._take_back()
+        self._store(now_ns)
         self.stats.count_not_sent("closed", self._queue.trim(0))
-        self._cancel(self._refresh_timer)
-        self._cancel(self._deadline_timer)
+        for timer in (self._refresh_timer, self._pump_timer, self._deadline_timer):
+            self._cancel(timer)
         self._link.close()
+        self._waiting.close()
 
     @staticmethod
     def _cancel(timer: Timer | None) -> None:
         if timer is not None:
             timer.cancel()
-
-
-def _block_of(message: bytes) -> MessageBlock:
-    nothing = np.zeros(1, dtype=np.int64)
-    return MessageBlock(memoryview(message), nothing + len(message), nothing, nothing, nothing)

@@ -54,6 +54,9 @@ max_message_size = 512
 template_refresh = "10m"
 source = "2001:db8::1"
 queue_max = "64KiB"
+spool = "/var/spool/netobs"
+spool_max = "2GiB"
+spool_rate = "1MiB"
 reconnect_max = "1s"
 [[collector]]
 host = "flows.example"
@@ -103,6 +106,9 @@ def test_the_defaults() -> None:
         template_refresh_ns=60 * NS_PER_S,
         source="",
         queue_max_bytes=64 << 20,
+        spool="",
+        spool_max_bytes=1 << 30,
+        spool_rate_bytes=8 << 20,
         reconnect_max_ns=60 * NS_PER_S,
         ca="",
         cert="",
@@ -142,6 +148,9 @@ def test_every_key_can_be_given() -> None:
             template_refresh_ns=600 * NS_PER_S,
             source="2001:db8::1",
             queue_max_bytes=1 << 16,
+            spool="/var/spool/netobs",
+            spool_max_bytes=2 << 30,
+            spool_rate_bytes=1 << 20,
             reconnect_max_ns=NS_PER_S,
         ),
         CollectorConfig(

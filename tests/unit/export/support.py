@@ -235,8 +235,9 @@ class Bench:
         return sent
 
     def _wait_for_burst(self) -> bool:
-        """Moves the clock to the next burst, if the link waits for it."""
-        waits = getattr(self.session._link, "_pace_timer", None) is not None
+        """Moves the clock to the next burst, if the link waits for it, or while the last Messages arrive."""
+        ends = self.session._closing and not self.session.closed
+        waits = ends or getattr(self.session._link, "_pace_timer", None) is not None
         self.now_ns += PACE_NS if waits else 0
         return waits
 
@@ -269,9 +270,10 @@ class Bench:
     def check(self) -> None:
         """Every flow is accounted for."""
         stats = self.stats
-        assert stats.seen == stats.sent + stats.not_sent_total() + stats.queued
+        assert stats.seen + stats.taken_over == stats.sent + stats.not_sent_total() + stats.queued + stats.spooled
         assert stats.seen.flows == self._next or not self._next
-        assert min(stats.queued.flows, stats.queued.packets, stats.queued.octets) >= 0
+        for waiting in (stats.queued, stats.spooled):
+            assert min(waiting.flows, waiting.packets, waiting.octets) >= 0
 
     def close(self) -> None:
         if not self.session.closed:
