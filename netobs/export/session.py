@@ -187,11 +187,12 @@ class TransportSession(Generic[H, D]):
             else:
                 self._link.disconnect(progress.reason, now_ns)
                 return
-        all_arrived = self._waiting.release() and not self._queue
-        if self._closing and self._shipment is None and (all_arrived or self._waiting.holds_back):
+        all_arrived = self._waiting.release()
+        done = all_arrived and not self._queue
+        if self._closing and self._shipment is None and (done or self._waiting.holds_back):
             self._finish(now_ns)
         else:
-            self._arm_pump(now_ns)
+            self._arm_pump(all_arrived, now_ns)
 
     def _load(self, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
@@ -275,7 +276,7 @@ class TransportSession(Generic[H, D]):
         size = self._link.message_size() if self._link.reliable else self._message_size
         self._waiting.store(self._wall_s(now_ns), size, now_ns)
 
-    def _arm_pump(self, now_ns: int) -> None:
+    def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
         """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
         self._cancel(self._pump_timer)
         backlog = self._waiting.backlog
@@ -285,6 +286,8 @@ class TransportSession(Generic[H, D]):
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.on_recovered)
         elif self._link.up and backlog:
             self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
+        elif self._link.up and backlog is not None and not all_arrived:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free the disk
 
     def _wall_s(self, now_ns: int) -> int:
         return (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S

@@ -28,6 +28,7 @@ STABLE_NS = 10 * NS_PER_S
 """A connection that lasted so long resets the back-off; one that is accepted and dropped at once does not."""
 
 _BYTES_ACKED = struct.Struct("=120xQ")
+_ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _DEAD_PEER_MS = 30_000
 _NOT_SENT_LOW_WATER = 131_072  # the less the kernel holds unsent, the less is uncertain when the connection breaks
 _OPTIONS = (
@@ -120,6 +121,8 @@ class TcpLink(Link):
         )
         if now_ns - self._connected_ns >= STABLE_NS:
             self._attempts = 0
+        # With a reset, as the kernel would go on sending what goes into the next connection.
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self._drop_socket()
         self._owner.on_down(now_ns)
         self._said_unreachable = True

@@ -235,11 +235,17 @@ class Bench:
         return sent
 
     def _wait_for_burst(self) -> bool:
-        """Moves the clock to the next burst, if the link waits for it, or while the last Messages arrive."""
-        ends = self.session._closing and not self.session.closed
-        waits = ends or getattr(self.session._link, "_pace_timer", None) is not None
+        """Moves the clock to the next burst, if the link waits for it."""
+        waits = getattr(self.session._link, "_pace_timer", None) is not None
         self.now_ns += PACE_NS if waits else 0
         return waits
+
+    def _wait_for_more(self) -> None:
+        """Moves the clock while the spool is being sent, and while the last Messages arrive."""
+        session = self.session
+        from_spool = session._link.up and not session.failing and bool(session._waiting.backlog)
+        if not self._wait_for_burst() and (from_spool or (session._closing and not session.closed)):
+            self.now_ns += PACE_NS
 
     def offer(self, count: int) -> list[int]:
         """As ``send``, but the clock stands still: one burst may leave."""
@@ -258,7 +264,7 @@ class Bench:
         for _ in range(1000):
             if condition():
                 return
-            self._wait_for_burst()
+            self._wait_for_more()
             self.loop.run_once(5_000_000)
             self.check()
         raise AssertionError(f"never happened: {what}")
