@@ -290,6 +290,8 @@ class Spool:
 
     def _fail(self, error: OSError, now_ns: int) -> None:
         self._retry_write_ns = now_ns + RETRY_NS
+        if not self._segments and not self.directory.is_dir():
+            self._folder.close()  # somebody has taken it away: to be made again
         where = error.filename or self.directory
         self._say(f"spool {where}: {error.strerror}; flows wait in memory, and the spool is tried again each minute")
 

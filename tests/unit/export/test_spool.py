@@ -376,6 +376,9 @@ def test_a_folder_that_vanishes_in_between(box: Box, folder: Path, caplog: pytes
     folder.rmdir()
     assert not box.put(100)
     assert "No such file or directory" in caplog.text
+    box.now_ns += RETRY_NS
+    assert box.write(rows(100, 100))
+    assert box.drain() == list(range(100, 200))
 
 
 def test_names_of_folders() -> None:
