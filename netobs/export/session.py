@@ -286,8 +286,8 @@ class TransportSession(Generic[H, D]):
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.on_recovered)
         elif self._link.up and backlog:
             self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
-        elif self._link.up and backlog is not None and not all_arrived:
-            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free the disk
+        elif self._link.up and not all_arrived:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
 
     def _wall_s(self, now_ns: int) -> int:
         return (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S
