@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from netobs import __version__
 from netobs.errors import ConfigError, NetobsError
@@ -15,6 +16,7 @@ from netobs.errors import ConfigError, NetobsError
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 DEFAULT_CONF = "/etc/netobs.toml"
+PROTOCOLS = ("ipfix", "netflow9", "netflow5")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -28,20 +30,21 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     """Measure the traffic of this host's interfaces and export it as IPFIX.
 
-      Without a command, netobs runs in the foreground as a daemon: it loads its BPF programs, attaches them to the
-      interfaces that the configuration names, and exports flows until SIGTERM or SIGINT, when it takes out and sends
-      what is left. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+    Without a command, netobs runs in the foreground as a daemon: it loads its BPF programs, attaches them to the
+    interfaces that the configuration names, and exports flows until SIGTERM or SIGINT, when it takes out and sends
+    what is left. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
-      \b
-      Examples:
-        netobs --conf /etc/netobs.toml --dry-run   is the configuration right, and what would it do?
-        netobs --conf /etc/netobs.toml             run
-        netobs listen --port 4739                  look at what an exporter sends
-    netobs template check FILE --for nfdump    would this collector read my template?
+    \b
+    Examples:
+      netobs --conf /etc/netobs.toml --dry-run   is the configuration right, and what would it do?
+      netobs --conf /etc/netobs.toml             run
+      netobs listen --port 4739                  look at what an exporter sends
+      netobs listen --file FLOWS.ipfix           look at what is in a file
+      netobs template check FILE --for nfdump    would this collector read my template?
 
-      Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line.
+    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line.
 
-      Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
+    Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
     """
     if context.invoked_subcommand is not None:
         return
@@ -66,14 +69,46 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=4739, show_default=True, help="UDP and TCP port.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the keys are Information Elements.")
 @click.option("--once", type=click.IntRange(1), metavar="N", help="Exit after N flows.")
-def listen(host: str, port: int, as_json: bool, once: int | None) -> None:
-    """Receive IPFIX over UDP and TCP and print the flows.
+@click.option("--options", is_flag=True, help="Print options records too; in the table as lines that begin with #.")
+@click.option("--file", "files", multiple=True, metavar="FILE...", help="Read IPFIX files; - is standard input.")
+@click.argument("more", nargs=-1, metavar="")
+@click.pass_context
+def listen(
+    context: click.Context,
+    host: str,
+    port: int,
+    as_json: bool,
+    once: int | None,
+    options: bool,
+    files: tuple[str, ...],
+    more: tuple[str, ...],
+) -> None:
+    """Receive IPFIX over UDP and TCP, NetFlow v9 and v5 over UDP, and print the flows.
 
     A collector for looking, not for keeping: it shows what an exporter sends, in the words of the IANA registry.
-    """
-    from netobs.listen import listen as serve
 
-    serve(host, port, as_json=as_json, once=once or 0, out=sys.stdout)
+    With --file it reads files of IPFIX Messages (RFC 5655) in their order, and opens no socket. Exit status: 1 if any
+    was damaged or could not be read.
+    """
+    if not files:
+        if more:
+            raise click.UsageError(f"unexpected argument {more[0]!r}; files follow --file")
+        from netobs.listen import listen as serve
+
+        serve(host, port, as_json=as_json, once=once or 0, options=options, out=sys.stdout)
+        return
+    given = [name for name in ("host", "port") if context.get_parameter_source(name) != ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"--{given[0]} has no meaning with --file")
+    from netobs.listen_file import listen_files
+
+    whole = listen_files((*files, *more), as_json=as_json, once=once or 0, options=options, out=sys.stdout)
+    context.exit(0 if whole else 1)
+
+
+protocol_option = click.option(
+    "--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="As in [[collector]]."
+)
 
 
 @cli.group(context_settings=CONTEXT)
@@ -95,11 +130,12 @@ def template_list() -> None:
 @template.command("show", context_settings=CONTEXT)
 @click.argument("name")
 @click.option("--wire", is_flag=True, help="The Template Records in hexadecimal, with offsets.")
-def template_show(name: str, wire: bool) -> None:
+@protocol_option
+def template_show(name: str, wire: bool, protocol: str) -> None:
     """Print the fields of the Data Records that the templates NAME describe."""
     from netobs import template_command
 
-    click.echo("\n".join(template_command.show(name, wire)))
+    click.echo("\n".join(template_command.show(name, wire, protocol)))
 
 
 @template.command("check", context_settings=CONTEXT)
@@ -108,8 +144,9 @@ def template_show(name: str, wire: bool) -> None:
 @click.option(
     "--max-message-size", type=click.IntRange(1, 65535), default=1400, show_default=True, help="As in [[collector]]."
 )
+@protocol_option
 @click.pass_context
-def template_check(context: click.Context, file: str, collector: str, max_message_size: int) -> None:
+def template_check(context: click.Context, file: str, collector: str, max_message_size: int, protocol: str) -> None:
     """Check a template FILE, and say which collectors it suits.
 
     Exit status: 1 for a file that netobs cannot use, and, with --for, for one whose flows that collector would lose
@@ -117,7 +154,7 @@ def template_check(context: click.Context, file: str, collector: str, max_messag
     """
     from netobs import template_command
 
-    lines, usable = template_command.check(file, collector, max_message_size)
+    lines, usable = template_command.check(file, collector, max_message_size, protocol)
     click.echo("\n".join(lines))
     context.exit(0 if usable else 1)
 

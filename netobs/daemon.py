@@ -9,20 +9,22 @@ import contextlib
 import ctypes
 import logging
 import signal
-from typing import Any
 
 from netobs import clock
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
 from netobs.config import CollectorConfig, Config, warnings_of
-from netobs.encode.data_set import DataSet
 from netobs.encode.netflow5 import MAX_INTERFACE
-from netobs.encode.protocols import AnyEncoder, Exporter, exporter
+from netobs.encode.protocols import Exporter, exporter
 from netobs.errors import CaptureError
+from netobs.export.group import Member
+from netobs.export.routing import Router
 from netobs.export.session import TransportSession
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import FlowBatch, Records, concatenate, empty
+from netobs.records import ClockPair, FlowBatch, Records, concatenate, empty
+from netobs.report import Report
+from netobs.reporter import Reporter
 from netobs.stats import CollectorStats, Stats, TableStats
 
 log = logging.getLogger("netobs")
@@ -47,7 +49,9 @@ class Daemon:
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
         self._exporters: dict[tuple[str, str], Exporter] = {}
-        self._sessions = [self._session(collector) for collector in config.collectors]
+        self._reporter = Reporter(config.capture.sampling)
+        self._members = [self._member(collector, number) for number, collector in enumerate(config.collectors, 1)]
+        self._router = Router(self._members, config.groups, loop)
         self._said_clamped: set[str] = set()
         self._shed: list[Records] = []
         self._shed_rows = 0
@@ -57,13 +61,19 @@ class Daemon:
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
 
-    def _session(self, collector: CollectorConfig) -> tuple[TransportSession[Any, DataSet], AnyEncoder]:
+    def _member(self, collector: CollectorConfig, number: int) -> Member:
         key = (collector.protocol, collector.template)
         if key not in self._exporters:
             self._exporters[key] = exporter(*key, self._boot_s, self._config.capture.sampling)
         encoder, header = self._exporters[key]
         encoder.check(collector.max_message_size)
-        return TransportSession(collector, encoder, header, self._loop), encoder
+
+        def report(realtime_ns: int) -> Report:
+            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, realtime_ns)
+            return self._reporter.report(number, member.session.stats)
+
+        member = Member(collector.name, TransportSession(collector, encoder, header, self._loop, report), encoder)
+        return member
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -75,10 +85,13 @@ class Daemon:
         self._capture.load()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        for session, _ in self._sessions:
-            session.open(pair, now_ns)
+        self._reporter.see_interfaces(self._capture.names.values())
+        self._see_losses(pair)
+        for member in self._members:
+            member.session.open(pair, now_ns)
+        self._router.start(now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
-        self._loop.add_reader(self._capture.links.fileno(), lambda _now_ns: self._capture.follow_links())
+        self._loop.add_reader(self._capture.links.fileno(), self._on_links)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(signum, self.stop)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
@@ -86,6 +99,18 @@ class Daemon:
         self._last_eviction_ns = now_ns
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
+
+    def _on_links(self, now_ns: int) -> None:
+        self._capture.follow_links()
+        if self._reporter.see_interfaces(self._capture.names.values()):
+            for member in self._members:
+                member.session.options_changed(now_ns)
+
+    def _see_losses(self, pair: ClockPair) -> None:
+        """What was lost is dated when it is seen here: at each eviction."""
+        self._reporter.see_ledger(self._datapath.read_ledger(), pair.realtime_ns)
+        for number, member in enumerate(self._members, 1):
+            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, pair.realtime_ns)
 
     def _attach(self) -> None:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
@@ -95,9 +120,9 @@ class Daemon:
             raise CaptureError("no interface could be attached to", "the lines above say why")
 
     def _report_ready(self, now_ns: int) -> None:
-        if all(session.ready for session, _ in self._sessions):
+        if all(member.session.ready for member in self._members):
             names = ", ".join(interface.name for interface in self._capture.attached) or "no interface yet"
-            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, len(self._sessions))
+            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, len(self._members))
         else:
             self._loop.call_at(now_ns + READY_POLL_NS, self._report_ready)
 
@@ -109,6 +134,7 @@ class Daemon:
 
     def _on_interval(self, now_ns: int) -> None:
         self._evict()
+        self._see_losses(clock.read_pair())
         self._schedule_eviction(now_ns)
 
     def _on_ring(self, now_ns: int) -> None:
@@ -156,18 +182,13 @@ class Daemon:
     def _export(self, due: Records) -> None:
         if not len(due):
             return
-        now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        batch = FlowBatch(due, pair)
-        encoded = {id(encoder): encoder.encode(batch) for encoder, _ in self._exporters.values()}
-        for session, encoder in self._sessions:
-            session.send(encoded[id(encoder)], pair, now_ns)
-            self._warn_if_clamped(session, encoder)
-
-    def _warn_if_clamped(self, session: TransportSession[Any, DataSet], encoder: AnyEncoder) -> None:
-        if encoder.clamped and str(session) not in self._said_clamped:
-            self._said_clamped.add(str(session))
-            log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this index "
-                        "and counted; use netflow9 or ipfix", session, MAX_INTERFACE)  # fmt: skip
+        batch = FlowBatch(due, clock.read_pair(), self._capture.interface_names.table())
+        self._router.export(batch, clock.monotonic_ns())
+        for member in self._members:
+            if member.clamped and member.name not in self._said_clamped:
+                self._said_clamped.add(member.name)
+                log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this "
+                            "index and counted; use netflow9 or ipfix", member.session, MAX_INTERFACE)  # fmt: skip
 
     def stop(self, now_ns: int) -> None:
         """Detaches, takes out and exports everything that was measured, then ends the loop."""
@@ -183,12 +204,13 @@ class Daemon:
         for _ in range(2):  # both halves: a program that began before the detach may have written after the flip
             self._evict()
         self._export(self._metering.close())
-        for session, _ in self._sessions:
-            session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
+        self._router.stop()
+        for member in self._members:
+            member.session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
         self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
-        if all(session.closed for session, _ in self._sessions):
+        if all(member.session.closed for member in self._members):
             self._log_stats(logging.INFO)  # the last lines say what became of every packet
             self._loop.stop()
         else:
@@ -211,8 +233,8 @@ class Daemon:
             cached_flows=len(self._metering.cache),
             expired=tuple(int(count) for count in self._metering.cache.expired),
             collectors=tuple(
-                CollectorStats(str(session), session.stats, encoder.unencodable, encoder.clamped)
-                for session, encoder in self._sessions
+                CollectorStats(str(member.session), member.session.stats, member.unencodable, member.clamped)
+                for member in self._members
             ),
         )
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import os
 import selectors
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from typing import Any, NamedTuple, TextIO
 
-from netobs.encode.decode import Decoded, Decoder, message_length
-from netobs.encode.flow_table import FlowTable
+from netobs.encode.decode import Decoded, Decoder
 from netobs.encode.layout import MAX_MESSAGE_BYTES, MESSAGE_HEADER
-from netobs.encode.received import Record
 from netobs.errors import DecodeError, NetobsError
+from netobs.listen_output import Printer, ending_quietly, interruptible
 
 log = logging.getLogger("netobs.listen")
 
@@ -120,7 +115,7 @@ class Collector:
         except OSError:
             return
         if len(self._streams) >= _MAX_STREAMS:
-            log.warning("%s: refused, there are %d connections already", _exporter("tcp", address), _MAX_STREAMS)
+            self._complain(_exporter("tcp", address), f"refused, there are {_MAX_STREAMS} connections already")
             stream.close()
             return
         stream.setblocking(False)
@@ -138,14 +133,17 @@ class Collector:
         buffer += data
         try:
             while len(buffer) >= MESSAGE_HEADER.itemsize:
-                length = message_length(bytes(buffer[: MESSAGE_HEADER.itemsize]))
+                length = self.decoder.length(bytes(buffer[: MESSAGE_HEADER.itemsize]))
                 if len(buffer) < length:
                     break
                 message = bytes(buffer[:length])
                 del buffer[:length]
                 yield exporter, self.decoder.decode(message, exporter)
+            if buffer and not data:
+                self.decoder.stats.malformed += 1
+                self._complain(exporter, f"ended {len(buffer)} bytes into a Message")
         except DecodeError as error:
-            log.warning("%s: closed: %s", exporter, error)
+            self._complain(exporter, f"closed: {error}")
             data = b""
         if not data:
             del self._streams[stream]
@@ -157,10 +155,17 @@ class Collector:
         try:
             return self.decoder.decode(message, exporter)
         except DecodeError as error:
-            if exporter not in self._complained and len(self._complained) < _MAX_COMPLAINTS:
-                self._complained.add(exporter)
-                log.warning("%s: ignored: %s", exporter, error)
+            self._complain(exporter, f"ignored: {error}")
         return None
+
+    def _complain(self, exporter: Exporter, text: str) -> None:
+        """One line for each exporter, and not without an end."""
+        if exporter in self._complained or len(self._complained) >= _MAX_COMPLAINTS:
+            return
+        self._complained.add(exporter)
+        log.warning("%s: %s", exporter, text)
+        if len(self._complained) == _MAX_COMPLAINTS:
+            log.warning("what else is damaged is counted only")
 
 
 def _local_addresses(host: str) -> list[tuple[int, str]]:
@@ -183,82 +188,26 @@ def _exporter(transport: str, address: Any) -> Exporter:
     return Exporter(transport, host[7:] if host.startswith("::ffff:") else host, address[1])
 
 
-def _json_line(flow: Record, exporter: Exporter, decoded: Decoded) -> str:
-    """``flow`` and where it comes from, keyed by Information Element names."""
-    kind = "exporterIPv6Address" if ":" in exporter.address else "exporterIPv4Address"
-    return json.dumps({kind: exporter.address, "observationDomainId": decoded.observation_domain, **flow})
-
-
-def _print_flows(collector: Collector, as_json: bool, once: int, out: TextIO) -> None:
-    table, printed = FlowTable(), 0
-    if not as_json:
-        print(table.title(), file=out, flush=True)
+def _serve(collector: Collector, printer: Printer) -> None:
     while True:
         for exporter, decoded in collector.receive():
-            for flow in decoded.flows:
-                print(_json_line(flow, exporter, decoded) if as_json else table.row(flow), file=out)
-                printed += 1
-                if printed == once:
-                    out.flush()
-                    return
-        out.flush()
+            kind = "exporterIPv6Address" if ":" in exporter.address else "exporterIPv4Address"
+            printer.show(decoded, str(exporter), {kind: exporter.address})
+        printer.out.flush()
 
 
-@contextmanager
-def _interruptible(collector: Collector) -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt; SIGINT too, since a shell starts background jobs with it ignored.
-
-    The pipe ends a wait that begins just after the signal has come, when its handler has not yet run.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    collector.wake_on(read_end)
-    wakeup_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup_before)
-        os.close(read_end)
-        os.close(write_end)
-
-
-def _discard(out: TextIO) -> None:
-    """Point ``out`` at the null device: the interpreter's flush at exit must not fail on a broken pipe."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, out.fileno())
-        os.close(null)
-
-
-def listen(host: str, port: int, as_json: bool = False, once: int = 0, out: TextIO | None = None) -> None:
+def listen(
+    host: str, port: int, as_json: bool = False, once: int = 0, options: bool = False, out: TextIO | None = None
+) -> None:
     """Print the flows that come to ``host`` ("" = all addresses, IPv4 and IPv6) on UDP and TCP ``port``.
 
-    ``as_json``: one JSON object per line, else a table. ``once``: return after so many flows, 0 = never.
-    Returns on SIGINT, SIGTERM and a broken pipe. Raises NetobsError if the port cannot be had.
+    ``as_json``: one JSON object per line, else a table. ``once``: return after so many flows, 0 = never. ``options``:
+    print options records too. Returns on SIGINT, SIGTERM and a broken pipe. Raises NetobsError if the port cannot be
+    had.
     """
-    out = sys.stdout if out is None else out
-    with closing(Collector(host, port)) as collector, _interruptible(collector):
-        try:
-            with suppress(KeyboardInterrupt):
-                print(f"netobs listen: listening on {host or '*'} port {collector.port}", file=sys.stderr, flush=True)
-                _print_flows(collector, as_json, once, out)
-            out.flush()
-        except BrokenPipeError:
-            _discard(out)
-        stats = collector.decoder.stats
-        print(
-            f"netobs listen: {stats.flows} flows in {stats.messages} Messages, {stats.lost_records} records lost, "
-            f"{stats.sets_without_template} Sets without a Template, {stats.malformed} Messages malformed"
-            + (f", {stats.lost_messages} NetFlow v9 Messages lost" if stats.lost_messages else ""),
-            file=sys.stderr,
-        )
+    printer = Printer(sys.stdout if out is None else out, as_json, options, once)
+    collector = Collector(host, port)
+    with closing(collector), interruptible(collector.wake_on), ending_quietly(printer.out, collector.decoder.stats):
+        print(f"netobs listen: listening on {host or '*'} port {collector.port}", file=sys.stderr, flush=True)
+        printer.title()
+        _serve(collector, printer)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from netobs import __version__
 from netobs.capture import libbpf
 from netobs.capture.capture import DIRECTIONS, Capture, check_interfaces
+from netobs.capture.memory import MIB
 from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
@@ -18,9 +19,14 @@ from netobs.export.tls import client_context, server_name
 from netobs.metering.store import BYTES_PER_FLOW
 from netobs.records import RECORD
 
-MIB = 1 << 20
 EVICTION_BYTES = 3 * RECORD.itemsize
 """For each flow, while it is taken out: its row, a merged copy, its encoded form (measured)."""
+
+POLICIES = {
+    "replicate": "each gets every flow",
+    "failover": "the first that is up gets every flow",
+    "balance": "each gets its share, a conversation goes to one",
+}
 
 
 @dataclass
@@ -46,6 +52,9 @@ def make(config: Config) -> Plan:
     _capture(config, plan)
     for collector in config.collectors:
         _collector(collector, config.capture.sampling, plan)
+    for group in config.groups:
+        names = ", ".join(f'"{name}"' for name in group.collectors)
+        plan.lines.append(f'group "{group.name}": {group.policy} over {names}: {POLICIES[group.policy]}')
     return plan
 
 
@@ -119,8 +128,10 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
         template_name = "of NetFlow v5" if collector.protocol == "netflow5" else collector.template
         plan.lines.append(f"  template {template_name}, observation domain {collector.observation_domain}")
         for template in encoder.templates:
-            size = f"{len(template.fields)} elements, {template.dtype.itemsize} octets"
+            size = f"{len(template.fields)} elements, {template.size}"
             plan.lines.append(f"    {template.id} {template.family}: {size}")
+        for options in encoder.options:
+            plan.lines.append(f"    {options.id} options records: {options.kind}")
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
 

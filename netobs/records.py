@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from netobs.interface_table import NO_INTERFACES, InterfaceTable
+
 KEY = np.dtype(
     [
         ("src_addr", "u1", (16,)),  # IPv4 as ::ffff:a.b.c.d
@@ -75,10 +77,11 @@ class ClockPair:
 
 @dataclass(frozen=True)
 class FlowBatch:
-    """Flow Records (shape ``(n,)``, dtype ``RECORD``) and the clock pair that dates them."""
+    """Flow Records (shape ``(n,)``, dtype ``RECORD``), the clock pair that dates them, and interfaces' names."""
 
     records: Records
     clock: ClockPair
+    interfaces: InterfaceTable = NO_INTERFACES
 
     def __len__(self) -> int:
         return len(self.records)

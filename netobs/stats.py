@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netobs.capture.ledger import LedgerReading
-from netobs.encode.data_set import Unencodable
-from netobs.export.stats import ExportStats
+from netobs.export.stats import ExportStats, Tally
 from netobs.metering.process import Totals
 
 REASONS = ("", "idle timeout", "active timeout", "end of flow", "forced end", "lack of resources")
@@ -35,14 +34,14 @@ class CollectorStats:
 
     name: str
     export: ExportStats
-    unencodable: Unencodable
+    unencodable: Tally
     clamped: int = 0
 
 
 @dataclass(frozen=True)
 class Stats:
     """``seen == in flows + ledger``; ``taken == handed_out + cached``; for each collector ``seen + taken over == sent +
-    not sent + queued + spooled`` (see ``ExportStats``)."""
+    not sent + queued + spooled + moved away`` (see ``ExportStats``)."""
 
     ledger: LedgerReading
     table: TableStats
@@ -89,6 +88,10 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
         yield f"{name}: in the spool: {_tally(stats.spooled)}"
     if stats.resent.flows:
         yield f"{name}: sent again, as not acknowledged: {_tally(stats.resent)}"
+    if stats.moved_away.flows:
+        yield f"{name}: given to another collector of the group: {_tally(stats.moved_away)}"
+    if stats.moved_in.flows:
+        yield f"{name}: taken over from another collector of the group: {_tally(stats.moved_in)}"
     if collector.unencodable.flows:
         yield f"{name}: no template for {_tally(collector.unencodable)}"
     if collector.clamped:
@@ -99,5 +102,5 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
         yield f"{name}: {stats.failed_attempts} times not reached, or refused"
 
 
-def _tally(tally: object) -> str:
-    return f"{tally.flows} flows, {tally.packets} packets, {tally.octets} octets"  # type: ignore[attr-defined]
+def _tally(tally: Tally) -> str:
+    return f"{tally.flows} flows, {tally.packets} packets, {tally.octets} octets"

@@ -8,6 +8,7 @@ import logging
 from netobs.capture.attach import Attachment, attach, has_tcx, method_for
 from netobs.capture.datapath import Datapath
 from netobs.capture.interfaces import Interface, LinkMonitor
+from netobs.capture.names import InterfaceNames
 from netobs.config import CaptureConfig
 from netobs.errors import CaptureError
 
@@ -27,6 +28,7 @@ class Capture:
         self.datapath = Datapath(config, batch)
         self.method = ""
         self.names: dict[int, Interface] = {}
+        self.interface_names = InterfaceNames()
         self.links = LinkMonitor()
 
     def load(self) -> None:
@@ -59,6 +61,7 @@ class Capture:
     def attach_to(self, interface: Interface) -> None:
         """Attaches to one interface, unless it is attached. A failure is logged and harms no other interface."""
         self.names[interface.index] = interface
+        self.interface_names.learn(interface.index, interface.name, interface.alias)
         if interface.index in self._attachments:
             return
         layer = "" if interface.has_ethernet else "l3_"
@@ -110,6 +113,7 @@ class Capture:
             self._detach(interface.index)
             log.info("%s: gone", interface.name)
         self.names.pop(interface.index, None)
+        self.interface_names.retire(interface.index)
 
     def _detach(self, index: int) -> None:
         for attachment in self._attachments.pop(index):

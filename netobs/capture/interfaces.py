@@ -18,6 +18,8 @@ from netobs.errors import CaptureError
 ARPHRD_ETHERNET = (1, 772)  # ETHER, LOOPBACK
 ARPHRD_IP = (512, 519, 65534, 768, 769, 776, 778, 823)  # PPP, RAWIP, NONE, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE
 
+MAC_OCTETS = 6
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -28,6 +30,7 @@ class Interface:
     arphrd: int
     kind: str = ""  # of a virtual one: veth, bridge, vxlan, ...
     alias: str = ""
+    mac: bytes = b""  # 6 octets, none where packets have no Ethernet header
 
     @property
     def has_ethernet(self) -> bool:
@@ -118,8 +121,20 @@ class LinkMonitor:
         kind = info.get_attr("IFLA_INFO_KIND") if info else None
         yield Interface(
             link["index"],
-            link.get_attr("IFLA_IFNAME"),
+            _text(link.get_attr("IFLA_IFNAME")),
             link["ifi_type"],
             kind or "",
-            link.get_attr("IFLA_IFALIAS") or "",
+            _text(link.get_attr("IFLA_IFALIAS") or ""),
+            _mac(link.get_attr("IFLA_ADDRESS")),
         )
+
+
+def _text(value: str | bytes) -> str:
+    """pyroute2 leaves what is not UTF-8 as bytes; names are matched, printed and exported, so all must be Unicode."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _mac(text: str | None) -> bytes:
+    """An address of 6 octets; tunnels have others (IPv4, IPv6), which are none."""
+    octets = bytes.fromhex(text.replace(":", "")) if text else b""
+    return octets if len(octets) == MAC_OCTETS else b""

@@ -116,14 +116,6 @@ class BpfObject:
             raise CaptureError(f"{self.path}: no program {name}", "the object is of another version: reinstall netobs")
         return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
 
-    def map_info(self) -> list[tuple[str, int]]:
-        """(name, max_entries) of each map."""
-        maps, handle = [], self._lib.bpf_object__next_map(self._handle, None)
-        while handle:
-            maps.append((self._lib.bpf_map__name(handle).decode(), self._lib.bpf_map__max_entries(handle)))
-            handle = self._lib.bpf_object__next_map(self._handle, handle)
-        return maps
-
 
 def _refusal(number: int) -> str:
     if number in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:

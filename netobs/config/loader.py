@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from netobs.config.addresses import as_address
+from netobs.config.groups import group_problems
 from netobs.config.identity import machine_domain
-from netobs.config.schema import MAX_NETFLOW5_SAMPLING, TABLES, TLS_PORT, CollectorConfig, Config, Key, keys
+from netobs.config.schema import (
+    ARRAYS,
+    MAX_NETFLOW5_SAMPLING,
+    TABLES,
+    TLS_PORT,
+    CollectorConfig,
+    Config,
+    GroupConfig,
+    Key,
+    keys,
+)
 from netobs.config.selector import is_name
 from netobs.config.text import nearest, printable, quoted, toml_text
 from netobs.config.values import BadValue
@@ -97,7 +108,8 @@ def _syntax_problem(message: str, text: str, path: str) -> str:
         place, reason = f"line {match[2]}, column {match[3]}", match[1]
         line = text.split("\n")[int(match[2]) - 1].strip()
     shown = f", in {quoted(line)}" if line else ""
-    hint = "; write [[collector]] for each collector" if "('collector',) twice" in message else ""
+    twice = [name for name in ARRAYS if f"('{name}',) twice" in message]
+    hint = f"; write {_heading(twice[0])} for each {twice[0]}" if twice else ""
     return f"{path}: {place}: TOML syntax error: {printable(reason)}{shown}{hint}"
 
 
@@ -111,10 +123,10 @@ class _Reader:
     def read(self, tables: dict[str, Any]) -> Config:
         """The configuration. Raises ConfigError."""
         values: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
-        collectors: list[dict[str, Any]] = []
+        arrays: dict[str, list[dict[str, Any]]] = {name: [] for name in ARRAYS}
         for name, content in tables.items():
-            if name == "collector":
-                collectors = self._read_collectors(content)
+            if name in ARRAYS:
+                arrays[name] = self._read_array(name, content)
             elif name not in TABLES:
                 self._unknown_table(name, content)
             elif isinstance(content, dict):
@@ -124,12 +136,22 @@ class _Reader:
                 self._problem(f"[{name}]", f"expected one table [{name}], got {got}")
         if "collector" not in tables:
             self._problem("[[collector]]", 'no such table; add one with its host, such as host = "192.0.2.10"')
+        collectors, groups = arrays["collector"], arrays["group"]
+        for each in collectors:
+            if each.get("transport") == "tls":
+                each.setdefault("port", TLS_PORT)
         self._check_interfaces(values["capture"])
         self._check_collectors(collectors, values["capture"])
+        names = _names(collectors)
+        for number, key, reason in group_problems(groups, names):
+            self._problem(f"{_place('group', number, groups[number - 1].get('name'))} {key}", reason)
         if self._problems:
             raise ConfigError(self._problems)
-        stages = {name: TABLES[name](**values[name]) for name in TABLES if name != "collector"}
-        return Config(**stages, collectors=_named(collectors), path=self._path)
+        stages = {name: TABLES[name](**values[name]) for name in TABLES if name not in ARRAYS}
+        named = tuple(CollectorConfig(**{**each, "name": name}) for each, name in zip(collectors, names))
+        return Config(
+            **stages, collectors=named, path=self._path, groups=tuple(GroupConfig(**group) for group in groups)
+        )
 
     def _problem(self, place: str, reason: str) -> None:
         self._problems.append(f"{self._path}: {place}: {reason}")
@@ -146,21 +168,21 @@ class _Reader:
         below = f"below {_heading(homes[0])}" if homes else "below its table"
         self._problem(printable(name), f"a key cannot stand outside the tables; write it {below}")
 
-    def _read_collectors(self, content: object) -> list[dict[str, Any]]:
-        """The keys of each [[collector]], as far as they are right."""
+    def _read_array(self, name: str, content: object) -> list[dict[str, Any]]:
+        """The keys of each table of an array, as far as they are right."""
+        heading = _heading(name)
         if isinstance(content, dict):
-            self._problem("[collector]", "expected [[collector]], with two brackets on each side")
+            self._problem(f"[{name}]", f"expected {heading}, with two brackets on each side")
             content = [content]
         elif not isinstance(content, list) or not content:
-            self._problem("[[collector]]", f"expected at least one table [[collector]], got {toml_text(content)}")
+            self._problem(heading, f"expected at least one table {heading}, got {toml_text(content)}")
             return []
         found = []
         for number, table in enumerate(content, 1):
             if isinstance(table, dict):
-                values = self._read_table("collector", _collector_place(number, table.get("name")), table)
-                found.append({"port": TLS_PORT, **values} if values.get("transport") == "tls" else values)
+                found.append(self._read_table(name, _place(name, number, table.get("name")), table))
             else:
-                self._problem(f"[collector {number}]", f"expected a table, got {toml_text(table)}")
+                self._problem(f"[{name} {number}]", f"expected a table, got {toml_text(table)}")
         return found
 
     def _read_table(self, table: str, place: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +214,7 @@ class _Reader:
         names: dict[str, int] = {}
         endpoints: dict[tuple[str, int, str], int] = {}
         for number, values in enumerate(collectors, 1):
-            place = _collector_place(number, values.get("name"))
+            place = _place("collector", number, values.get("name"))
             self._check_source(place, values)
             self._check_tls(place, values)
             self._check_netflow(place, values, capture)
@@ -244,11 +266,11 @@ def _is_array_of_tables(content: object) -> bool:
 
 
 def _heading(table: str) -> str:
-    return f"[[{table}]]" if table == "collector" else f"[{table}]"
+    return f"[[{table}]]" if table in ARRAYS else f"[{table}]"
 
 
-def _collector_place(number: int, name: object) -> str:
-    return f"[collector {number} {quoted(name)}]" if isinstance(name, str) and name else f"[collector {number}]"
+def _place(array: str, number: int, name: object) -> str:
+    return f"[{array} {number} {quoted(name)}]" if isinstance(name, str) and name else f"[{array} {number}]"
 
 
 def _key_hint(table: str, name: str, known: dict[str, Key]) -> str:
@@ -267,12 +289,13 @@ def _endpoint(values: dict[str, Any]) -> tuple[str, int, str]:
     return host, collector.port, collector.transport
 
 
-def _named(collectors: list[dict[str, Any]]) -> tuple[CollectorConfig, ...]:
-    """The collectors, each with a name of its own: the one that is given, else its host, else its number."""
+def _names(collectors: list[dict[str, Any]]) -> list[str]:
+    """A name of its own for each collector: the one that is given, else its host, else its number."""
     taken = {values["name"] for values in collectors if "name" in values}
     found = []
     for number, values in enumerate(collectors, 1):
-        name = values.get("name") or (f"collector {number}" if values["host"] in taken else values["host"])
+        host = values.get("host", "")  # a collector without a right one is a problem of its own
+        name = values.get("name") or (f"collector {number}" if host in taken else host)
         taken.add(name)
-        found.append(CollectorConfig(**{**values, "name": name}))
-    return tuple(found)
+        found.append(name)
+    return found

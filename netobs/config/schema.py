@@ -12,6 +12,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress, ServerName
+from netobs.config.groups import CollectorNames
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
 from netobs.config.values import Boolean, Choice, Duration, FilePath, FolderPath, Integer, Kind, Size, Text
@@ -21,6 +22,7 @@ FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
 PROTOCOLS = Choice(("ipfix", "netflow9", "netflow5"))
 MAX_NETFLOW5_SAMPLING = (1 << 14) - 1  # its header has 14 bits for it
 TRANSPORTS = Choice(("udp", "tcp", "tls"))
+POLICIES = Choice(("replicate", "failover", "balance"))
 TLS_PORT = 4740  # RFC 7011, section 10.1
 PACKET_CAPTURE = Boolean(planned=True)
 
@@ -44,7 +46,7 @@ class CaptureConfig:
     max_flows: int = setting(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
     eviction_interval_ns: int = setting("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
     precise_time: bool = setting(
-        False, Boolean(), "true: flow times to the ns, at a cost for each packet; false: to one kernel tick"
+        False, Boolean(), "true: flow times to 1 us or better, at a cost for each packet; false: to one kernel tick"
     )
     attach: str = setting(
         "auto",
@@ -91,10 +93,19 @@ class CollectorConfig:
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
     )
     template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
+    template_refresh_messages: int = setting(
+        0,
+        Integer(0, 1_000_000),
+        "send templates again over UDP after so many Messages with flows, too; 0 = by time only",
+    )
+    options_refresh_ns: int = setting(
+        "60s", Duration("1s", "24h"), "how often options records (interface names, sampling, ...) are sent again"
+    )
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"
     )
+    queue_max_age_ns: int = setting("10m", Duration("1s", "24h"), "how long flows may wait to be sent to the collector")
     spool: str = setting(
         "", FolderPath(), 'folder for flows that wait while the collector is away; "" = they wait in memory only'
     )
@@ -125,6 +136,19 @@ class CollectorConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """[[group]]: how several collectors share the flows. Collectors in no group get all of them."""
+
+    name: str = field(metadata={"kind": Text("a name", 64), "description": "name of the group in the log"})
+    collectors: tuple[str, ...] = field(
+        metadata={"kind": CollectorNames(), "description": "names of the collectors in the group, in order"}
+    )
+    policy: str = setting(
+        "replicate", POLICIES, "every collector gets every flow, or the first that is up, or each its share"
+    )
+
+
+@dataclass(frozen=True)
 class PacketCaptureConfig:
     """[packet_capture]: the packet capture agent."""
 
@@ -150,16 +174,21 @@ class Config:
     packet_capture: PacketCaptureConfig
     log: LogConfig
     path: str = ""
+    groups: tuple[GroupConfig, ...] = ()
 
 
 TABLES: dict[str, type[Any]] = {
     "capture": CaptureConfig,
     "metering": MeteringConfig,
     "collector": CollectorConfig,
+    "group": GroupConfig,
     "packet_capture": PacketCaptureConfig,
     "log": LogConfig,
 }
-"""The tables of the file. ``collector`` is the one that is an array of tables."""
+"""The tables of the file."""
+
+ARRAYS = ("collector", "group")
+"""Those that are arrays of tables: [[collector]], once for each."""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,20 @@ What an element means is said in the IANA registry; where netobs had a choice, t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from netobs.encode import text
+from netobs.encode.registry import InformationElement
 from netobs.encode.template import Template
-from netobs.records import ClockPair, FlowBatch, Records
+from netobs.interface_table import Texts
+from netobs.records import FlowBatch, Records
 
 Values = npt.NDArray[Any]
+Fill = Callable[[FlowBatch], Values]
 
 IPV4, IPV6 = "ipv4", "ipv6"
 ETHERTYPES = {IPV4: 0x0800, IPV6: 0x86DD}
@@ -32,27 +37,30 @@ _CHUNK_RECORDS = 2048
 class Column(NamedTuple):
     """How an element is filled.
 
-    ``values(records, clock)`` has the shape ``(n,)`` for numbers and ``(n, octets)``, uint8, for addresses.
+    ``values(batch)`` has the shape ``(n,)`` for numbers and ``(n, octets)``, uint8, for addresses. For strings it says
+    for each record which of ``texts(batch)`` is its own; ``most_octets``: longer ones are cut.
     ``least_octets``: the shortest reduced-size encoding that holds every value, 0 = only the canonical length.
     ``family``: the one address family in which the element has a meaning, "" = both.
     """
 
-    values: Callable[[Records, ClockPair], Values]
+    values: Fill
     least_octets: int = 0
     family: str = ""
+    texts: Callable[[FlowBatch], Texts] | None = None
+    most_octets: int = 0
 
 
-def _field(name: str) -> Callable[[Records, ClockPair], Values]:
-    return lambda records, clock: records[name]
+def _field(name: str) -> Fill:
+    return lambda batch: batch.records[name]
 
 
-def _ipv4(name: str) -> Callable[[Records, ClockPair], Values]:
-    return lambda records, clock: records[name][:, 12:]
+def _ipv4(name: str) -> Fill:
+    return lambda batch: batch.records[name][:, 12:]
 
 
-def _where_direction(name: str, direction: int) -> Callable[[Records, ClockPair], Values]:
+def _where_direction(name: str, direction: int) -> Fill:
     """The field ``name`` of the records of one direction, 0 (unknown, or no VLAN) in the others."""
-    return lambda records, clock: records[name] * (records["direction"] == direction)
+    return lambda batch: batch.records[name] * (batch.records["direction"] == direction)
 
 
 def _icmp_type_code(records: Records, protocols: tuple[int, ...]) -> tuple[Values, Values]:
@@ -63,40 +71,40 @@ def _icmp_type_code(records: Records, protocols: tuple[int, ...]) -> tuple[Value
     return ((records["icmp_type"].astype(np.uint16) << 8) | records["icmp_code"]) * is_icmp, is_icmp
 
 
-def _source_port(records: Records, clock: ClockPair) -> Values:
-    return records["src_port"] * ~_icmp_type_code(records, (_ICMP, _ICMPV6))[1]
+def _source_port(batch: FlowBatch) -> Values:
+    return batch.records["src_port"] * ~_icmp_type_code(batch.records, (_ICMP, _ICMPV6))[1]
 
 
-def _destination_port(records: Records, clock: ClockPair) -> Values:
+def _destination_port(batch: FlowBatch) -> Values:
     """ICMP: type * 256 + code, the convention of NetFlow that collectors without IE 32 and 139 rely on."""
-    type_code, is_icmp = _icmp_type_code(records, (_ICMP, _ICMPV6))
-    return np.where(is_icmp, type_code, records["dst_port"])
+    type_code, is_icmp = _icmp_type_code(batch.records, (_ICMP, _ICMPV6))
+    return np.where(is_icmp, type_code, batch.records["dst_port"])
 
 
-def _icmp(protocol: int, field: str = "") -> Callable[[Records, ClockPair], Values]:
+def _icmp(protocol: int, field: str = "") -> Fill:
     """``field`` (icmp_type, icmp_code) of the records of one ICMP protocol, or type * 256 + code; 0 in the others."""
     if field:
-        return lambda records, clock: records[field] * (records["protocol"] == protocol)
-    return lambda records, clock: _icmp_type_code(records, (protocol,))[0]
+        return lambda batch: batch.records[field] * (batch.records["protocol"] == protocol)
+    return lambda batch: _icmp_type_code(batch.records, (protocol,))[0]
 
 
-def _ip_version(records: Records, clock: ClockPair) -> Values:
-    return np.where(records["ethertype"] == ETHERTYPES[IPV6], np.uint8(6), np.uint8(4))
+def _ip_version(batch: FlowBatch) -> Values:
+    return np.where(batch.records["ethertype"] == ETHERTYPES[IPV6], np.uint8(6), np.uint8(4))
 
 
-def _observation_point(records: Records, clock: ClockPair) -> Values:
+def _observation_point(batch: FlowBatch) -> Values:
     """Interface and direction as one number: ifindex * 2 + direction."""
-    points: Values = (records["ifindex"].astype(np.uint64) << np.uint64(1)) | records["direction"]
+    points: Values = (batch.records["ifindex"].astype(np.uint64) << np.uint64(1)) | batch.records["direction"]
     return points
 
 
-def _start_ns(records: Records, clock: ClockPair) -> Values:
+def _start_ns(batch: FlowBatch) -> Values:
     """Wall-clock start, ns (int64); never after the end, whatever the record says."""
-    return clock.to_realtime_ns(np.minimum(records["first_ns"], records["last_ns"]))
+    return batch.clock.to_realtime_ns(np.minimum(batch.records["first_ns"], batch.records["last_ns"]))
 
 
-def _end_ns(records: Records, clock: ClockPair) -> Values:
-    return clock.to_realtime_ns(records["last_ns"])
+def _end_ns(batch: FlowBatch) -> Values:
+    return batch.clock.to_realtime_ns(batch.records["last_ns"])
 
 
 def _ntp_ns(wall_ns: Values) -> Values:
@@ -117,17 +125,19 @@ def _ntp(seconds: Values, fraction: Values) -> Values:
     return ((seconds + np.uint64(_NTP_EPOCH_S)) << np.uint64(32)) | fraction
 
 
-def _duration_ms(records: Records, clock: ClockPair) -> Values:
+def _duration_ms(batch: FlowBatch) -> Values:
     """The difference of the exported milliseconds, at most what 32 bits hold (49 days)."""
-    duration: Values = _end_ns(records, clock) // _NS_PER_MS - _start_ns(records, clock) // _NS_PER_MS
+    duration: Values = _end_ns(batch) // _NS_PER_MS - _start_ns(batch) // _NS_PER_MS
     return np.minimum(duration, _MAX_U32)
 
 
-_Time = Callable[[Records, ClockPair], Values]
+def _scaled(time_ns: Fill, unit_ns: int) -> Fill:
+    return lambda batch: time_ns(batch) // unit_ns
 
 
-def _scaled(time_ns: _Time, unit_ns: int) -> _Time:
-    return lambda records, clock: time_ns(records, clock) // unit_ns
+def _interface(batch: FlowBatch) -> Values:
+    """The interface where the flow was seen, whatever the direction."""
+    return batch.interfaces.positions(batch.records["ifindex"])
 
 
 COLUMNS: dict[str, Column] = {
@@ -136,7 +146,7 @@ COLUMNS: dict[str, Column] = {
     "protocolIdentifier": Column(_field("protocol")),
     "ipClassOfService": Column(_field("tos")),
     # One octet is allowed: it leaves out bits that meters need not observe (registry, RFC 9565).
-    "tcpControlBits": Column(lambda records, clock: records["tcp_flags"] & _TCP_FLAG_BITS, least_octets=1),
+    "tcpControlBits": Column(lambda batch: batch.records["tcp_flags"] & _TCP_FLAG_BITS, least_octets=1),
     "sourceTransportPort": Column(_source_port),
     "sourceIPv4Address": Column(_ipv4("src_addr"), family=IPV4),
     "ingressInterface": Column(_where_direction("ifindex", _INGRESS)),
@@ -156,6 +166,9 @@ COLUMNS: dict[str, Column] = {
     "ipVersion": Column(_ip_version),
     "flowDirection": Column(_field("direction")),
     "destinationMacAddress": Column(_field("dst_mac")),
+    # The kernel's limits: IFNAMSIZ and IFALIASZ, less the NUL at the end.
+    "interfaceName": Column(_interface, texts=lambda batch: batch.interfaces.names, most_octets=15),
+    "interfaceDescription": Column(_interface, texts=lambda batch: batch.interfaces.aliases, most_octets=255),
     "flowEndReason": Column(_field("flow_end_reason")),
     "observationPointId": Column(_observation_point, least_octets=8),
     "icmpTypeCodeIPv6": Column(_icmp(_ICMPV6), family=IPV6),
@@ -163,29 +176,41 @@ COLUMNS: dict[str, Column] = {
     "flowEndSeconds": Column(_scaled(_end_ns, _NS_PER_S)),
     "flowStartMilliseconds": Column(_scaled(_start_ns, _NS_PER_MS)),
     "flowEndMilliseconds": Column(_scaled(_end_ns, _NS_PER_MS)),
-    "flowStartMicroseconds": Column(lambda records, clock: _ntp_us(_start_ns(records, clock))),
-    "flowEndMicroseconds": Column(lambda records, clock: _ntp_us(_end_ns(records, clock))),
-    "flowStartNanoseconds": Column(lambda records, clock: _ntp_ns(_start_ns(records, clock))),
-    "flowEndNanoseconds": Column(lambda records, clock: _ntp_ns(_end_ns(records, clock))),
+    "flowStartMicroseconds": Column(lambda batch: _ntp_us(_start_ns(batch))),
+    "flowEndMicroseconds": Column(lambda batch: _ntp_us(_end_ns(batch))),
+    "flowStartNanoseconds": Column(lambda batch: _ntp_ns(_start_ns(batch))),
+    "flowEndNanoseconds": Column(lambda batch: _ntp_ns(_end_ns(batch))),
     "flowDurationMilliseconds": Column(_duration_ms),
     "icmpTypeIPv4": Column(_icmp(_ICMP, "icmp_type"), family=IPV4),
     "icmpCodeIPv4": Column(_icmp(_ICMP, "icmp_code"), family=IPV4),
     "icmpTypeIPv6": Column(_icmp(_ICMPV6, "icmp_type"), family=IPV6),
     "icmpCodeIPv6": Column(_icmp(_ICMPV6, "icmp_code"), family=IPV6),
-    "ipDiffServCodePoint": Column(lambda records, clock: records["tos"] >> 2),
-    "ipPrecedence": Column(lambda records, clock: records["tos"] >> 5),
+    "ipDiffServCodePoint": Column(lambda batch: batch.records["tos"] >> 2),
+    "ipPrecedence": Column(lambda batch: batch.records["tos"] >> 5),
     "dot1qVlanId": Column(_field("vlan_id")),
     "dot1qPriority": Column(_field("dot1q_priority")),
     "ethernetType": Column(_field("ethertype")),
 }
 """Every element that netobs can fill, by name, in the order of the registry."""
 
+OWN_VALUES: dict[str, tuple[InformationElement, Column]] = {
+    element.name: (element, column)
+    for element, column in (
+        (InformationElement("interfaceIndex", 0, "unsigned32", 4, "identifier", ""), Column(_field("ifindex"))),
+        (InformationElement("icmpType", 0, "unsigned8", 1, "identifier", ""), Column(_field("icmp_type"))),
+        (InformationElement("icmpCode", 0, "unsigned8", 1, "identifier", ""), Column(_field("icmp_code"))),
+    )
+}
+"""Values for which IANA has no element: for enterprise-specific ones (the number 0 is never sent)."""
+
+ALL_COLUMNS = {**COLUMNS, **{name: column for name, (_, column) in OWN_VALUES.items()}}
+
 
 def fill(
     template: Template,
     batch: FlowBatch,
     rows: npt.NDArray[Any] | None = None,
-    columns: Mapping[str, Column] = COLUMNS,
+    columns: Mapping[str, Column] = ALL_COLUMNS,
 ) -> npt.NDArray[np.void]:
     """Data Records of ``template`` for the Flow Records ``rows`` (indices or mask; None = all) of ``batch``.
 
@@ -195,10 +220,17 @@ def fill(
     index = np.flatnonzero(rows) if rows is not None and rows.dtype == np.bool_ else rows
     total = len(batch.records) if index is None else len(index)
     out = np.empty(total, dtype=template.dtype)
+    sources = [(field.element.name, columns[field.filled_with]) for field in template.fields]
+    encoded = {
+        field.element.name: text.encode(column.texts(batch), field)
+        for field, (_, column) in zip(template.fields, sources)
+        if column.texts is not None
+    }
     for start in range(0, total, _CHUNK_RECORDS):
         chunk = slice(start, start + _CHUNK_RECORDS)
         records = batch.records[chunk] if index is None else batch.records.take(index[chunk])  # 30 times [index]
-        target = out[chunk]
-        for field in template.fields:
-            target[field.element.name] = columns[field.element.name].values(records, batch.clock)
+        part, target = replace(batch, records=records), out[chunk]
+        for name, column in sources:
+            values = column.values(part)
+            target[name] = encoded[name].take(values, axis=0) if name in encoded else values
     return out

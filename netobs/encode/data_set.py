@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from netobs.encode.columns import COLUMNS, ETHERTYPES, Column, fill
+from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill
 from netobs.encode.template import Template
+from netobs.encode.text import squeeze
 from netobs.errors import TemplateError
 from netobs.records import FlowBatch, MessageBlock, Records
 
 Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
 """From the number of Data Records in each Message, shape ``(messages,)``, to what stands before them, same shape."""
+VariableHeads = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.void]]
+"""The same, with the number of bytes that the Data Records of each Message take."""
 
 _COUNTERS = {"octetDeltaCount": "octets", "packetDeltaCount": "packets"}
+_COUNTER_OCTETS = 8
+_MAX_COUNTER = (1 << 8 * _COUNTER_OCTETS) - 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class RecordEncoder:
     that the protocol has no number for.
     """
 
-    def __init__(self, templates: Sequence[Template], columns: Mapping[str, Column] = COLUMNS) -> None:
+    def __init__(self, templates: Sequence[Template], columns: Mapping[str, Column] = ALL_COLUMNS) -> None:
         self.templates = tuple(templates)
         self.unencodable = Unencodable()
         self.clamped = 0
@@ -85,14 +91,10 @@ class RecordEncoder:
 
     def _data_set(self, template: Template, batch: FlowBatch, mask: npt.NDArray[np.bool_]) -> DataSet:
         index = None if mask.all() else np.flatnonzero(mask)
-        limits = {
-            _COUNTERS[field.element.name]: (1 << 8 * field.octets) - 1
-            for field in template.fields
-            if field.element.name in _COUNTERS and field.octets < field.element.octets
-        }
+        limits = _limits(template)
         if limits:
             records = batch.records if index is None else batch.records.take(index)
-            batch, index = FlowBatch(_split(records, limits), batch.clock), None
+            batch, index = replace(batch, records=_split(records, limits)), None
         counts = [
             batch.records[name] if index is None else batch.records[name][index] for name in ("packets", "octets")
         ]
@@ -114,19 +116,6 @@ def check_size(template: Template, needed: int, most: int) -> None:
             f"the largest allowed has {most}",
             "use fewer elements or a larger max_message_size",
         )
-
-
-def template_bodies(templates: Sequence[Template], room: int) -> list[list[Template]]:
-    """``templates`` shared out over as few Sets as their Template Records need, of at most ``room`` bytes each."""
-    groups: list[list[Template]] = []
-    filled = room
-    for template in templates:
-        filled += len(template.record)
-        if filled > room:
-            groups.append([])
-            filled = len(template.record)
-        groups[-1].append(template)
-    return groups
 
 
 def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int = 1) -> MessageBlock:
@@ -152,6 +141,35 @@ def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int 
     )
 
 
+def variable_block(data_set: DataSet, room: int, heads: VariableHeads) -> MessageBlock:
+    """``data_set`` as Messages whose Data Records differ in length: as many in each as ``room`` bytes hold."""
+    body, ends = squeeze(data_set.template, data_set.rows)
+    last = _last_records(ends.tolist(), room)
+    first, cuts = np.append(0, last)[: len(last)], ends[last - 1]
+    counts, body_bytes = np.diff(last, prepend=0), np.diff(cuts, prepend=0)
+    head = heads(counts, body_bytes)
+    records, starts = body.data, (cuts - body_bytes).tolist()
+    parts = [part for at, start, cut in zip(head, starts, cuts.tolist()) for part in (at.tobytes(), records[start:cut])]
+    return MessageBlock(
+        buffer=memoryview(b"".join(parts)),
+        ends=np.cumsum(body_bytes + head.dtype.itemsize),
+        flows=counts,
+        packets=_sums(data_set.packets, first),
+        octets=_sums(data_set.octets, first),
+    )
+
+
+def _last_records(ends: Sequence[int], room: int) -> npt.NDArray[np.int64]:
+    """One after the last record of each Message of ``room`` bytes; the records end at ``ends``, ascending."""
+    last: list[int] = []
+    stop = start = 0
+    while stop < len(ends):
+        stop = bisect_right(ends, start + room, stop)
+        start = ends[stop - 1]
+        last.append(stop)
+    return np.array(last, dtype=np.int64)
+
+
 def _write(buffer: npt.NDArray[np.uint8], heads: npt.NDArray[np.void], rows: npt.NDArray[np.void]) -> None:
     """Fill ``buffer`` with as many Messages as there are ``heads``, which share ``rows`` out evenly."""
     if not len(heads):
@@ -162,6 +180,16 @@ def _write(buffer: npt.NDArray[np.uint8], heads: npt.NDArray[np.void], rows: npt
     grid[:, :start] = np.ascontiguousarray(heads).view(np.uint8).reshape(len(heads), -1)
     grid[:, start : start + body.shape[1]] = body
     grid[:, start + body.shape[1] :] = 0
+
+
+def _limits(template: Template) -> dict[str, int]:
+    """What the counters of a record can be at most, where fields of ``template`` are too short for some values."""
+    limits: dict[str, int] = {}
+    for field in template.fields:
+        counter = _COUNTERS.get(field.filled_with)
+        if counter is not None and field.octets < _COUNTER_OCTETS:
+            limits[counter] = min((1 << 8 * field.octets) - 1, limits.get(counter, _MAX_COUNTER))
+    return limits
 
 
 def _split(records: Records, limits: dict[str, int]) -> Records:

@@ -6,23 +6,23 @@ It takes whatever a peer sends: a Message is decoded, or DecodeError says at whi
 
 from __future__ import annotations
 
-import io
+import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-import construct
 
 from netobs.encode import wire
 from netobs.encode.decode_netflow import decode_netflow5, learn_netflow9, netflow9_header
 from netobs.encode.layout import (
     ENTERPRISE_BIT,
+    FIELD_SPECIFIER,
     FIRST_DATA_SET_ID,
     IPFIX_VERSION,
     MESSAGE_HEADER,
     OPTIONS_TEMPLATE_SET_ID,
     TEMPLATE_HEADER,
     TEMPLATE_SET_ID,
+    big_endian,
 )
 from netobs.encode.layout_netflow import (
     NETFLOW5_VERSION,
@@ -41,18 +41,27 @@ _MS_PER_S = 1_000
 _MAX_GAP = 1 << 31
 _MAX_DOMAINS = 1024
 """State is kept for so many Observation Domains: a peer that invents them cannot fill the memory."""
+_MAX_ROOM, _TEMPLATE_ROOM = 1 << 18, 64
+"""The same for Templates: the most fields of all that are kept, where a Template counts as so many more."""
+
+_TEMPLATE_HEADER, _SPECIFIER = big_endian(TEMPLATE_HEADER), big_endian(FIELD_SPECIFIER)
+_ENTRY_COUNT, _ENTERPRISE = struct.Struct(">H"), struct.Struct(">I")  # what only some records have (3.4.2.2, 3.2)
 
 _Learn = Callable[[dict[int, Layout], int, int, bytes], None]
 
 
 class Decoded(NamedTuple):
-    """What one Message held. ``flows``: Data Records of Templates; ``options``: those of Options Templates."""
+    """What one Message held. ``flows``: Data Records of Templates; ``options``: those of Options Templates.
+
+    ``options_template_ids``: for each of ``options`` the Template ID of its Options Template.
+    """
 
     export_time_s: int
     sequence: int
     observation_domain: int
     flows: list[Record]
     options: list[Record]
+    options_template_ids: list[int]
 
 
 @dataclass
@@ -79,6 +88,7 @@ class _Domain:
 
     layouts: dict[int, Layout] = field(default_factory=dict)
     next_sequence: int | None = None
+    room: int = 0
 
 
 class Decoder:
@@ -87,11 +97,15 @@ class Decoder:
     def __init__(self) -> None:
         self.stats = DecodeStats()
         self._domains: dict[tuple[Hashable, int, int], _Domain] = {}
+        self._room = 0
 
     def forget(self, exporter: Hashable) -> None:
         """End the Transport Sessions of ``exporter``: its Templates are no longer valid."""
         for key in [key for key in self._domains if key[0] == exporter]:
-            del self._domains[key]
+            self._drop(key)
+
+    def _drop(self, key: tuple[Hashable, int, int]) -> None:
+        self._room -= self._domains.pop(key).room
 
     def decode(self, message: bytes, exporter: Hashable = None) -> Decoded:
         """The records of one whole Message. Raises DecodeError, which names the octet that is wrong."""
@@ -106,6 +120,14 @@ class Decoder:
         self.stats.options += len(decoded.options)
         return decoded
 
+    def length(self, data: bytes) -> int:
+        """As ``message_length``; what is no Message is counted."""
+        try:
+            return message_length(data)
+        except DecodeError:
+            self.stats.malformed += 1
+            raise
+
     def _decode(self, message: bytes, exporter: Hashable) -> Decoded:
         version = _version(message)
         if version == NETFLOW9_VERSION:
@@ -119,7 +141,7 @@ class Decoder:
         if header.length != len(message):
             raise Malformed(2, f"length {header.length}, but {len(message)} bytes came")
         domain = self._domain(exporter, IPFIX_VERSION, header.observation_domain)
-        decoded = Decoded(header.export_time, header.sequence, header.observation_domain, [], [])
+        decoded = Decoded(header.export_time, header.sequence, header.observation_domain, [], [], [])
         expected, domain.next_sequence = domain.next_sequence, None
         learners = dict.fromkeys((TEMPLATE_SET_ID, OPTIONS_TEMPLATE_SET_ID), _learn)
         countable = self._decode_sets(domain, sets(message, MESSAGE_HEADER.itemsize), learners, decoded)
@@ -132,7 +154,7 @@ class Decoder:
     def _decode_netflow9(self, message: bytes, exporter: Hashable) -> Decoded:
         header = netflow9_header(message)
         domain = self._domain(exporter, NETFLOW9_VERSION, header.observation_domain)
-        decoded = Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, [], [])
+        decoded = Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, [], [], [])
         self.stats.lost_messages += self._gap(domain.next_sequence, header.sequence)
         domain.next_sequence = (header.sequence + 1) & _SEQUENCE_MASK
         learners = dict.fromkeys((TEMPLATE_FLOWSET_ID, OPTIONS_TEMPLATE_FLOWSET_ID), learn_netflow9)
@@ -145,15 +167,18 @@ class Decoder:
         domain = self._domain(exporter, NETFLOW5_VERSION, header.observation_domain)
         self.stats.lost_records += self._gap(domain.next_sequence, header.sequence)
         domain.next_sequence = (header.sequence + header.records) & _SEQUENCE_MASK
-        return Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, flows, [])
+        return Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, flows, [], [])
 
     def _domain(self, exporter: Hashable, version: int, observation_domain: int) -> _Domain:
+        """The state of a domain; of too many, the one goes that has been silent for longest."""
         key = (exporter, version, observation_domain)
-        if key not in self._domains:
+        domain = self._domains.pop(key, None)
+        if domain is None:
             while len(self._domains) >= _MAX_DOMAINS:
-                del self._domains[next(iter(self._domains))]
-            self._domains[key] = _Domain()
-        return self._domains[key]
+                self._drop(next(iter(self._domains)))
+            domain = _Domain()
+        self._domains[key] = domain
+        return domain
 
     def _decode_sets(
         self, domain: _Domain, found: Iterable[tuple[int, int, bytes]], learners: Mapping[int, _Learn], decoded: Decoded
@@ -163,15 +188,34 @@ class Decoder:
         for set_id, start, body in found:
             layout = domain.layouts.get(set_id)
             if set_id in learners:
-                learners[set_id](domain.layouts, set_id, start, body)
+                try:
+                    learners[set_id](domain.layouts, set_id, start, body)
+                finally:
+                    self._make_room(domain)
             elif set_id < FIRST_DATA_SET_ID:  # reserved for future versions (RFC 7011, 3.3.2)
                 self.stats.skipped_sets += 1
             elif layout is None:
                 self.stats.sets_without_template += 1
                 countable = False
+            elif layout.is_options:
+                decoded.options.extend(layout.records(body, start))
+                decoded.options_template_ids.extend(
+                    [set_id] * (len(decoded.options) - len(decoded.options_template_ids))
+                )
             else:
-                (decoded.options if layout.is_options else decoded.flows).extend(layout.records(body, start))
+                decoded.flows.extend(layout.records(body, start))
         return countable
+
+    def _make_room(self, domain: _Domain) -> None:
+        """Count the Templates of ``domain`` anew; while there are too many in all, the domain with most loses them."""
+        room = sum(_TEMPLATE_ROOM + len(layout.fields) for layout in domain.layouts.values())
+        self._room += room - domain.room
+        domain.room = room
+        while self._room > _MAX_ROOM:
+            largest = max(self._domains.values(), key=lambda each: each.room)
+            self._room -= largest.room
+            largest.room = 0
+            largest.layouts.clear()
 
     def _gap(self, expected: int | None, sequence: int) -> int:
         """How many were lost before ``sequence``."""
@@ -212,12 +256,12 @@ def _header(data: bytes) -> Any:
 def _learn(layouts: dict[int, Layout], set_id: int, offset: int, body: bytes) -> None:
     """Take over the Template Records and Template Withdrawals of a Set, ``offset`` bytes into the Message."""
     is_options = set_id == OPTIONS_TEMPLATE_SET_ID
-    stream = io.BytesIO(body)
-    while any(body[stream.tell() :]):  # zeros at the end are padding
-        start = offset + stream.tell()
+    at = 0
+    while any(body[at:]):  # zeros at the end are padding
+        start = offset + at
         try:
-            template_id, fields = _template_record(stream, is_options, start)
-        except construct.ConstructError as error:
+            template_id, fields, at = _template_record(body, at, is_options, start)
+        except struct.error as error:
             raise Malformed(start, "a Template Record runs past the end of its Set") from error
         if not fields:
             _withdraw(layouts, template_id, set_id)
@@ -230,19 +274,27 @@ def _learn(layouts: dict[int, Layout], set_id: int, offset: int, body: bytes) ->
             layouts[template_id] = layout
 
 
-def _template_record(stream: io.BytesIO, is_options: bool, offset: int) -> tuple[int, tuple[Field, ...]]:
-    """Template ID and fields of the next record; no fields in a withdrawal, which is a header only."""
-    header = wire.TemplateHeader.parse_stream(stream)
-    if header.field_count == 0:
-        return header.template_id, ()
-    stream.seek(-TEMPLATE_HEADER.itemsize, io.SEEK_CUR)
-    record = (wire.OptionsTemplateRecord if is_options else wire.TemplateRecord).parse_stream(stream)
-    if is_options and not 0 < record.scope_field_count <= record.field_count:
-        raise Malformed(offset, f"Template {record.template_id} with {record.scope_field_count} scope fields")
-    fields = (
-        received_field(item.element_id & ~ENTERPRISE_BIT, item.octets, item.enterprise or 0) for item in record.fields
-    )
-    return record.template_id, distinct(fields)
+def _template_record(body: bytes, at: int, is_options: bool, offset: int) -> tuple[int, tuple[Field, ...], int]:
+    """Template ID and fields of the record at ``at``, and its end; no fields in a withdrawal, which ends there."""
+    template_id, count = _TEMPLATE_HEADER.unpack_from(body, at)
+    at += _TEMPLATE_HEADER.size
+    if count == 0:
+        return template_id, (), at
+    if is_options:
+        (scopes,) = _ENTRY_COUNT.unpack_from(body, at)
+        at += _ENTRY_COUNT.size
+        if not 0 < scopes <= count:
+            raise Malformed(offset, f"Template {template_id} with {scopes} scope fields")
+    fields = []
+    for _ in range(count):
+        number, octets = _SPECIFIER.unpack_from(body, at)
+        at += _SPECIFIER.size
+        enterprise = 0
+        if number & ENTERPRISE_BIT:
+            (enterprise,) = _ENTERPRISE.unpack_from(body, at)
+            at += _ENTERPRISE.size
+        fields.append(received_field(number & ~ENTERPRISE_BIT, octets, enterprise))
+    return template_id, distinct(fields), at
 
 
 def _withdraw(layouts: dict[int, Layout], template_id: int, set_id: int) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from netobs.config.schema import MAX_NETFLOW5_SAMPLING
 from netobs.encode.layout import FIELD_SPECIFIER, FIRST_DATA_SET_ID, TEMPLATE_HEADER, VARIABLE_LENGTH
 from netobs.encode.layout_netflow import (
     MAX_NETFLOW5_RECORDS,
@@ -25,7 +26,6 @@ _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeC
 _UPTIMES = {"flowStartSysUpTime": "flowStartMilliseconds", "flowEndSysUpTime": "flowEndMilliseconds"}
 _MS_PER_S, _NS_PER_MS = 1_000, 1_000_000
 _MAX_U32 = 0xFFFFFFFF
-_SAMPLING_INTERVAL = (1 << 14) - 1
 _OPTIONS_HEADER = np.dtype([("template_id", ">u2"), ("scope_bytes", ">u2"), ("option_bytes", ">u2")])
 
 
@@ -144,7 +144,7 @@ def decode_netflow5(message: bytes) -> tuple[NetflowHeader, list[Record]]:
         int(head["export_time"]) * _MS_PER_S + int(head["export_time_ns"]) // _NS_PER_MS,
         int(head["sequence"]),
         int(head["engine"]),
-        int(head["sampling"]) & _SAMPLING_INTERVAL,
+        int(head["sampling"]) & MAX_NETFLOW5_SAMPLING,
     )
     flows = list(layout.records(body, NETFLOW5_HEADER.itemsize))
     for flow in flows:

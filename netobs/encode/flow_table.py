@@ -13,6 +13,8 @@ _END_REASONS = {1: "idle", 2: "active", 3: "end", 4: "forced", 5: "resources"}
 _DIRECTIONS = {0: "in", 1: "out"}
 _TCP_FLAGS = "FSRPAUEC"
 _UNITS = ("Milliseconds", "Microseconds", "Nanoseconds", "Seconds")
+_MAX_WIDTH = 48
+"""An IPv6 address with a port. A damaged Message has values of thousands of digits, and columns never shrink."""
 _ISO_US = len("2026-01-01T00:00:00.000000")
 
 _COLUMNS = {
@@ -62,6 +64,7 @@ class FlowTable:
         return self._line([str(cell) for cell in cells])
 
     def _line(self, cells: Sequence[str]) -> str:
+        cells = [cell if len(cell) <= _MAX_WIDTH else cell[: _MAX_WIDTH - 3] + "..." for cell in cells]
         self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, cells)]
         return " ".join(
             cell.rjust(width) if title in _NUMBERS else cell.ljust(width)

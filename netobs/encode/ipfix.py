@@ -8,28 +8,28 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netobs.encode.data_set import (
-    DataSet,
-    RecordEncoder,
-    Unencodable,
-    check_size,
-    message_block,
-    template_bodies,
-)
+from netobs.encode.announce import AnnouncingEncoder, SetBody
+from netobs.encode.data_set import DataSet, Unencodable, check_size, message_block, variable_block
 from netobs.encode.layout import (
     DATA_MESSAGE_HEADER,
     IPFIX_VERSION,
     MAX_MESSAGE_BYTES,
     MESSAGE_HEADER,
+    OPTIONS_TEMPLATE_SET_ID,
     SET_HEADER,
     TEMPLATE_SET_ID,
+    big_endian,
 )
+from netobs.encode.options import OptionsTemplate
+from netobs.encode.options_choice import NO_OPTIONS, OptionsChoice
+from netobs.encode.options_table import options_templates
 from netobs.encode.template import Template
 from netobs.records import MessageBlock
 
 __all__ = ["DataSet", "Encoder", "Header", "Unencodable"]
 
 _MAX_U32 = 0xFFFFFFFF
+_MESSAGE, _SET = big_endian(MESSAGE_HEADER), big_endian(SET_HEADER)
 
 
 class Header(NamedTuple):
@@ -44,14 +44,18 @@ class Header(NamedTuple):
         return self._replace(sequence=(self.sequence + records) & _MAX_U32)
 
 
-class Encoder(RecordEncoder):
-    """Builds Messages with one set of Templates. Without state except the counts.
+class Encoder(AnnouncingEncoder):
+    """Builds Messages with one set of Templates and the options records ``options``. Without state except the counts.
 
     Raises TemplateError if a Data Record or Template Record does not fit in a Message at all.
     """
 
-    def __init__(self, templates: Sequence[Template]) -> None:
-        super().__init__(templates)
+    template_set_id = TEMPLATE_SET_ID
+    options_template_set_id = OPTIONS_TEMPLATE_SET_ID
+    header_bytes = MESSAGE_HEADER.itemsize
+
+    def __init__(self, templates: Sequence[Template], options: OptionsChoice = NO_OPTIONS) -> None:
+        super().__init__(templates, options=options_templates(options))
         self.check(MAX_MESSAGE_BYTES)
 
     def check(self, max_message_size: int) -> None:
@@ -61,16 +65,16 @@ class Encoder(RecordEncoder):
             for part in (template.dtype.itemsize, len(template.record)):
                 check_size(template, DATA_MESSAGE_HEADER.itemsize + part, most)
 
-    def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
-        """Messages with all Templates: one unpadded Template Set each, as few Messages as ``max_message_size`` allows.
+    def message(self, header: Header, sets: Sequence[SetBody]) -> bytes:
+        """A Message with ``sets``, not padded."""
+        body = b"".join(_SET.pack(each.set_id, _SET.size + len(each.body)) + each.body for each in sets)
+        export_time_s = header.export_time_s & _MAX_U32
+        length = _MESSAGE.size + len(body)
+        return _MESSAGE.pack(IPFIX_VERSION, length, export_time_s, header.sequence, header.observation_domain) + body
 
-        They do not advance the Sequence Number.
-        """
-        self.check(max_message_size)
-        room = max_message_size - MESSAGE_HEADER.itemsize - SET_HEADER.itemsize
-        bodies = [b"".join(item.record for item in group) for group in template_bodies(self.templates, room)]
-        nothing = np.zeros(1, dtype=np.int64)
-        return [_heads(nothing, nothing + len(body), header, TEMPLATE_SET_ID).tobytes() + body for body in bodies]
+    def options_record(self, template: OptionsTemplate) -> bytes:
+        """The Options Template Record of ``template`` (RFC 7011, 3.4.2.2)."""
+        return template.record
 
     def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages of at most ``max_message_size`` bytes, each with one Data Set of whole records.
@@ -80,6 +84,9 @@ class Encoder(RecordEncoder):
         template = data_set.template
         record_bytes, most = template.dtype.itemsize, min(max_message_size, MAX_MESSAGE_BYTES)
         check_size(template, DATA_MESSAGE_HEADER.itemsize + record_bytes, most)
+        if template.is_variable:
+            room = most - DATA_MESSAGE_HEADER.itemsize
+            return variable_block(data_set, room, lambda counts, sizes: _heads(counts, sizes, header, template.id))
         per_message = (most - DATA_MESSAGE_HEADER.itemsize) // record_bytes
         return message_block(
             data_set, per_message, lambda counts: _heads(counts, counts * record_bytes, header, template.id)

@@ -6,6 +6,9 @@ construct itself is not imported here: it would cost the daemon 6 MB that only p
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import numpy as np
 
 IPFIX_VERSION = 10
@@ -13,6 +16,7 @@ TEMPLATE_SET_ID = 2
 OPTIONS_TEMPLATE_SET_ID = 3
 FIRST_DATA_SET_ID = 256
 VARIABLE_LENGTH = 65535
+LONG_LENGTH = 255  # strings from this length on have 3 octets in front, shorter ones 1 (RFC 7011, 7)
 ENTERPRISE_BIT = 0x8000
 MAX_MESSAGE_BYTES = 65535
 
@@ -38,3 +42,8 @@ FIELD_SPECIFIER = np.dtype([("element_id", ">u2"), ("octets", ">u2")])
 
 DATA_MESSAGE_HEADER = np.dtype(MESSAGE_HEADER.descr + SET_HEADER.descr)
 """What stands before the Data Records of a Message with one Data Set, 20 bytes."""
+
+
+def big_endian(dtype: np.dtype[Any]) -> struct.Struct:
+    """``dtype``, of unsigned integers in network byte order, for the values of a single header."""
+    return struct.Struct(">" + "".join({2: "H", 4: "I"}[dtype[name].itemsize] for name in dtype.names or ()))

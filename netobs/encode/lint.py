@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from netobs.encode.ipfix import Encoder, Header
+from netobs.encode.layout import VARIABLE_LENGTH
+from netobs.encode.options_choice import STRICT, TemplateSet
 from netobs.encode.template import Field, Template
 
 
@@ -16,8 +17,9 @@ class Rule(NamedTuple):
     """One thing that a collector does, in words, with a Template that meets the condition.
 
     ``when``: "without" any of ``elements``; "with" one of them (in ``octets`` octets, 0 = any number); "reduced": an
-    element in fewer octets than registered; "enterprise": an element that is not IANA's; "unknown": one whose number
-    is in none of the ranges ``known``; "shared": a Message with several Templates.
+    element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that
+    is not IANA's; "unknown": one whose number is in none of the ranges ``known``; "options": options records, "strict":
+    those of the form "strict".
     ``fatal``: flows are lost or wrong with every release that was looked at; else with some, or in a detail.
     """
 
@@ -41,7 +43,6 @@ _SECONDS = ("flowStartSeconds", "flowEndSeconds")
 _MICROSECONDS = ("flowStartMicroseconds", "flowEndMicroseconds")
 _NANOSECONDS = ("flowStartNanoseconds", "flowEndNanoseconds")
 _ENDS = ("flowEndMilliseconds", "flowEndSeconds", "flowEndMicroseconds", "flowEndNanoseconds")
-_USUAL_MESSAGE_BYTES = 1400
 _NTA = "SolarWinds, Required fields in NTA"
 _LOGSTASH_KNOWN = (range(1, 65), range(70, 97), range(98, 105), range(128, 416), range(417, 419), range(420, 434))
 _DELTAS_ONLY = tuple(
@@ -56,14 +57,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("with", "releases before 1.7.6 show a time in 1970", "tried: 1.7.1", _SECONDS, fatal=False),
         Rule("with", "shows port 0 for SCTP, DCCP and UDP-Lite; use the elements for ICMP type and for ICMP code",
              "tried: 1.7.1", ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6"), fatal=False),
+        Rule("strict", "shows no interface names: it wants them in a fixed length, beside the index", "tried: 1.7.1",
+             fatal=False),
     ),
     "pmacct": (
         Rule("with", "the Export Time is shown as start, 0 as end", "tried: 1.7.7", _MICROSECONDS + _NANOSECONDS),
         Rule("without", "shows 0 as end, whatever the duration", "tried: 1.7.7", _ENDS),
         Rule("without", "shows no ICMP type and code: it looks for them here", "tried: 1.7.7",
              ("destinationTransportPort",), fatal=False),
+        Rule("variable", "not shown by its primitives", "tried: 1.7.7", fatal=False),
         Rule("with", "releases before 1.7.8 show no TCP flags; write {element = \"tcpControlBits\", octets = 1}",
              "tried: 1.7.7; fixed by its commit fd1e4257", ("tcpControlBits",), octets=2, fatal=False),
+        Rule("strict", "skips options records with strings of variable length, and so interface names", "tried: 1.7.7",
+             fatal=False),
     ),
     "goflow2": (
         *_DELTAS_ONLY,
@@ -81,8 +87,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("reduced", "it reads the registered length all the same, and panics", "tried"),
         Rule("with", "refused: the Template is lost", "tried", _MICROSECONDS + _NANOSECONDS),
         Rule("enterprise", "closes the connection: it knows no other enterprises than its own", "tried"),
-        Rule("shared", "reads the first Template of a Message only: flows of the others are dropped; "
-             "give each address family a collector of its own", "its pkg/collector/process.go", fatal=False),
+        Rule("options", "takes an Options Template for data without a Template, and closes the connection; "
+             "write options = []", "its pkg/collector/process.go and tcp.go"),
     ),
     "solarwinds": (
         Rule("without", "ignores the flows", _NTA, ("protocolIdentifier",)),
@@ -97,20 +103,33 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("enterprise", "drops the whole Template, and so every flow", "logstash-codec-netflow issues 12, 124, 184"),
         Rule("unknown", "drops the whole Template, and so every flow", "its ipfix.yaml", known=_LOGSTASH_KNOWN),
     ),
+    "python-netflow": (
+        Rule("variable", "raises PaddingCalculationError and ends; write {element = NAME, octets = N}", "tried"),
+        Rule("strict", "ends at options records with strings of variable length", "tried"),
+    ),
 }  # fmt: skip
 """By collector. One without rules reads all that netobs can send (tried)."""
 
 
 def check(templates: Sequence[Template], collector: str) -> list[Finding]:
     """What ``collector`` (a key of ``RULES``) would not take, or not take well, in ``templates``."""
-    shared = len(Encoder(templates).template_messages(Header(0, 0, 0), _USUAL_MESSAGE_BYTES)) < len(templates)
     found = []
     for rule in RULES[collector]:
-        if rule.when == "shared":
-            found += [_finding(rule, templates[1].source)] if shared else []
+        if rule.when in ("options", "strict"):
+            found += [_finding(rule, place) for place in _options_places(rule, templates)]
         else:
             found += [_finding(rule, place) for template in templates for place in _places(rule, template)]
     return found
+
+
+def _options_places(rule: Rule, templates: Sequence[Template]) -> Iterator[str]:
+    """Where ``rule``, about options records, applies to a template file."""
+    if isinstance(templates, TemplateSet) and templates.options.kinds:
+        source = templates[0].source.rpartition(": ")[0]
+        if rule.when == "options":
+            yield f"{source}: options"
+        elif templates.options.form == STRICT:
+            yield f"{source}: options_form"
 
 
 def _finding(rule: Rule, place: str) -> Finding:
@@ -138,6 +157,8 @@ def _applies(rule: Rule, field: Field) -> bool:
         return element.name in rule.elements and rule.octets in {0, field.octets}
     if rule.when == "reduced":
         return field.octets < element.octets
+    if rule.when == "variable":
+        return field.octets == VARIABLE_LENGTH
     if rule.when == "enterprise":
         return element.enterprise != 0
     return not element.enterprise and not any(element.id in numbers for numbers in rule.known)

@@ -5,13 +5,13 @@ The format is Cisco's ("NetFlow Services Solutions Guide", NetFlow Export Datagr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Values
+from netobs.config.schema import MAX_NETFLOW5_SAMPLING
+from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Fill
 from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block
 from netobs.encode.layout_netflow import (
     MAX_NETFLOW5_RECORDS,
@@ -20,9 +20,9 @@ from netobs.encode.layout_netflow import (
     netflow5_template,
 )
 from netobs.encode.uptime import MAX_U32, Uptime
-from netobs.records import ClockPair, FlowBatch, MessageBlock, Records
+from netobs.records import FlowBatch, MessageBlock
+from netobs.report import Report
 
-MAX_SAMPLING = (1 << 14) - 1
 MAX_INTERFACE = 0xFFFF
 """What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""
 _RANDOM_SAMPLING = 2 << 14
@@ -47,13 +47,16 @@ class Encoder(RecordEncoder):
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
     16 bits and is sent as ``MAX_INTERFACE``. ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one
-    packet in N is measured, at random; above ``MAX_SAMPLING`` the field says ``MAX_SAMPLING``.
+    packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``.
     """
 
     def __init__(self, boot_s: int, sampling: int = 1) -> None:
         self._uptime = Uptime(boot_s)
-        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_SAMPLING) if sampling > 1 else 0
+        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 0
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
+
+    options = ()
+    """There are no options records: the header of each Message says the sampling."""
 
     def check(self, max_message_size: int) -> None:
         """Raise TemplateError if a record is too large for ``max_message_size`` bytes."""
@@ -68,6 +71,13 @@ class Encoder(RecordEncoder):
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         """None: the format is fixed."""
+        self.check(max_message_size)
+        return []
+
+    def announcement(
+        self, report: Report, header: Header, max_message_size: int, templates: bool = True
+    ) -> list[tuple[bytes, int]]:
+        """Nothing: the format is fixed, and has no options records."""
         self.check(max_message_size)
         return []
 
@@ -91,19 +101,19 @@ class Encoder(RecordEncoder):
         return heads
 
 
-def _interface(element: str) -> Callable[[Records, ClockPair], Values]:
-    return lambda records, clock: np.minimum(COLUMNS[element].values(records, clock), MAX_INTERFACE)
+def _interface(element: str) -> Fill:
+    return lambda batch: np.minimum(COLUMNS[element].values(batch), MAX_INTERFACE)
 
 
 def _nothing(octets: int = 0) -> Column:
     """Zeros: numbers, or so many octets."""
-    return Column(lambda records, clock: np.zeros((len(records), octets) if octets else len(records), dtype=np.uint8))
+    return Column(lambda batch: np.zeros((len(batch), octets) if octets else len(batch), dtype=np.uint8))
 
 
 _COLUMNS = {
     "ingressInterface": Column(_interface("ingressInterface")),
     "egressInterface": Column(_interface("egressInterface")),
-    "tcpControlBits": Column(lambda records, clock: records["tcp_flags"] & _TCP_FLAGS),
+    "tcpControlBits": Column(lambda batch: batch.records["tcp_flags"] & _TCP_FLAGS),
     "ipNextHopIPv4Address": _nothing(4),
     "bgpSourceAsNumber": _nothing(),
     "bgpDestinationAsNumber": _nothing(),

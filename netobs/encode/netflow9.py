@@ -8,24 +8,34 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block, template_bodies
-from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH
+from netobs.encode.announce import AnnouncingEncoder, SetBody
+from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values
+from netobs.encode.data_set import DataSet, check_size, message_block
+from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import (
     MAX_ELEMENT_ID,
     NETFLOW9_DATA_HEADER,
+    NETFLOW9_HEADER,
     NETFLOW9_VERSION,
+    OPTIONS_TEMPLATE_FLOWSET_ID,
     TEMPLATE_FLOWSET_ID,
 )
+from netobs.encode.options import OptionsTemplate
+from netobs.encode.options_choice import NO_OPTIONS, OptionsChoice
+from netobs.encode.options_table import options_templates
 from netobs.encode.registry import by_name
 from netobs.encode.template import Field, Template
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.errors import TemplateError
-from netobs.records import MessageBlock
+from netobs.records import FlowBatch, MessageBlock
 
 _Size = TypeVar("_Size", int, npt.NDArray[np.int64])
 
 _ALIGN_BYTES = 4
+_MESSAGE, _SET = big_endian(NETFLOW9_HEADER), big_endian(SET_HEADER)
 _TIMES = {"flowStart": "flowStartSysUpTime", "flowEnd": "flowEndSysUpTime"}
+_BOTH_FAMILIES = {"icmpTypeCodeIPv6": "icmpTypeCodeIPv4"}
+"""NetFlow v9 has one ICMP_TYPE (32, RFC 3954, section 8), which collectors look for in IPv6 flows too."""
 _OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength": 2}
 """What RFC 3954 and the collectors expect, where IPFIX has a longer canonical length."""
 
@@ -50,7 +60,7 @@ def netflow9_template(template: Template) -> Template:
     """
     fields: dict[str, Field] = {}
     for field in template.fields:
-        name = _name(field)
+        name = netflow9_name(field)
         element = by_name(name) if name != field.element.name else field.element
         if element is None or element.enterprise or element.id > MAX_ELEMENT_ID or field.octets == VARIABLE_LENGTH:
             continue
@@ -65,23 +75,30 @@ def netflow9_template(template: Template) -> Template:
     return found
 
 
-def _name(field: Field) -> str:
+def netflow9_name(field: Field) -> str:
     """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
-    name = field.element.name
+    name = _BOTH_FAMILIES.get(field.element.name, field.element.name)
     if not field.element.type.startswith("dateTime"):
         return name
     return next((uptime for prefix, uptime in _TIMES.items() if name.startswith(prefix)), name)
 
 
-class Encoder(RecordEncoder):
+class Encoder(AnnouncingEncoder):
     """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state except the counts.
 
     ``boot_s``: when the exporter began, seconds since 1970. Raises TemplateError if a Template cannot be used.
     """
 
-    def __init__(self, templates: Sequence[Template], boot_s: int) -> None:
+    template_set_id = TEMPLATE_FLOWSET_ID
+    options_template_set_id = OPTIONS_TEMPLATE_FLOWSET_ID
+    header_bytes = NETFLOW9_HEADER.itemsize
+    align_bytes = _ALIGN_BYTES
+
+    def __init__(self, templates: Sequence[Template], boot_s: int, options: OptionsChoice = NO_OPTIONS) -> None:
         self._uptime = Uptime(boot_s)
-        super().__init__([netflow9_template(template) for template in templates], self._uptime.columns())
+        adapted = [netflow9_template(template) for template in templates]
+        columns = {**self._uptime.columns(), **_COLUMNS}
+        super().__init__(adapted, columns, options_templates(options, netflow9=True))
         self.check(MAX_MESSAGE_BYTES)
 
     def check(self, max_message_size: int) -> None:
@@ -91,16 +108,20 @@ class Encoder(RecordEncoder):
             for part in (_padded(template.dtype.itemsize), len(template.record)):
                 check_size(template, NETFLOW9_DATA_HEADER.itemsize + part, most)
 
-    def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
-        """Messages with all Templates, as few as ``max_message_size`` allows; each advances the sequence by one."""
-        self.check(max_message_size)
-        messages: list[bytes] = []
-        for group in template_bodies(self.templates, max_message_size - NETFLOW9_DATA_HEADER.itemsize):
-            body = b"".join(template.record for template in group)
-            counts = np.full(1, len(group), dtype=np.int64)
-            head = self._heads(counts, len(body) + 0 * counts, header.advance(0, len(messages)), TEMPLATE_FLOWSET_ID)
-            messages.append(head.tobytes() + body)
-        return messages
+    def message(self, header: Header, sets: Sequence[SetBody]) -> bytes:
+        """A Message with ``sets``, each padded to 32 bits."""
+        parts = []
+        for each in sets:
+            padded = each.body.ljust(_padded(len(each.body)), b"\0")
+            parts += [_SET.pack(each.set_id, _SET.size + len(padded)), padded]
+        records = sum(each.records + each.templates for each in sets)
+        export_time_s, uptime_ms = self._uptime.header(header.export_time_s)
+        head = (NETFLOW9_VERSION, records, uptime_ms, export_time_s, header.sequence, header.observation_domain)
+        return _MESSAGE.pack(*head) + b"".join(parts)
+
+    def options_record(self, template: OptionsTemplate) -> bytes:
+        """The Options Template Record of ``template`` (RFC 3954, 6.1)."""
+        return template.record_netflow9
 
     def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages of at most ``max_message_size`` bytes, each with one Data FlowSet of whole records.
@@ -132,6 +153,14 @@ class Encoder(RecordEncoder):
         heads["set_id"] = set_id
         heads["set_length"] = SET_HEADER.itemsize + body_bytes
         return heads
+
+
+def _icmp_type_code(batch: FlowBatch) -> Values:
+    ipv4, ipv6 = (COLUMNS[name].values(batch) for name in ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6"))
+    return np.where(batch.records["ethertype"] == ETHERTYPES[IPV6], ipv6, ipv4)
+
+
+_COLUMNS = {"icmpTypeCodeIPv4": Column(_icmp_type_code)}
 
 
 def _padded(body_bytes: _Size) -> _Size:

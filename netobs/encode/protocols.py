@@ -26,5 +26,5 @@ def exporter(protocol: str, template: str, boot_s: int, sampling: int) -> Export
         return Exporter(netflow5.Encoder(boot_s, sampling), netflow5.Header)
     templates = template_file.load(template)
     if protocol == "netflow9":
-        return Exporter(netflow9.Encoder(templates, boot_s), netflow9.Header)
-    return Exporter(ipfix.Encoder(templates), ipfix.Header)
+        return Exporter(netflow9.Encoder(templates, boot_s, templates.options), netflow9.Header)
+    return Exporter(ipfix.Encoder(templates, templates.options), ipfix.Header)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import construct
-
 from netobs.encode import wire
-from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH
+from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.readable import reader
-from netobs.encode.registry import InformationElement, by_id
+from netobs.encode.registry import InformationElement, abstract_type, by_id
 from netobs.encode.template import Field
 
 Record = dict[str, Any]
+
+_SET_HEADER = big_endian(SET_HEADER)
+_LONG_LENGTH = 255
+_FLOATS = {octets: lambda raw, form=form: struct.unpack(form, raw)[0] for octets, form in ((4, ">f"), (8, ">d"))}
 
 
 class Malformed(Exception):
@@ -33,40 +35,60 @@ class Layout:
         self.fields = fields
         self.is_options = is_options
         self.least_octets = sum(1 if item.octets == VARIABLE_LENGTH else item.octets for item in fields)
-        self._codec: Any = None
-        self._readers: list[tuple[str, Callable[[Any], Any]]] = []
-
-    def _prepare(self) -> None:
-        """Make the construct at the first Data Record. Compiled it is four times as fast, but does not see short reads.
-
-        ``records`` rules these out where all fields have a fixed length.
-        """
-        self._codec = wire.data_record(self.fields)
-        if all(item.octets != VARIABLE_LENGTH for item in self.fields):
-            self._codec = self._codec.compile()
-        for item in self.fields:
-            read = reader(item.element.type, wire.is_number(item))
-            if read is not None:
-                self._readers.append((item.element.name, read))
+        self._readers: list[tuple[str, int, Callable[[bytes], Any]]] | None = None
 
     def records(self, body: bytes, offset: int) -> Iterator[Record]:
         """The Data Records in the body of a Set, ``offset`` bytes into the Message.
 
         What is left at its end and shorter than a record is padding.
         """
-        if self._codec is None:
-            self._prepare()
-        stream = io.BytesIO(body)
-        while len(body) - stream.tell() >= self.least_octets:
-            start = stream.tell()
-            try:
-                record: Record = dict(self._codec.parse_stream(stream))
-            except construct.ConstructError as error:
-                raise Malformed(offset + start, "a Data Record runs past the end of its Set") from error
-            record.pop("_io", None)
-            for name, read in self._readers:
-                record[name] = read(record[name])
+        if self._readers is None:
+            # A field of no octets has no value: otherwise a short record could have 16,000 of them.
+            self._readers = [
+                (item.element.name, item.octets, _value_reader(item)) for item in self.fields if item.octets
+            ]
+        at, end = 0, len(body)
+        while end - at >= self.least_octets:
+            record: Record = {}
+            start = at
+            for name, octets, read in self._readers:
+                length = octets
+                if octets == VARIABLE_LENGTH:
+                    at, length = _variable_length(body, at)
+                if at + length > end:
+                    raise Malformed(offset + start, "a Data Record runs past the end of its Set")
+                record[name] = read(body[at : at + length])
+                at += length
             yield record
+
+
+def _variable_length(body: bytes, at: int) -> tuple[int, int]:
+    """Where a field of variable length that begins at ``at`` has its value, and how long it is (RFC 7011, 7)."""
+    length = body[at] if at < len(body) else 0
+    if length < _LONG_LENGTH:
+        return at + 1, length
+    return at + 3, int.from_bytes(body[at + 1 : at + 3], "big")
+
+
+def _value_reader(item: Field) -> Callable[[bytes], Any]:
+    """What makes the octets of a field a readable value."""
+    if not wire.is_number(item):
+        return reader(item.element.type, False) or bytes.hex
+    kind = abstract_type(item.element.type).kind
+    if kind == "f":
+        number: Callable[[bytes], Any] = _FLOATS[item.octets]
+    else:
+        number = _signed if kind == "i" else _unsigned
+    read = reader(item.element.type, True)
+    return number if read is None else lambda octets: read(number(octets))
+
+
+def _unsigned(octets: bytes) -> int:
+    return int.from_bytes(octets, "big")
+
+
+def _signed(octets: bytes) -> int:
+    return int.from_bytes(octets, "big", signed=True)
 
 
 def sets(message: bytes, header_bytes: int) -> Iterator[tuple[int, int, bytes]]:
@@ -75,11 +97,11 @@ def sets(message: bytes, header_bytes: int) -> Iterator[tuple[int, int, bytes]]:
     while offset < len(message):
         if len(message) - offset < SET_HEADER.itemsize:
             raise Malformed(offset, "no room for a Set Header")
-        header = wire.SetHeader.parse(message[offset : offset + SET_HEADER.itemsize])
-        end = offset + header.set_length
-        if header.set_length < SET_HEADER.itemsize or end > len(message):
-            raise Malformed(offset + 2, f"Set length {header.set_length}, {len(message) - offset} bytes are left")
-        yield header.set_id, offset + SET_HEADER.itemsize, message[offset + SET_HEADER.itemsize : end]
+        set_id, length = _SET_HEADER.unpack_from(message, offset)
+        end = offset + length
+        if length < SET_HEADER.itemsize or end > len(message):
+            raise Malformed(offset + 2, f"Set length {length}, {len(message) - offset} bytes are left")
+        yield set_id, offset + SET_HEADER.itemsize, message[offset + SET_HEADER.itemsize : end]
         offset = end
 
 
@@ -95,8 +117,9 @@ def distinct(fields: Iterable[Field]) -> tuple[Field, ...]:
     """``fields`` with a number in the name of each repeated one."""
     repeats: Counter[str] = Counter()
     found = []
-    for element, octets in fields:
-        repeats[element.name] += 1
-        count = repeats[element.name]
-        found.append(Field(element._replace(name=f"{element.name}#{count}") if count > 1 else element, octets))
+    for item in fields:
+        name = item.element.name
+        repeats[name] += 1
+        renamed = item.element._replace(name=f"{name}#{repeats[name]}")
+        found.append(item if repeats[name] == 1 else item._replace(element=renamed))
     return tuple(found)

@@ -15,7 +15,12 @@ _FILE = Path(__file__).with_name("information_elements.csv")
 
 
 class InformationElement(NamedTuple):
-    """One row of the registry. ``octets`` is the canonical length, ``VARIABLE_LENGTH`` where it is not fixed."""
+    """One row of the registry, or an element of an enterprise that a template file defines.
+
+    ``octets`` is the canonical length, ``VARIABLE_LENGTH`` where it is not fixed. ``semantics`` and ``units`` are the
+    registry's names (RFC 5610, 3.6 and 3.7), which the registry does not give for all. ``description`` is that of an
+    element of an enterprise, for its type information.
+    """
 
     name: str
     id: int
@@ -24,6 +29,7 @@ class InformationElement(NamedTuple):
     semantics: str
     units: str
     enterprise: int = 0
+    description: str = ""
 
 
 class AbstractType(NamedTuple):

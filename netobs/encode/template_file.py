@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from netobs.encode.columns import COLUMNS, ETHERTYPES
+from netobs.encode import options_choice
+from netobs.encode.columns import ETHERTYPES
 from netobs.encode.layout import FIRST_DATA_SET_ID
-from netobs.encode.registry import InformationElement, abstract_type, by_name, elements
+from netobs.encode.options_choice import TemplateSet
+from netobs.encode.options_table import reserved
+from netobs.encode.registry import InformationElement
 from netobs.encode.template import Field, Template
+from netobs.encode.template_entry import check_keys, is_int, nearest, parse_entry
 from netobs.errors import TemplateError
 
 if sys.version_info >= (3, 11):
@@ -21,9 +24,7 @@ else:
 
 _FAMILIES = (*ETHERTYPES, "any")
 _KEYS = ("id", "family", "elements")
-_ELEMENT_KEYS = ("element", "octets")
 _MAX_TEMPLATE_ID = 65535
-_WIDTHS = (1, 2, 4, 8)
 _SUFFIX = ".toml"
 
 
@@ -39,7 +40,7 @@ def template_dirs() -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def load(name_or_path: str, search: Sequence[Path] | None = None) -> tuple[Template, ...]:
+def load(name_or_path: str, search: Sequence[Path] | None = None) -> TemplateSet:
     """The Templates of a file: a name looked for in ``search`` (default: ``template_dirs()``), or a path.
 
     Anything with a slash or that ends in ".toml" is a path. Raises TemplateError.
@@ -69,21 +70,29 @@ def _find(name_or_path: str, search: Sequence[Path]) -> Path:
     )
 
 
-def parse(text: str, source: str) -> tuple[Template, ...]:
+def parse(text: str, source: str) -> TemplateSet:
     """The Templates in ``text`` (TOML); ``source`` names the file in errors. Raises TemplateError."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TemplateError(f"{source}: not valid TOML: {error}") from error
-    _check_keys(document, ("template",), source)
+    check_keys(document, ("template", *options_choice.KEYS), source)
     tables = document.get("template")
     if isinstance(tables, dict):
         raise TemplateError(f"{source}: [template] is a table", "write [[template]], with two brackets")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise TemplateError(f"{source}: no [[template]] table", "add at least one")
     templates = tuple(_template(table, f"{source}: [[template]] {number}") for number, table in enumerate(tables, 1))
+    options = options_choice.parse_options(document, source)
+    taken = reserved(options)
+    for template in templates:
+        if template.id in taken:
+            raise TemplateError(
+                f'{template.source}: id {template.id} is that of the options records "{taken[template.id]}"',
+                "ids outside of 512 to 520 are free",
+            )
     _check_set(templates)
-    return templates
+    return TemplateSet(templates, options)
 
 
 def _check_set(templates: Sequence[Template]) -> None:
@@ -101,21 +110,47 @@ def _check_set(templates: Sequence[Template]) -> None:
                     "each family can have one template in a file",
                 )
             families[family] = template.id
+    _check_definitions(templates)
+
+
+def _check_definitions(templates: Sequence[Template]) -> None:
+    """A number of an enterprise means one element, and so does a name: RFC 5610 has one definition for it."""
+    numbers: dict[tuple[int, int], tuple[InformationElement, str]] = {}
+    names: dict[str, tuple[InformationElement, str]] = {}
+    for template in templates:
+        for position, field in enumerate(template.fields, 1):
+            element = field.element
+            if not element.enterprise:
+                continue
+            place = f"elements, entry {position}"
+            here = (element, f"{template.source.rpartition(': ')[2]}, {place}")
+            where = f"{template.source}: {place}: {element.name}"
+            known, first = numbers.setdefault((element.enterprise, element.id), here)
+            if known.name != element.name:
+                raise TemplateError(
+                    f"{where}: id {element.id} of enterprise {element.enterprise} is that of {known.name} ({first})",
+                    "give each element an id of its own",
+                )
+            known, first = names.setdefault(element.name, here)
+            if known != element:
+                raise TemplateError(
+                    f"{where}: defined in another way than in {first}", "only value and octets may differ"
+                )
 
 
 def _template(table: dict[str, Any], where: str) -> Template:
-    _check_keys(table, _KEYS, where)
+    check_keys(table, _KEYS, where)
     for key in _KEYS:
         if key not in table:
             raise TemplateError(f'{where}: key "{key}" is missing')
     number, family = table["id"], table["family"]
-    if not _is_int(number) or not FIRST_DATA_SET_ID <= number <= _MAX_TEMPLATE_ID:
+    if not is_int(number) or not FIRST_DATA_SET_ID <= number <= _MAX_TEMPLATE_ID:
         raise TemplateError(
             f"{where}: id: expected an integer from {FIRST_DATA_SET_ID} to {_MAX_TEMPLATE_ID}, got {number!r}"
         )
     if family not in _FAMILIES:
         choices = ", ".join(f'"{choice}"' for choice in _FAMILIES)
-        raise TemplateError(f"{where}: family: expected one of {choices}, got {family!r}", _nearest(family, _FAMILIES))
+        raise TemplateError(f"{where}: family: expected one of {choices}, got {family!r}", nearest(family, _FAMILIES))
     return Template(number, family, _fields(table["elements"], family, where), where)
 
 
@@ -124,76 +159,8 @@ def _fields(entries: Any, family: str, where: str) -> tuple[Field, ...]:
         raise TemplateError(f"{where}: elements: expected a list of element names, got {entries!r}")
     fields: dict[str, Field] = {}
     for number, entry in enumerate(entries, 1):
-        field = _field(entry, family, f"{where}: elements, entry {number}")
+        field = parse_entry(entry, family, f"{where}: elements, entry {number}")
         if field.element.name in fields:
             raise TemplateError(f"{where}: elements, entry {number}: {field.element.name} is there twice")
         fields[field.element.name] = field
     return tuple(fields.values())
-
-
-def _field(entry: Any, family: str, where: str) -> Field:
-    octets = None
-    if isinstance(entry, dict):
-        _check_keys(entry, _ELEMENT_KEYS, where)
-        octets = entry.get("octets")
-        if "octets" in entry and not _is_int(octets):
-            raise TemplateError(f"{where}: octets: expected an integer, got {octets!r}")
-        if "element" not in entry:
-            raise TemplateError(f'{where}: key "element" is missing')
-        entry = entry["element"]
-    if not isinstance(entry, str):
-        raise TemplateError(f"{where}: expected an element name or {{element = NAME, octets = N}}, got {entry!r}")
-    where = f"{where}: {entry}"
-    element = _element(entry, family, where)
-    return Field(element, element.octets if octets is None else _reduced(element, octets, where))
-
-
-def _element(name: str, family: str, where: str) -> InformationElement:
-    element = by_name(name)
-    if element is None:
-        raise TemplateError(
-            f"{where}: no such Information Element", _nearest(name, COLUMNS) or _nearest(name, _registered())
-        )
-    if name not in COLUMNS:
-        raise TemplateError(f"{where}: registered, but netobs does not measure it", _nearest(name, COLUMNS))
-    needed = COLUMNS[name].family
-    if needed and needed != family:
-        raise TemplateError(f'{where}: has a meaning in family "{needed}" only, and this template has "{family}"')
-    return element
-
-
-def _registered() -> list[str]:
-    return [element.name for element in elements()]
-
-
-def _reduced(element: InformationElement, octets: int, where: str) -> int:
-    """``octets`` if reduced-size encoding allows it for ``element`` (RFC 7011, 6.2) and our values fit."""
-    if octets == element.octets:
-        return octets
-    if not abstract_type(element.type).reducible:
-        raise TemplateError(f"{where}: octets: {element.type} always takes {element.octets} octets, got {octets}")
-    least = COLUMNS[element.name].least_octets or element.octets
-    allowed = [width for width in _WIDTHS if least <= width <= element.octets]
-    if octets not in allowed:
-        choices = " or ".join(str(width) for width in allowed)
-        hint = "in fewer octets, some values would not fit" if octets < least else ""
-        raise TemplateError(f"{where}: octets: expected {choices}, got {octets}", hint)
-    return octets
-
-
-def _check_keys(table: dict[str, Any], known: Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise TemplateError(
-                f'{where}: unknown key "{key}"', _nearest(key, known) or f"the keys are {', '.join(known)}"
-            )
-
-
-def _nearest(value: Any, known: Iterable[str]) -> str:
-    """A hint with the known word nearest to ``value``; empty if there is none."""
-    matches = difflib.get_close_matches(value, list(known), n=1) if isinstance(value, str) else []
-    return f'did you mean "{matches[0]}"?' if matches else ""
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

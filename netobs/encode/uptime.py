@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from netobs.encode.columns import COLUMNS, Column, Values
-from netobs.records import ClockPair, Records
+from netobs.encode.columns import COLUMNS, Column, Fill, Values
+from netobs.records import FlowBatch
 
 MS_PER_S = 1_000
 MAX_U32 = 0xFFFFFFFF
@@ -37,12 +37,12 @@ class Uptime(NamedTuple):
             "flowEndSysUpTime": Column(self._since_boot("flowEndMilliseconds")),
         }
 
-    def _since_boot(self, element: str) -> Callable[[Records, ClockPair], Values]:
+    def _since_boot(self, element: str) -> Fill:
         wall_ms = COLUMNS[element].values
 
-        def values(records: Records, clock: ClockPair) -> Values:
+        def values(batch: FlowBatch) -> Values:
             """A flow that began before the exporter (the clock was set) began with it."""
-            since_ms: Values = np.maximum(wall_ms(records, clock) - self.boot_s * MS_PER_S, 0)
+            since_ms: Values = np.maximum(wall_ms(batch) - self.boot_s * MS_PER_S, 0)
             return since_ms & MAX_U32
 
         return values

@@ -15,6 +15,7 @@ import numpy as np
 from netobs.encode.layout import (
     ENTERPRISE_BIT,
     FIELD_SPECIFIER,
+    LONG_LENGTH,
     MESSAGE_HEADER,
     SET_HEADER,
     TEMPLATE_HEADER,
@@ -23,7 +24,6 @@ from netobs.encode.layout import (
 from netobs.encode.registry import abstract_type
 from netobs.encode.template import Field
 
-_LONG_LENGTH = 255
 _MAX_INTEGER_OCTETS = 8
 _INTEGER_OCTETS = {1: c.Int8ub, 2: c.Int16ub, 4: c.Int32ub, 8: c.Int64ub}
 _FLOAT_OCTETS = {4: c.Float32b, 8: c.Float64b}
@@ -34,13 +34,13 @@ class _VariableLength(c.Construct):  # type: ignore[misc]
 
     def _parse(self, stream: IO[bytes], context: Any, path: str) -> int:
         length: int = c.Int8ub._parsereport(stream, context, path)
-        return c.Int16ub._parsereport(stream, context, path) if length == _LONG_LENGTH else length
+        return c.Int16ub._parsereport(stream, context, path) if length == LONG_LENGTH else length
 
     def _build(self, obj: int, stream: IO[bytes], context: Any, path: str) -> int:
-        if obj < _LONG_LENGTH:
+        if obj < LONG_LENGTH:
             c.Int8ub._build(obj, stream, context, path)
         else:
-            c.Int8ub._build(_LONG_LENGTH, stream, context, path)
+            c.Int8ub._build(LONG_LENGTH, stream, context, path)
             c.Int16ub._build(obj, stream, context, path)
         return obj
 

@@ -66,10 +66,11 @@ class Backlog(Generic[H, D]):
             sequence = self._spool.begin(templates, now_ns)
             if sequence is None:
                 return
+            since_ns = queue.oldest_ns
             part = queue.take(self._part_bytes)
             block = self._encoder.data_messages(part, self._header(export_time_s, sequence), max_message_size)
             if not self._spool.append(block, now_ns):
-                queue.put_back(part)
+                queue.put_back(part, since_ns)
                 return
 
     def load(self, header: H, now_ns: int) -> Shipment[H, D] | None:

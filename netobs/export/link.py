@@ -149,6 +149,9 @@ class Link:
         if self._retry_timer is not None:
             self.open(now_ns)
 
+    def probe(self, now_ns: int) -> None:
+        """Find out whether a collector that is ``failing`` is back, where there are no Templates to try it with."""
+
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
         """Whether ``on_writable`` is to be called when the socket takes Messages."""
         if self._sock is None or wanted == self._writing:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.records import MessageBlock
+from netobs.report import Report
 
 
 class Header(Protocol):
@@ -54,7 +55,15 @@ class Encoder(Protocol[H_contra, D_contra]):
     """Builds whole Messages; without state, so that several sessions may share one."""
 
     def template_messages(self, header: H_contra, max_message_size: int) -> list[bytes]:
-        """All Templates. Raises TemplateError if a Template or one of its Data Records does not fit."""
+        """All Templates of flows. Raises TemplateError if a Template or one of its Data Records does not fit."""
+
+    def announcement(
+        self, report: Report, header: H_contra, max_message_size: int, templates: bool = True
+    ) -> list[tuple[bytes, int]]:
+        """Messages with options records, with ``templates`` also all Templates; and the Data Records in each.
+
+        The first has the Sequence Number of ``header``. Raises TemplateError as ``template_messages``.
+        """
 
     def data_messages(self, data_set: D_contra, header: H_contra, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages; the first has the Sequence Number of ``header``."""

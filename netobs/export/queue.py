@@ -1,4 +1,4 @@
-"""The Data Records that wait for their collector, bounded in bytes.
+"""The Data Records that wait for their collector, bounded in bytes and in age.
 
 Data Sets wait, not Messages: a Message gets its Sequence Number and Export Time when it enters a Transport Session,
 and what waited for a lost session enters the next one (RFC 7011, section 10.4.4: no session state is carried over).
@@ -7,6 +7,7 @@ and what waited for a lost session enters the next one (RFC 7011, section 10.4.4
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Generic
 
 from netobs.export.protocol import D, DataSet
@@ -21,47 +22,71 @@ def row_bytes(data_set: DataSet) -> int:
 
 
 class DataSetQueue(Generic[D]):
-    """First in, first out. ``bytes`` is the memory of the rows that wait.
+    """First in, first out. ``bytes`` is the memory of the rows that wait. Times are CLOCK_MONOTONIC, ns.
 
     A part of a Data Set keeps the whole array alive, so memory may exceed ``bytes`` by one Data Set at most.
     """
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._data_sets: deque[D] = deque()
+        self._waiting: deque[tuple[D, int]] = deque()  # and since when
 
     def __bool__(self) -> bool:
-        return bool(self._data_sets)
+        return bool(self._waiting)
 
-    def append(self, data_set: D) -> None:
+    @property
+    def oldest_ns(self) -> int:
+        """Since when the oldest rows wait. IndexError when empty."""
+        return self._waiting[0][1]
+
+    def append(self, data_set: D, now_ns: int) -> None:
+        """``data_set`` waits from now on."""
         if len(data_set):
-            self._data_sets.append(data_set)
+            self._waiting.append((data_set, now_ns))
             self.bytes += len(data_set) * row_bytes(data_set)
 
-    def put_back(self, data_set: D) -> None:
-        """``data_set`` was taken but not sent: it is the oldest again."""
+    def put_back(self, data_set: D, since_ns: int) -> None:
+        """``data_set`` was taken but not sent: it is the oldest again, and has waited since ``since_ns``."""
         if len(data_set):
-            self._data_sets.appendleft(data_set)
+            self._waiting.appendleft((data_set, since_ns))
             self.bytes += len(data_set) * row_bytes(data_set)
+
+    def merge(self, others: Iterable[tuple[D, int]]) -> None:
+        """Take over what another queue gave away, each part in the place of its age."""
+        taken = [(data_set, since_ns) for data_set, since_ns in others if len(data_set)]
+        self._waiting = deque(sorted([*self._waiting, *taken], key=lambda waiting: waiting[1]))
+        self.bytes += sum(len(data_set) * row_bytes(data_set) for data_set, _ in taken)
+
+    def give_away(self) -> list[tuple[D, int]]:
+        """All that waits, the oldest first, and since when. Nothing is left."""
+        given, self._waiting, self.bytes = list(self._waiting), deque(), 0
+        return given
 
     def take(self, max_bytes: int) -> D:
         """The oldest rows of one Data Set, about ``max_bytes`` of them, at least one. IndexError when empty."""
-        rows = max(1, max_bytes // row_bytes(self._data_sets[0]))
+        rows = max(1, max_bytes // row_bytes(self._waiting[0][0]))
         return self._take_rows(rows)
 
     def trim(self, max_bytes: int) -> Tally:
         """Drop the oldest rows until at most ``max_bytes`` wait; return what was dropped."""
         dropped = Tally()
-        while self._data_sets and self.bytes > max_bytes:
+        while self._waiting and self.bytes > max_bytes:
             excess = self.bytes - max(0, max_bytes)
-            dropped += Tally.of(self._take_rows(-(-excess // row_bytes(self._data_sets[0]))))
+            dropped += Tally.of(self._take_rows(-(-excess // row_bytes(self._waiting[0][0]))))
+        return dropped
+
+    def expire(self, before_ns: int) -> Tally:
+        """Drop what has waited since before ``before_ns``; return what was dropped."""
+        dropped = Tally()
+        while self._waiting and self.oldest_ns < before_ns:
+            dropped += Tally.of(self._take_rows(len(self._waiting[0][0])))
         return dropped
 
     def _take_rows(self, rows: int) -> D:
-        head = self._data_sets.popleft()
+        head, since_ns = self._waiting.popleft()
         self.bytes -= min(rows, len(head)) * row_bytes(head)
         if rows >= len(head):
             return head
-        self._data_sets.appendleft(head.slice(rows, len(head)))
+        self._waiting.appendleft((head.slice(rows, len(head)), since_ns))
         part: D = head.slice(0, rows)
         return part

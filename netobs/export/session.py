@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Generic
 
 from netobs.clock import NS_PER_S
 from netobs.errors import TemplateError
+from netobs.export.announcer import Announcer
 from netobs.export.link import Failure, Link, Progress, State, log
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.shipment import Shipment, template_shipment
+from netobs.export.shipment import Shipment
 from netobs.export.stats import ExportStats, Tally
 from netobs.export.tcp import TcpLink
 from netobs.export.tls import TlsLink
@@ -18,6 +18,7 @@ from netobs.export.udp import UdpLink
 from netobs.export.waiting import Waiting
 from netobs.loop import EventLoop, Timer
 from netobs.records import ClockPair
+from netobs.report import Report
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
@@ -29,9 +30,9 @@ _FAILING_PART_BYTES = 65_536
 """The same while the collector does not take Messages: each part has the Templates in front."""
 PROBE_NS = NS_PER_S
 """How often Templates ask a UDP collector that is away whether it is back, while the flows go to the spool."""
-_ARRIVAL_POLL_NS = 20_000_000
 STALL_NS = 2 * NS_PER_S
 """A collector that has taken nothing for so long counts as away: with a spool, flows wait there."""
+_ARRIVAL_POLL_NS = 20_000_000
 
 
 class TransportSession(Generic[H, D]):
@@ -40,6 +41,7 @@ class TransportSession(Generic[H, D]):
     ``new_header(export_time_s, sequence, observation_domain)`` makes a header as ``encoder`` wants it. Nothing here
     blocks. Timers and sockets are driven by ``loop``; ``send`` hands in what is to be exported. A collector that is
     down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
+    ``report(realtime_ns)`` gives what the options records say.
 
     Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
     What a broken connection has left without acknowledgement goes into the next one, once.
@@ -48,11 +50,18 @@ class TransportSession(Generic[H, D]):
     """
 
     def __init__(
-        self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int], H], loop: EventLoop
+        self,
+        config: CollectorConfig,
+        encoder: Encoder[H, D],
+        new_header: Callable[[int, int, int], H],
+        loop: EventLoop,
+        report: Callable[[int], Report] = lambda _realtime_ns: Report(),
     ) -> None:
         self.stats = ExportStats()
         self.closed = False
         """Whether ``close`` has finished."""
+        self.holds = False
+        """Whether flows wait while the link is failing, where otherwise they are sent in vain; see ``probe``."""
         self._config = config
         self._encoder = encoder
         self._new_header = new_header
@@ -60,18 +69,16 @@ class TransportSession(Generic[H, D]):
         self._clock = ClockPair(0, 0)
         self._loop = loop
         self._link = _LINKS[config.transport](config, loop, self, self.stats)
+        self._link.gives_way = bool(config.spool)
         self._waiting: Waiting[H, D] = Waiting(config, encoder, new_header, self._link, self.stats)
         self._queue = self._waiting.queue
         self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
-        self._outbox: deque[bytes] = deque()  # Messages with templates: before any data
+        self._announcer = Announcer(config, encoder, report, loop, self._pump)
         self._shipment: Shipment[H, D] | None = None
-        self._link.gives_way = bool(config.spool)
-        self._moved_ns = 0  # when a Message was last taken, or none was there
         self._message_size = config.max_message_size
-        self._templates_due = False
         self._said_too_large = False
         self._closing = False
-        self._refresh_timer: Timer | None = None
+        self._moved_ns = 0  # when a Message was last taken, or none was there
         self._pump_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
 
@@ -85,6 +92,11 @@ class TransportSession(Generic[H, D]):
         A collector that is down makes a session ready too: nothing else waits for it.
         """
         return self._link.tried
+
+    @property
+    def available(self) -> bool:
+        """Whether the collector takes Messages, as far as one knows: connected; over UDP, none was refused."""
+        return self._link.up and not self._link.failing
 
     @property
     def failing(self) -> bool:
@@ -105,15 +117,40 @@ class TransportSession(Generic[H, D]):
             if self._closing:
                 self.stats.count_not_sent("closed", tally)
             else:
-                self._queue.append(data_set)
+                self._queue.append(data_set, now_ns)
         if self._link.failing:
-            self._templates_due = True  # should the collector be back, then these flows are its first
+            self._announcer.require(options=False)  # should the collector be back, then these flows are its first
         self._pump(now_ns)
-        waiting = self._shipment.waiting_bytes() if self._shipment else 0
-        most = self._config.queue_max_bytes - waiting
-        if self._away(now_ns) or self._queue.bytes > most:
-            self._store(now_ns)
-        self.stats.count_not_sent("queue_full", self._queue.trim(most))
+        self._trim(now_ns)
+
+    def surrender(self) -> list[tuple[D, int]]:
+        """Give up what waits for a collector that is not ``available``, for another one: Data Sets, and since when."""
+        self._take_back()
+        given = self._queue.give_away()
+        for data_set, _ in given:
+            self.stats.move_away(Tally.of(data_set))
+        return given
+
+    def take_over(self, given: Sequence[tuple[D, int]], now_ns: int) -> None:
+        """Export what another session of the same encoder has given up."""
+        for data_set, _ in given:
+            self.stats.move_in(Tally.of(data_set))
+        self._queue.merge(given)
+        self._pump(now_ns)
+        self._trim(now_ns)
+
+    def probe(self, now_ns: int) -> None:
+        """Ask a collector that refuses (over UDP), and whose flows are held, whether it is back: by Templates."""
+        if self._held and not self._closing:
+            self._announcer.require(options=False)
+            self._pump(now_ns)
+            if not self._encoder.template_messages(self._header, self._message_size):
+                self._link.probe(now_ns)
+
+    def options_changed(self, now_ns: int) -> None:
+        """What the options records say is different now: they are sent again, at most once a second."""
+        if self._link.up and not self._closing:
+            self._announcer.changed(now_ns)
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
@@ -123,7 +160,7 @@ class TransportSession(Generic[H, D]):
         if self._closing:
             return
         self._closing = True
-        self._cancel(self._refresh_timer)
+        self._announcer.stop()
         self._deadline_timer = self._loop.call_at(deadline_ns, self._finish)
         if self._waiting.backlog is not None and self._away(now_ns):
             self._finish(now_ns)
@@ -135,23 +172,22 @@ class TransportSession(Generic[H, D]):
     def on_up(self, now_ns: int) -> None:
         self._header = self._new_header(self._header.export_time_s, 0, self._config.observation_domain)
         self._fit_message_size()
-        self._outbox.clear()
-        self._templates_due = True
-        if self._config.transport == "udp":  # over TCP templates live as long as the session: RFC 7011, section 8
-            self._arm_refresh(now_ns)
+        self._announcer.start(now_ns)
+        if self._closing:
+            self._announcer.stop()
         self._pump(now_ns)
 
     def on_down(self, now_ns: int) -> None:
         self._take_back()
         self._waiting.end_session()
         self._store(now_ns)
-        self._cancel(self._refresh_timer)
+        self._announcer.stop()
 
     def on_writable(self, now_ns: int) -> None:
         self._pump(now_ns)
 
     def on_recovered(self, now_ns: int) -> None:
-        self._templates_due = True
+        self._announcer.require()
         self._pump(now_ns)
 
     def on_unreachable(self, now_ns: int) -> None:
@@ -160,7 +196,10 @@ class TransportSession(Generic[H, D]):
 
     def _pump(self, now_ns: int) -> None:
         """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
+        self.stats.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self._link.up:
+            if self._held and self._shipment is not None and not self._shipment.is_announcement:
+                self._take_back()
             self._link.waiting_bytes = self._queue.bytes
             self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
             shipment = self._shipment or self._load(now_ns)
@@ -189,38 +228,91 @@ class TransportSession(Generic[H, D]):
                 return
         all_arrived = self._waiting.release()
         done = all_arrived and not self._queue
-        if self._closing and self._shipment is None and (done or self._waiting.holds_back):
+        if self._closing and self._shipment is None and (done or self._held):
             self._finish(now_ns)
         else:
             self._arm_pump(all_arrived, now_ns)
 
+    @property
+    def _held(self) -> bool:
+        return (self.holds and self._link.failing) or self._waiting.holds_back
+
+    def _trim(self, now_ns: int) -> None:
+        waiting = self._shipment.waiting_bytes() if self._shipment else 0
+        most = self._config.queue_max_bytes - waiting
+        if self._away(now_ns) or self._queue.bytes > most:
+            self._store(now_ns)
+        self.stats.count_not_sent("queue_full", self._queue.trim(most))
+
+    def _away(self, now_ns: int) -> bool:
+        """Whether the collector takes nothing now."""
+        stalled = self._shipment is not None and now_ns - self._moved_ns >= STALL_NS
+        return not self.available or stalled
+
+    def _store(self, now_ns: int) -> None:
+        """What waits goes to the spool, if there is one."""
+        size = self._link.message_size() if self._link.reliable else self._message_size
+        self._waiting.store(self._realtime_ns(now_ns) // NS_PER_S, size, now_ns)
+
+    def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
+        """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
+        if self._pump_timer is not None:
+            self._pump_timer.cancel()
+        backlog = self._waiting.backlog
+        if self._link.up and self._closing:
+            self._pump_timer = self._loop.call_at(now_ns + _ARRIVAL_POLL_NS, self._pump)
+        elif self._link.up and self._waiting.holds_back:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.probe)
+        elif self._link.up and backlog:
+            self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
+        elif self._link.up and not all_arrived:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
+
+    def _realtime_ns(self, now_ns: int) -> int:
+        return self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
+
     def _load(self, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
-        export_time_s = max(self._header.export_time_s, self._wall_s(now_ns))  # never backwards: RFC 7011, section 8.2
+        realtime_ns = self._realtime_ns(now_ns)
+        export_time_s = max(
+            self._header.export_time_s, realtime_ns // NS_PER_S
+        )  # never backwards: RFC 7011, section 8.2
         header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
         self._header = header
-        if self._templates_due:
-            self._templates_due = False
+        if self._announcer.due:
             self._fit_message_size()
-            self._outbox = deque(self._encoder.template_messages(header, self._message_size))
-        if self._outbox:
-            self._header = header.advance(0, 1)
-            return template_shipment(self._outbox.popleft(), header)
-        if self._waiting.holds_back:
+            announced = self._announcer.take(header, self._message_size, now_ns, realtime_ns)
+            if announced is not None:
+                self._header = header.advance(announced.records, 1)
+                return Shipment(announced.block(), header)
+        if self._held:
             return None
-        if not self._queue:
-            shipment = None if self._closing else self._waiting.load_backlog(header, now_ns)
-            if shipment is not None:
-                self._header = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
-            return shipment
-        failing = self._link.failing
-        part = self._queue.take(min(self._part_bytes, _FAILING_PART_BYTES) if failing else self._part_bytes)
-        self._templates_due = (
-            failing  # the collector may come back at any time, and what it gets first must be readable
-        )
+        shipment = self._load_data(header, self._queue.oldest_ns) if self._queue else self._load_backlog(header, now_ns)
+        if shipment is None:
+            return None
+        self._announcer.count(len(shipment.block))
+        if self._link.failing:  # the collector may come back at any time, and what it gets first must be readable
+            self._announcer.require(options=False)
+        return shipment
+
+    def _load_backlog(self, header: H, now_ns: int) -> Shipment[H, D] | None:
+        shipment = None if self._closing else self._waiting.load_backlog(header, now_ns)
+        if shipment is not None:
+            self._header = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
+        return shipment
+
+    def _load_data(self, header: H, since_ns: int) -> Shipment[H, D]:
+        left = self._announcer.messages_left
+        most = _FAILING_PART_BYTES if self._link.failing else _PART_BYTES
+        part = self._queue.take(min(self._part_bytes, most, left * self._message_size))
         block = self._encoder.data_messages(part, header, self._message_size)
+        if len(block) > left:  # a guess that was too high: Messages are not filled to the end
+            rows = int(block.flows[:left].sum())
+            self._queue.put_back(part.slice(rows, len(part)), since_ns)
+            part = part.slice(0, rows)
+            block = self._encoder.data_messages(part, header, self._message_size)
         self._header = header.advance(len(part), len(block))
-        return Shipment(block, header, part)
+        return Shipment(block, header, part, since_ns=since_ns)
 
     def _shorten(self, shipment: Shipment[H, D]) -> None:
         """The next Message exceeds the path MTU: go on with shorter ones, or without it if there is no shorter."""
@@ -259,48 +351,12 @@ class TransportSession(Generic[H, D]):
         shipment, self._shipment = self._shipment, None
         if shipment is None:
             return
-        if shipment.is_templates:
-            self._templates_due = True
+        if shipment.is_announcement:
+            self._announcer.take_back()
             self._header = shipment.header
             return
         self._waiting.put_back(shipment, shipment.index, len(shipment.block))
         self._header = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
-
-    def _away(self, now_ns: int) -> bool:
-        """Whether the collector takes nothing now."""
-        stalled = self._shipment is not None and now_ns - self._moved_ns >= STALL_NS
-        return not self._link.up or self._link.failing or stalled
-
-    def _store(self, now_ns: int) -> None:
-        """What waits goes to the spool, if there is one."""
-        size = self._link.message_size() if self._link.reliable else self._message_size
-        self._waiting.store(self._wall_s(now_ns), size, now_ns)
-
-    def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
-        """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
-        self._cancel(self._pump_timer)
-        backlog = self._waiting.backlog
-        if self._link.up and self._closing:
-            self._pump_timer = self._loop.call_at(now_ns + _ARRIVAL_POLL_NS, self._pump)
-        elif self._link.up and self._waiting.holds_back:
-            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.on_recovered)
-        elif self._link.up and backlog:
-            self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
-        elif self._link.up and not all_arrived:
-            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
-
-    def _wall_s(self, now_ns: int) -> int:
-        return (self._clock.realtime_ns + now_ns - self._clock.monotonic_ns) // NS_PER_S
-
-    def _refresh(self, now_ns: int) -> None:
-        self._templates_due = True
-        self._arm_refresh(now_ns)
-        self._pump(now_ns)
-
-    def _arm_refresh(self, now_ns: int) -> None:
-        self._cancel(self._refresh_timer)
-        if not self._closing:
-            self._refresh_timer = self._loop.call_at(now_ns + self._config.template_refresh_ns, self._refresh)
 
     def _finish(self, now_ns: int) -> None:
         if self.closed:
@@ -309,12 +365,9 @@ class TransportSession(Generic[H, D]):
         self._take_back()
         self._store(now_ns)
         self.stats.count_not_sent("closed", self._queue.trim(0))
-        for timer in (self._refresh_timer, self._pump_timer, self._deadline_timer):
-            self._cancel(timer)
+        self._announcer.stop()
+        for timer in (self._pump_timer, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
         self._link.close()
         self._waiting.close()
-
-    @staticmethod
-    def _cancel(timer: Timer | None) -> None:
-        if timer is not None:
-            timer.cancel()

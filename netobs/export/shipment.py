@@ -6,8 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic
 
-import numpy as np
-
 from netobs.export.protocol import D, H
 from netobs.export.queue import row_bytes
 from netobs.export.spool import Batch
@@ -18,7 +16,7 @@ from netobs.records import MessageBlock
 class Shipment(Generic[H, D]):
     """Messages on their way into the socket, the first with ``header``.
 
-    ``data_set`` is what the queue gave, ``batch`` what the spool gave; both are None for templates.
+    ``data_set`` is what the queue gave, ``batch`` what the spool gave; both are None for templates and options.
     """
 
     block: MessageBlock
@@ -26,9 +24,10 @@ class Shipment(Generic[H, D]):
     data_set: D | None = None
     batch: Batch | None = None
     index: int = 0  # of the next Message
+    since_ns: int = 0  # when the rows of ``data_set`` began to wait
 
     @property
-    def is_templates(self) -> bool:
+    def is_announcement(self) -> bool:
         return self.data_set is None and self.batch is None
 
     def waiting_bytes(self) -> int:
@@ -37,12 +36,6 @@ class Shipment(Generic[H, D]):
     def rows_before(self, index: int) -> int:
         """Data Records in the Messages before the number ``index``."""
         return int(self.block.flows[:index].sum())
-
-
-def template_shipment(message: bytes, header: H) -> Shipment[H, D]:
-    """A Message without Data Records."""
-    nothing = np.zeros(1, dtype=np.int64)
-    return Shipment(MessageBlock(memoryview(message), nothing + len(message), nothing, nothing, nothing), header)
 
 
 @dataclass
@@ -92,4 +85,4 @@ class Unacknowledged(Generic[H, D]):
         left = [(sent.shipment, sent.start, sent.stop) for sent in reversed(self._sent)]
         self._sent.clear()
         self._acknowledged = 0
-        return [entry for entry in left if not entry[0].is_templates]
+        return [entry for entry in left if not entry[0].is_announcement]

@@ -1,6 +1,7 @@
 """What was done for one collector, in numbers.
 
-``seen + taken_over == sent + not_sent + queued + spooled`` holds at all times.
+``seen + taken_over == sent + not_sent + queued + spooled + moved_away`` holds at all times; ``seen`` has ``moved_in``
+in it. Over all collectors of a group, ``moved_in`` and ``moved_away`` are the same.
 """
 
 from __future__ import annotations
@@ -54,8 +55,12 @@ class ExportStats:
     """What an earlier run of the daemon has left in the spool."""
     resent: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
-    """By reason: ``queue_full``, ``closed``, the name of the errno that the send gave; of the spool: ``spool_full``,
-    ``other_template``, ``too_large``, ``damaged``."""
+    """By reason: ``queue_full``, ``queue_age``, ``closed``, the name of the errno that the send gave; of the spool:
+    ``spool_full``, ``other_template``, ``too_large``, ``damaged``."""
+    moved_in: Tally = field(default_factory=Tally)
+    """What waited for another collector of a failover group and was taken over from it; also in ``seen``."""
+    moved_away: Tally = field(default_factory=Tally)
+    """What waited for this collector and was given to another one of its group, which has to account for it."""
     messages: int = 0  # with Data Records
     template_messages: int = 0
     bytes: int = 0  # of all Messages sent
@@ -99,6 +104,14 @@ class ExportStats:
             self.spooled -= tally
         else:
             self.queued -= tally
+
+    def move_in(self, tally: Tally) -> None:
+        self.moved_in += tally
+        self.see(tally)
+
+    def move_away(self, tally: Tally) -> None:
+        self.moved_away += tally
+        self.queued -= tally
 
     def not_sent_total(self) -> Tally:
         """``not_sent`` over all reasons."""

@@ -134,6 +134,16 @@ class UdpLink(Link):
         else:
             super().wait_writable(wanted, now_ns)
 
+    def probe(self, now_ns: int) -> None:
+        """By a datagram with nothing in it: where nobody listens, it is refused like any other."""
+        self._note_pending_error(now_ns)
+        if self._check_timer is None:
+            self._quiet = True
+            self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
+        code = self._send_once(memoryview(b""), 0)
+        if code not in (0, errno.EAGAIN):
+            self._note_error(code, now_ns)
+
     def disconnect(self, reason: str, now_ns: int) -> None:
         """Nothing to do: UDP has no connection to lose."""
 

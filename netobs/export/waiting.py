@@ -63,7 +63,7 @@ class Waiting(Generic[H, D]):
             sent_bytes -= block.end(failure.stop) - block.end(failure.start)
         self._stats.count_sent(sent, spooled)
         self._stats.bytes += sent_bytes
-        if shipment.is_templates:
+        if shipment.is_announcement:
             self._stats.template_messages += messages
         else:
             self._stats.messages += messages
@@ -76,7 +76,8 @@ class Waiting(Generic[H, D]):
     def put_back(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
         """The Messages ``start`` to ``stop`` are the oldest that wait, where they came from."""
         if shipment.data_set is not None:
-            self.queue.put_back(shipment.data_set.slice(shipment.rows_before(start), shipment.rows_before(stop)))
+            rows = shipment.data_set.slice(shipment.rows_before(start), shipment.rows_before(stop))
+            self.queue.put_back(rows, shipment.since_ns)
         elif self.backlog is not None and shipment.batch is not None:
             tally = Tally.of_messages(shipment.block, start, stop)
             if not self.backlog.take_back(shipment.batch.part(start, stop), tally):

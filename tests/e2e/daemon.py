@@ -28,11 +28,13 @@ def configuration(
     metering: Table | None = None,
     collectors: Sequence[Table] = ({},),
     log: Table | None = None,
+    groups: Sequence[Table] = (),
 ) -> str:
     """A configuration file that measures veth0 and exports to 127.0.0.1; the tables add keys, or replace them."""
     parts = [_table("[capture]", {"interfaces": ["veth0"], **(capture or {})})]
     parts += [_table(f"[{name}]", table) for name, table in (("metering", metering), ("log", log)) if table]
     parts += [_table("[[collector]]", {"host": "127.0.0.1", **collector}) for collector in collectors]
+    parts += [_table("[[group]]", group) for group in groups]
     return "\n".join(parts)
 
 
@@ -65,7 +67,7 @@ def total(counts: dict[str, Counts]) -> Counts:
 
 @dataclass
 class Account:
-    """What the daemon said at its end: ``sent`` by collector, ``not_sent`` by collector and reason."""
+    """What the daemon said: ``sent`` and ``waiting`` by collector, ``not_sent`` by collector and reason."""
 
     seen: Counts = field(default_factory=Counts)
     ledger: dict[str, Counts] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Account:
     not_sent: dict[str, dict[str, Counts]] = field(default_factory=dict)
     spooled: dict[str, Counts] = field(default_factory=dict)
     taken_over: dict[str, Counts] = field(default_factory=dict)
+    waiting: dict[str, Counts] = field(default_factory=dict)
 
     def is_balanced(self, collector: str = "127.0.0.1") -> bool:
         """Whether each packet that was seen is in a flow that was sent or counted as not sent, or in the ledger.
@@ -100,13 +103,14 @@ def read_account(log: str) -> Account:
             where = account.spooled if found[2] == "in the spool" else account.taken_over
             where[found[1]] = Counts(*map(int, found.groups()[2:]))
         elif found := re.search(
-            r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets', line
+            r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets( waiting)?',
+            line,
         ):
-            counts = Counts(*map(int, found.groups()[2:]))
+            counts = Counts(*map(int, found.groups()[2:5]))
             if found[2]:
                 account.not_sent.setdefault(found[1], {})[found[2]] = counts
             else:
-                account.sent[found[1]] = counts
+                (account.waiting if found[6] else account.sent)[found[1]] = counts
     return account
 
 
@@ -122,12 +126,6 @@ class Daemon(Program):
         process = self._process = self._run([*NETOBS, "--conf", str(self.conf)], cwd=REPOSITORY)
         self._ready(process, lambda: "netobs ready" in self.log)
 
-    @property
-    def process(self) -> subprocess.Popen[Any]:
-        if self._process is None:
-            raise LabError(f"{self.label} was not started")
-        return self._process
-
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it by a signal; its exit code. ``LabError`` when it takes longer than an operator would wait."""
         self.process.send_signal(number)
@@ -142,6 +140,13 @@ class Daemon(Program):
         if code or "Traceback" in self.log:
             raise LabError(f"{self.label} ended with {code}:\n{self.log}")
         return read_account(self.log)
+
+    def account(self) -> Account:
+        """What it accounts for so far; it runs on."""
+        before = len(self.log)
+        self.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: " flow cache: " in self.log[before:], f"{self.label} logs its state")
+        return read_account(self.log[before:])
 
     def wait_for(self, text: str) -> None:
         """Wait until its log contains ``text``."""

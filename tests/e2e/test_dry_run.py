@@ -56,6 +56,19 @@ def test_the_plan(lab: Lab, host: Link, tmp_path: Path) -> None:
     assert traffic_control(lab, host.ns) == before
 
 
+def test_groups_of_collectors(lab: Lab, host: Link, tmp_path: Path) -> None:
+    collectors = [{"name": name, "port": port} for name, port in (("a", 1), ("b", 2), ("c", 3))]
+    group = {"name": "site", "collectors": ["c", "a"], "policy": "failover"}
+    conf = write(tmp_path, configuration(collectors=collectors, groups=[group]))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'group "site": failover over "c", "a": the first that is up gets every flow' in done.stdout.splitlines()
+    conf = write(tmp_path, configuration(collectors=collectors, groups=[{**group, "collectors": ["c", "d"]}]))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+    assert done.returncode != 0
+    assert '[group 1 "site"] collectors: entry 2, "d": no collector has this name' in done.stdout + done.stderr
+
+
 def test_the_configuration_that_is_shipped(lab: Lab, host: Link) -> None:
     done = netobs(lab, host.ns, "--conf", SHIPPED, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")

@@ -165,10 +165,13 @@ def test_a_strict_reader_has_no_fault_to_find_over_tcp(lab: Lab, tmp_path: Path)
             for plan in plans:
                 plan.send(lab, near)
             account = daemon.finish()
-        records = reader.records()
         assert reader.faults() == []
-        assert reader.stats()[1:] == (5000, 2)
-    packets, octets = (sum(int(record[name]) for record in records) for name in ("packetDeltaCount", "octetDeltaCount"))
+        flows = reader.flows()
+        assert len(flows) == 5000
+        _, data_records, template_records = reader.stats()
+        # Beside flows: an interface, metering statistics, exporting reliability; an Options Template for each.
+        assert (data_records, template_records) == (5000 + 3, 2 + 3)
+    packets, octets = (sum(int(record[name]) for record in flows) for name in ("packetDeltaCount", "octetDeltaCount"))
     assert (packets, octets) == account.seen.measured
     assert account.seen.packets == 40_000
     assert account.is_balanced()

@@ -1,9 +1,7 @@
-"""NetFlow v9 and v5 of the real daemon, as nfcapd, nfacctd and tshark read them: each flow, no fault."""
+"""NetFlow v9 and v5 of the real daemon, as nfcapd and tshark read them: each flow, no fault."""
 
 from __future__ import annotations
 
-import json
-import signal
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +13,6 @@ from tests.e2e.daemon import KEPT, Account, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.lab.collectors import Nfcapd, Tshark
 from tests.lab.namespaces import Lab, Link
-from tests.lab.programs import WAIT_S, Program, bound_socket, wait_until
 from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "tcpdump", "tshark"))
@@ -89,66 +86,6 @@ def test_each_flow_is_right(lab: Lab, tmp_path: Path, protocol: str, plan: Traff
     assert "Sequence Errors: 0" in collector.log
     assert account.is_balanced()
     check_times(flows, begin)
-
-
-class Nfacctd(Program):
-    """pmacct's collector, which prints the flows when it ends."""
-
-    def _start(self) -> None:
-        self.output = self.directory / "flows.json"
-        columns = "src_host, dst_host, src_port, dst_port, proto, tos, tcpflags, in_iface, out_iface"
-        settings = {
-            "daemonize": "false",
-            "nfacctd_ip": "127.0.0.1",
-            "nfacctd_port": "4739",
-            "plugins": "print",
-            "print_output": "json",
-            "print_output_file": self.output,
-            "print_refresh_time": "3600",
-            "aggregate": f"{columns}, timestamp_start, timestamp_end",
-        }
-        conf = self.directory / "nfacctd.conf"
-        conf.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="ascii")
-        process = self._process = self._run(["nfacctd", "-f", str(conf)])
-        self._ready(process, lambda: bound_socket(self.ns, 4739, "udp") is not None)
-
-    def flows(self) -> list[dict[str, Any]]:
-        """End it (SIGINT flushes), and what it printed."""
-        process = self._process
-        assert process is not None
-        wait_until(lambda: bound_socket(self.ns, 4739, "udp").waiting_bytes == 0, "nfacctd reads its socket empty")
-        process.send_signal(signal.SIGINT)
-        process.wait(WAIT_S)
-        wait_until(self.output.exists, "nfacctd prints the flows")
-        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.mark.e2e(tools=("nfacctd",))
-@pytest.mark.parametrize("protocol", ["netflow9", "netflow5"])
-def test_each_flow_is_right_for_pmacct(lab: Lab, tmp_path: Path, protocol: str) -> None:
-    near, far = lab.pair()
-    plan = PLANS["tcp"]
-    begin = datetime.now().replace(microsecond=0)  # noqa: DTZ005  pmacct prints local time, whole seconds
-    with Nfacctd(lab, far.ns, tmp_path, "nfacctd") as collector:
-        exported(lab, far, near, tmp_path, plan, protocol)
-        flows = collector.flows()
-        assert "WARN" not in collector.log
-    got = [
-        (flow["ip_src"], flow["ip_dst"], flow["port_src"], flow["port_dst"], int(flow["tcp_flags"]), flow["tos"],
-         flow["iface_in"], flow["iface_out"], flow["packets"], flow["bytes"])
-        for flow in flows
-    ]  # fmt: skip
-    rows = plan.expected(ifindex=far.ifindex)
-    assert sorted(got) == sorted(
-        (*(str(ip_address(bytes(row[name])[12:])) for name in ("src_addr", "dst_addr")), int(row["src_port"]),
-         int(row["dst_port"]), int(row["tcp_flags"]) & 0xFF, int(row["tos"]), far.ifindex, 0, int(row["packets"]),
-         int(row["octets"]))
-        for row in rows
-    )  # fmt: skip
-    now = datetime.now() + timedelta(seconds=1)  # noqa: DTZ005
-    for flow in flows:
-        first, last = (datetime.fromisoformat(flow[name]) for name in ("timestamp_start", "timestamp_end"))
-        assert begin - timedelta(seconds=1) <= first <= last <= now
 
 
 def test_netflow5_counts_what_it_cannot_say(lab: Lab, tmp_path: Path) -> None:

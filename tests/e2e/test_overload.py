@@ -26,7 +26,7 @@ def test_each_packet_is_accounted_for(lab: Lab, tmp_path: Path, flows: int, inte
         with Daemon(lab, far.ns, tmp_path, config) as daemon:
             sent = plan.send(lab, near)
             account = daemon.finish()
-        records = reader.records()
+        records = reader.flows()
         assert reader.faults() == []
     assert account.seen.packets == sent.packets
     packets, octets = (sum(int(record[name]) for record in records) for name in ("packetDeltaCount", "octetDeltaCount"))

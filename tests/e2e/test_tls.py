@@ -9,27 +9,11 @@ import pytest
 
 from tests.e2e.daemon import KEPT, Daemon, Table, configuration, netobs
 from tests.lab.certificates import Authority, Certificate
-from tests.lab.collectors import IpfixDump
 from tests.lab.namespaces import Lab
+from tests.lab.streams import TlsIpfixDump
 from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "openssl", "socat", "ipfixDump"))
-
-PORT = 4740
-
-
-class TlsIpfixDump(IpfixDump):
-    """Shows ``own`` and wants a certificate that ``ca`` has signed."""
-
-    def __init__(
-        self, lab: Lab, ns: str, directory: Path, own: Certificate, ca: Path, version: str = "TLS1.3", port: int = PORT
-    ) -> None:
-        super().__init__(lab, ns, directory, port)
-        self._tls = f"cert={own.both},cafile={ca},verify=1,openssl-min-proto-version={version}"
-        self._tls += f",openssl-max-proto-version={version}"
-
-    def _listen(self) -> str:
-        return f"OPENSSL-LISTEN:{self.port},bind={self.host},reuseaddr,{self._tls}"
 
 
 @pytest.fixture
@@ -60,7 +44,7 @@ def test_every_flow_arrives(
             Traffic(flows=2000, packets=10_000).send(lab, near)
             account = daemon.finish()
         assert dump.faults() == []
-        records = dump.records()
+        records = dump.flows()
     packets, octets = (sum(int(record[name]) for record in records) for name in ("packetDeltaCount", "octetDeltaCount"))
     assert (packets, octets) == account.seen.measured
     assert (len(records), packets) == (2000, 10_000)
@@ -85,7 +69,7 @@ def test_a_refused_certificate_is_counted_and_harms_no_other(
         daemon.wait_for('"accepted" (tls 127.0.0.1:4741): connected')
         Traffic(flows=500).send(lab, near)
         account = daemon.finish()
-        assert len(other.records()) == 500
+        assert len(other.flows()) == 500
         assert other.faults() == []
         assert strict.records() == []
     assert daemon.log.count("not reachable") == 1

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from netobs.capture.interfaces import LinkMonitor
@@ -114,7 +115,7 @@ def test_interface_of_another_link_type_is_left_out(lab: Lab) -> None:
         assert settle(programs) == []
 
 
-def test_kind_and_alias_are_known(lab: Lab) -> None:
+def test_kind_alias_and_address_are_known(lab: Lab) -> None:
     ns = lab.namespace()
     lab.veth(ns, ns, names=("tap1", "tap2"))
     lab.run(ns, ["ip", "link", "set", "tap1", "alias", "guest 7, eth0"])
@@ -122,6 +123,8 @@ def test_kind_and_alias_are_known(lab: Lab) -> None:
         known = {interface.name: interface for interface in links.interfaces()}
     assert (known["tap1"].kind, known["tap1"].alias, known["tap1"].arphrd) == ("veth", "guest 7, eth0", 1)
     assert (known["lo"].kind, known["lo"].alias, known["lo"].arphrd) == ("", "", 772)
+    assert known["tap1"].mac == bytes.fromhex(lab.link(ns, "tap1").mac.replace(":", ""))
+    assert known["lo"].mac == bytes(6)
 
 
 @pytest.fixture
@@ -161,3 +164,33 @@ def test_events_from_before_a_loss_do_not_come_after_it(lab: Lab, deaf: tuple[st
     lab.run(ns, ["ip", "link", "set", "tap1", "down"])
     lab.run(ns, ["ip", "link", "set", "tap1", "name", "renamed"])
     assert settle(programs) == []
+
+
+def test_a_name_that_is_not_utf8_is_text_too(lab: Lab) -> None:
+    """The kernel takes any octets but white space, "/" and ":"."""
+    ns = lab.namespace()
+    lab.run(ns, ["ip", "link", "add", "tap\udcff", "type", "veth", "peer", "name", "other"])
+    lab.run(ns, ["ip", "link", "set", "tap\udcff", "alias", "up\udce4link"])
+    with following(ns, interfaces=("tap*",)) as programs:
+        assert settle(programs) == ["tap\ufffd"]
+        table = programs.capture.interface_names.table()
+    assert (table.names.tolist(), table.aliases.tolist()) == (
+        ["tap\ufffd".encode(), b""],
+        ["up\ufffdlink".encode(), b""],
+    )
+
+
+def test_names_are_known_when_the_interface_is_gone_or_has_another(lab: Lab) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("tap1", "eth0"))
+    lab.veth(ns, ns, names=("tap2", "eth1"))
+    with following(ns, interfaces=("tap*",)) as programs:
+        indices = {interface.name: interface.index for interface in programs.capture.attached}
+        lab.run(ns, ["ip", "link", "delete", "tap1"])
+        lab.run(ns, ["ip", "link", "set", "tap2", "down"])
+        lab.run(ns, ["ip", "link", "set", "tap2", "name", "tap3", "alias", "guest"])
+        lab.run(ns, ["ip", "link", "set", "tap3", "up"])  # the kernel announces no alias of one that is down
+        assert settle(programs) == ["tap3"]
+        table = programs.capture.interface_names.table()
+    at = table.positions(np.array([indices["tap1"], indices["tap2"]], dtype=np.uint32))
+    assert (table.names[at].tolist(), table.aliases[at].tolist()) == ([b"tap1", b"tap3"], [b"", b"guest"])

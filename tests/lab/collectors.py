@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,10 @@ from tests.lab.programs import WAIT_S, Capture, Program, SocketState, bound_sock
 
 SINK_BUFFER_BYTES = 256 << 20  # the kernel accounts a small datagram with over 700 bytes
 SO_RCVBUFFORCE = 33
+NFACCTD_COLUMNS = (
+    *("src_host", "dst_host", "src_port", "dst_port", "proto", "tos", "tcpflags", "in_iface", "out_iface"),
+    *("src_mac", "dst_mac", "vlan", "etype", "timestamp_start", "timestamp_end"),
+)
 EXPERT_NOTE = 0x400000  # tshark's severities: chat 0x200000 (a TCP FIN), note, warning, error
 
 
@@ -111,6 +117,15 @@ class Tshark(Capture):
         lengths = self._tshark("cflow", "-T", "fields", "-e", "cflow.len", "-E", "aggregator=/s")
         return [int(length) for length in lengths.split()]
 
+    def sequences(self) -> list[list[int]]:
+        """The Sequence Numbers of each TCP connection, in the order of the Messages."""
+        found: dict[str, list[int]] = {}
+        columns = ("-T", "fields", "-e", "tcp.stream", "-e", "cflow.sequence", "-E", "aggregator=/s")
+        for line in self._tshark("cflow", *columns).splitlines():
+            stream, _, numbers = line.partition("\t")
+            found.setdefault(stream, []).extend(map(int, numbers.split()))
+        return list(found.values())
+
     def _tshark(self, display_filter: str, *options: str) -> str:
         self.stop()
         decode = ["-n", "-d", f"{self.transport}.port=={self.port},cflow", "-Y", display_filter]
@@ -193,6 +208,14 @@ class IpfixDump(Program):
         field = re.compile(r"^\s+\(\S+\)\s+(\w+) : (.*)$", re.MULTILINE)
         return [dict(field.findall(block)) for block in blocks if block.startswith("data record")]
 
+    def sequences(self) -> list[int]:
+        """The Sequence Numbers of the Messages."""
+        return [int(number) for number in re.findall(r"\ssequence number: (\d+) ", self.text())]
+
+    def flows(self) -> list[dict[str, str]]:
+        """The Data Records with flows: without options records."""
+        return [record for record in self.records() if "packetDeltaCount" in record]
+
     def stats(self) -> tuple[int, int, int]:
         """How many Messages, Data Records and Template Records came."""
         found = re.search(r"File Stats: (\d+) Messages, (\d+) Data Records, (\d+) Template Records", self.text())
@@ -204,3 +227,62 @@ class IpfixDump(Program):
         super()._end()
         if self._reader:
             stop(self._reader)
+
+
+class Nfacctd(Program):
+    """pmacct's nfacctd (UDP: NetFlow v5, v9, IPFIX), which prints what it has every second. Reading ends it.
+
+    ``columns`` are pmacct's primitives. ``elements`` are Information Elements that pmacct has no primitive for, as
+    name: (id, octets); it prints them as text.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        ns: str,
+        directory: Path,
+        port: int = 4739,
+        columns: Sequence[str] = NFACCTD_COLUMNS,
+        elements: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(lab, ns, directory, f"nfacctd-{port}")
+        self.port = port
+        self.output = self.directory / "flows.json"
+        self._columns, self._elements = columns, elements or {}
+
+    def _start(self) -> None:
+        primitives = self.directory / "primitives"
+        lines = [f"name={name} field_type={number} len={octets} semantics=u_int\n"
+                 for name, (number, octets) in self._elements.items()]  # fmt: skip
+        primitives.write_text("".join(lines), encoding="ascii")
+        settings = {
+            "daemonize": "false",
+            "nfacctd_ip": "127.0.0.1",
+            "nfacctd_port": self.port,
+            "plugins": "print",
+            "print_output": "json",
+            "print_output_file": self.output,
+            "print_output_file_append": "true",
+            "print_refresh_time": "1",
+            "timestamps_since_epoch": "true",
+            "aggregate_primitives": primitives,
+            "aggregate": ", ".join((*self._columns, *self._elements)),
+        }
+        conf = self.directory / "nfacctd.conf"
+        conf.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="ascii")
+        process = self._process = self._run(["nfacctd", "-f", str(conf)])
+        self._ready(process, lambda: self._bound(process, self.port, "udp"))
+
+    def flows(self, count: int) -> list[dict[str, Any]]:
+        """All flows, with pmacct's names (``packets``, ``ip_src`` …), when ``count`` have come and it was ended."""
+        wait_until(lambda: len(self._lines()) >= count, f"nfacctd prints {count} flows")
+        if self._process:
+            stop(self._process, signal.SIGINT)  # prints the rest
+        return [json.loads(line) for line in self._lines()]
+
+    def warnings(self) -> list[str]:
+        """What it complains about in its log."""
+        return [line for line in self.log.splitlines() if re.match(r"(WARN|ERROR)", line)]
+
+    def _lines(self) -> list[str]:
+        return self.output.read_text(encoding="utf-8").split("\n")[:-1] if self.output.exists() else []

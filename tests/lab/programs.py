@@ -77,6 +77,12 @@ class Program:
         self._end()
 
     @property
+    def process(self) -> subprocess.Popen[Any]:
+        if self._process is None:
+            raise LabError(f"{self.label} was not started")
+        return self._process
+
+    @property
     def log(self) -> str:
         """What the program wrote to its standard error so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")

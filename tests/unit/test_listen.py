@@ -21,7 +21,8 @@ import pytest
 from netobs.errors import NetobsError
 from netobs.listen import Collector, Exporter, listen
 from tests.unit.encode.samples import golden_messages
-from tests.unit.encode.test_netflow import built5, built9
+from tests.unit.encode.test_decode import message, template
+from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 10
@@ -105,6 +106,34 @@ def test_several_exporters_at_once(collector):
     assert collector.decoder.stats.sets_without_template == 0
 
 
+def test_the_same_template_id_means_another_thing_to_each_exporter(collector):
+    """Six sessions with Template 256: two over UDP, one over TCP, one with two domains, and NetFlow v9 beside IPFIX."""
+    kinds = {"protocolIdentifier": 4, "ipVersion": 60, "flowDirection": 61, "minimumTTL": 52, "maximumTTL": 53}
+    sets = {name: (2, template(256, (number, 1))) for name, number in kinds.items()}
+    v9 = struct.pack("!HHIIII", 9, 1, 0, 0, 0, 1)
+    first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    with first, second, socket.create_connection(("127.0.0.1", collector.port)) as stream:
+        for sender in (first, second):
+            sender.connect(("127.0.0.1", collector.port))
+        data = (256, b"\7")
+        exchanges = [
+            (first, message(sets["protocolIdentifier"]), message(data)),
+            (second, message(sets["ipVersion"]), message(data)),
+            (second, message(sets["flowDirection"], domain=2), message(data, domain=2)),
+            (stream, message(sets["minimumTTL"]), message(data)),
+            (first, v9 + struct.pack("!HH", 0, 12) + template(256, (53, 1)), v9 + struct.pack("!HHB3x", 256, 8, 9)),
+        ]
+        for sender, templates, _ in exchanges:
+            sender.sendall(templates)
+        serve_until(collector, lambda: collector.decoder.stats.messages >= len(exchanges))
+        for sender, _, flows in exchanges:
+            sender.sendall(flows)
+        got = receive(collector, 8)
+    found = sorted(name for _, flow in got for name in flow)
+    assert found == sorted([*(name for name in kinds if name != "maximumTTL"), *["maximumTTL"] * 4])
+    assert collector.decoder.stats.sets_without_template == 0
+
+
 def test_templates_end_with_the_connection(collector):
     templates, data, *_ = golden_messages()
     with socket.create_connection(("127.0.0.1", collector.port)) as sender:
@@ -128,6 +157,7 @@ def test_garbage_on_tcp_closes_that_peer_only(collector, caplog):
             assert bad.recv(1) == b""
         good.sendall(golden_messages()[1])
         assert len(receive(collector, 5)) == 5
+    assert collector.decoder.stats.malformed == 1
     assert [record.getMessage() for record in caplog.records] == [
         f"127.0.0.1 port {port} (tcp): closed: not an IPFIX Message: octet 0: version 18245, expected 10 (IPFIX)"
     ]
@@ -141,6 +171,14 @@ def test_a_bad_set_on_tcp_closes_the_connection(collector, caplog):
         serve_until(collector, lambda: bool(caplog.records))
         assert bad.recv(1) == b""
     assert "octet 18: Set length 3" in caplog.text
+
+
+def test_half_a_message_at_the_end_of_a_connection(collector, caplog):
+    with socket.create_connection(("127.0.0.1", collector.port)) as sender:
+        sender.sendall(golden_messages()[0] + golden_messages()[1][:30])
+        serve_until(collector, lambda: collector.decoder.stats.messages == 1)
+    serve_until(collector, lambda: collector.decoder.stats.malformed == 1)
+    assert "ended 30 bytes into a Message" in caplog.text
 
 
 def test_garbage_on_udp_is_ignored_with_one_line(collector, caplog):
@@ -214,6 +252,23 @@ def test_json_lines_until_enough():
     assert (flows[0]["exporterIPv4Address"], flows[0]["observationDomainId"]) == ("127.0.0.1", 42)
     assert flows[6]["octetDeltaCount"] == 5400
     assert "7 flows in 3 Messages, 0 records lost, 0 Sets without a Template, 0 Messages malformed" in errors
+
+
+def test_options_of_netflow9_are_printed_where_asked_for():
+    with Process("'127.0.0.1', 0, as_json=True, options=True, once=1") as process:
+        send_udp("127.0.0.1", process.port, [OPTIONS9, *golden_messages()[:2]])
+        output, errors = process.finish()
+    option, flow = (json.loads(line) for line in output.splitlines())
+    assert option == {
+        "exporterIPv4Address": "127.0.0.1",
+        "observationDomainId": 7,
+        "optionsTemplateId": 515,
+        "scopeSystem": 0x0A000001,
+        "samplingInterval": 100,
+        "samplingAlgorithm": 2,
+    }
+    assert flow["protocolIdentifier"] == 6
+    assert ", 1 options records" in errors
 
 
 def test_table_until_enough():

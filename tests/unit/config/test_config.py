@@ -13,6 +13,7 @@ from netobs.config import (
     CollectorConfig,
     Config,
     Endpoint,
+    GroupConfig,
     LogConfig,
     MeteringConfig,
     PacketCaptureConfig,
@@ -52,8 +53,11 @@ template = "/etc/netobs/templates/mine.toml"
 observation_domain = 4294967295
 max_message_size = 512
 template_refresh = "10m"
+template_refresh_messages = 20
+options_refresh = "90s"
 source = "2001:db8::1"
 queue_max = "64KiB"
+queue_max_age = "1h"
 spool = "/var/spool/netobs"
 spool_max = "2GiB"
 spool_rate = "1MiB"
@@ -65,6 +69,10 @@ ca = "/etc/netobs/ca.pem"
 cert = "/etc/netobs/cert.pem"
 key = "/etc/netobs/key.pem"
 server_name = "collector.example"
+[[group]]
+name = "site"
+collectors = ["main", "flows.example"]
+policy = "balance"
 [packet_capture]
 enabled = false
 listen = "[::1]:1"
@@ -104,8 +112,11 @@ def test_the_defaults() -> None:
         observation_domain=0,
         max_message_size=1400,
         template_refresh_ns=60 * NS_PER_S,
+        template_refresh_messages=0,
+        options_refresh_ns=60 * NS_PER_S,
         source="",
         queue_max_bytes=64 << 20,
+        queue_max_age_ns=600 * NS_PER_S,
         spool="",
         spool_max_bytes=1 << 30,
         spool_rate_bytes=8 << 20,
@@ -146,8 +157,11 @@ def test_every_key_can_be_given() -> None:
             observation_domain=0xFFFFFFFF,
             max_message_size=512,
             template_refresh_ns=600 * NS_PER_S,
+            template_refresh_messages=20,
+            options_refresh_ns=90 * NS_PER_S,
             source="2001:db8::1",
             queue_max_bytes=1 << 16,
+            queue_max_age_ns=3600 * NS_PER_S,
             spool="/var/spool/netobs",
             spool_max_bytes=2 << 30,
             spool_rate_bytes=1 << 20,
@@ -165,6 +179,7 @@ def test_every_key_can_be_given() -> None:
     )
     assert config.packet_capture == PacketCaptureConfig(False, Endpoint("::1", 1), "udp,53")
     assert config.log == LogConfig("debug")
+    assert config.groups == (GroupConfig("site", ("main", "flows.example"), "balance"),)
     assert str(config.packet_capture.listen) == "[::1]:1"
     assert str(config.collectors[1].endpoint) == "flows.example:4740"
 
@@ -227,6 +242,12 @@ def test_a_tls_collector_needs_only_its_host_too() -> None:
     assert parse(f"{tls}port = 4739", "F").collectors[0].port == 4739
 
 
+def test_a_group_replicates_unless_it_says_otherwise() -> None:
+    text = f'{MINIMAL}[[collector]]\nhost = "b"\n[[group]]\nname = "all"\ncollectors = ["b", "192.0.2.10"]'
+    assert parse(text, "F").groups == (GroupConfig("all", ("b", "192.0.2.10"), "replicate"),)
+    assert parse(MINIMAL, "F").groups == ()
+
+
 def test_the_same_host_may_take_flows_on_two_ports_or_transports() -> None:
     collector = '[[collector]]\nhost = "a"\n'
     text = f'{collector}{collector}port = 1\n{collector}transport = "tcp"'
@@ -279,7 +300,7 @@ def test_the_sample_file_shows_each_key_with_its_default_once() -> None:
     shown: dict[str, list[tuple[str, str]]] = {table: [] for table in TABLES}
     table = ""
     for line in SAMPLE.read_text("utf-8").splitlines():
-        if heading := re.fullmatch(r"\[+(\w+)\]+", line):
+        if heading := re.fullmatch(r"(?:# )?\[+(\w+)\]+", line):
             table = heading[1]
         elif setting := re.fullmatch(r"(?:# )?([a-z_]+) = (\S.*)", line):
             shown[table].append((setting[1], setting[2]))
@@ -292,8 +313,10 @@ def test_the_sample_file_shows_each_key_with_its_default_once() -> None:
 def test_each_key_documents_itself() -> None:
     listing = list(all_keys())
     assert len(listing) == len({(entry.table, entry.name) for entry in listing})
-    assert [entry.name for entry in listing if entry.required] == ["host"]
-    assert [entry.name for entry in listing if not entry.default] == ["host", "name"]
+    required = [("collector", "host"), ("group", "name"), ("group", "collectors")]
+    assert [(entry.table, entry.name) for entry in listing if entry.required] == required
+    without_default = [(entry.table, entry.name) for entry in listing if not entry.default]
+    assert without_default == [required[0], ("collector", "name"), *required[1:]]
     assert all(entry.description and entry.kind.expected for entry in listing)
     interval = keys("capture")["eviction_interval"]
     assert (interval.field_name, interval.default) == ("eviction_interval_ns", '"5s"')

@@ -230,7 +230,10 @@ FILE_MISTAKES = [
     (f"{COLLECTOR}[[collectors]]", ["[collectors]: unknown table; did you mean [[collector]]?"]),
     (
         f"{COLLECTOR}[zzz]",
-        ["[zzz]: unknown table; the tables are [capture], [metering], [[collector]], [packet_capture], [log]"],
+        [
+            "[zzz]: unknown table; the tables are [capture], [metering], [[collector]], [[group]], [packet_capture], "
+            "[log]"
+        ],
     ),
     (f"sampling = 1\n{COLLECTOR}", ["sampling: a key cannot stand outside the tables; write it below [capture]"]),
     (
@@ -251,6 +254,78 @@ FILE_MISTAKES = [
     (
         "[[collector]]\nhost = 'Flows.example'\n[[collector]]\nhost = 'flows.example.'\nport = 4739",
         ["[collector 2] host: collector 1 has this host, port and transport already; each flow would arrive twice"],
+    ),
+]
+
+TWO = "[[collector]]\nhost = 'alpha'\n[[collector]]\nhost = 'beta'\nname = 'second'\n"
+PAIR = "collectors = ['alpha', 'second']\n"
+FILE_MISTAKES += [
+    (
+        f"{TWO}[[group]]",
+        [
+            "[group 1] name: missing; expected a name of 1 to 64 printable characters",
+            "[group 1] collectors: missing; expected a list of names of collectors, at least 2",
+        ],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\ncollectors = ['alpha', 'secnd']",
+        ['[group 1 "g"] collectors: entry 2, "secnd": no collector has this name; did you mean "second"?'],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\ncollectors = ['zzz', 'second']",
+        ['[group 1 "g"] collectors: entry 1, "zzz": no collector has this name; the collectors are "alpha", "second"'],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\ncollectors = ['alpha']",
+        ['[group 1 "g"] collectors: expected a list of names of collectors, at least 2, got ["alpha"]'],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\ncollectors = 'alpha'",
+        ['[group 1 "g"] collectors: expected a list of names of collectors, at least 2, got "alpha"'],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\ncollectors = ['alpha', 1, []]",
+        [
+            '[group 1 "g"] collectors: entry 2: expected the name of a collector, got 1',
+            '[group 1 "g"] collectors: entry 3: expected the name of a collector, got []',
+        ],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\ncollectors = ['alpha', 'alpha']",
+        ['[group 1 "g"] collectors: entry 2, "alpha": it is in this group already; a collector is in one group, once'],
+    ),
+    (
+        f"{TWO}[[collector]]\nhost = 'c'\n[[group]]\nname = 'g'\n{PAIR}[[group]]\nname = 'h'\n"
+        "collectors = ['c', 'second']",
+        ['[group 2 "h"] collectors: entry 2, "second": it is in group 1 already; a collector is in one group, once'],
+    ),
+    (
+        f"{TWO}[[collector]]\nhost = 'c'\n[[collector]]\nhost = 'd'\n[[group]]\nname = 'g'\n{PAIR}"
+        "[[group]]\nname = 'g'\ncollectors = ['c', 'd']",
+        ['[group 2 "g"] name: group 1 has this name already; names must differ'],
+    ),
+    (
+        f"{TWO}[[group]]\nname = 'g'\n{PAIR}policy = 'fail-over'",
+        [
+            '[group 1 "g"] policy: expected one of "replicate", "failover", "balance", got "fail-over"; '
+            'did you mean "failover"?'
+        ],
+    ),
+    (f"{TWO}[group]\nname = 'g'\n{PAIR}", ["[group]: expected [[group]], with two brackets on each side"]),
+    (f"{TWO}[[groups]]", ["[groups]: unknown table; did you mean [[group]]?"]),
+    (
+        f"{COLLECTOR}policy = 'balance'\ncollectors = ['a']",
+        [
+            "[collector 1] policy: unknown key; it belongs below [[group]]",
+            "[collector 1] collectors: unknown key; it belongs below [[group]]",
+        ],
+    ),
+    (
+        "[[collector]]\n[[collector]]\nhost = 'b'\n[[group]]\nname = 'g'\ncollectors = ['a', 'b']",
+        [
+            f"[collector 1] host: missing; expected {HOST}",
+            '[group 1 "g"] collectors: entry 1, "a": no collector has this name; the collectors are "b"',
+        ],
     ),
 ]
 

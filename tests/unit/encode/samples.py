@@ -15,6 +15,7 @@ from netobs import records
 from netobs.encode import Template, load_templates
 from netobs.encode.columns import COLUMNS
 from netobs.encode.template_file import parse
+from netobs.interface_table import interface_table
 from netobs.records import ClockPair, FlowBatch, Records
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,6 +26,9 @@ S = 1_000_000_000
 CLOCK = ClockPair(monotonic_ns=5_000 * S, realtime_ns=1_700_000_000 * S)
 EXPORT_TIME_S = 1_700_000_000
 IPV4, IPV6 = 0x0800, 0x86DD
+NAMES = {3: ("eth0", "uplink to ähren"), 4: ("tap5", ""), 0x7FFFFFFF: ("bond0.4094", "x" * 254)}
+"""Names and aliases of interfaces."""
+_TEXT_OCTETS = {"interfaceName": 15, "interfaceDescription": 255}
 
 
 @cache
@@ -40,9 +44,10 @@ def template(family: str, *elements: str, number: int = 300) -> Template:
 
 @cache
 def everything(family: str, number: int = 300) -> Template:
-    """A Template of all elements that ``family`` can have."""
+    """A Template of all elements that ``family`` can have, each of fixed length."""
     names = (name for name, column in COLUMNS.items() if column.family in ("", family))
-    return template(family, *names, number=number)
+    texts = {name: f'{{element = "{name}", octets = {octets}}}' for name, octets in _TEXT_OCTETS.items()}
+    return template(family, *(texts.get(name, name) for name in names), number=number)
 
 
 def mapped(address: str) -> list[int]:
@@ -79,7 +84,7 @@ def flow(src: str, dst: str, **fields: Any) -> Records:
 
 
 def batch(*rows: Records) -> FlowBatch:
-    return FlowBatch(np.concatenate(rows) if rows else records.empty(0), CLOCK)
+    return FlowBatch(np.concatenate(rows) if rows else records.empty(0), CLOCK, interface_table(NAMES))
 
 
 def golden_batch() -> FlowBatch:
@@ -103,9 +108,9 @@ def golden_batch() -> FlowBatch:
     )
 
 
-def golden_messages() -> list[bytes]:
-    """The Messages in the golden file: one a paragraph, hexadecimal, comments behind "#"."""
-    paragraphs = (GOLDEN / "ipfix_default.hex").read_text(encoding="utf-8").split("\n\n")
+def golden_messages(name: str = "ipfix_default.hex") -> list[bytes]:
+    """The Messages in a golden file: one a paragraph, hexadecimal, comments behind "#"."""
+    paragraphs = (GOLDEN / name).read_text(encoding="utf-8").split("\n\n")
     lines = ["".join(line.partition("#")[0] for line in paragraph.splitlines()) for paragraph in paragraphs]
     return [bytes.fromhex(line) for line in lines if line.strip()]
 
@@ -119,13 +124,14 @@ def batches(draw: st.DrawFn, most: int = 9) -> FlowBatch:
         row["ethertype"] = draw(st.sampled_from((IPV4, IPV4, IPV6, IPV6, 0x0806)))
         row["protocol"] = draw(st.sampled_from((1, 6, 17, 58, 255)))
         row["direction"] = draw(st.integers(0, 1))
-    rows["ifindex"] &= 0x7FFFFFFF
+        row["ifindex"] = draw(st.sampled_from((*NAMES, 0, 5, 0x7FFFFFFE)))
     rows["first_ns"] >>= 4
     rows["last_ns"] >>= 4
     rows["packets"] >>= 16
     rows["octets"] >>= 16
     realtime_ns = draw(st.integers(1_000_000_000 * S, 2_000_000_000 * S))
-    return FlowBatch(rows, ClockPair(draw(st.integers(0, 1_000_000_000 * S)), realtime_ns))
+    clock = ClockPair(draw(st.integers(0, 1_000_000_000 * S)), realtime_ns)
+    return FlowBatch(rows, clock, interface_table(NAMES))
 
 
 def model(row: Any, clock: ClockPair) -> dict[str, Any]:
@@ -137,6 +143,7 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
     ports = (0, type_code) if protocol in (1, 58) else (int(row["src_port"]), int(row["dst_port"]))
     icmp = (int(row["icmp_type"]), int(row["icmp_code"]), type_code)
     none = (0, 0, 0)
+    name, alias = NAMES.get(int(row["ifindex"]), ("", ""))
     v4, v6 = (icmp if protocol == 1 else none), (icmp if protocol == 58 else none)
     return {
         "octetDeltaCount": int(row["octets"]),
@@ -164,6 +171,8 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
         "dot1qPriority": int(row["dot1q_priority"]),
         "ipVersion": 6 if int(row["ethertype"]) == IPV6 else 4,
         "ethernetType": int(row["ethertype"]),
+        "interfaceName": name.encode(),
+        "interfaceDescription": alias.encode(),
         "flowDirection": egress,
         "flowEndReason": int(row["flow_end_reason"]),
         "observationPointId": int(row["ifindex"]) * 2 + egress,

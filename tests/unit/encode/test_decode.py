@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from netobs.encode import wire
 from netobs.encode.decode import Decoded, Decoder, DecodeStats, message_length
 from netobs.encode.flow_table import FlowTable
 from netobs.errors import DecodeError
@@ -192,6 +193,25 @@ def test_withdrawals(withdrawal, left):
     assert found == left
 
 
+def test_golden_withdrawals():
+    """Built by construct, and read: after each Message, which of the three Templates is left."""
+    templates, *withdrawals = golden_messages("ipfix_withdrawals.hex")
+    parts = [(2, 300), (3, 400), (2, 2)]
+    for raw, (set_id, template_id) in zip(withdrawals, parts):
+        body = wire.TemplateHeader.build({"template_id": template_id, "field_count": 0})
+        head = {"version": 10, "length": 24, "export_time": 1_700_000_000, "sequence": 0, "observation_domain": 42}
+        assert wire.Message.build({**head, "sets": [{"set_id": set_id, "set_length": 8, "body": body}]}) == raw
+    decoder, left = Decoder(), []
+    for raw in (templates, *withdrawals):
+        assert decoder.decode(raw).flows == []
+        known = []
+        for number in (300, 301, 400):
+            decoded = decoder.decode(message((number, bytes(12)), domain=42))
+            known += [number] if decoded.flows or decoded.options else []
+        left.append(known)
+    assert left == [[300, 301, 400], [301, 400], [301], []]
+
+
 def test_template_that_changes():
     decoder = Decoder()
     decoder.decode(message((2, template(300, (4, 1)))))
@@ -217,6 +237,36 @@ def test_state_is_bounded():
         decoder.decode(message((2, template(300, (4, 1))), domain=domain))
     assert decoder.decode(message((300, b"\1"), domain=0)).flows == []
     assert len(decoder.decode(message((300, b"\1"), domain=2_999)).flows) == 1
+
+
+def test_templates_are_bounded_and_an_active_exporter_keeps_its_own():
+    decoder = Decoder()
+    decoder.decode(message((2, template(300, (4, 1)))), "good")
+    for number in range(40):
+        wide = [template(256 + 10 * number + at, *[(4, 1)] * 400) for at in range(10)]
+        for other in ("one", "two"):
+            decoder.decode(message((2, b"".join(wide))), other)
+        assert len(decoder.decode(message((300, b"\1")), "good").flows) == 1
+    kept = sum(len(domain.layouts) for domain in decoder._domains.values())
+    assert kept < 600
+    assert decoder._room == sum(domain.room for domain in decoder._domains.values())
+
+
+def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one():
+    decoder = Decoder()
+    decoder.decode(message((2, template(300, (4, 1)))), "good")
+    for domain in range(3_000):
+        decoder.decode(message((2, template(300, (60, 1))), domain=domain), "bad")
+        assert len(decoder.decode(message((300, b"\1")), "good").flows) == 1
+
+
+def test_fields_of_no_octets_have_no_value():
+    """A Message of 64 KiB could hold thousands of millions of them."""
+    decoder = Decoder()
+    decoder.decode(message((2, template(300, (4, 1), *[(1, 0)] * 16_000))))
+    decoded = decoder.decode(message((300, bytes(range(200)) * 300)))
+    assert len(decoded.flows) == 60_000
+    assert decoded.flows[7] == {"protocolIdentifier": 7}
 
 
 MALFORMED = {

@@ -65,3 +65,11 @@ def test_nanoseconds_and_unknown_protocol():
     start, end = "2023-11-14T22:13:20.000000001Z", "2023-11-14T22:13:21.500000001Z"
     flow = {"flowStartNanoseconds": start, "flowEndNanoseconds": end, "protocolIdentifier": 200}
     assert FlowTable().row(flow).split()[:3] == [start, "1.500", "200"]
+
+
+def test_a_value_of_impossible_length_does_not_widen_the_table():
+    table = FlowTable()
+    wide = table.row({"packetDeltaCount": "00" * 4_000, "octetDeltaCount": 5})
+    assert "0..." in wide
+    assert len(wide) < 200
+    assert len(table.title()) < 200

@@ -112,18 +112,29 @@ def test_go_ipfix_closes_at_an_enterprise_element():
     assert "entry 1: own: closes the connection" in finding.text
 
 
-def test_go_ipfix_reads_one_template_of_a_message():
-    """Two Templates that together need more than one Message are no problem."""
-    both = [template("ipv4", *GOOD), template("ipv6", *COUNTS, number=301)]
-    (finding,) = check(both, "go-ipfix")
-    assert "reads the first Template of a Message only" in finding.text
-    assert not finding.fatal
-    assert check(both[:1], "go-ipfix") == []
+def with_options(lines: str, *elements: str):
+    listed = ", ".join(f'"{element}"' for element in elements)
+    return parse(f'{lines}\n[[template]]\nid = 256\nfamily = "ipv4"\nelements = [{listed}]\n', "x.toml")
+
+
+def test_go_ipfix_closes_at_options_records():
+    (finding,) = check(with_options("", *GOOD), "go-ipfix")
+    assert finding.text.startswith("x.toml: options: takes an Options Template for data without a Template")
+    assert finding.fatal
+    assert check(with_options("options = []", *GOOD), "go-ipfix") == []
+
+
+@pytest.mark.parametrize(("collector", "fatal"), [("nfdump", False), ("pmacct", False), ("python-netflow", True)])
+def test_strict_options_cost_something(collector, fatal):
+    (finding,) = check(with_options('options_form = "strict"', *GOOD), collector)
+    assert finding.text.startswith("x.toml: options_form: ")
+    assert finding.fatal is fatal
+    assert check(with_options("", *GOOD), collector) == []
 
 
 def test_each_place_is_a_finding_of_its_own():
     found = check(default_templates(), "go-ipfix")
-    assert [finding.fatal for finding in found] == [True, True, False]
+    assert [finding.fatal for finding in found] == [True, True, True]
     for number, finding in enumerate(found[:2], 1):
         assert f"[[template]] {number}: elements, entry 7: tcpControlBits: " in finding.text
 
@@ -135,7 +146,7 @@ def test_a_template_of_every_family_can_be_checked():
 
 @pytest.mark.parametrize("rule", [rule for rules in RULES.values() for rule in rules])
 def test_rules_are_well_formed(rule: Rule):
-    assert rule.when in {"with", "without", "reduced", "enterprise", "unknown", "shared"}
+    assert rule.when in {"with", "without", "reduced", "variable", "enterprise", "unknown", "options", "strict"}
     assert bool(rule.elements) == (rule.when in {"with", "without"})
     assert bool(rule.known) == (rule.when == "unknown")
     assert [name for name in rule.elements if by_name(name) is None] == []

@@ -21,7 +21,6 @@ from netobs.records import ClockPair, FlowBatch, MessageBlock
 from tests.unit.encode.samples import (
     CLOCK,
     EXPORT_TIME_S,
-    GOLDEN,
     IPV4,
     S,
     batch,
@@ -29,6 +28,7 @@ from tests.unit.encode.samples import (
     default_templates,
     flow,
     golden_batch,
+    golden_messages,
     model,
     template,
 )
@@ -61,16 +61,9 @@ def built5() -> list[bytes]:
     return messages(encoder.data_messages(data_set, HEADER5, 200))
 
 
-def golden(name: str) -> list[str]:
-    """The Messages in a golden file: one a paragraph, hexadecimal, comments behind "#"."""
-    paragraphs = (GOLDEN / name).read_text(encoding="utf-8").split("\n\n")
-    lines = ["".join(line.partition("#")[0] for line in paragraph.splitlines()) for paragraph in paragraphs]
-    return [bytes.fromhex(line).hex() for line in lines if line.strip()]
-
-
 @pytest.mark.parametrize(("name", "built"), [("netflow9_default.hex", built9), ("netflow5.hex", built5)])
 def test_golden_bytes(name: str, built: Any) -> None:
-    assert [message.hex() for message in built()] == golden(name)
+    assert [message.hex() for message in built()] == [message.hex() for message in golden_messages(name)]
 
 
 def decoded(raw: list[bytes]) -> tuple[list[Record], Decoder]:
@@ -79,7 +72,7 @@ def decoded(raw: list[bytes]) -> tuple[list[Record], Decoder]:
 
 
 def test_golden_netflow9_is_read_back() -> None:
-    flows, decoder = decoded(built9())
+    flows, decoder = decoded(golden_messages("netflow9_default.hex"))
     assert len(flows) == 12
     assert (decoder.stats.lost_messages, decoder.stats.sequence_errors, decoder.stats.sets_without_template) == (
         0,
@@ -92,8 +85,16 @@ def test_golden_netflow9_is_read_back() -> None:
     assert (first["octetDeltaCount"], first["tcpControlBits"], first["maximumIpTotalLength"]) == (5400, 0x1B, 1500)
 
 
+def test_netflow9_has_one_field_for_the_icmp_type_of_both_families() -> None:
+    """Field 32 (RFC 3954, section 8). nfdump shows type 0 for ICMPv6 if it is not there, whatever the port says."""
+    assert all("icmpTypeCodeIPv4" in each.dtype.names for each in netflow9.Encoder(default_templates(), 0).templates)
+    flows = [flow for flow in decoded(built9())[0] if flow["protocolIdentifier"] in {1, 58}]
+    assert [flow["icmpTypeCodeIPv4"] for flow in flows] == [0x0800, 0x0301, 0x8700, 0x80FF]
+    assert [flow["destinationTransportPort"] for flow in flows] == [0x0800, 0x0301, 0x8700, 0x80FF]
+
+
 def test_golden_netflow5_is_read_back() -> None:
-    raw = built5()
+    raw = golden_messages("netflow5.hex")
     flows, decoder = decoded(raw)
     assert [len(message) for message in raw] == [24 + 3 * 48, 24 + 3 * 48]
     assert (decoder.stats.lost_records, decoder.stats.sequence_errors) == (0, 0)

@@ -34,6 +34,8 @@ KNOWN = {
     "ipVersion": (60, "unsigned8", 1),
     "flowDirection": (61, "unsigned8", 1),
     "destinationMacAddress": (80, "macAddress", 6),
+    "interfaceName": (82, "string", VARIABLE_LENGTH),
+    "interfaceDescription": (83, "string", VARIABLE_LENGTH),
     "flowEndReason": (136, "unsigned8", 1),
     "observationPointId": (138, "unsigned64", 8),
     "icmpTypeCodeIPv6": (139, "unsigned16", 2),

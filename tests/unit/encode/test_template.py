@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from netobs.encode import load_templates, template_dirs, wire
+from netobs.encode.protocols import exporter
 from netobs.encode.registry import InformationElement
 from netobs.encode.template import Field, Template
 from netobs.encode.template_file import parse
@@ -52,7 +54,7 @@ MISTAKES = {
     "element unlike any": (elements('["zzzzzz"]'), ["zzzzzz: no such Information Element"]),
     "misspelt and not measured": (elements('["applicationNam"]'), ['did you mean "applicationName"?']),
     "element not measured": (elements('["octetTotalCount"]'), ["netobs does not measure it", '"octetDeltaCount"?']),
-    "variable length": (elements('["interfaceName"]'), ["interfaceName: registered, but netobs does not measure it"]),
+    "variable length": (elements('["applicationName"]'), ["applicationName: registered, but netobs does not measure"]),
     "element twice": (elements('["vlanId", "ipVersion", "vlanId"]'), ["entry 3: vlanId is there twice"]),
     "IPv6 in IPv4": (elements('["sourceIPv6Address"]'), ['in family "ipv6" only', 'this template has "ipv4"']),
     "IPv4 in IPv6": (elements('["icmpTypeIPv4"]', "ipv6"), ['in family "ipv4" only', 'this template has "ipv6"']),
@@ -83,6 +85,29 @@ def test_mistake_is_named(mistake, tmp_path):
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     assert [part for part in parts if part not in message] == []
+    place = message[len(f"{path}: ") :]
+    if "[[template]]\n" in text and "unknown key" not in place:  # else there is no table that the place could name
+        assert re.match(r"\[\[template\]\] [12]: ", place)
+    if re.search(r"elements = \[.+\]", text) and "entry" in "".join(parts):
+        assert ": elements, entry " in place
+
+
+@pytest.mark.parametrize("protocol", ["ipfix", "netflow9"])
+@pytest.mark.parametrize("part", ["Data Record", "Template Record"])
+def test_template_that_exceeds_a_message_is_named(protocol, part, tmp_path):
+    """The second of a file. Addresses make the Data Record the longer one, single octets the Template Record."""
+    long = '"sourceIPv6Address", "destinationIPv6Address"'
+    short = '"minimumTTL", "maximumTTL", "ipVersion", "flowDirection"'
+    path = tmp_path / "mine.toml"
+    listed = long if part == "Data Record" else short
+    path.write_text(GOOD + SECOND.replace('"octetDeltaCount"', listed), encoding="utf-8")
+    header = {"ipfix": 16 + 4, "netflow9": 20 + 4}[protocol]
+    needed = header + (32 if part == "Data Record" else 4 + 4 * 4)
+    encoder = exporter(protocol, str(path), 0, 1).encoder
+    encoder.check(needed)
+    with pytest.raises(TemplateError) as caught:
+        encoder.check(needed - 1)
+    assert str(caught.value).startswith(f"{path}: [[template]] 2: template 257 needs a Message of {needed} bytes")
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -137,7 +162,7 @@ def test_default_templates():
 @pytest.mark.parametrize("family", ["ipv4", "ipv6", "any"])
 def test_dtype_and_construct_agree(family):
     every = everything(family)
-    raw = bytes(range(256))[: every.dtype.itemsize]
+    raw = (bytes(range(256)) * 2)[: every.dtype.itemsize]
     row = np.frombuffer(raw, dtype=every.dtype)[0]
     parsed = every.construct.parse(raw)
     assert every.construct.sizeof() == every.dtype.itemsize

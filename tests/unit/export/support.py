@@ -19,10 +19,13 @@ from netobs.export import ExportStats, Tally, TransportSession
 from netobs.export.udp import PACE_NS
 from netobs.loop import EventLoop
 from netobs.records import ClockPair, MessageBlock
+from netobs.report import Exported, Report, ReportedInterface
 
 ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])
 HEADER = struct.Struct(">HHIIIHH")  # Message Header and Set Header
 TEMPLATE = b"\x01\x00\x00\x01\x00\x02\x00\x08"
+OPTIONS = struct.Struct(">II")
+OPTIONS_ID = 512
 REALTIME_NS = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
 
@@ -50,14 +53,25 @@ class Rows:
 
 
 class Encoder:
-    """``templates``: how many template Messages there are."""
+    """``templates``: how many template Messages there are; ``options``: how many Messages with an options record."""
 
-    def __init__(self, templates: int = 1) -> None:
+    def __init__(self, templates: int = 1, options: int = 0) -> None:
         self.templates = templates
+        self.options = options
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         self._per_message(max_message_size)
         return [_head(header, 2, len(TEMPLATE)) + TEMPLATE] * self.templates
+
+    def announcement(
+        self, report: Report, header: Header, max_message_size: int, templates: bool = True
+    ) -> list[tuple[bytes, int]]:
+        """``self.options`` Messages with an options record each, which carries the exported Messages and interfaces."""
+        messages = [(each, 0) for each in self.template_messages(header, max_message_size)] if templates else []
+        for number in range(self.options):
+            body = OPTIONS.pack(report.exported.messages, len(report.interfaces))
+            messages.append((_head(header.advance(number), OPTIONS_ID, len(body)) + body, 1))
+        return messages
 
     def data_messages(self, data_set: Rows, header: Header, max_message_size: int) -> MessageBlock:
         per_message = self._per_message(max_message_size)
@@ -95,7 +109,8 @@ class Message(NamedTuple):
     export_time_s: int
     sequence: int
     observation_domain: int
-    numbers: list[int]  # empty: a Message with templates
+    numbers: list[int]  # empty: a Message with templates or options
+    options: tuple[int, ...] = ()  # the options record, if there is one
 
     @classmethod
     def parse(cls, data: bytes) -> Message:
@@ -104,6 +119,8 @@ class Message(NamedTuple):
         if set_id == 2:
             assert data[HEADER.size :] == TEMPLATE
             return cls(export_time_s, sequence, domain, [])
+        if set_id == OPTIONS_ID:
+            return cls(export_time_s, sequence, domain, [], OPTIONS.unpack(data[HEADER.size :]))
         assert set_id == 256
         body = np.frombuffer(data[HEADER.size :], dtype=ROW)
         return cls(export_time_s, sequence, domain, body["number"].tolist())
@@ -114,7 +131,11 @@ def numbers_of(messages: list[Message]) -> list[int]:
 
 
 def templates_of(messages: list[Message]) -> list[Message]:
-    return [message for message in messages if not message.numbers]
+    return [message for message in messages if not message.numbers and not message.options]
+
+
+def options_of(messages: list[Message]) -> list[Message]:
+    return [message for message in messages if message.options]
 
 
 def check_sequence(messages: list[Message]) -> None:
@@ -122,7 +143,7 @@ def check_sequence(messages: list[Message]) -> None:
     expected = 0
     for message in messages:
         assert message.sequence == expected
-        expected += len(message.numbers)
+        expected += len(message.numbers) + bool(message.options)
 
 
 class UdpCollector:
@@ -212,12 +233,19 @@ class Bench:
         self.now_ns = 5 * SECOND
         self.step_ns = 0  # of the wall clock
         self.loop = EventLoop(lambda: self.now_ns)
-        self.session: TransportSession[Header, Rows] = TransportSession(config, encoder or Encoder(), Header, self.loop)
+        self.interfaces = 0  # as many as there are names in the report
+        self.session: TransportSession[Header, Rows] = TransportSession(
+            config, encoder or Encoder(), Header, self.loop, self.report
+        )
         self._next = 0
 
     @property
     def stats(self) -> ExportStats:
         return self.session.stats
+
+    def report(self, realtime_ns: int) -> Report:
+        names = tuple(ReportedInterface(index, f"eth{index}") for index in range(self.interfaces))
+        return Report(names, exported=Exported(self.stats.messages))
 
     @property
     def clock(self) -> ClockPair:
@@ -276,8 +304,9 @@ class Bench:
     def check(self) -> None:
         """Every flow is accounted for."""
         stats = self.stats
-        assert stats.seen + stats.taken_over == stats.sent + stats.not_sent_total() + stats.queued + stats.spooled
-        assert stats.seen.flows == self._next or not self._next
+        found = stats.sent + stats.not_sent_total() + stats.queued + stats.spooled + stats.moved_away
+        assert stats.seen + stats.taken_over == found
+        assert stats.seen.flows == self._next + stats.moved_in.flows or not self._next
         for waiting in (stats.queued, stats.spooled):
             assert min(waiting.flows, waiting.packets, waiting.octets) >= 0
 

@@ -1,0 +1,63 @@
+"""Which options records a template file asks for: its keys ``options`` and ``options_form``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from netobs.config.text import nearest
+from netobs.encode.template import Template
+from netobs.errors import TemplateError
+
+INTERFACES, SAMPLING = "interfaces", "sampling"
+METERING_STATISTICS, METERING_RELIABILITY = "metering_statistics", "metering_reliability"
+EXPORTING_RELIABILITY, FLOW_KEYS, ELEMENT_TYPES = "exporting_reliability", "flow_keys", "element_types"
+KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, METERING_RELIABILITY, FLOW_KEYS,
+         ELEMENT_TYPES)  # fmt: skip
+DEFAULT_KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, ELEMENT_TYPES)
+FIXED, STRICT = "fixed", "strict"
+FORMS = (FIXED, STRICT)
+KEYS = ("options", "options_form")
+
+
+class OptionsChoice(NamedTuple):
+    """``kinds``: of ``KINDS``. ``form``: "fixed", which every known collector takes, or "strict", as the RFCs say."""
+
+    kinds: tuple[str, ...] = DEFAULT_KINDS
+    form: str = FIXED
+
+
+NO_OPTIONS = OptionsChoice(())
+
+
+class TemplateSet(tuple[Template, ...]):
+    """The Templates of a file, and its choice of options records."""
+
+    options: OptionsChoice
+
+    def __new__(cls, templates: Sequence[Template], options: OptionsChoice = NO_OPTIONS) -> TemplateSet:
+        made = super().__new__(cls, templates)
+        made.options = options
+        return made
+
+
+def parse_options(document: Mapping[str, Any], source: str) -> OptionsChoice:
+    """The choice in the top level of a template file. Raises TemplateError."""
+    kinds, form = document.get("options", list(DEFAULT_KINDS)), document.get("options_form", FIXED)
+    if not isinstance(kinds, list):
+        raise TemplateError(f"{source}: options: expected a list, got {kinds!r}", "write [] for none")
+    for number, kind in enumerate(kinds, 1):
+        where = f"{source}: options, entry {number}"
+        _check(kind, KINDS, where)
+        if kind in kinds[: number - 1]:
+            raise TemplateError(f"{where}: {kind} is there twice")
+    _check(form, FORMS, f"{source}: options_form")
+    return OptionsChoice(tuple(kinds), form)
+
+
+def _check(word: Any, known: Sequence[str], where: str) -> None:
+    if not isinstance(word, str) or word not in known:
+        choices = ", ".join(f'"{choice}"' for choice in known)
+        near = nearest(word, known) if isinstance(word, str) else ""
+        hint = f'did you mean "{near}"?' if near else ""
+        raise TemplateError(f"{where}: expected one of {choices}, got {word!r}", hint)

@@ -1,0 +1,148 @@
+"""When a Transport Session sends what is not flows: Templates and options records at its start, later, on change."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Callable, Generic, NamedTuple
+
+import numpy as np
+
+from netobs.clock import NS_PER_S
+from netobs.export.protocol import D, Encoder, H
+from netobs.loop import EventLoop, Timer
+from netobs.records import MessageBlock
+from netobs.report import Report
+
+if TYPE_CHECKING:
+    from netobs.config import CollectorConfig
+
+CHANGES_SPACING_NS = NS_PER_S
+"""Changes that follow each other within this time are reported together."""
+
+
+class Announced(NamedTuple):
+    """A Message without flows, and how many Data Records it has: they count in the sequence."""
+
+    message: bytes
+    records: int
+
+    def block(self) -> MessageBlock:
+        """It as a block that carries no flows."""
+        nothing = np.zeros(1, dtype=np.int64)
+        return MessageBlock(memoryview(self.message), nothing + len(self.message), nothing, nothing, nothing)
+
+
+class Announcer(Generic[H, D]):
+    """Makes the Messages when they are due, and keeps those that are on their way. ``wake`` is called when any are due.
+
+    ``start`` at the begin of a Transport Session, ``stop`` at its end. Templates come again over UDP only: over TCP
+    they live as long as the session (RFC 7011, section 8).
+    """
+
+    def __init__(
+        self,
+        config: CollectorConfig,
+        encoder: Encoder[H, D],
+        report: Callable[[int], Report],
+        loop: EventLoop,
+        wake: Callable[[int], None],
+    ) -> None:
+        self._config = config
+        self._encoder = encoder
+        self._report = report
+        self._loop = loop
+        self._wake = wake
+        self._waiting: deque[Announced] = deque()
+        self._templates_due = self._options_due = False
+        self._options_sent_ns = 0
+        self._messages = 0  # with flows, since the Templates
+        self._templates_timer: Timer | None = None
+        self._options_timer: Timer | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether ``take`` is to be asked before any flows are sent."""
+        return bool(self._waiting) or self._templates_due or self._options_due
+
+    @property
+    def messages_left(self) -> int:
+        """How many Messages with flows may be sent before the Templates are due again."""
+        most = self._config.template_refresh_messages
+        if self._config.transport != "udp" or not most:
+            return sys.maxsize
+        return max(0, most - self._messages)
+
+    def count(self, messages: int) -> None:
+        """So many Messages with flows are on their way."""
+        self._messages += messages
+        if not self.messages_left:
+            self.require(options=False)
+
+    def require(self, options: bool = True) -> None:
+        """All is due, or without ``options`` the Templates of flows only."""
+        self._templates_due = True
+        self._options_due |= options
+
+    def take_back(self) -> None:
+        """The Message that was taken last was not sent: all of them are made anew."""
+        self._waiting.clear()
+        self.require()
+
+    def take(self, header: H, max_message_size: int, now_ns: int, realtime_ns: int) -> Announced | None:
+        """The next Message, which has the Sequence Number of ``header``; None if the protocol has nothing to say."""
+        if not self._waiting:
+            templates, options = self._templates_due, self._options_due
+            self._templates_due = self._options_due = False
+            self._messages = 0 if templates else self._messages
+            if options:
+                self._options_sent_ns = now_ns
+                made = self._encoder.announcement(self._report(realtime_ns), header, max_message_size, templates)
+            else:
+                made = [(message, 0) for message in self._encoder.template_messages(header, max_message_size)]
+            self._waiting.extend(Announced(*each) for each in made)
+        return self._waiting.popleft() if self._waiting else None
+
+    def start(self, now_ns: int) -> None:
+        """A Transport Session begins: nothing is known there."""
+        self.take_back()
+        self._arm(now_ns)
+
+    def stop(self) -> None:
+        """No more refreshes."""
+        for timer in (self._templates_timer, self._options_timer):
+            if timer is not None:
+                timer.cancel()
+        self._templates_timer = self._options_timer = None
+
+    def changed(self, now_ns: int) -> None:
+        """The options records would say something else now."""
+        self._arm_options(now_ns, max(now_ns, self._options_sent_ns + CHANGES_SPACING_NS))
+
+    def _arm(self, now_ns: int) -> None:
+        self.stop()
+        if self._config.transport == "udp":
+            due_ns = now_ns + self._config.template_refresh_ns
+            self._templates_timer = self._loop.call_at(due_ns, self._on_templates)
+        self._arm_options(now_ns, now_ns + self._config.options_refresh_ns)
+
+    def _arm_options(self, now_ns: int, due_ns: int) -> None:
+        """The next options records are sent at ``due_ns``, unless they are before."""
+        if self._options_timer is not None:
+            if now_ns < self._options_timer.when_ns <= due_ns:
+                return
+            self._options_timer.cancel()
+        self._options_timer = self._loop.call_at(due_ns, self._on_options)
+
+    def _on_templates(self, now_ns: int) -> None:
+        """Options too: a collector that restarted knows nothing."""
+        self.require()
+        self._arm(now_ns)
+        self._wake(now_ns)
+
+    def _on_options(self, now_ns: int) -> None:
+        if self._templates_timer is not None and self._templates_timer.when_ns <= now_ns:
+            return  # it comes in the same round
+        self._options_due = True
+        self._arm_options(now_ns, now_ns + self._config.options_refresh_ns)
+        self._wake(now_ns)

@@ -1,0 +1,201 @@
+"""100,000 damaged Messages into a ``netobs listen`` process: it neither ends, hangs nor grows, and goes on decoding."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.lab.programs import WAIT_S
+from tests.lab.traffic import REPOSITORY
+from tests.unit.encode.samples import golden_messages
+from tests.unit.encode.test_decode import message, options_template, template
+from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
+
+pytestmark = pytest.mark.e2e
+
+SEED = 7011
+UDP_MESSAGES, TCP_MESSAGES, EXPORTERS = 85_000, 15_000, 16
+UDP_BATCH, TCP_BATCH = 1_000, 60
+MAX_RESIDENT_KB = 100 << 10
+MAX_LOG_LINES = 1_100
+
+VARIABLE = template(300, (82, 65535), (5, 65535, 32473), (152, 8), (6, 9), (311, 8))
+OPTIONS = options_template(400, 1, (149, 4), (41, 8), (82, 9))
+CORPUS = [
+    *built5(),
+    *built9(),
+    OPTIONS9,
+    *golden_messages(),
+    message((2, VARIABLE), (300, (b"\3abc\xff\0\2xy" + bytes(25)) * 3)),
+    message((3, OPTIONS), (400, bytes(21) * 2)),
+    message((2, b"\1\x2c\0\0")),
+    message((2, b"\0\2\0\0"), (3, b"\0\3\0\0")),
+    message((2, template(256, *[(number, 4) for number in range(1, 200)]))),
+]
+
+
+def flip(generator: random.Random, raw: bytearray) -> None:
+    for _ in range(generator.choice((1, 1, 2, 8))):
+        raw[generator.randrange(len(raw))] ^= 1 << generator.randrange(8)
+
+
+def cut(generator: random.Random, raw: bytearray) -> None:
+    del raw[generator.randrange(len(raw)) :]
+
+
+def splice(generator: random.Random, raw: bytearray) -> None:
+    other = generator.choice(CORPUS)
+    start = generator.randrange(len(other))
+    at = generator.randrange(len(raw))
+    raw[at : at + generator.choice((0, 4, 40))] = other[start : start + generator.randrange(1, 200)]
+
+
+def lie(generator: random.Random, raw: bytearray) -> None:
+    """Another number in two octets at an even place, where lengths and counts are."""
+    at = 2 * generator.randrange(len(raw) // 2)
+    raw[at : at + 2] = struct.pack("!H", generator.choice((0, 1, 3, 4, 5, 255, 256, 300, 65534, 65535)))
+
+
+def repeat(generator: random.Random, raw: bytearray) -> None:
+    raw += raw[16:] * generator.choice((1, 2, 5))
+
+
+def randomise(generator: random.Random, raw: bytearray) -> None:
+    raw[generator.choice((0, 2, 16, 20)) :] = generator.randbytes(generator.randrange(1, 300))
+
+
+MUTATIONS: tuple[Callable[[random.Random, bytearray], None], ...] = (flip, cut, splice, lie, repeat, randomise)
+
+
+def mutated(generator: random.Random) -> bytes:
+    """A Message with one to three mutations; mostly with a header that lets the inside be read."""
+    raw = bytearray(generator.choice(CORPUS))
+    for mutation in generator.choices(MUTATIONS, k=generator.choice((1, 1, 1, 2, 3))):
+        mutation(generator, raw)
+        raw += bytes(max(0, 2 - len(raw)))
+    del raw[8_000:]
+    if len(raw) >= 16 and raw[:2] not in (b"\0\5", b"\0\x09") and generator.random() < 0.8:
+        raw[:4] = struct.pack("!HH", 10, len(raw))
+    return bytes(raw)
+
+
+class Listener:
+    """``netobs listen --json --options``, whose lines are read as they come."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process, self.log = process, [process.stderr.readline()]
+        self.port = int(self.log[0].split()[-1])
+        self.lines, self._marks, self._marked = 0, 0, threading.Condition()
+        self._readers = [threading.Thread(target=self._read_flows, args=(process.stdout,))]
+        self._readers += [threading.Thread(target=self.log.extend, args=(process.stderr,))]
+        for reader in self._readers:
+            reader.start()
+        self._sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sender.connect(("127.0.0.1", self.port))
+
+    def _read_flows(self, output: IO[str]) -> None:
+        for line in output:
+            self.lines += 1
+            if '"flowId": 881' in line and set(json.loads(line)) == {
+                "exporterIPv4Address", "observationDomainId", "flowId"
+            }:  # fmt: skip
+                with self._marked:
+                    self._marks += 1
+                    self._marked.notify()
+
+    def catch_up(self) -> None:
+        """Send a good flow over UDP and wait until it is printed: what came before it has been read."""
+        with self._marked:
+            wanted = self._marks + 1
+            self._sender.send(message((2, template(700, (148, 8))), (700, struct.pack("!Q", 881)), domain=0xBEEF))
+            assert self._marked.wait_for(lambda: self._marks >= wanted, WAIT_S), "a good flow was not printed"
+
+    def resident_kb(self) -> int:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii"))
+        assert found is not None
+        return int(found[1])
+
+    def end(self) -> str:
+        """The account that it gives when it ends."""
+        self.process.terminate()
+        for reader in self._readers:
+            reader.join(WAIT_S)
+        self._sender.close()
+        assert self.process.wait(WAIT_S) == 0
+        return self.log[-1]
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    command = [sys.executable, "-m", "netobs", "listen", "--host", "127.0.0.1", "--port", "0", "--json", "--options"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as process:
+        try:
+            yield Listener(process)
+        finally:
+            process.kill()
+
+
+def send_datagrams(listener: Listener, generator: random.Random) -> None:
+    with ExitStack() as stack:
+        exporters = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(EXPORTERS)]
+        for exporter in exporters:
+            exporter.connect(("127.0.0.1", listener.port))
+        for number in range(UDP_MESSAGES):
+            generator.choice(exporters).send(mutated(generator))
+            if number % UDP_BATCH == UDP_BATCH - 1:
+                listener.catch_up()
+
+
+def send_streams(listener: Listener, generator: random.Random) -> None:
+    """A connection for each Message, since the first that is damaged ends it; Templates go before."""
+    templates = golden_messages()[0]
+    for _ in range(0, TCP_MESSAGES, TCP_BATCH):
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", listener.port), WAIT_S))
+                for _ in range(TCP_BATCH)
+            ]
+            for stream in streams:
+                with suppress(ConnectionError):
+                    stream.sendall(templates + mutated(generator))
+                    stream.shutdown(socket.SHUT_WR)
+            for stream in streams:
+                with suppress(ConnectionError):
+                    assert stream.recv(1) == b""
+    listener.catch_up()
+
+
+def test_damaged_messages_do_no_harm() -> None:
+    generator = random.Random(SEED)
+    with listening() as listener:
+        send_datagrams(listener, generator)
+        after_udp_kb = listener.resident_kb()
+        send_streams(listener, generator)
+        with socket.create_connection(("127.0.0.1", listener.port)) as stream:
+            stream.sendall(b"".join(golden_messages()))
+            listener.catch_up()
+        resident_kb = listener.resident_kb()
+        account = listener.end()
+    print(f"{account.strip()}; {listener.lines} lines; peak {after_udp_kb} KiB after UDP, {resident_kb} KiB at the end")
+    messages, malformed = (int(re.search(rf"(\d+) {word}", account)[1]) for word in ("Messages,", "Messages malformed"))
+    marks = UDP_MESSAGES // UDP_BATCH + 2
+    assert messages + malformed >= UDP_MESSAGES + 2 * TCP_MESSAGES + marks
+    assert min(messages, malformed) > 20_000
+    assert resident_kb < MAX_RESIDENT_KB
+    assert len(listener.log) < MAX_LOG_LINES
+    assert "Traceback" not in "".join(listener.log)

@@ -1,0 +1,64 @@
+"""The keys of template files about options records: what they choose, and each mistake with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from netobs.encode import load_templates
+from netobs.encode.options_choice import DEFAULT_KINDS, FORMS, KINDS, OptionsChoice
+from netobs.encode.options_table import options_templates
+from netobs.encode.template_file import parse
+from netobs.errors import TemplateError
+from tests.unit.encode.samples import TEMPLATES
+
+TEMPLATE = '\n[[template]]\nid = 256\nfamily = "any"\nelements = ["octetDeltaCount"]\n'
+MISTAKES = [
+    ('options = "interfaces"', "x.toml: options: expected a list, got 'interfaces'; write .. for none"),
+    ('options = ["interface"]', 'entry 1: expected one of "interfaces", "sampling", .*; did you mean "interfaces"'),
+    ('options = ["sampling", 5]', 'x.toml: options, entry 2: expected one of "interfaces", .*, got 5$'),
+    ('options = ["sampling", "flow_keys", "sampling"]', "x.toml: options, entry 3: sampling is there twice"),
+    ('options_form = "stict"', 'options_form: expected one of "fixed", "strict", got .stict.; did you mean "strict"'),
+    ("options_form = []", r'x.toml: options_form: expected one of "fixed", "strict", got \[\]$'),
+    ('option = ["sampling"]', 'x.toml: unknown key "option"; did you mean "options"'),
+]
+
+
+def test_the_default() -> None:
+    assert parse(TEMPLATE, "x.toml").options == OptionsChoice(DEFAULT_KINDS, "fixed")
+    assert load_templates("default", [TEMPLATES]).options == OptionsChoice(DEFAULT_KINDS, "fixed")
+
+
+def test_what_is_chosen() -> None:
+    chosen = parse(f'options = ["flow_keys", "sampling"]\noptions_form = "strict"{TEMPLATE}', "x.toml").options
+    assert chosen == OptionsChoice(("flow_keys", "sampling"), "strict")
+    assert [each.id for each in options_templates(chosen)] == [513, 517, 519]
+    assert parse(f"options = []{TEMPLATE}", "x.toml").options.kinds == ()
+
+
+@pytest.mark.parametrize(("lines", "message"), MISTAKES)
+def test_mistakes(lines: str, message: str) -> None:
+    with pytest.raises(TemplateError, match=message):
+        parse(lines + TEMPLATE, "x.toml")
+
+
+def test_ids_of_options_records_are_taken() -> None:
+    clash = TEMPLATE.replace("256", "513")
+    with pytest.raises(
+        TemplateError, match=r'\]\] 1: id 513 is that of the options records "sampling"; ids outside of 5'
+    ):
+        parse(clash, "x.toml")
+    assert parse("options = []" + clash, "x.toml")[0].id == 513
+
+
+def test_shipped_files() -> None:
+    assert load_templates("go-ipfix", [TEMPLATES]).options.kinds == ()
+    strict = load_templates("strict", [TEMPLATES]).options
+    assert (set(strict.kinds), strict.form) == (set(KINDS), "strict")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("netflow9", [False, True])
+def test_ids_are_those_of_no_flow_template_and_different(form: str, netflow9: bool) -> None:
+    ids = [each.id for each in options_templates(OptionsChoice(KINDS, form), netflow9)]
+    assert ids == sorted(set(ids))
+    assert min(ids) >= 512

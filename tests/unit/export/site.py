@@ -1,0 +1,137 @@
+"""Several collectors behind a router, for the tests of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from netobs.config import CollectorConfig, GroupConfig
+from netobs.export import Tally, TransportSession
+from netobs.export.group import Member
+from netobs.export.routing import Router
+from netobs.loop import EventLoop
+from netobs.records import ClockPair, FlowBatch, Records, empty
+from tests.unit.export.support import (
+    REALTIME_NS,
+    SECOND,
+    Encoder,
+    Header,
+    Rows,
+    TcpCollector,
+    numbers_of,
+    rows,
+    tcp_config,
+)
+
+
+def flows(start: int, count: int) -> Records:
+    """UDP flows of one client; ``ifindex`` is the number."""
+    made = empty(count)
+    made["ifindex"] = np.arange(start, start + count)
+    made["src_addr"][:, 10:] = (0xFF, 0xFF, 192, 0, 2, 1)
+    made["dst_addr"][:, 10:] = (0xFF, 0xFF, 198, 51, 100, 1)
+    made["src_port"], made["dst_port"], made["protocol"] = np.arange(start, start + count), 53, 17
+    return made
+
+
+class FlowEncoder(Encoder):
+    """The Data Record of a flow has its ``ifindex`` as the number; flows with ``vlan_id`` 1 have no Template."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unencodable = Tally()
+        self.clamped = 0
+        self.batches: list[int] = []
+
+    def encode(self, batch: FlowBatch) -> list[Rows]:
+        self.batches.append(len(batch))
+        self.unencodable.flows += int(np.count_nonzero(batch.records["vlan_id"]))
+        numbers = batch.records["ifindex"][batch.records["vlan_id"] == 0]
+        made = rows(0, len(numbers))
+        made.rows["number"] = numbers
+        return [made]
+
+
+class Site:
+    """Sessions on one loop, whose clock stands still until it is moved, and the router in front of them."""
+
+    def __init__(
+        self, configs: Sequence[CollectorConfig], groups: Sequence[GroupConfig], encoders: Sequence[FlowEncoder] = ()
+    ) -> None:
+        self.now_ns = 5 * SECOND
+        self.loop = EventLoop(lambda: self.now_ns)
+        encoders = encoders or [FlowEncoder()] * len(configs)
+        self.members = [
+            Member(config.name, TransportSession(config, encoder, Header, self.loop), encoder)
+            for config, encoder in zip(configs, encoders)
+        ]
+        self.sessions = [member.session for member in self.members]
+        self.router = Router(self.members, groups, self.loop)
+        self._next = 0
+
+    @property
+    def clock(self) -> ClockPair:
+        return ClockPair(self.now_ns, REALTIME_NS + self.now_ns)
+
+    def open(self) -> None:
+        for session in self.sessions:
+            session.open(self.clock, self.now_ns)
+        self.router.start(self.now_ns)
+
+    def send(self, count: int) -> list[int]:
+        """Flows with the next ``count`` numbers; return these."""
+        start, self._next = self._next, self._next + count
+        self.router.export(FlowBatch(flows(start, count), self.clock), self.now_ns)
+        self.check()
+        return list(range(start, self._next))
+
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        for _ in range(1000):
+            if condition():
+                return
+            self.loop.run_once(5_000_000)
+            self.check()
+        raise AssertionError(f"never happened: {what}")
+
+    def move(self, seconds: float) -> None:
+        """In steps of half a second: the router looks at the sessions each second."""
+        for _ in range(int(seconds * 2)):
+            self.now_ns += SECOND // 2
+            for _ in range(3):
+                self.loop.run_once(0)
+                self.check()
+
+    def check(self) -> None:
+        """Every flow is accounted for, at one collector; what one gave away another took over."""
+        away, taken = Tally(), Tally()
+        for session in self.sessions:
+            stats = session.stats
+            assert stats.seen == stats.sent + stats.not_sent_total() + stats.queued + stats.moved_away
+            away, taken = away + stats.moved_away, taken + stats.moved_in
+        assert away == taken
+
+    def close(self) -> None:
+        self.router.stop()
+        for session in self.sessions:
+            session.close(self.now_ns, self.now_ns)
+        for _ in range(3):
+            self.loop.run_once(0)
+        assert all(session.closed and not session.stats.queued.flows for session in self.sessions)
+        self.check()
+        self.loop.close()
+
+
+def group(policy: str, *names: str) -> GroupConfig:
+    return GroupConfig("site", names, policy)
+
+
+def tcp(name: str, port: int) -> CollectorConfig:
+    return tcp_config(port, name=name, reconnect_max_ns=SECOND)
+
+
+def received(collector: TcpCollector) -> list[int]:
+    """All Data Records over all connections."""
+    collector.poll()
+    return [number for session in collector.sessions for number in numbers_of(session)]

@@ -1,0 +1,176 @@
+"""A session gives what waits to another one, holds it for a collector that refuses, and drops what waits too long."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from netobs.export import Tally
+from tests.unit.export.support import (
+    SECOND,
+    Bench,
+    Encoder,
+    TcpCollector,
+    UdpCollector,
+    check_sequence,
+    free_port,
+    numbers_of,
+    rows,
+    tcp_config,
+    templates_of,
+    udp_config,
+)
+
+MakeBench = Callable[..., Bench]
+MakeTcp = Callable[..., TcpCollector]
+MakeUdp = Callable[..., UdpCollector]
+
+
+def down(make_bench: MakeBench, **changes: object) -> Bench:
+    """A session whose collector is down, over TCP."""
+    bench = make_bench(tcp_config(free_port(socket.SOCK_STREAM), **changes))
+    bench.open()
+    bench.until(lambda: bench.stats.failed_attempts > 0, "the connection is refused")
+    assert not bench.session.available
+    return bench
+
+
+def refusing(make_bench: MakeBench, encoder: Encoder | None = None) -> tuple[Bench, int]:
+    """A session that holds flows, for a collector that refuses them over UDP; and its port."""
+    port = free_port(socket.SOCK_DGRAM)
+    bench = make_bench(udp_config(port), encoder)
+    bench.session.holds = True
+    bench.open()
+    bench.until(lambda: bench.session.available, "the address is known")
+    bench.send(1)
+    bench.until(lambda: bench.session.failing, "a Message is refused")
+    assert not bench.session.available
+    return bench, port
+
+
+def test_what_waits_is_given_to_another_session(make_bench: MakeBench, make_tcp: MakeTcp) -> None:
+    collector = make_tcp()
+    first, second = down(make_bench), make_bench(tcp_config(collector.port))
+    second.open()
+    second.until(lambda: second.session.available, "it is connected")
+    numbers = first.send(500)
+    given = first.session.surrender()
+    first.check()
+    assert first.stats.queued == Tally()
+    assert first.stats.moved_away == Tally.of(rows(0, 500))
+    assert first.session.surrender() == []
+    second.session.take_over(given, second.now_ns)
+    second.check()
+    assert second.stats.moved_in == second.stats.seen == second.stats.sent == Tally.of(rows(0, 500))
+    second.until(lambda: collector.poll() or numbers_of(collector.sessions[0]) == numbers, "all arrives")
+    check_sequence(collector.sessions[0])
+
+
+def test_what_is_taken_over_keeps_to_the_limits(make_bench: MakeBench) -> None:
+    first, second = down(make_bench), down(make_bench, queue_max_bytes=100 * 52)
+    first.send(500)
+    second.session.take_over(first.session.surrender(), second.now_ns)
+    second.check()
+    assert second.stats.queued.flows == 100
+    assert second.stats.not_sent == {"queue_full": Tally.of(rows(0, 400))}
+
+
+def test_what_waits_too_long_is_dropped_and_counted(make_bench: MakeBench) -> None:
+    bench = down(make_bench, queue_max_age_ns=60 * SECOND)
+    bench.send(10)
+    bench.now_ns += 40 * SECOND
+    bench.send(10)
+    assert bench.stats.not_sent == {}
+    bench.now_ns += 21 * SECOND
+    bench.send(1)
+    assert bench.stats.not_sent == {"queue_age": Tally.of(rows(0, 10))}
+    assert bench.stats.queued == Tally.of(rows(10, 11))
+
+
+def test_what_waits_too_long_is_not_sent_when_the_collector_is_back(make_bench: MakeBench, make_tcp: MakeTcp) -> None:
+    bench = down(make_bench, queue_max_age_ns=60 * SECOND, reconnect_max_ns=SECOND)
+    collector = make_tcp(port=bench.session._config.port)
+    bench.send(10)
+    bench.move(61)
+    bench.until(lambda: bench.session.available, "it is connected")
+    assert bench.stats.not_sent == {"queue_age": Tally.of(rows(0, 10))}
+    numbers = bench.send(5)
+    bench.until(lambda: collector.poll() or numbers_of(collector.sessions[0]) == numbers, "the new ones arrive")
+
+
+@pytest.mark.parametrize("templates", [1, 0], ids=["templates", "no templates"])
+def test_a_collector_that_refuses_is_probed_and_gets_what_was_held(
+    make_bench: MakeBench, make_udp: MakeUdp, templates: int
+) -> None:
+    bench, port = refusing(make_bench, Encoder(templates))
+    refused = bench.stats.sent.flows
+    numbers = bench.send(5000)
+    bench.now_ns += 2 * SECOND
+    bench.session.probe(bench.now_ns)
+    bench.rounds()
+    assert (bench.stats.sent.flows, bench.stats.queued.flows) == (refused, 5000)
+    for _ in range(3):  # nobody is there yet: no probe is taken for an answer
+        bench.session.probe(bench.now_ns)
+        bench.rounds()
+        bench.move(1.1)
+    assert bench.session.failing
+    collector = make_udp(port=port)
+    bench.session.probe(bench.now_ns)
+    probes = collector.raw()
+    assert len(probes) == 1
+    assert bool(probes[0]) == bool(templates)
+    bench.move(1.1)
+    assert bench.session.available
+    bench.until(lambda: not bench.stats.queued.flows, "what was held is sent")
+    messages = collector.messages()
+    assert numbers_of(messages) == numbers
+    assert len(templates_of(messages)) == templates
+
+
+def test_a_burst_that_is_refused_stops(make_bench: MakeBench, make_udp: MakeUdp) -> None:
+    collector = make_udp()
+    bench = make_bench(udp_config(collector.port))
+    bench.session.holds = True
+    bench.open()
+    bench.until(lambda: bench.session.available, "the address is known")
+    collector.close()
+    bench.send(20_000)
+    assert bench.session.failing
+    assert 0 < bench.stats.sent.flows < 10_000
+    given = bench.session.surrender()
+    bench.check()
+    assert sum(len(data_set) for data_set, _ in given) == 20_000 - bench.stats.sent.flows
+
+
+def test_a_session_that_holds_ends_at_once(make_bench: MakeBench) -> None:
+    bench, _ = refusing(make_bench)
+    bench.send(100)
+    bench.session.close(bench.now_ns, bench.now_ns + 4 * SECOND)
+    assert bench.session.closed
+    assert bench.stats.not_sent == {"closed": Tally.of(rows(1, 100))}
+
+
+def test_templates_are_sent_again_after_so_many_messages(make_bench: MakeBench, make_udp: MakeUdp) -> None:
+    collector = make_udp()
+    bench = make_bench(udp_config(collector.port, template_refresh_messages=20))
+    bench.open()
+    bench.until(lambda: bench.session.available, "the address is known")
+    numbers = bench.send(10_000) + bench.send(1) + bench.send(5000)
+    messages = collector.messages()
+    assert numbers_of(messages) == numbers
+    check_sequence(messages)
+    at = [index for index, message in enumerate(messages) if not message.numbers]
+    assert at == list(range(0, len(messages), 21))
+    assert len(at) > 10
+
+
+def test_over_tcp_templates_are_sent_once(make_bench: MakeBench, make_tcp: MakeTcp) -> None:
+    collector = make_tcp()
+    bench = make_bench(tcp_config(collector.port, template_refresh_messages=1))
+    bench.open()
+    bench.until(lambda: bench.session.available, "it is connected")
+    numbers = bench.send(10_000)
+    bench.until(lambda: collector.poll() or numbers_of(collector.sessions[0]) == numbers, "all arrives")
+    assert len(templates_of(collector.sessions[0])) == 1

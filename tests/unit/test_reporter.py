@@ -1,0 +1,59 @@
+"""What the daemon reports of itself: which losses count, when they are dated, and when interfaces have changed."""
+
+from __future__ import annotations
+
+from netobs.capture.interfaces import Interface
+from netobs.capture.ledger import Count, LedgerReading
+from netobs.encode.data_set import Unencodable
+from netobs.export import ExportStats, Tally
+from netobs.report import Exported, Losses, LossWatch, ReportedInterface
+from netobs.reporter import Reporter
+
+ETHER = 1
+
+
+def ledger(**reasons: tuple[int, int]) -> LedgerReading:
+    return LedgerReading(Count(1000, 100_000), {name: Count(*count) for name, count in reasons.items()})
+
+
+def test_a_loss_is_dated_when_it_is_seen() -> None:
+    watch = LossWatch()
+    assert watch.observe(0, 0, 0, 5) == Losses()
+    assert watch.observe(1, 2, 300, 7) == Losses(1, 2, 300, 7, 7)
+    assert watch.observe(1, 2, 300, 8) == Losses(1, 2, 300, 7, 7)
+    assert watch.observe(1, 3, 300, 9) == Losses(1, 3, 300, 7, 9)
+
+
+def test_only_what_should_have_been_in_a_flow_is_lost() -> None:
+    reporter = Reporter(100)
+    reporter.see_ledger(ledger(not_ip=(9, 900), not_sampled=(99, 9900), malformed=(0, 0), ring_full=(0, 0)), 3)
+    assert reporter.report(1, ExportStats()).ignored == Losses()
+    reporter.see_ledger(ledger(not_ip=(9, 900), malformed=(2, 200), ring_full=(3, 450)), 4)
+    assert reporter.report(1, ExportStats()).ignored == Losses(0, 5, 650, 4, 4)
+
+
+def test_each_collector_has_its_own_counts() -> None:
+    reporter = Reporter(1)
+    stats = ExportStats(seen=Tally(10, 20, 2000), queued=Tally(10, 20, 2000), messages=3, template_messages=4, bytes=5)
+    stats.count_sent(Tally(6, 12, 1200))
+    stats.count_not_sent("queue_full", Tally(3, 6, 600))
+    reporter.see_not_sent(2, stats, Unencodable(1, 2, 200), 77)
+    report = reporter.report(2, stats)
+    assert report.exporting_process == 2
+    assert report.exported == Exported(messages=7, flows=6, octets=5)
+    assert report.not_sent == Losses(4, 8, 800, 77, 77)
+    assert reporter.report(1, ExportStats()).not_sent == Losses()
+
+
+def test_interfaces_are_in_order_and_changes_are_noticed() -> None:
+    reporter = Reporter(1)
+    lan = Interface(3, "lan0", ETHER, "veth", "office", b"\2\0\0\0\0\3")
+    wan = Interface(2, "wan0", ETHER)
+    assert reporter.see_interfaces([lan, wan])
+    assert reporter.report(1, ExportStats()).interfaces == (
+        ReportedInterface(2, "wan0", "wan0", b""),
+        ReportedInterface(3, "lan0", "office", b"\2\0\0\0\0\3"),
+    )
+    assert not reporter.see_interfaces([wan, lan])
+    assert reporter.see_interfaces([wan])
+    assert reporter.see_interfaces([wan, Interface(3, "lan0", ETHER, "veth", "store", b"\2\0\0\0\0\3")])
