@@ -14,6 +14,7 @@ from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
 from netobs.export.address import resolve
+from netobs.export.spool_folder import check, folder_of, used_bytes
 from netobs.export.tls import client_context, server_name
 from netobs.metering.store import BYTES_PER_FLOW
 from netobs.records import RECORD
@@ -119,6 +120,8 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
         plan.problems.append(str(error))
     if collector.transport == "tls":
         _tls(collector, plan)
+    if collector.spool:
+        _spool(collector, plan)
     try:
         encoder = exporter(collector.protocol, collector.template, 0, sampling).encoder
         encoder.check(collector.max_message_size)
@@ -142,6 +145,24 @@ def _tls(collector: CollectorConfig, plan: Plan) -> None:
         return
     authorities, own = collector.ca or "the system's authorities", collector.cert or "none"
     plan.lines.append(f'  TLS: verified as "{server_name(collector)}" by {authorities}; own certificate: {own}')
+
+
+def _spool(collector: CollectorConfig, plan: Plan) -> None:
+    """Whether flows could be written there; the daemon starts without that too, and tries again each minute."""
+    directory = folder_of(collector.spool, collector.name)
+    used, most = used_bytes(directory), collector.spool_max_bytes
+    plan.lines.append(f"  spool {directory}: {_mib(used)} used of {_mib(most)}")
+    where = f'collector "{collector.name}": spool'
+    try:
+        check(directory)
+    except OSError as error:
+        plan.warnings.append(f"{where} {error.filename}: {error.strerror}; flows would wait in memory only")
+        return
+    place = next(path for path in (directory, *directory.parents) if path.is_dir())
+    disk = os.statvfs(place)
+    free = disk.f_bavail * disk.f_frsize
+    if free < most - used:
+        plan.warnings.append(f"{where} {place}: {_mib(free)} are free, less than spool_max allows it to take")
 
 
 def _mib(size_bytes: int) -> str:

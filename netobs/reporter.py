@@ -49,7 +49,9 @@ class Reporter:
             interfaces=self._interfaces,
             sampling=self._sampling,
             exporting_process=number,
-            exported=Exported(stats.messages + stats.template_messages, stats.sent.flows, stats.bytes),
+            exported=Exported(
+                stats.messages + stats.template_messages, stats.sent.flows + stats.resent.flows, stats.bytes
+            ),
             ignored=self._ignored.losses,
             not_sent=self._not_sent.setdefault(number, LossWatch()).losses,
         )

@@ -40,8 +40,8 @@ class CollectorStats:
 
 @dataclass(frozen=True)
 class Stats:
-    """``seen == in flows + ledger``; ``taken == handed_out + cached``; for each collector ``seen == sent + not sent +
-    queued + moved away`` (see ``ExportStats``)."""
+    """``seen == in flows + ledger``; ``taken == handed_out + cached``; for each collector ``seen + taken over == sent +
+    not sent + queued + spooled + moved away`` (see ``ExportStats``)."""
 
     ledger: LedgerReading
     table: TableStats
@@ -82,6 +82,12 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
         yield f"{name}: not sent, {reason}: {_tally(tally)}"
     if stats.queued.flows:
         yield f"{name}: {_tally(stats.queued)} waiting"
+    if stats.taken_over.flows:
+        yield f"{name}: taken over from an earlier run: {_tally(stats.taken_over)}"
+    if stats.spooled.flows:
+        yield f"{name}: in the spool: {_tally(stats.spooled)}"
+    if stats.resent.flows:
+        yield f"{name}: sent again, as not acknowledged: {_tally(stats.resent)}"
     if stats.moved_away.flows:
         yield f"{name}: given to another collector of the group: {_tally(stats.moved_away)}"
     if stats.moved_in.flows:
@@ -94,8 +100,6 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
         yield f"{name}: {stats.refused} times nothing listened there: Messages are lost"
     if stats.failed_attempts:
         yield f"{name}: {stats.failed_attempts} times not reached, or refused"
-    if stats.uncertain_bytes:
-        yield f"{name}: {stats.uncertain_bytes} bytes were not acknowledged when it was lost"
 
 
 def _tally(tally: Tally) -> str:

@@ -245,6 +245,11 @@ class _Reader:
         transport = values.get("transport", CollectorConfig.transport)
         if protocol != "ipfix" and transport != "udp":
             self._problem(f"{place} transport", f'{protocol} goes over UDP only; use "udp", or protocol = "ipfix"')
+        if protocol != "ipfix" and values.get("spool"):
+            reason = (
+                f'its files are IPFIX files, which {protocol} cannot be made of; use protocol = "ipfix", or no spool'
+            )
+            self._problem(f"{place} spool", reason)
         if protocol == "netflow5" and capture.get("sampling", 1) > MAX_NETFLOW5_SAMPLING:
             reason = f"netflow5 can say at most {MAX_NETFLOW5_SAMPLING} of [capture] sampling; use netflow9 or ipfix"
             self._problem(f"{place} protocol", reason)

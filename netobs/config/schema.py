@@ -15,7 +15,7 @@ from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress, Server
 from netobs.config.groups import CollectorNames
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
-from netobs.config.values import Boolean, Choice, Duration, FilePath, Integer, Kind, Size, Text
+from netobs.config.values import Boolean, Choice, Duration, FilePath, FolderPath, Integer, Kind, Size, Text
 
 # The one place that says what this version provides: what is not built yet stands under "planned".
 FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
@@ -106,6 +106,15 @@ class CollectorConfig:
         "64MiB", Size("64KiB", "1GiB"), "most memory for flows that wait to be sent to the collector"
     )
     queue_max_age_ns: int = setting("10m", Duration("1s", "24h"), "how long flows may wait to be sent to the collector")
+    spool: str = setting(
+        "", FolderPath(), 'folder for flows that wait while the collector is away; "" = they wait in memory only'
+    )
+    spool_max_bytes: int = setting(
+        "1GiB", Size("4MiB", "1024GiB"), "most disk space that the spool of a collector takes"
+    )
+    spool_rate_bytes: int = setting(
+        "8MiB", Size("64KiB", "1GiB"), "most that is sent of the spool in a second, beside the new flows"
+    )
     reconnect_max_ns: int = setting(
         "60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP or TLS"
     )

@@ -129,6 +129,20 @@ class FilePath(Kind):
         return value
 
 
+class FolderPath(FilePath):
+    """The absolute path of a folder, or an empty string for none. The folder is not looked at here."""
+
+    @property
+    def expected(self) -> str:
+        return 'the path of a folder, from / on, or ""'
+
+    def parse(self, value: object) -> str:
+        path = super().parse(value)
+        if path and not path.startswith("/"):
+            raise self.refuse(value)
+        return path
+
+
 @dataclass(frozen=True)
 class Scaled(Kind):
     """A whole number with its unit, such as "5s". The bounds are written the same way and are included."""

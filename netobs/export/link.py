@@ -60,7 +60,7 @@ class Owner(Protocol):
     def on_up(self, now_ns: int) -> None:
         """There is a new Transport Session: nothing was sent in it yet."""
 
-    def on_down(self) -> None:
+    def on_down(self, now_ns: int) -> None:
         """The Transport Session is over. What is not wholly sent goes into the next one."""
 
     def on_writable(self, now_ns: int) -> None:
@@ -84,6 +84,8 @@ class Link:
         """Whether bursts are to be kept short, for the sake of the collector's buffer."""
         self.waiting_bytes = 0
         """What the session has in its queue."""
+        self.gives_way = False
+        """Whether Data Records are better kept back than sent while ``failing``."""
         self.tried = False
         """Whether the first attempt to reach the collector was made."""
         self.stats = stats
@@ -106,6 +108,22 @@ class Link:
     def up(self) -> bool:
         """Whether there is a Transport Session that takes Messages."""
         raise NotImplementedError
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the collector's host acknowledges what it gets."""
+        return False
+
+    def acknowledged(self) -> int:
+        """How many Messages of the present Transport Session, or of the last, have arrived at a host that says so."""
+        return 0
+
+    @property
+    def waiting_room(self) -> str:
+        """Where flows wait while the collector is away, for the log."""
+        return (
+            f"the spool {self.config.spool}" if self.config.spool else f"a queue of {self.config.queue_max_bytes} bytes"
+        )
 
     def message_size(self) -> int:
         """The longest Message that this link takes, in bytes."""
@@ -171,9 +189,7 @@ class Link:
         self._attempts += 1
         if not self._said_unreachable:
             self._said_unreachable = True
-            log.warning(
-                "%s: not reachable: %s; flows wait in a queue of %d bytes", self, reason, self.config.queue_max_bytes
-            )
+            log.warning("%s: not reachable: %s; flows wait in %s", self, reason, self.waiting_room)
         self._cancel_retry()
         self._retry_timer = self._loop.call_at(now_ns + pause_ns, self.open)
         self._owner.on_unreachable(now_ns)

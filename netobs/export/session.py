@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Generic
 
 from netobs.clock import NS_PER_S
@@ -11,13 +10,14 @@ from netobs.errors import TemplateError
 from netobs.export.announcer import Announcer
 from netobs.export.link import Failure, Link, Progress, State, log
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.shipment import Shipment
 from netobs.export.stats import ExportStats, Tally
 from netobs.export.tcp import TcpLink
 from netobs.export.tls import TlsLink
 from netobs.export.udp import UdpLink
+from netobs.export.waiting import Waiting
 from netobs.loop import EventLoop, Timer
-from netobs.records import ClockPair, MessageBlock
+from netobs.records import ClockPair
 from netobs.report import Report
 
 if TYPE_CHECKING:
@@ -28,20 +28,11 @@ _PART_BYTES = 524_288
 """Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
 _FAILING_PART_BYTES = 65_536
 """The same while the collector does not take Messages: each part has the Templates in front."""
-
-
-@dataclass
-class _Shipment(Generic[H, D]):
-    """Messages on their way into the socket, the first with ``header``. ``data_set`` is None for templates, options."""
-
-    block: MessageBlock
-    header: H
-    data_set: D | None = None
-    index: int = 0  # of the next Message
-    since_ns: int = 0  # when the rows of ``data_set`` began to wait
-
-    def waiting_bytes(self) -> int:
-        return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
+PROBE_NS = NS_PER_S
+"""How often Templates ask a UDP collector that is away whether it is back, while the flows go to the spool."""
+STALL_NS = 2 * NS_PER_S
+"""A collector that has taken nothing for so long counts as away: with a spool, flows wait there."""
+_ARRIVAL_POLL_NS = 20_000_000
 
 
 class TransportSession(Generic[H, D]):
@@ -53,6 +44,9 @@ class TransportSession(Generic[H, D]):
     ``report(realtime_ns)`` gives what the options records say.
 
     Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
+    What a broken connection has left without acknowledgement goes into the next one, once.
+
+    With ``spool``, flows wait on the disk while the collector is away; back, it gets them beside the new ones.
     """
 
     def __init__(
@@ -75,13 +69,17 @@ class TransportSession(Generic[H, D]):
         self._clock = ClockPair(0, 0)
         self._loop = loop
         self._link = _LINKS[config.transport](config, loop, self, self.stats)
-        self._queue: DataSetQueue[D] = DataSetQueue()
+        self._link.gives_way = bool(config.spool)
+        self._waiting: Waiting[H, D] = Waiting(config, encoder, new_header, self._link, self.stats)
+        self._queue = self._waiting.queue
         self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
         self._announcer = Announcer(config, encoder, report, loop, self._pump)
-        self._shipment: _Shipment[H, D] | None = None
+        self._shipment: Shipment[H, D] | None = None
         self._message_size = config.max_message_size
         self._said_too_large = False
         self._closing = False
+        self._moved_ns = 0  # when a Message was last taken, or none was there
+        self._pump_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
 
     def __str__(self) -> str:
@@ -123,7 +121,7 @@ class TransportSession(Generic[H, D]):
         if self._link.failing:
             self._announcer.require(options=False)  # should the collector be back, then these flows are its first
         self._pump(now_ns)
-        self._trim()
+        self._trim(now_ns)
 
     def surrender(self) -> list[tuple[D, int]]:
         """Give up what waits for a collector that is not ``available``, for another one: Data Sets, and since when."""
@@ -139,7 +137,7 @@ class TransportSession(Generic[H, D]):
             self.stats.move_in(Tally.of(data_set))
         self._queue.merge(given)
         self._pump(now_ns)
-        self._trim()
+        self._trim(now_ns)
 
     def probe(self, now_ns: int) -> None:
         """Ask a collector that refuses (over UDP), and whose flows are held, whether it is back: by Templates."""
@@ -157,13 +155,16 @@ class TransportSession(Generic[H, D]):
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
 
-        The loop must go on running until then. What was not sent is counted as ``closed``.
+        The loop must go on running until then. What was not sent goes to the spool, or is counted as ``closed``.
         """
         if self._closing:
             return
         self._closing = True
         self._announcer.stop()
         self._deadline_timer = self._loop.call_at(deadline_ns, self._finish)
+        if self._waiting.backlog is not None and self._away(now_ns):
+            self._finish(now_ns)
+            return
         self._link.hurry(now_ns)
         if not self.closed:
             self._pump(now_ns)
@@ -176,8 +177,10 @@ class TransportSession(Generic[H, D]):
             self._announcer.stop()
         self._pump(now_ns)
 
-    def on_down(self) -> None:
+    def on_down(self, now_ns: int) -> None:
         self._take_back()
+        self._waiting.end_session()
+        self._store(now_ns)
         self._announcer.stop()
 
     def on_writable(self, now_ns: int) -> None:
@@ -195,41 +198,82 @@ class TransportSession(Generic[H, D]):
         """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
         self.stats.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self._link.up:
-            if self._held and self._shipment is not None and self._shipment.data_set is not None:
+            if self._held and self._shipment is not None and not self._shipment.is_announcement:
                 self._take_back()
             self._link.waiting_bytes = self._queue.bytes
             self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
             shipment = self._shipment or self._load(now_ns)
             self._shipment = shipment
             if shipment is None:
+                self._moved_ns = now_ns
                 self._link.wait_writable(False, now_ns)
                 break
             progress = self._link.push(shipment.block, shipment.index, now_ns)
-            self._account(shipment, progress)
+            if progress.done > shipment.index:
+                self._moved_ns = now_ns
+            self._waiting.account(shipment, progress)
             if progress.state is State.DONE:
                 self._shipment = None
             elif progress.state is State.TOO_LARGE:
                 self._shorten(shipment)
+            elif progress.state is State.BLOCKED and self._waiting.holds_back:
+                self._take_back()
+                self._store(now_ns)
             elif progress.state is State.BLOCKED:
+                self._waiting.release()
                 self._link.wait_writable(True, now_ns)
                 return
             else:
                 self._link.disconnect(progress.reason, now_ns)
                 return
-        if self._closing and self._shipment is None and (not self._queue or self._held):
+        all_arrived = self._waiting.release()
+        done = all_arrived and not self._queue
+        if self._closing and self._shipment is None and (done or self._held):
             self._finish(now_ns)
+        else:
+            self._arm_pump(all_arrived, now_ns)
 
     @property
     def _held(self) -> bool:
-        return self.holds and self._link.failing
+        return (self.holds and self._link.failing) or self._waiting.holds_back
 
-    def _trim(self) -> None:
+    def _trim(self, now_ns: int) -> None:
         waiting = self._shipment.waiting_bytes() if self._shipment else 0
-        self.stats.count_not_sent("queue_full", self._queue.trim(self._config.queue_max_bytes - waiting))
+        most = self._config.queue_max_bytes - waiting
+        if self._away(now_ns) or self._queue.bytes > most:
+            self._store(now_ns)
+        self.stats.count_not_sent("queue_full", self._queue.trim(most))
 
-    def _load(self, now_ns: int) -> _Shipment[H, D] | None:
+    def _away(self, now_ns: int) -> bool:
+        """Whether the collector takes nothing now."""
+        stalled = self._shipment is not None and now_ns - self._moved_ns >= STALL_NS
+        return not self.available or stalled
+
+    def _store(self, now_ns: int) -> None:
+        """What waits goes to the spool, if there is one."""
+        size = self._link.message_size() if self._link.reliable else self._message_size
+        self._waiting.store(self._realtime_ns(now_ns) // NS_PER_S, size, now_ns)
+
+    def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
+        """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
+        if self._pump_timer is not None:
+            self._pump_timer.cancel()
+        backlog = self._waiting.backlog
+        if self._link.up and self._closing:
+            self._pump_timer = self._loop.call_at(now_ns + _ARRIVAL_POLL_NS, self._pump)
+        elif self._link.up and self._waiting.holds_back:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.probe)
+        elif self._link.up and backlog:
+            self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
+        elif self._link.up and not all_arrived:
+            self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
+
+    def _realtime_ns(self, now_ns: int) -> int:
+        return self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
+
+    def _load(self, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
-        realtime_ns = self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
+        realtime_ns = self._realtime_ns(now_ns)
         export_time_s = max(
             self._header.export_time_s, realtime_ns // NS_PER_S
         )  # never backwards: RFC 7011, section 8.2
@@ -240,16 +284,24 @@ class TransportSession(Generic[H, D]):
             announced = self._announcer.take(header, self._message_size, now_ns, realtime_ns)
             if announced is not None:
                 self._header = header.advance(announced.records, 1)
-                return _Shipment(announced.block(), header)
-        if not self._queue or self._held:
+                return Shipment(announced.block(), header)
+        if self._held:
             return None
-        shipment = self._load_data(header, self._queue.oldest_ns)
+        shipment = self._load_data(header, self._queue.oldest_ns) if self._queue else self._load_backlog(header, now_ns)
+        if shipment is None:
+            return None
         self._announcer.count(len(shipment.block))
         if self._link.failing:  # the collector may come back at any time, and what it gets first must be readable
             self._announcer.require(options=False)
         return shipment
 
-    def _load_data(self, header: H, since_ns: int) -> _Shipment[H, D]:
+    def _load_backlog(self, header: H, now_ns: int) -> Shipment[H, D] | None:
+        shipment = None if self._closing else self._waiting.load_backlog(header, now_ns)
+        if shipment is not None:
+            self._header = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
+        return shipment
+
+    def _load_data(self, header: H, since_ns: int) -> Shipment[H, D]:
         left = self._announcer.messages_left
         most = _FAILING_PART_BYTES if self._link.failing else _PART_BYTES
         part = self._queue.take(min(self._part_bytes, most, left * self._message_size))
@@ -260,37 +312,22 @@ class TransportSession(Generic[H, D]):
             part = part.slice(0, rows)
             block = self._encoder.data_messages(part, header, self._message_size)
         self._header = header.advance(len(part), len(block))
-        return _Shipment(block, header, part, since_ns=since_ns)
+        return Shipment(block, header, part, since_ns=since_ns)
 
-    def _account(self, shipment: _Shipment[H, D], progress: Progress) -> None:
-        block, start, stop = shipment.block, shipment.index, progress.done
-        sent, messages = Tally.of_messages(block, start, stop), stop - start
-        sent_bytes = block.end(stop) - block.end(start)
-        for failure in progress.failures:
-            lost = Tally.of_messages(block, failure.start, failure.stop)
-            self.stats.count_not_sent(failure.reason, lost)
-            sent -= lost
-            messages -= failure.stop - failure.start
-            sent_bytes -= block.end(failure.stop) - block.end(failure.start)
-        self.stats.count_sent(sent)
-        self.stats.bytes += sent_bytes
-        if shipment.data_set is None:
-            self.stats.template_messages += messages
-        else:
-            self.stats.messages += messages
-        shipment.index = stop
-
-    def _shorten(self, shipment: _Shipment[H, D]) -> None:
+    def _shorten(self, shipment: Shipment[H, D]) -> None:
         """The next Message exceeds the path MTU: go on with shorter ones, or without it if there is no shorter."""
-        if self._fit_message_size():
+        shorter = self._fit_message_size()
+        if shorter and shipment.batch is None:
             self._take_back()
             return
+        if shorter and shipment.block.sizes[shipment.index] <= self._message_size:
+            return  # what is in the spool keeps its length
         if not self._said_too_large:
             self._said_too_large = True
             log.warning("%s: Messages of %d bytes exceed the path MTU and are counted as not sent; "
                         "set a smaller max_message_size", self, self._message_size)  # fmt: skip
         skipped = Progress(shipment.index + 1, State.DONE, (Failure(shipment.index, shipment.index + 1, "EMSGSIZE"),))
-        self._account(shipment, skipped)
+        self._waiting.account(shipment, skipped)
         if shipment.index == len(shipment.block):
             self._shipment = None
 
@@ -314,21 +351,23 @@ class TransportSession(Generic[H, D]):
         shipment, self._shipment = self._shipment, None
         if shipment is None:
             return
-        if shipment.data_set is None:
+        if shipment.is_announcement:
             self._announcer.take_back()
             self._header = shipment.header
             return
-        done = int(shipment.block.flows[: shipment.index].sum())
-        self._queue.put_back(shipment.data_set.slice(done, len(shipment.data_set)), shipment.since_ns)
-        self._header = shipment.header.advance(done, shipment.index)
+        self._waiting.put_back(shipment, shipment.index, len(shipment.block))
+        self._header = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
 
-    def _finish(self, _now_ns: int) -> None:
+    def _finish(self, now_ns: int) -> None:
         if self.closed:
             return
         self.closed = True
         self._take_back()
+        self._store(now_ns)
         self.stats.count_not_sent("closed", self._queue.trim(0))
         self._announcer.stop()
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
+        for timer in (self._pump_timer, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
         self._link.close()
+        self._waiting.close()

@@ -1,7 +1,7 @@
-"""What one Transport Session did, in numbers.
+"""What was done for one collector, in numbers.
 
-``seen == sent + not_sent + queued + moved_away`` holds at all times; ``seen`` has ``moved_in`` in it. Over all
-collectors of a group, ``moved_in`` and ``moved_away`` are the same.
+``seen + taken_over == sent + not_sent + queued + spooled + moved_away`` holds at all times; ``seen`` has ``moved_in``
+in it. Over all collectors of a group, ``moved_in`` and ``moved_away`` are the same.
 """
 
 from __future__ import annotations
@@ -40,17 +40,23 @@ class Tally:
 
 @dataclass
 class ExportStats:
-    """The counters of one collector. They never go down, but ``queued`` and ``connected``.
+    """The counters of one collector. They never go down, but ``queued``, ``spooled``, ``connected``, and ``sent`` when
+    a connection breaks: what the collector's host has not acknowledged is counted as ``resent``, and waits again.
 
-    Sent means: taken by the kernel. Over UDP nobody knows more; over TCP, ``uncertain_bytes`` counts what the kernel
-    had taken and the collector's host had not acknowledged when a connection broke.
+    Sent means: taken by the kernel. Over UDP nobody knows more.
     """
 
     seen: Tally = field(default_factory=Tally)
     sent: Tally = field(default_factory=Tally)
     queued: Tally = field(default_factory=Tally)
+    spooled: Tally = field(default_factory=Tally)
+    """What waits in the spool."""
+    taken_over: Tally = field(default_factory=Tally)
+    """What an earlier run of the daemon has left in the spool."""
+    resent: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
-    """By reason: ``queue_full``, ``queue_age``, ``closed``, or the name of the errno that the send gave."""
+    """By reason: ``queue_full``, ``queue_age``, ``closed``, the name of the errno that the send gave; of the spool:
+    ``spool_full``, ``other_template``, ``too_large``, ``damaged``."""
     moved_in: Tally = field(default_factory=Tally)
     """What waited for another collector of a failover group and was taken over from it; also in ``seen``."""
     moved_away: Tally = field(default_factory=Tally)
@@ -61,20 +67,42 @@ class ExportStats:
     refused: int = 0  # ICMP port unreachable (ECONNREFUSED) that came back over UDP
     reconnects: int = 0  # Transport Sessions after the first
     failed_attempts: int = 0  # to resolve the collector's name or to connect to one of its addresses
-    uncertain_bytes: int = 0
+    uncertain_bytes: int = 0  # taken by the kernel and not acknowledged when a connection broke
     connected: bool = False
 
     def see(self, tally: Tally) -> None:
         self.seen += tally
         self.queued += tally
 
-    def count_sent(self, tally: Tally) -> None:
-        self.sent += tally
+    def spool(self, tally: Tally) -> None:
+        """It was queued, and is in the spool now."""
         self.queued -= tally
+        self.spooled += tally
 
-    def count_not_sent(self, reason: str, tally: Tally) -> None:
+    def take_over(self, tally: Tally) -> None:
+        self.taken_over += tally
+        self.spooled += tally
+
+    def count_sent(self, tally: Tally, spooled: bool = False) -> None:
+        """``spooled``: it comes from the spool, not from the queue."""
+        self.sent += tally
+        self._leave(tally, spooled)
+
+    def count_resent(self, tally: Tally, spooled: bool = False) -> None:
+        """It was sent in vain and waits again."""
+        self.sent -= tally
+        self.resent += tally
+        self._leave(Tally() - tally, spooled)
+
+    def count_not_sent(self, reason: str, tally: Tally, spooled: bool = False) -> None:
         if tally.flows:
             self.not_sent[reason] = self.not_sent.get(reason, Tally()) + tally
+            self._leave(tally, spooled)
+
+    def _leave(self, tally: Tally, spooled: bool) -> None:
+        if spooled:
+            self.spooled -= tally
+        else:
             self.queued -= tally
 
     def move_in(self, tally: Tally) -> None:

@@ -13,6 +13,7 @@ from netobs.export.link import Owner
 from netobs.export.stats import ExportStats
 from netobs.export.tcp import TcpLink
 from netobs.loop import EventLoop
+from netobs.records import MessageBlock
 
 if TYPE_CHECKING:
     import ssl
@@ -99,12 +100,17 @@ class TlsLink(TcpLink):
     def _on_connect_timeout(self, now_ns: int) -> None:
         self._fail("no answer" if self._tls is None else "no answer in the TLS handshake", now_ns)
 
+    def _stop(self, block: MessageBlock) -> int:
+        # A record each, so that what a blocked write wants to have again is what push comes with; and none has parts
+        # of two Messages: a Message has arrived when the record with its end has.
+        end = int(block.ends[block.ends.searchsorted(self._offset, side="right")])
+        return min(end, self._offset + _RECORD_BYTES)
+
     def _write(self, data: memoryview) -> int:
         import ssl
 
         try:
-            # A record each, so that what a blocked write wants to have again is what push comes with.
-            return super()._write(data[:_RECORD_BYTES])
+            return super()._write(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
 

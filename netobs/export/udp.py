@@ -68,6 +68,7 @@ class UdpLink(Link):
         self._pace_timer: Timer | None = None
         self._resume_ns = 0  # when the next burst is due
         self._burst_left = 0
+        self._keep_back = False  # what is being sent, should it fail
 
     @property
     def up(self) -> bool:
@@ -90,8 +91,9 @@ class UdpLink(Link):
         if self._check_timer is None:
             self._quiet = True
         self._begin_burst(now_ns)
+        self._keep_back = self.gives_way and bool(block.flows.any())
         while index < len(block):
-            if self._burst_left <= 0:
+            if self._burst_left <= 0 or (self._keep_back and self.failing):
                 return Progress(index, State.BLOCKED, tuple(failures))
             stop = self._batch(block, index)
             code = self._send(block, index, stop, now_ns)
@@ -101,7 +103,7 @@ class UdpLink(Link):
                 code = self._send(block, index, stop, now_ns)
                 if code == 0 and first != errno.EMSGSIZE:
                     self._stop_segmentation(first)
-            if code == errno.EAGAIN:
+            if code == errno.EAGAIN or (self._keep_back and self.failing):
                 return Progress(index, State.BLOCKED, tuple(failures))
             if code == errno.EMSGSIZE:
                 return Progress(index, State.TOO_LARGE, tuple(failures))
@@ -149,7 +151,7 @@ class UdpLink(Link):
         if self.up:
             if addresses == [self._address]:
                 return  # no other one to try
-            self._owner.on_down()
+            self._owner.on_down(now_ns)
             self._drop_socket()
         # The address after the one that failed comes first.
         at = addresses.index(self._address) + 1 if self._address in addresses else 0
@@ -218,6 +220,8 @@ class UdpLink(Link):
             # It may belong to an earlier datagram: the kernel reports what ICMP said instead of sending this one.
             if code == errno.ECONNREFUSED:
                 self._note_error(code, now_ns)
+                if self._keep_back:
+                    return code
             code = self._send_once(data, size)
         batch_at_fault = stop - start > 1 and code in _NO_GSO
         if code not in (0, errno.EAGAIN, errno.EMSGSIZE) and not batch_at_fault:
@@ -265,9 +269,15 @@ class UdpLink(Link):
             self.failing = True
             self._failing_since_ns = now_ns
             if code == errno.ECONNREFUSED:
-                log.warning("%s: nothing listens there; Messages go on being sent and refusals counted", self)
+                fate = (
+                    f"flows wait in {self.waiting_room}"
+                    if self.gives_way
+                    else "Messages go on being sent and refusals counted"
+                )
+                log.warning("%s: nothing listens there; %s", self, fate)
             else:
-                log.warning("%s: cannot send: %s; counted as not sent", self, os.strerror(code))
+                fate = f"flows wait in {self.waiting_room}" if self.gives_way else "counted as not sent"
+                log.warning("%s: cannot send: %s; %s", self, os.strerror(code), fate)
 
     def _check(self, now_ns: int) -> None:
         self._check_timer = None

@@ -73,12 +73,18 @@ class Account:
     ledger: dict[str, Counts] = field(default_factory=dict)
     sent: dict[str, Counts] = field(default_factory=dict)
     not_sent: dict[str, dict[str, Counts]] = field(default_factory=dict)
+    spooled: dict[str, Counts] = field(default_factory=dict)
+    taken_over: dict[str, Counts] = field(default_factory=dict)
     waiting: dict[str, Counts] = field(default_factory=dict)
 
     def is_balanced(self, collector: str = "127.0.0.1") -> bool:
-        """Whether each packet that was seen is in a flow that was sent or counted as not sent, or in the ledger."""
+        """Whether each packet that was seen is in a flow that was sent or counted as not sent, or in the ledger.
+
+        With a spool: or in the spool; and what an earlier run has left there counts as seen.
+        """
         found = total(self.ledger) + self.sent[collector] + total(self.not_sent.get(collector, {}))
-        return found.measured == self.seen.measured
+        found += self.spooled.get(collector, Counts())
+        return found.measured == (self.seen + self.taken_over.get(collector, Counts())).measured
 
 
 def read_account(log: str) -> Account:
@@ -89,6 +95,13 @@ def read_account(log: str) -> Account:
             account.seen = Counts(0, int(found[1]), int(found[2]))
         elif found := re.search(r" not in a flow, (\w+): (\d+) packets, (\d+) octets$", line):
             account.ledger[found[1]] = Counts(0, int(found[2]), int(found[3]))
+        elif found := re.search(
+            r' collector "([^"]+)" \(.*\): (in the spool|taken over from an earlier run): '
+            r"(\d+) flows, (\d+) packets, (\d+) octets",
+            line,
+        ):
+            where = account.spooled if found[2] == "in the spool" else account.taken_over
+            where[found[1]] = Counts(*map(int, found.groups()[2:]))
         elif found := re.search(
             r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets( waiting)?',
             line,

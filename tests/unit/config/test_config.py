@@ -58,6 +58,9 @@ options_refresh = "90s"
 source = "2001:db8::1"
 queue_max = "64KiB"
 queue_max_age = "1h"
+spool = "/var/spool/netobs"
+spool_max = "2GiB"
+spool_rate = "1MiB"
 reconnect_max = "1s"
 [[collector]]
 host = "flows.example"
@@ -114,6 +117,9 @@ def test_the_defaults() -> None:
         source="",
         queue_max_bytes=64 << 20,
         queue_max_age_ns=600 * NS_PER_S,
+        spool="",
+        spool_max_bytes=1 << 30,
+        spool_rate_bytes=8 << 20,
         reconnect_max_ns=60 * NS_PER_S,
         ca="",
         cert="",
@@ -156,6 +162,9 @@ def test_every_key_can_be_given() -> None:
             source="2001:db8::1",
             queue_max_bytes=1 << 16,
             queue_max_age_ns=3600 * NS_PER_S,
+            spool="/var/spool/netobs",
+            spool_max_bytes=2 << 30,
+            spool_rate_bytes=1 << 20,
             reconnect_max_ns=NS_PER_S,
         ),
         CollectorConfig(

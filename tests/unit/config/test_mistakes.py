@@ -204,6 +204,11 @@ COLLECTOR_MISTAKES = [
     ("host = 'a'\nqueue_max = 16777216", f"queue_max: expected {SIZE}, got 16777216"),
     ("host = 'a'\nqueue_max = '16MB'", f'queue_max: expected {SIZE}, got "16MB"'),
     ("host = 'a'\nqueue_max = '2GiB'", f'queue_max: expected {SIZE}, got "2GiB"'),
+    ("host = 'a'\nspool = 'spool'", 'spool: expected the path of a folder, from / on, or "", got "spool"'),
+    (
+        "host = 'a'\nspool = '/s'\nprotocol = 'netflow9'",
+        'spool: its files are IPFIX files, which netflow9 cannot be made of; use protocol = "ipfix", or no spool',
+    ),
     ("host = 'a'\nreconnect_max = '2h'", f'reconnect_max: expected {TIME.format("1s", "1h")}, got "2h"'),
 ]
 

@@ -1,0 +1,415 @@
+"""The spool by itself: real files; the segments that a crash, a full disk or another template leave."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netobs.errors import ExportError
+from netobs.export.spool import RETRY_NS, Batch, Spool, Templates
+from netobs.export.spool_folder import check, folder_of, used_bytes
+from netobs.export.spool_segment import ENTRY, Damaged, sets_of
+from netobs.export.stats import ExportStats, Tally
+from netobs.records import MessageBlock
+from tests.unit.export.support import Encoder, Header, Message, Rows, numbers_of, rows
+
+MAX_BYTES = 1 << 20  # segments of 64 KiB
+SIZE = 1400
+DOMAIN = 7
+
+
+@dataclass
+class Box:
+    """A spool as the daemon uses it: what is appended was queued before."""
+
+    directory: Path
+    max_bytes: int = MAX_BYTES
+    templates: int = 1
+    max_message_size: int = SIZE
+    stats: ExportStats = field(default_factory=ExportStats)
+    now_ns: int = RETRY_NS
+    next: int = 0
+
+    def __post_init__(self) -> None:
+        sets = sets_of(b"".join(self._templates()))
+        wanted = Templates(sets, self.max_message_size)
+        self.spool = Spool(self.directory, self.max_bytes, wanted, self.stats, 'collector "main"')
+        self.opened = self.spool.open(self.now_ns)
+
+    def _templates(self) -> list[bytes]:
+        return Encoder(self.templates).template_messages(Header(1000, 0, DOMAIN), SIZE)
+
+    def put(self, count: int) -> bool:
+        """The next ``count`` Data Records are seen, and go to the spool."""
+        self.next, start = self.next + count, self.next
+        self.stats.see(Tally.of(rows(start, count)))
+        return self.write(rows(start, count))
+
+    def write(self, data_set: Rows) -> bool:
+        sequence = self.spool.begin(self._templates, self.now_ns)
+        if sequence is None:
+            return False
+        block = Encoder().data_messages(data_set, Header(1000, sequence, DOMAIN), SIZE)
+        done = self.spool.append(block, self.now_ns)
+        self.check()
+        return done
+
+    def get(self, max_bytes: int = 10_000) -> tuple[Batch, list[int], Tally] | None:
+        """Read, hand over; the numbers of the Data Records."""
+        found = self.spool.read(max_bytes, self.now_ns)
+        if found is None:
+            self.check()
+            return None
+        batch, entries, data = found
+        assert len(entries.entries) == batch.stop - batch.start
+        messages = split(bytes(data))
+        self.stats.count_sent(entries.tally(), spooled=True)
+        self.spool.hand_over(batch)
+        self.check()
+        numbers = numbers_of(messages)
+        assert entries.tally() == tally(numbers)
+        return batch, numbers, entries.tally()
+
+    def drain(self) -> list[int]:
+        """All that is there, each part acknowledged at once."""
+        numbers = []
+        while found := self.get():
+            self.spool.release(found[0])
+            numbers += found[1]
+        return numbers
+
+    def check(self) -> None:
+        stats = self.stats
+        assert stats.seen + stats.taken_over == stats.sent + stats.not_sent_total() + stats.queued + stats.spooled
+
+
+def tally(numbers: list[int]) -> Tally:
+    packets = sum(number % 7 + 1 for number in numbers)
+    return Tally(len(numbers), packets, packets * 100)
+
+
+def split(data: bytes) -> list[Message]:
+    messages = []
+    while data:
+        length = int.from_bytes(data[2:4], "big")
+        messages.append(Message.parse(data[:length]))
+        data = data[length:]
+    return messages
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool" / "main"
+
+
+@pytest.fixture
+def box(folder: Path) -> Iterator[Box]:
+    made = Box(folder)
+    assert made.opened
+    yield made
+    made.spool.close()
+
+
+def again(box: Box, **changes: object) -> Box:
+    """The next run of the daemon. The first one may have been killed: the kernel closes its files."""
+    box.spool.close()
+    return Box(box.directory, **changes)  # type: ignore[arg-type]
+
+
+def data_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if ".ipfix" in path.name)
+
+
+def test_everything_comes_out_once_in_order_and_leaves_nothing(box: Box, folder: Path) -> None:
+    for count in (1, 100, 5000, 39, 3000):
+        assert box.put(count)
+    assert box.stats.queued == Tally()
+    assert box.stats.spooled == box.stats.seen
+    assert len(data_files(folder)) > 1
+    assert folder.stat().st_mode & 0o027 == 0
+    assert box.drain() == list(range(8140))
+    assert data_files(folder) == []
+    assert not box.spool
+    assert box.get() is None
+    assert box.put(10)
+    assert box.drain() == list(range(8140, 8150))
+
+
+def test_each_segment_is_an_ipfix_file_with_a_sequence_of_its_own(box: Box, folder: Path) -> None:
+    for _ in range(60):
+        box.put(100)
+    names = data_files(folder)
+    assert len(names) > 2
+    numbers = []
+    for name in names:
+        messages = split((folder / name).read_bytes())
+        assert messages[0].numbers == []
+        expected = 0
+        for message in messages:
+            assert message.sequence == expected
+            expected += len(message.numbers)
+        numbers += numbers_of(messages)
+    assert numbers == list(range(6000))
+
+
+def test_the_next_run_goes_on_behind_what_was_handed_over(box: Box, folder: Path) -> None:
+    box.put(3000)
+    box.put(3000)
+    first = []
+    for _ in range(8):
+        found = box.get()
+        assert found
+        first += found[1]
+    second = again(box)
+    assert second.stats.taken_over == second.stats.spooled == box.stats.spooled
+    second.put(50)
+    assert first + second.drain()[:-50] == list(range(6000))
+    assert data_files(folder) == []
+    second.spool.close()
+
+
+def test_what_is_through_but_not_acknowledged_is_not_sent_by_the_next_run(box: Box, folder: Path) -> None:
+    box.put(6000)
+    while box.get():
+        pass
+    assert len(data_files(folder)) > 0
+    second = again(box)
+    assert second.stats.taken_over == Tally()
+    assert second.get() is None
+    assert data_files(folder) == []
+    second.spool.close()
+
+
+def test_rewind_over_a_border_of_segments(box: Box) -> None:
+    for _ in range(3):
+        box.put(2500)
+    parts = []
+    while found := box.get():
+        parts.append(found)
+    assert len({batch.number for batch, _, _ in parts}) > 1
+    box.spool.release(parts[0][0])
+    for batch, numbers, carried in reversed(parts[1:]):
+        box.stats.count_resent(tally(numbers), spooled=True)
+        assert box.spool.rewind(batch, carried)
+        box.check()
+    assert box.drain() == list(range(len(parts[0][1]), 7500))
+
+
+def test_the_oldest_segment_gives_way_and_is_counted(box: Box) -> None:
+    for _ in range(200):
+        assert box.put(200)
+        assert box.spool.used_bytes <= MAX_BYTES
+    lost = box.stats.not_sent["spool_full"].flows
+    assert box.stats.not_sent == {"spool_full": tally(list(range(lost)))}
+    assert 0 < lost < 40_000
+    assert used_bytes(box.directory) == box.spool.used_bytes > MAX_BYTES * 0.8
+    assert box.drain() == list(range(lost, 40_000))
+
+
+def test_a_segment_that_is_being_sent_gives_way_for_what_is_left_of_it(box: Box) -> None:
+    box.put(1500)
+    box.put(1500)
+    found = box.get()
+    assert found
+    for _ in range(200):
+        box.put(200)
+    lost = box.stats.not_sent["spool_full"].flows
+    assert box.spool.rewind(found[0], found[2]) is False
+    assert box.drain() == list(range(len(found[1]) + lost, 43_000))
+
+
+@pytest.mark.parametrize("cut", [1, 15, 16, 700, 1399])
+def test_a_torn_tail_is_cut_off(box: Box, folder: Path, cut: int) -> None:
+    """kill -9 between the write of the data and of the index, or within either."""
+    box.put(400)
+    (name,) = data_files(folder)
+    data, index = folder / name, (folder / name).with_suffix(".index")
+    whole = data.read_bytes()
+    with data.open("ab") as file:
+        file.write(whole[-1400:][:cut])
+    with index.open("ab") as file:
+        file.write(index.read_bytes()[: min(cut, ENTRY.itemsize - 1)])
+    second = again(box)
+    assert data.read_bytes() == whole
+    assert second.drain() == list(range(400))
+    second.spool.close()
+
+
+def test_an_index_that_says_more_than_there_is(box: Box, folder: Path) -> None:
+    """A power cut: the index was written to the disk, the data were not."""
+    box.put(400)
+    (name,) = data_files(folder)
+    os.truncate(folder / name, 3000)
+    second = again(box)
+    numbers = second.drain()
+    assert 0 < len(numbers) < 400
+    assert numbers == list(range(len(numbers)))
+    second.spool.close()
+
+
+@pytest.mark.parametrize("what", ["data", "index", "no index"])
+def test_damaged_files_are_kept_aside(box: Box, folder: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    box.put(400)
+    (name,) = data_files(folder)
+    data, index = folder / name, (folder / name).with_suffix(".index")
+    if what == "data":
+        data.write_bytes(b"\0" * data.stat().st_size)
+    elif what == "index":
+        index.write_bytes(np.ones(index.stat().st_size, dtype=np.uint8).tobytes())
+    else:
+        index.unlink()
+    second = again(box)
+    second.put(10)
+    second.next = 0
+    assert second.drain() == list(range(10))
+    assert data_files(folder) == [f"{name}.damaged"]
+    assert "is damaged" in caplog.text
+    second.spool.close()
+
+
+def test_damage_that_shows_when_it_is_read(box: Box, folder: Path) -> None:
+    box.put(400)
+    (name,) = data_files(folder)
+    with (folder / name).open("r+b") as file:
+        file.seek(3000)
+        file.write(b"\xff" * 3000)
+    assert box.get() is None
+    assert box.stats.not_sent == {"damaged": tally(list(range(400)))}
+    assert data_files(folder) == [f"{name}.damaged"]
+
+
+def test_other_templates_are_not_mixed_in(box: Box, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    box.put(400)
+    second = again(box, templates=2)
+    assert data_files(folder) == ["0000000001.ipfix.other-template"]
+    assert second.stats.not_sent == {"other_template": tally(list(range(400)))}
+    assert second.stats.taken_over.flows == 400
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "400 flows are not sent" in warning
+    assert f"netobs listen --file {folder}/0000000001.ipfix.other-template" in warning
+    second.put(30)
+    second.check()
+    assert second.drain() == list(range(30))
+    assert second.spool.used_bytes > 400 * 20
+    third = again(second)
+    assert third.stats.taken_over == Tally()
+    assert third.spool.used_bytes == second.spool.used_bytes
+    for _ in range(100):
+        third.put(300)
+    assert "0000000001.ipfix.other-template" not in data_files(folder), "it gives way first"
+    third.spool.close()
+
+
+def test_messages_that_the_transport_does_not_take_are_kept_aside(box: Box, folder: Path) -> None:
+    box.put(400)
+    second = again(box, max_message_size=1000)
+    assert second.stats.not_sent == {"too_large": tally(list(range(400)))}
+    assert data_files(folder) == ["0000000001.ipfix.too-large"]
+    second.spool.close()
+
+
+def test_two_daemons_on_one_spool(box: Box, folder: Path) -> None:
+    with pytest.raises(ExportError, match=f'collector "main": spool {folder} is used by another process'):
+        Box(folder)
+    box.put(10)
+    assert box.drain() == list(range(10))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to mount a tmpfs")
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.system(f"mount -t tmpfs -o size=256k netobs-test {place}") != 0:
+        pytest.skip("no tmpfs can be mounted")
+    yield place
+    assert os.system(f"umount {place}") == 0
+
+
+def test_a_full_disk_is_said_once_and_tried_again(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "netobs.export")
+    box = Box(small_disk / "spool" / "main")
+    kept = 0
+    while box.put(500):
+        kept += 500
+    assert 0 < kept < 20_000
+    assert box.stats.queued == tally(list(range(kept, kept + 500)))
+    assert box.spool.begin(list, box.now_ns) is None, "not before a minute is over"
+    box.now_ns += RETRY_NS
+    assert not box.write(rows(kept, 500))
+    (warning,) = caplog.messages
+    assert "No space left on device" in warning
+    assert str(small_disk) in warning
+    assert box.drain() == list(range(kept))
+    box.now_ns += RETRY_NS
+    assert box.write(rows(kept, 500))
+    assert caplog.messages[1:] == [f'collector "main": spool {box.directory} takes flows again']
+    assert box.drain() == list(range(kept, kept + 500))
+    box.spool.close()
+
+
+def test_a_folder_that_cannot_be_made_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    box = Box(tmp_path / "missing" / "spool" / "main")
+    assert not box.opened
+    assert not box.put(10)
+    assert f"spool {tmp_path}/missing/spool: No such file or directory; flows wait in memory" in caplog.text
+    (tmp_path / "missing").mkdir()
+    assert not box.write(rows(0, 10))
+    box.now_ns += RETRY_NS
+    assert box.write(rows(0, 10))
+    assert len(caplog.messages) == 1
+    box.spool.close()
+
+
+def test_a_folder_that_vanishes_in_between(box: Box, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    box.put(100)
+    box.drain()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert not box.put(100)
+    assert "No such file or directory" in caplog.text
+    box.now_ns += RETRY_NS
+    assert box.write(rows(100, 100))
+    assert box.drain() == list(range(100, 200))
+
+
+def test_names_of_folders() -> None:
+    assert folder_of("/s", "flows.example") == Path("/s/flows.example")
+    assert folder_of("/s", "2001:db8::1") == Path("/s/2001:db8::1")
+    assert folder_of("/s", "..") == Path("/s/%2E.")
+    assert folder_of("/s", "a/b c") == Path("/s/a%2Fb%20c")
+
+
+def test_check_says_what_is_wrong(tmp_path: Path) -> None:
+    check(tmp_path / "spool" / "main")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError) as missing:
+        check(tmp_path / "a" / "b" / "main")
+    assert missing.value.filename == str(tmp_path / "a")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        check(tmp_path / "file" / "main")
+
+
+def test_sets_are_the_same_however_messages_share_them() -> None:
+    one, two = Encoder(1), Encoder(2)
+    early, late = Header(1, 0, 7), Header(99, 5, 8)
+    assert sets_of(one.template_messages(early, 1400)[0]) == sets_of(one.template_messages(late, 512)[0])
+    assert sets_of(b"".join(two.template_messages(early, 1400))) != sets_of(one.template_messages(early, 1400)[0])
+    with pytest.raises(Damaged):
+        sets_of(b"\0\x0a\0\0")
+
+
+def test_a_block_is_written_wholly_or_not_at_all(box: Box) -> None:
+    box.put(100)
+    empty = np.zeros(0, dtype=np.int64)
+    assert box.spool.append(MessageBlock(memoryview(b""), empty, empty, empty, empty), box.now_ns)
+    assert box.drain() == list(range(100))
