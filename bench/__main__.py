@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import host, kernel, memory, overload, throughput, traffic, userspace
+from bench import exporting, host, kernel, memory, overload, throughput, traffic, userspace
 from netobs.errors import NetobsError
 from tests.lab.namespaces import LabError
 
@@ -23,6 +23,7 @@ SECTIONS: dict[str, ModuleType] = {
     "throughput": throughput,
     "memory": memory,
     "overload": overload,
+    "export": exporting,
 }
 FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
 JSON = Path(__file__).resolve().parent / "results" / "bench.json"
