@@ -90,17 +90,16 @@ class Flows:
         """5-tuples."""
         self.count()
         rows = np.concatenate(self._parts)
-        joined = np.concatenate(
-            [np.ascontiguousarray(rows[name]).view(np.uint8).reshape(len(rows), -1) for name in KEY], 1
-        )
-        return len(np.unique(joined.view([("", np.void, joined.shape[1])])))
+        parts = [np.ascontiguousarray(rows[name]).view(np.uint8).reshape(len(rows), -1) for name in KEY]
+        return len({key.tobytes() for key in np.concatenate(parts, 1)})
 
     def check_sequences(self) -> None:
         """Each connection is a Transport Session: it begins with 0 and templates; the Messages are numbered on."""
         for path in sorted(self._files.glob("*.ipfix")):
             data, expected = path.read_bytes(), 0
             for start, stop in self._messages(data):
-                set_id, sequence = (int.from_bytes(data[start + at :][:size], "big") for at, size in ((16, 2), (8, 4)))
+                set_id = int.from_bytes(data[start + 16 : start + 18], "big")
+                sequence = int.from_bytes(data[start + 8 : start + 12], "big")
                 assert start > 0 or set_id in (2, 3)
                 # Options records count too: how many there are is not looked at.
                 assert sequence == expected or expected < 0
@@ -153,10 +152,11 @@ def outage(lab: Lab, tmp_path: Path, transport: str, seconds: int, around: int =
             assert sent.packets == traffic.flows
             wait_until(lambda: flows.count() >= traffic.flows, "all flows arrive", 30)
             account = daemon.finish()
+    arrived = flows.distinct()
     print(f"{before} flows before the outage, {stored} in the spool, replayed within {replay_s:.1f} s; "
-          f"{flows.count()} Data Records, {flows.distinct()} flows of {traffic.flows}")  # fmt: skip
+          f"{flows.count()} Data Records, {arrived} flows of {traffic.flows}")  # fmt: skip
     print("\n".join(line for line in daemon.log.splitlines() if "collector" in line or "seen" in line))
-    assert flows.count() == flows.distinct() == traffic.flows
+    assert flows.count() == arrived == traffic.flows
     flows.check_sequences()
     assert account.sent["127.0.0.1"].flows == traffic.flows
     assert account.is_balanced()
