@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from netobs.capture import libbpf
+from netobs.capture import libbpf, requirements
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
@@ -101,9 +101,11 @@ class BpfObject:
         if result == 0:
             return
         warnings = libbpf.take_warnings()
-        for line in warnings[-VERIFIER_LINES:]:
+        explanation = requirements.explanation(-result)
+        for line in [] if explanation else warnings[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
-        raise CaptureError(f"{self.path.name}: the kernel refused it: {_refusal(-result)}", _hint(-result))
+        refused = f"{self.path.name}: the kernel refused it: {_refusal(-result)}"
+        raise CaptureError(refused, explanation or _hint(-result))
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -130,4 +132,4 @@ def _hint(number: int) -> str:
         return "lower capture.max_flows"
     if number == errno.E2BIG:
         return "lower capture.max_flows, or the kernel's verifier found the program too complex"
-    return f"kernel {os.uname().release} may be too old: 5.10 or newer is needed"
+    return "the lines above are what libbpf and the kernel's verifier said"

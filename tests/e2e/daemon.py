@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.namespaces import Lab, LabError, command
-from tests.lab.programs import Program, wait_until
+from tests.lab.programs import WAIT_FACTOR, Program, wait_until
 from tests.lab.traffic import REPOSITORY
 
-EXIT_WITHIN_S = 5.0
+EXIT_WITHIN_S = 5.0 * WAIT_FACTOR
 KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}
 """[metering] for tests that count Flow Records: each flow is exported once, at the end, however slow the machine."""
 
@@ -115,15 +115,21 @@ def read_account(log: str) -> Account:
 
 
 class Daemon(Program):
-    """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file."""
+    """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file.
 
-    def __init__(self, lab: Lab, ns: str, directory: Path, config: str, label: str = "netobs") -> None:
+    ``prefix`` is a command that starts it.
+    """
+
+    def __init__(
+        self, lab: Lab, ns: str, directory: Path, config: str, label: str = "netobs", prefix: Sequence[str] = ()
+    ) -> None:
         super().__init__(lab, ns, directory, label)
+        self._argv = [*prefix, *NETOBS]
         self.conf = self.directory / "netobs.toml"
         self.conf.write_text(config, encoding="utf-8")
 
     def _start(self) -> None:
-        process = self._process = self._run([*NETOBS, "--conf", str(self.conf)], cwd=REPOSITORY)
+        process = self._process = self._run([*self._argv, "--conf", str(self.conf)], cwd=REPOSITORY)
         self._ready(process, lambda: "netobs ready" in self.log)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
