@@ -42,7 +42,7 @@ test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-vm: ## the kernel tests in other kernels (Debian's 6.1, 6.1-rt, 6.12), emulated; PYTEST_ARGS="-k rt" selects
+test-vm: ## what depends on the kernel, in Debian's 5.10, 6.1, 6.1-rt, 6.12, emulated; PYTEST_ARGS="-k rt" selects
 	@sh tools/install-tools.sh vm
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(PYTEST) tests/vm -m vm $(PYTEST_ARGS)

@@ -62,7 +62,7 @@ def explanation(number: int) -> str:
     """Why loading failed with errno ``number``, and what to do; "" if it is nothing that can be found out here."""
     if number == errno.ENOSYS:
         return _no_system_call()
-    if number in (errno.EPERM, errno.EACCES):
+    if number == errno.EPERM:
         return _not_permitted()
     if number in (errno.ENOMEM, errno.E2BIG):
         return ""
@@ -100,7 +100,7 @@ def _too_old() -> str:
     release = os.uname().release
     missing = [what for what, is_there in FEATURES.items() if not is_there()]
     if missing:
-        return f"kernel {release} lacks {', '.join(missing)}: netobs needs Linux 5.10 or newer"
+        return f"kernel {release} lacks {', '.join(missing)}, which netobs needs: Linux 5.10 and newer have it all"
     if kernel_version(release) < FLOOR:
         return f"kernel {release} is too old: netobs needs Linux 5.10 or newer"
     return ""

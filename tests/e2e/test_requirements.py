@@ -33,7 +33,7 @@ POORER = {
     "no maps": (
         (*SECCOMP, f"{BPF}/{BPF_MAP_CREATE}", "EINVAL"),
         f"kernel {os.uname().release} lacks BPF arrays, BPF arrays that can be mapped (Linux 5.5), "
-        "BPF ring buffers (Linux 5.8): netobs needs Linux 5.10 or newer",
+        "BPF ring buffers (Linux 5.8), which netobs needs: ",
     ),
     "user namespace": (
         ("unshare", "--user", "--map-root-user"),
