@@ -19,9 +19,8 @@ from netobs.capture import libbpf
 
 FLOOR = (5, 10)  # the oldest that is tested; what is probed for here is in kernels from 5.8 on
 MEMLOCK_UNTIL = (5, 11)  # from then on maps count as memory of the cgroup, not as locked memory
-INITIAL_USER_NAMESPACE = ["0", "0", "4294967295"]  # user_namespaces(7): uid_map
 SECCOMP_FILTER = "2"  # proc(5), /proc/PID/status
-CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF = 12, 21, 39
+CAP_SYS_ADMIN, CAP_BPF = 21, 39
 QDISC_MODULE, FILTER_MODULE = "sch_ingress", "cls_bpf"
 CONFIG_OPTIONS = {QDISC_MODULE: "CONFIG_NET_SCH_INGRESS", FILTER_MODULE: "CONFIG_NET_CLS_BPF"}
 MODULES = Path("/lib/modules")
@@ -63,7 +62,7 @@ def explanation(number: int) -> str:
     if number == errno.ENOSYS:
         return _no_system_call()
     if number == errno.EPERM:
-        return _not_permitted()
+        return _locked_memory()
     if number in (errno.ENOMEM, errno.E2BIG):
         return ""
     return _too_old()
@@ -75,25 +74,17 @@ def _no_system_call() -> str:
     return "this kernel was built without the bpf system call: CONFIG_BPF_SYSCALL is needed"
 
 
-def _not_permitted() -> str:
-    """Why somebody who has the capabilities is refused."""
-    effective = int(_status("CapEff") or "0", 16)
-    if not (effective >> CAP_SYS_ADMIN & 1 or effective >> CAP_BPF & effective >> CAP_NET_ADMIN & 1):
-        return ""  # capabilities are missing, which is all there is to say
-    if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != INITIAL_USER_NAMESPACE:
-        return (
-            "the capabilities are those of a user namespace, and BPF needs the host's: "
-            "no rootless container, no PrivateUsers="
-        )
-    if _status("Seccomp") == SECCOMP_FILTER and not _reaches_kernel():
-        return "a seccomp filter denies the bpf system call: allow bpf in the container's profile or the service's unit"
-    locked_bytes, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if kernel_version(os.uname().release) < MEMLOCK_UNTIL and locked_bytes != resource.RLIM_INFINITY:
-        return (
-            f"maps count as locked memory in kernel {os.uname().release}, and this process may lock {locked_bytes} "
-            "bytes: set LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"
-        )
-    return ""
+def _locked_memory() -> str:
+    """Maps beyond RLIMIT_MEMLOCK are EPERM too, before Linux 5.11; libbpf raises the limit where it may."""
+    release, (limit_bytes, _) = os.uname().release, resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    is_limited = kernel_version(release) < MEMLOCK_UNTIL and limit_bytes != resource.RLIM_INFINITY
+    may_load = int(_status("CapEff") or "0", 16) & (1 << CAP_SYS_ADMIN | 1 << CAP_BPF)
+    if not (is_limited and may_load and _reaches_kernel()):
+        return ""
+    return (
+        f"maps count as locked memory in kernel {release}, and this process may lock {limit_bytes} bytes: "
+        "set LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited"
+    )
 
 
 def _too_old() -> str:
