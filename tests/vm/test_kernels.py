@@ -16,7 +16,7 @@ from tests.vm.kernels import CACHE, KERNELS, Kernel
 
 pytestmark = pytest.mark.vm(tools=machine.TOOLS)
 
-TIMEOUT_S = 1800
+TIMEOUT_S = 3600  # on a machine that is busy with other things; it takes about a third of that on an idle one
 CONSOLE_LINES = 30
 SLOWEST = 3
 # Since when a kernel has what the tests of this expression rely on.
@@ -53,9 +53,12 @@ SLOW = (
     "a_signal_asks and (percpu_hash or ringbuf)",
     "strict_reader or small_flow_cache or second_signal or start_for_who_debugs",  # of user space
     "test_gso and off",  # with GRO there are super-packets on both sides
-    "exactly_what_was_sent and not super",  # each_flow_is_right looks closer at such traffic
+    "exactly_what_was_sent and not super or each_flow_is_right and icmp",  # each_flow_is_right looks closer
+    "foreign_filter and pass",  # what is dropped shows the order as well
+    "SIGINT or ENOSYS-Function",  # the same as SIGTERM and EINVAL
     # A matter of load: here the emulator would be measured. The smaller plans of the same tests run.
     "test_exact and nothing_is_lost",
+    "test_tcp and ipv4",  # ten times as much as IPv6
     "test_tables and not 1000]",
     "each_packet_is_accounted_for and 100000",
 )
