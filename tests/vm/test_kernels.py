@@ -59,8 +59,8 @@ SLOW = (
     # A matter of load: here the emulator would be measured. The smaller plans of the same tests run.
     "test_exact and nothing_is_lost",
     "test_tcp and ipv4",  # ten times as much as IPv6
-    "test_tables and not 1000]",
-    "each_packet_is_accounted_for and 100000",
+    "test_tables and not (1000] or percpu_array-5000)",
+    "each_packet_is_accounted_for",  # the reader here needs longer than the 4 s that a daemon takes to end
 )
 
 
