@@ -42,7 +42,8 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
       netobs listen --file FLOWS.ipfix           look at what is in a file
       netobs template check FILE --for nfdump    would this collector read my template?
 
-    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line.
+    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line, 75 a problem of
+    the daemon's that may pass by itself: no interface of those named is there, too little memory, a spool in use.
 
     Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
     """
@@ -169,7 +170,7 @@ def main() -> None:
         sys.exit(1)
     except NetobsError as error:
         click.echo(f"netobs: {error}", err=True)
-        sys.exit(1)
+        sys.exit(os.EX_TEMPFAIL if error.may_pass else 1)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class Daemon:
         if warning:
             log.warning("%s", warning)
         elif not self._capture.attach():
-            raise CaptureError("no interface could be attached to", "the lines above say why")
+            raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
 
     def _report_ready(self, now_ns: int) -> None:
         if all(member.session.ready for member in self._members):

@@ -147,4 +147,5 @@ def check_interfaces(config: CaptureConfig, present: list[Interface]) -> str:
     what = f"capture.interfaces: nothing matches {', '.join(config.interfaces)}"
     if selector.has_patterns:
         return f"{what} now: waiting for such an interface to appear"
-    raise CaptureError(what, f"the host has {', '.join(interface.name for interface in present)}")
+    hint = f"the host has {', '.join(interface.name for interface in present)}"
+    raise CaptureError(what, hint, may_pass=True)  # at boot, for example, a bond that is made later

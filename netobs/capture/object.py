@@ -103,7 +103,8 @@ class BpfObject:
         warnings = libbpf.take_warnings()
         for line in warnings[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
-        raise CaptureError(f"{self.path.name}: the kernel refused it: {_refusal(-result)}", _hint(-result))
+        what = f"{self.path.name}: the kernel refused it: {_refusal(-result)}"
+        raise CaptureError(what, _hint(-result), may_pass=-result == errno.ENOMEM)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""

@@ -123,7 +123,7 @@ def test_a_name_that_is_not_there_is_a_mistake(lab: Lab, tmp_path: Path) -> None
     _, far = lab.pair()
     daemon = Daemon(lab, far.ns, tmp_path, configuration({"interfaces": ["eth9"]}))
     with (
-        pytest.raises(LabError, match=r"(?s)ended at once with 1: .*nothing matches eth9.*the host has lo, veth0"),
+        pytest.raises(LabError, match=r"(?s)ended at once with 75: .*nothing matches eth9.*the host has lo, veth0"),
         daemon,
     ):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -297,7 +298,7 @@ def test_dry_run_and_two_daemons(lab: Lab, tmp_path: Path) -> None:
     assert not folder.parent.exists()
     with Daemon(lab, far.ns, tmp_path, config):
         done = netobs(lab, far.ns, "--conf", str(conf))
-        assert done.returncode == 1
+        assert done.returncode == os.EX_TEMPFAIL
         assert f'collector "127.0.0.1": spool {folder} is used by another process' in done.stderr
         assert netobs(lab, far.ns, "--conf", str(conf), "--dry-run").returncode == 0
     conf.write_text(config.replace(str(tmp_path / "spool"), str(tmp_path / "a" / "b" / "c")), encoding="utf-8")
