@@ -14,10 +14,16 @@ BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/netobs
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 INSTALL ?= install
 # The interpreter of the installed command: it must have the modules that netobs imports.
 INSTALL_PYTHON ?= /usr/bin/python3
+
+INSTALL_ENVIRONMENT = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' BINDIR='$(BINDIR)' \
+	LIBDIR='$(LIBDIR)' DATADIR='$(DATADIR)' MANDIR='$(MANDIR)' DOCDIR='$(DOCDIR)' ZSHDIR='$(ZSHDIR)' \
+	UNITDIR='$(UNITDIR)' INSTALL='$(INSTALL)' INSTALL_PYTHON='$(INSTALL_PYTHON)'
 
 # Stamps: what was installed into the virtual environment, and from which pyproject.toml.
 INSTALLED = $(VENV)/.installed
@@ -26,7 +32,8 @@ BENCH = $(VENV)/.bench
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm build check bpf lint lint-python lint-c lint-shell type bench install clean
+.PHONY: help run test test-vm build check bpf lint lint-python lint-c lint-shell type bench clean
+.PHONY: install install-data deb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -73,10 +80,14 @@ type: $(DEV) ## mypy --strict on netobs/
 bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-install: bpf ## install to DESTDIR and PREFIX (also SYSCONFDIR, BINDIR, LIBDIR, DATADIR, MANDIR, UNITDIR)
-	@DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' DATADIR='$(DATADIR)' \
-		MANDIR='$(MANDIR)' UNITDIR='$(UNITDIR)' INSTALL='$(INSTALL)' INSTALL_PYTHON='$(INSTALL_PYTHON)' \
-		sh tools/install.sh
+install: bpf ## install to DESTDIR and PREFIX (README, Development, lists the other variables)
+	@$(INSTALL_ENVIRONMENT) sh tools/install.sh
+
+install-data: ## install all but the Python package and the command: what a distribution adds to the wheel
+	@$(INSTALL_ENVIRONMENT) sh tools/install.sh data
+
+deb: ## the Debian package, into dist/
+	@sh tools/package.sh deb
 
 clean: ## remove all that make made, .venv too
 	@$(MAKE) --no-print-directory -C bpf clean
