@@ -61,5 +61,7 @@ put 644 "$DESTDIR$MANDIR/man5" man/*.5
 put 644 "$DESTDIR$MANDIR/man8" man/*.8
 put 644 "$DESTDIR$UNITDIR" packaging/systemd/*.service
 put 644 "$DESTDIR$DATADIR/doc/netobs" README.md
-put 644 "$DESTDIR$DATADIR/doc/netobs/examples" conf/*.toml
+for file in conf/*.toml; do
+	[ "$file" = conf/netobs.toml ] || put 644 "$DESTDIR$DATADIR/doc/netobs/examples" "$file"
+done
 check_modules

@@ -60,7 +60,8 @@ def tree(tmp_path: Path) -> Path:
 def documentation(tree: Path) -> set[str]:
     """Where manual pages and examples belong, below the share directory."""
     pages = {f"man/man{path.suffix[1:]}/{path.name}" for path in (tree / "man").iterdir()}
-    return pages | {f"doc/netobs/examples/{path.name}" for path in (tree / "conf").iterdir()}
+    examples = {path.name for path in (tree / "conf").iterdir()} - {"netobs.toml"}
+    return pages | {f"doc/netobs/examples/{name}" for name in examples}
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
     modules = [path.relative_to(tree).as_posix() for path in tree.glob("netobs/**/*.py")]
     assert {*data, *modules} <= names
     shared = {name.partition(".data/data/share/")[2] for name in names} - {""}
-    assert shared == documentation(tree)
+    assert shared == documentation(tree) | {"doc/netobs/examples/netobs.toml"}
     assert not [name for name in names if name.startswith(("tests", "bpf", "bench", "tools"))]
     assert "netobs = netobs.cli:main" in scripts
     assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
