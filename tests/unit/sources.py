@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,14 @@ def signals() -> set[str]:
 
 
 def exit_statuses() -> set[int]:
-    """Numbers that a call which ends the program is given."""
+    """Numbers that a call which ends the program is given, written out or as os.EX_NAME."""
     calls = [node for node in nodes() if isinstance(node, ast.Call) and _name(node.func) in EXITS]
     inside = [each for call in calls for argument in call.args for each in ast.walk(argument)]
-    return {each.value for each in inside if isinstance(each, ast.Constant) and isinstance(each.value, int)}
+    names = {_name(each) for each in inside}
+    return {
+        *(each.value for each in inside if isinstance(each, ast.Constant) and isinstance(each.value, int)),
+        *(getattr(os, name) for name in names if name.startswith("EX_")),
+    }
 
 
 def environment() -> set[str]:
