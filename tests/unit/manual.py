@@ -38,9 +38,13 @@ class Item:
         """The head without what stands for something else (Ar)."""
         return [" ".join(words) for name, words in self.head if name in ("", "No") and words]
 
+    def text(self) -> str:
+        """The body as running text."""
+        return " ".join(word for _, arguments in self.body for word in arguments)
+
     def words(self) -> set[str]:
         """The words of the body, with and without the punctuation around them."""
-        words = [word for _, arguments in self.body for word in " ".join(arguments).split()]
+        words = self.text().split()
         return {*words, *(word.strip(",.;:()") for word in words)}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NETOBS = Path(__file__).resolve().parents[2] / "netobs"
-ENVIRONMENT = {"environ", "getenv"}
+ENVIRONMENT = {"environ", "environment", "getenv"}
 EXITS = {"exit", "_exit", "SystemExit"}
 
 

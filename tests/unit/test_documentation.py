@@ -20,6 +20,7 @@ from netobs.encode import lint, options_choice, options_table, template_entry, t
 from netobs.encode.columns import COLUMNS, OWN_VALUES
 from netobs.encode.registry import by_name
 from netobs.export import spool
+from netobs.reload import AT_START_ONLY
 from tests.unit import sources
 from tests.unit.manual import MAN, Item, Page
 
@@ -75,6 +76,14 @@ def test_a_key_has_its_default_and_its_range(key: Key) -> None:
         assert {f'"{word}"' for word in kind.built} <= words
     elif isinstance(kind, Boolean):
         assert words & {"Boolean"}
+
+
+def test_a_key_that_a_reload_does_not_reach_says_so() -> None:
+    late = {f"capture.{name}" for name in AT_START_ONLY["capture"]}
+    assert {f"{key.table}.{key.name}" for key in all_keys() if "at the next start" in entry(key).text()} == late
+    named = {name for macro, words in PROGRAM.macros("RELOADING") if macro == "Cm" for name in words}
+    assert {name for name in named if name.startswith("capture.")} == late
+    assert set(AT_START_ONLY) == {"capture", "packet_capture"}  # which is not provided
 
 
 def test_the_examples_of_the_configuration_are_right() -> None:
