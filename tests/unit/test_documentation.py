@@ -169,6 +169,15 @@ def test_the_exit_statuses() -> None:
         assert done.returncode == status
 
 
+def test_what_the_service_runs_as() -> None:
+    unit = (ROOT / "packaging/systemd/netobs.service").read_text("utf-8")
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if re.match("[A-Z][A-Za-z]+=", line))
+    shown = [(name, word) for name, words in PROGRAM.macros("SERVICE") for word in words]
+    assert ("Li", settings["User"]) in shown
+    assert ("Pa", settings["ReadWritePaths"].lstrip("-")) in shown
+    assert names(PROGRAM.items("SECURITY CONSIDERATIONS"), "Dv") == settings["AmbientCapabilities"].split()
+
+
 def test_the_environment() -> None:
     explained = set(names(PROGRAM.items("ENVIRONMENT"), "Ev"))
     assert sources.environment() <= explained
