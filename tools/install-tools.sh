@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what `make run` (argument: build), `make test` (test) or `make test-vm` (vm) needs and this machine lacks.
+# Installs what `make run` (argument: build), `make test` (test), `make test-matrix` (matrix) or `make test-vm`
+# (vm) needs and this machine lacks.
 # It looks for the things themselves, not for packages: a tool that came another way is left alone.
 set -eu
 
@@ -56,6 +57,16 @@ need_for_test() {
 	need_command softflowd softflowd softflowd
 	need_command nfacctd pmacct -
 	need_command ipfixDump libfixbuf-tools -
+}
+
+# The distribution's own modules, for its own Python: what a package of netobs runs with.
+need_for_matrix() {
+	[ -x /usr/bin/python3 ] || return 0
+	need "/usr/bin/python3 -c 'import ensurepip; ensurepip.version()'" python3-venv python3-pip
+	for module in click construct numpy pyroute2; do
+		need "/usr/bin/python3 -c 'import $module'" "python3-$module" "python3-$module"
+	done
+	need "/usr/bin/python3 -c 'import tomllib' || /usr/bin/python3 -c 'import tomli'" python3-tomli python3-tomli
 }
 
 need_for_vm() {
@@ -119,9 +130,10 @@ install_rpm() {
 case $purpose in
 build) need_for_build ;;
 test) need_for_build && need_for_test ;;
+matrix) need_for_build && need_for_test && need_for_matrix ;;
 vm) need_for_build && need_for_test && need_for_vm ;;
 *)
-	echo "usage: install-tools.sh build|test|vm" >&2
+	echo "usage: install-tools.sh build|test|matrix|vm" >&2
 	exit 2
 	;;
 esac
