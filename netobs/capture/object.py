@@ -121,6 +121,8 @@ class BpfObject:
 
 
 def _hint(number: int) -> str:
+    if number == errno.EPERM:
+        return privileges.forbidden_by()
     if number == errno.ENOMEM:
         return "lower capture.max_flows"
     if number == errno.E2BIG:

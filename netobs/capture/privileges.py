@@ -8,13 +8,13 @@ and the map of maps of ``grace.py`` still need any: TCX links, shared memory, ba
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 _SYS_ADMIN = 21  # in place of each of them, as before Linux 5.8 (include/linux/bpf.h: bpf_token_capable)
-_NET_ADMIN = 12
 _NEEDS = {
     "CAP_BPF": (39, "to create maps and load programs"),
-    "CAP_NET_ADMIN": (_NET_ADMIN, "to load programs for the TC hook and to set filters"),
+    "CAP_NET_ADMIN": (12, "to load programs for the TC hook and to set filters"),
     "CAP_PERFMON": (38, "for the verifier to let programs compute where in a packet a header begins"),
 }
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
@@ -28,17 +28,13 @@ def lacking() -> list[str]:
 
 
 def explain(number: int) -> tuple[str, str]:
-    """What to say of errno ``number`` of a load: what is wrong, and what to do. Empty if it is no matter of privileges.
+    """What to say of errno ``number`` of a load: what is wrong, and what to do. Empty if no capability is missing.
 
     EPERM comes for lack of CAP_BPF or CAP_NET_ADMIN (kernel/bpf/syscall.c: bpf_prog_load), EACCES from a verifier that
     misses CAP_PERFMON.
     """
-    if number not in (errno.EPERM, errno.EACCES):
-        return "", ""
-    names = lacking()
-    if names:
-        return f"not permitted: {_missing(names)}", _grant(names)
-    return ("not permitted", _forbidden_by()) if number == errno.EPERM else ("", "")
+    names = lacking() if number in (errno.EPERM, errno.EACCES) else []
+    return (f"not permitted: {_missing(names)}", _grant(names)) if names else ("", "")
 
 
 def explain_filters() -> tuple[str, str]:
@@ -51,11 +47,13 @@ def _missing(names: list[str]) -> str:
 
 
 def _grant(names: list[str]) -> str:
+    if os.geteuid() == 0:  # and kept from what root has: by a unit, or a container
+        return f"add {' '.join(names)} to CapabilityBoundingSet= of the unit, or to what the container may"
     return f"run as root, or add {' '.join(names)} to AmbientCapabilities= of the unit"
 
 
-def _forbidden_by() -> str:
-    """What else keeps a process from BPF that has the capabilities."""
+def forbidden_by() -> str:
+    """What else keeps a process from BPF that has the capabilities, and what to do about it."""
     if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _FIRST_USER_NAMESPACE:
         return "capabilities of a user namespace do not count: run it outside (PrivateUsers= of the unit, a container)"
     if _status("Seccomp") == _SECCOMP_FILTER:

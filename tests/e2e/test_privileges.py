@@ -22,7 +22,8 @@ PURPOSES = {
     "perfmon": "CAP_PERFMON is missing "
     "(needed for the verifier to let programs compute where in a packet a header begins)",
 }
-REFUSED = "netobs.bpf.o: the kernel refused it: not permitted"
+KEPT_FROM_IT = ("setpriv", "--bounding-set=-perfmon,-sys_admin")
+REFUSED = "netobs.bpf.o: the kernel refused it"
 # struct sock_fprog: load the number; if it is that of bpf, EPERM, else allow (linux/seccomp.h).
 WITHOUT_BPF = f"""
 import ctypes, os, struct, sys
@@ -69,8 +70,17 @@ def test_what_is_missing_is_said(
     assert "Traceback" not in done.stdout + done.stderr
     names = " ".join(f"CAP_{name.upper()}" for name in missing)
     assert problem(done.stdout + done.stderr) == (
-        f"{REFUSED}: {', '.join(PURPOSES[name] for name in missing)}; "
+        f"{REFUSED}: not permitted: {', '.join(PURPOSES[name] for name in missing)}; "
         f"run as root, or add {names} to AmbientCapabilities= of the unit"
+    )
+
+
+def test_root_who_is_kept_from_it(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, prefix=KEPT_FROM_IT)
+    assert done.returncode == 1
+    assert problem(done.stdout + done.stderr) == (
+        f"{REFUSED}: not permitted: {PURPOSES['perfmon']}; "
+        "add CAP_PERFMON to CapabilityBoundingSet= of the unit, or to what the container may"
     )
 
 
@@ -98,7 +108,7 @@ def test_root_of_a_user_namespace(lab: Lab, host: Link, tmp_path: Path, option: 
     done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, prefix=("unshare", "--user", "--map-root-user"))
     assert done.returncode == 1
     assert problem(done.stdout + done.stderr) == (
-        f"{REFUSED}; capabilities of a user namespace do not count: "
+        f"{REFUSED}: Operation not permitted; capabilities of a user namespace do not count: "
         "run it outside (PrivateUsers= of the unit, a container)"
     )
 
@@ -108,7 +118,7 @@ def test_a_filter_of_system_calls(lab: Lab, host: Link, tmp_path: Path, option: 
     done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, prefix=(sys.executable, "-c", WITHOUT_BPF))
     assert done.returncode == 1
     assert problem(done.stdout + done.stderr) == (
-        f"{REFUSED}; a seccomp filter forbids bpf(): "
+        f"{REFUSED}: Operation not permitted; a seccomp filter forbids bpf(): "
         "add it to SystemCallFilter= of the unit, or to the container's profile"
     )
 
