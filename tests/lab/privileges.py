@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.namespaces import command
+from tests.lab.namespaces import LabError, command
+from tests.lab.traffic import REPOSITORY
 
 USER = 65534  # nobody, and nogroup or nobody
 CAPABILITIES = ("bpf", "net_admin", "perfmon")
@@ -25,8 +26,11 @@ def unprivileged(argv: Sequence[str], folders: Sequence[Path], capabilities: Seq
     grant = ",".join(["-all", *(f"+{name}" for name in capabilities)])
     setpriv = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
     setpriv += [f"--inh-caps={grant}", f"--ambient-caps={grant}", f"--bounding-set={grant}"]
-    interpreter = [Path(sys.prefix), Path(sys.base_prefix)]
-    steps = _reachable([*interpreter, Path(__file__).parents[2], *folders])
+    software = [Path(sys.prefix), Path(sys.base_prefix), REPOSITORY]
+    for folder in software:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            raise LabError(f"{folder}: only its owner may read it, so that no other user can run netobs from there")
+    steps = _reachable([*software, *folders])
     return ["sh", "-euc", "\n".join([*steps, 'exec "$@"']), "sh", *setpriv, *argv]
 
 
@@ -49,4 +53,4 @@ def _reachable(folders: Sequence[Path]) -> list[str]:
         for folder in inside:
             steps += [f"mkdir -p {shlex.quote(str(folder))}"]
             steps += [f"mount -c --bind {shlex.quote(os.path.relpath(folder, bar))} {shlex.quote(str(folder))}"]
-    return [*steps, f"cd {shlex.quote(str(Path(__file__).parents[2]))}"] if steps else []
+    return [*steps, f"cd {shlex.quote(str(REPOSITORY))}"] if steps else []
