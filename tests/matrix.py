@@ -164,6 +164,7 @@ def run(python: str, which: str) -> Row:
     except CombinationError as error:
         row.result = f"failed: {error}"
     row.seconds = time.monotonic() - start_s
+    print(f"    {row.result}", flush=True)
     if row.failed:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
         print("\n".join([*tail, f"all of it: {log.relative_to(ROOT)}"]), flush=True)
