@@ -27,6 +27,7 @@ BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
 BPF_TC_POINT = {"ingress": 1, "egress": 2}
 BPF_TC_F_REPLACE = 1
 TC_HANDLE = 0x6E6F6273  # "nobs"
+NO_INTERFACE = 0x7FFFFFFF
 TC_FIRST_PRIORITY = 1  # the first to see a packet, as with TCX
 
 
@@ -59,6 +60,13 @@ def has_tcx(program_fd: int) -> bool:
     options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
     result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
     return result == -errno.ENODEV
+
+
+def may_filter() -> bool:
+    """Whether the kernel lets this process set filters: it looks at that before it misses an interface."""
+    hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
+    result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    return result != -errno.EPERM
 
 
 def attach(interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
