@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from netobs.capture import libbpf, privileges
+from netobs.capture import libbpf, privileges, requirements
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
@@ -102,12 +102,11 @@ class BpfObject:
             return
         warnings = libbpf.take_warnings()
         what, hint = privileges.explain(-result)
-        if what:
-            raise CaptureError(f"{self.path.name}: the kernel refused it: {what}", hint)
-        for line in warnings[-VERIFIER_LINES:]:
+        hint = hint or requirements.explanation(-result)
+        for line in [] if hint else warnings[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
-        what = f"{self.path.name}: the kernel refused it: {libbpf.error_text(-result)}"
-        raise CaptureError(what, _hint(-result), may_pass=-result == errno.ENOMEM)
+        what = f"{self.path.name}: the kernel refused it: {what or libbpf.error_text(-result)}"
+        raise CaptureError(what, hint or _hint(-result), may_pass=-result == errno.ENOMEM)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -128,4 +127,4 @@ def _hint(number: int) -> str:
         return "lower capture.max_flows"
     if number == errno.E2BIG:
         return "lower capture.max_flows, or the kernel's verifier found the program too complex"
-    return f"kernel {os.uname().release} may be too old: 5.10 or newer is needed"
+    return "the lines above are what libbpf and the kernel's verifier said"

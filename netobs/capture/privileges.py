@@ -18,12 +18,12 @@ _NEEDS = {
     "CAP_PERFMON": (38, "for the verifier to let programs compute where in a packet a header begins"),
 }
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
-_SECCOMP_FILTER = "2"
+SECCOMP_FILTER = "2"
 
 
 def lacking() -> list[str]:
     """The names of the needed capabilities that this process does not have in effect."""
-    held = int(_status("CapEff") or "0", 16)
+    held = int(status("CapEff") or "0", 16)
     return [name for name, (bit, _) in _NEEDS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
 
 
@@ -56,12 +56,13 @@ def forbidden_by() -> str:
     """What else keeps a process from BPF that has the capabilities, and what to do about it."""
     if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _FIRST_USER_NAMESPACE:
         return "capabilities of a user namespace do not count: run it outside (PrivateUsers= of the unit, a container)"
-    if _status("Seccomp") == _SECCOMP_FILTER:
+    if status("Seccomp") == SECCOMP_FILTER:
         return "a seccomp filter forbids bpf(): add it to SystemCallFilter= of the unit, or to the container's profile"
     return "a security module forbids it: look for a denial in the kernel's and the audit log"
 
 
-def _status(key: str) -> str:
+def status(key: str) -> str:
+    """A line of /proc/self/status, "" if there is none."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name == key:

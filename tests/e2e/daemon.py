@@ -15,10 +15,10 @@ from typing import Any
 
 from tests.lab.namespaces import Lab, LabError, command
 from tests.lab.privileges import CAPABILITIES, give, unprivileged
-from tests.lab.programs import Program, wait_until
+from tests.lab.programs import WAIT_FACTOR, Program, wait_until
 from tests.lab.traffic import REPOSITORY
 
-EXIT_WITHIN_S = 5.0
+EXIT_WITHIN_S = 5.0 * WAIT_FACTOR
 KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}
 """[metering] for tests that count Flow Records: each flow is exported once, at the end, however slow the machine."""
 
@@ -126,8 +126,8 @@ def _add(where: dict[str, Counts], name: str, counts: Counts) -> None:
 class Daemon(Program):
     """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file.
 
-    ``environment`` adds variables, as a service manager does. ``as_user``: as an unprivileged user, whom all that is in
-    ``directory`` belongs to.
+    ``environment`` adds variables, as a service manager does. ``prefix`` is a command that starts it. ``as_user``: as
+    an unprivileged user, whom all that is in ``directory`` belongs to.
     """
 
     def __init__(
@@ -139,15 +139,17 @@ class Daemon(Program):
         label: str = "netobs",
         environment: Mapping[str, str] | None = None,
         as_user: bool = AS_USER,
+        prefix: Sequence[str] = (),
     ) -> None:
         super().__init__(lab, ns, directory, label)
+        self._argv = [*prefix, *NETOBS]
         self.conf = self.directory / "netobs.toml"
         self.conf.write_text(config, encoding="utf-8")
         self._environment = {**os.environ, **(environment or {})}
         self._state, self._as_user = directory, as_user
 
     def _start(self) -> None:
-        argv = [*NETOBS, "--conf", str(self.conf)]
+        argv = [*self._argv, "--conf", str(self.conf)]
         if self._as_user:
             give(self._state)
             argv = unprivileged(argv, [self._state])

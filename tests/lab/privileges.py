@@ -27,8 +27,7 @@ def unprivileged(argv: Sequence[str], folders: Sequence[Path], capabilities: Seq
     setpriv = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
     setpriv += [f"--inh-caps={grant}", f"--ambient-caps={grant}", f"--bounding-set={grant}"]
     # Not the repository itself: a fresh clone may be in a folder that is its owner's alone.
-    parts = sorted(path for path in REPOSITORY.iterdir() if path.is_dir() and path != Path(sys.prefix))
-    software = [Path(sys.prefix), Path(sys.base_prefix), *parts]
+    software = [Path(sys.prefix), Path(sys.base_prefix), REPOSITORY / "netobs", REPOSITORY / "templates"]
     for folder in software:
         if not folder.stat().st_mode & stat.S_IXOTH:
             raise LabError(f"{folder}: only its owner may read it, so that no other user can run netobs from there")
