@@ -211,7 +211,7 @@ def test_every_message_is_one_that_netobs_has() -> None:
 
 
 def test_every_warning_and_error_in_the_log_is_explained() -> None:
-    logged = sources.arguments_of("warning") | sources.arguments_of("error")
+    logged = set().union(*map(sources.arguments_of, ("warning", "error", "exception")))
     with_words = {text for text in logged if re.search("[a-z]", text.replace("%s", ""))} - LISTEN
     assert with_words
     assert [text for text in with_words if not any(message in text for message in messages())] == []
