@@ -32,6 +32,7 @@ EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however 
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
 M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 1 << 20  # malloc.h; its default grows to 32 MiB and stays there
 MINUTE_NS = 60 * clock.NS_PER_S
+RESTORE_NS = 5 * clock.NS_PER_S  # how long an interface may go without a filter that somebody removed
 
 
 class Daemon:
@@ -77,6 +78,8 @@ class Daemon:
         self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
         self._log_every_minute(now_ns)
+        if self._capture.method == "tc":
+            self._loop.call_at(now_ns + RESTORE_NS, self._restore)
         self._last_eviction_ns = self._status_ns = now_ns
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._schedule_eviction(now_ns)
@@ -294,6 +297,11 @@ class Daemon:
     def _log_every_minute(self, now_ns: int) -> None:
         self._log_stats(logging.DEBUG)
         self._loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
+
+    def _restore(self, now_ns: int) -> None:
+        if not self._stopping:
+            self._capture.restore()
+            self._loop.call_at(now_ns + RESTORE_NS, self._restore)
 
     def close(self) -> None:
         """Frees what ``start`` took, whether it came to its end or not."""
