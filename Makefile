@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
-SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh .ci/run
+SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh packaging/deb/*.p* .ci/run
 C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch])
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
@@ -14,10 +14,16 @@ BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/netobs
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 INSTALL ?= install
 # The interpreter of the installed command: it must have the modules that netobs imports.
 INSTALL_PYTHON ?= /usr/bin/python3
+
+INSTALL_ENVIRONMENT = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' BINDIR='$(BINDIR)' \
+	LIBDIR='$(LIBDIR)' DATADIR='$(DATADIR)' MANDIR='$(MANDIR)' DOCDIR='$(DOCDIR)' ZSHDIR='$(ZSHDIR)' \
+	UNITDIR='$(UNITDIR)' INSTALL='$(INSTALL)' INSTALL_PYTHON='$(INSTALL_PYTHON)'
 
 # Stamps: what was installed into the virtual environment, and from which pyproject.toml.
 INSTALLED = $(VENV)/.installed
@@ -26,7 +32,8 @@ BENCH = $(VENV)/.bench
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm build check bpf lint lint-python lint-c lint-shell type bench install clean
+.PHONY: help run test test-matrix test-vm test-packages build check bpf lint lint-python lint-c lint-shell type bench
+.PHONY: install install-data deb rpm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,10 +49,20 @@ test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
 	$(PYTEST) $(PYTEST_ARGS)
 
+test-matrix: ## unit tests and a few others on each Python, oldest and newest modules; MATRIX_ARGS="3.9 oldest" selects
+	@sh tools/install-tools.sh matrix
+	@$(MAKE) --no-print-directory build $(DEV)
+	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
+
 test-vm: ## what depends on the kernel, in Debian's 5.10, 6.1, 6.1-rt, 6.12, emulated; PYTEST_ARGS="-k rt" selects
 	@sh tools/install-tools.sh vm
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(PYTEST) tests/vm -m vm $(PYTEST_ARGS)
+
+test-packages: ## build, lint and install the deb and the rpm, the deb in booted containers (root; slow)
+	@sh tools/install-tools.sh packages
+	@$(MAKE) --no-print-directory build $(DEV)
+	$(PYTEST) tests/packages -m packages $(PYTEST_ARGS)
 
 build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 
@@ -73,10 +90,17 @@ type: $(DEV) ## mypy --strict on netobs/
 bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-install: bpf ## install to DESTDIR and PREFIX (also SYSCONFDIR, BINDIR, LIBDIR, DATADIR, MANDIR, UNITDIR)
-	@DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' DATADIR='$(DATADIR)' \
-		MANDIR='$(MANDIR)' UNITDIR='$(UNITDIR)' INSTALL='$(INSTALL)' INSTALL_PYTHON='$(INSTALL_PYTHON)' \
-		sh tools/install.sh
+install: bpf ## install to DESTDIR and PREFIX (README, Development, lists the other variables)
+	@$(INSTALL_ENVIRONMENT) sh tools/install.sh
+
+install-data: ## install all but the Python package and the command: what a distribution adds to the wheel
+	@$(INSTALL_ENVIRONMENT) sh tools/install.sh data
+
+deb: ## the Debian package, into dist/
+	@sh tools/package.sh deb
+
+rpm: ## the RPM package and its source package, into dist/ (on Debian: see packaging/rpm/macros.debian)
+	@sh tools/package.sh rpm
 
 clean: ## remove all that make made, .venv too
 	@$(MAKE) --no-print-directory -C bpf clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -42,7 +43,9 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
       netobs listen --file FLOWS.ipfix           look at what is in a file
       netobs template check FILE --for nfdump    would this collector read my template?
 
-    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line.
+    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line, 70 an unexpected
+    error, 75 a problem of the daemon's that may pass by itself: no interface of those named is there, too little
+    memory, a spool in use.
 
     Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
     """
@@ -104,6 +107,30 @@ def listen(
 
     whole = listen_files((*files, *more), as_json=as_json, once=once or 0, options=options, out=sys.stdout)
     context.exit(0 if whole else 1)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("pid", type=click.IntRange(1))
+@click.pass_context
+def reload(context: click.Context, pid: int) -> None:
+    """Check the configuration file, then have the daemon PID read it again (SIGHUP).
+
+    A file with a mistake is refused here: each mistake is named, and the daemon is left alone. --conf FILE, in front
+    of the command, is the file that the daemon runs with. What takes effect only at the next start, the daemon's log
+    tells.
+    """
+    import signal
+
+    from netobs import config as configuration
+    from netobs import reload as reloading
+
+    parent = context.parent
+    assert parent is not None
+    reloading.check(configuration.load(parent.params["conf"]))
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        raise NetobsError(f"process {pid}: {error.strerror}", "name the process ID of the netobs daemon") from None
 
 
 protocol_option = click.option(
@@ -169,7 +196,11 @@ def main() -> None:
         sys.exit(1)
     except NetobsError as error:
         click.echo(f"netobs: {error}", err=True)
-        sys.exit(1)
+        sys.exit(os.EX_TEMPFAIL if error.may_pass else 1)
+    except Exception:
+        # Not 1, as Python itself would say: a service is to try again after a crash, but not after a mistake.
+        logging.getLogger("netobs").exception("netobs ends because of an unexpected error")
+        sys.exit(os.EX_SOFTWARE)
 
 
 if __name__ == "__main__":

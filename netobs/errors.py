@@ -4,11 +4,15 @@ from __future__ import annotations
 
 
 class NetobsError(Exception):
-    """The root of all errors that netobs reports without a traceback. ``hint`` says what to do about it."""
+    """The root of all errors that netobs reports without a traceback. ``hint`` says what to do about it.
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    ``may_pass``: nobody needs to do anything if the host changes; the service tries again (packaging/systemd).
+    """
+
+    def __init__(self, message: str, hint: str = "", may_pass: bool = False) -> None:
         super().__init__(message)
         self.hint = hint
+        self.may_pass = may_pass
 
     def __str__(self) -> str:
         message = super().__str__()

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what `make run` (argument: build), `make test` (test) or `make test-vm` (vm) needs and this machine lacks.
+# Installs what `make run` (argument: build), `make test` (test), `make test-matrix` (matrix), `make test-vm` (vm), or
+# `make deb`, `make rpm` and `make test-packages` (packages) need and this machine lacks.
 # It looks for the things themselves, not for packages: a tool that came another way is left alone.
 set -eu
 
@@ -43,6 +44,7 @@ need_for_test() {
 	need_command clang-format clang-format clang-tools-extra
 	need_command shellcheck shellcheck ShellCheck
 	need_command mandoc mandoc mandoc
+	need_command man man-db man-db
 	need_command ip iproute2 iproute
 	need_command tc iproute2 iproute-tc
 	need_command ethtool ethtool ethtool
@@ -58,11 +60,43 @@ need_for_test() {
 	need_command ipfixDump libfixbuf-tools -
 }
 
+# The distribution's own modules, for its own Python: what a package of netobs runs with.
+need_for_matrix() {
+	[ -x /usr/bin/python3 ] || return 0
+	need "/usr/bin/python3 -c 'import ensurepip; ensurepip.version()'" python3-venv python3-pip
+	for module in click construct numpy pyroute2; do
+		need "/usr/bin/python3 -c 'import $module'" "python3-$module" "python3-$module"
+	done
+	need "/usr/bin/python3 -c 'import tomllib' || /usr/bin/python3 -c 'import tomli'" python3-tomli python3-tomli
+}
+
 need_for_vm() {
 	need_command qemu-system-x86_64 qemu-system-x86 qemu-system-x86-core
 	need_command busybox busybox-static busybox
 	need_command cpio cpio cpio
 	need_command depmod kmod kmod
+}
+
+# The packages are built by the distribution's own python, whatever $PYTHON is.
+need_for_packages() {
+	need_command dpkg-buildpackage dpkg-dev -
+	need_command dh debhelper -
+	need_command dh_python3 dh-python -
+	need "dpkg -s pybuild-plugin-pyproject" pybuild-plugin-pyproject - # it has no file of its own
+	need_command lintian lintian -
+	need_command rpmbuild rpm rpm-build
+	need_command rpmlint rpmlint rpmlint
+	# Debian has no such macros: packaging/rpm/macros.debian
+	need "test -e /etc/debian_version -o -e /usr/lib/rpm/macros.d/macros.pyproject" rpm pyproject-rpm-macros
+	need "test -e /etc/debian_version -o -e /usr/lib/rpm/macros.d/macros.systemd" rpm systemd-rpm-macros
+	need "test -e /etc/debian_version || rpm -q python3-devel" rpm python3-devel
+	for module in click construct numpy pyroute2 rpm setuptools; do
+		need "/usr/bin/python3 -c 'import $module'" "python3-$module" "python3-$module"
+	done
+	need_command faketime faketime libfaketime
+	need_command systemd-analyze systemd systemd
+	need_command systemd-nspawn systemd-container systemd-container
+	need_command debootstrap debootstrap debootstrap
 }
 
 # The names in $1, each once.
@@ -119,9 +153,11 @@ install_rpm() {
 case $purpose in
 build) need_for_build ;;
 test) need_for_build && need_for_test ;;
+matrix) need_for_build && need_for_test && need_for_matrix ;;
 vm) need_for_build && need_for_test && need_for_vm ;;
+packages) need_for_build && need_for_test && need_for_packages ;;
 *)
-	echo "usage: install-tools.sh build|test|vm" >&2
+	echo "usage: install-tools.sh build|test|matrix|vm|packages" >&2
 	exit 2
 	;;
 esac

@@ -1,6 +1,7 @@
 #!/bin/sh
 # `make install`: plain files, no pip. netobs goes into a folder of its own and uses the distribution's python modules.
-# All directories come from the Makefile's variables.
+# `make install-data` (argument: data): all but the python package and the command, for a distribution's package, which
+# has these from the wheel. All directories come from the Makefile's variables.
 set -eu
 
 package=$DESTDIR$LIBDIR/netobs # netobs/ in it is the python package
@@ -19,9 +20,10 @@ install_package() {
 	rm -rf "$package" # modules of an older version
 	for directory in netobs netobs/*/; do
 		directory=${directory%/}
+		[ ! -L "$directory" ] || continue # templates: below
 		put 644 "$package/$directory" "$directory"/*.py "$directory"/*.csv "$directory"/*.o
 	done
-	put 644 "$package/netobs/templates" templates/*.toml
+	ln -rs "$DESTDIR$DATADIR/netobs/templates" "$package/netobs/templates"
 }
 
 install_command() {
@@ -39,6 +41,7 @@ END
 }
 
 install_configuration() {
+	$INSTALL -d "$DESTDIR$SYSCONFDIR/netobs/templates"
 	if [ -e "$DESTDIR$SYSCONFDIR/netobs.toml" ]; then
 		echo "install: $DESTDIR$SYSCONFDIR/netobs.toml is there already: left as it is"
 	else
@@ -46,19 +49,67 @@ install_configuration() {
 	fi
 }
 
+install_units() {
+	$INSTALL -d "$DESTDIR$UNITDIR" "$DESTDIR$PREFIX/lib/sysusers.d" "$DESTDIR$PREFIX/lib/tmpfiles.d"
+	# netobs@.service is netobs.service with another file, and is made here: there is one definition of the sandbox.
+	# Comments stay as they are.
+	# shellcheck disable=SC2016 # $ is the end of the line
+	sed -e "/^#/!s|/usr/bin/netobs|$BINDIR/netobs|g" -e "/^#/!s|/etc/netobs|$SYSCONFDIR/netobs|g" \
+		packaging/systemd/netobs.service >"$DESTDIR$UNITDIR/netobs.service"
+	sed -e '/^#/!s|/netobs\.toml|/netobs/%i.toml|g' -e '/^Description=/s|$| (%i)|' \
+		"$DESTDIR$UNITDIR/netobs.service" >"$DESTDIR$UNITDIR/netobs@.service"
+	chmod 644 "$DESTDIR$UNITDIR/netobs.service" "$DESTDIR$UNITDIR/netobs@.service"
+	$INSTALL -m 644 packaging/systemd/netobs.sysusers "$DESTDIR$PREFIX/lib/sysusers.d/netobs.conf"
+	$INSTALL -m 644 packaging/systemd/netobs.tmpfiles "$DESTDIR$PREFIX/lib/tmpfiles.d/netobs.conf"
+}
+
+put_text() { # put_text DIRECTORY NAME: standard input
+	$INSTALL -d "$DESTDIR$1"
+	cat >"$DESTDIR$1/$2"
+	chmod 644 "$DESTDIR$1/$2"
+}
+
+# What click writes for bash is the same from 8.0 to 8.5. For zsh and fish it is not: there a shell asks the click that is
+# installed, when it first completes netobs.
+install_completions() {
+	"$INSTALL_PYTHON" -c "import click" 2>/dev/null || return 0 # check_modules says so
+	_NETOBS_COMPLETE=bash_source PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$INSTALL_PYTHON" -c \
+		'import sys; sys.argv = ["netobs"]; from netobs.cli import main; main()' |
+		put_text "$DATADIR/bash-completion/completions" netobs
+	put_text "$ZSHDIR" _netobs <<-'END'
+		#compdef netobs
+		eval "$(_NETOBS_COMPLETE=zsh_source netobs)"
+		_netobs_completion "$@"
+	END
+	echo '_NETOBS_COMPLETE=fish_source netobs | source' | put_text "$DATADIR/fish/vendor_completions.d" netobs.fish
+}
+
+install_documents() {
+	put 644 "$DESTDIR$MANDIR/man5" man/*.5
+	put 644 "$DESTDIR$MANDIR/man8" man/*.8
+	put 644 "$DESTDIR$DOCDIR" README.md docs/*.md
+	for file in conf/*.toml; do
+		[ "$file" = conf/netobs.toml ] || put 644 "$DESTDIR$DOCDIR/examples" "$file"
+	done
+}
+
 check_modules() {
-	[ -z "$DESTDIR" ] || return 0
 	for module in click construct numpy pyroute2; do
 		"$INSTALL_PYTHON" -c "import $module" 2>/dev/null ||
 			echo "install: $INSTALL_PYTHON has no module $module: install python3-$module" >&2
 	done
 }
 
-install_package
-install_command
+if [ "${1:-}" != data ]; then
+	install_package
+	install_command
+fi
 install_configuration
-put 644 "$DESTDIR$MANDIR/man5" man/*.5
-put 644 "$DESTDIR$MANDIR/man8" man/*.8
-put 644 "$DESTDIR$UNITDIR" packaging/systemd/*.service
-put 644 "$DESTDIR$DATADIR/doc/netobs" README.md
-check_modules
+put 644 "$DESTDIR$DATADIR/netobs/templates" templates/*.toml
+install_units
+install_completions
+install_documents
+if [ -z "$DESTDIR" ]; then
+	check_modules
+	echo "install: for the service, as root: systemd-sysusers; systemd-tmpfiles --create; systemctl daemon-reload"
+fi

@@ -27,17 +27,22 @@ BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
 BPF_TC_POINT = {"ingress": 1, "egress": 2}
 BPF_TC_F_REPLACE = 1
 TC_HANDLE = 0x6E6F6273  # "nobs"
+NO_INTERFACE = 0x7FFFFFFF
 TC_FIRST_PRIORITY = 1  # the first to see a packet, as with TCX
 
 
 @dataclass
 class Attachment:
-    """One program on one hook. ``detach`` undoes it; what stood there before stays."""
+    """One program on one hook. ``detach`` undoes it; what stood there before stays.
+
+    ``is_there``: nobody else has taken it away, as anybody may do with a filter.
+    """
 
     interface: Interface
     direction: str
     method: str
     detach: Callable[[], None]
+    is_there: Callable[[], bool] = lambda: True
 
 
 def method_for(setting: str, probe: Callable[[], bool]) -> str:
@@ -59,6 +64,13 @@ def has_tcx(program_fd: int) -> bool:
     options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
     result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
     return result == -errno.ENODEV
+
+
+def may_filter() -> bool:
+    """Whether the kernel lets this process set filters: it looks at that before it misses an interface."""
+    hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
+    result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    return result != -errno.EPERM
 
 
 def attach(interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
@@ -95,6 +107,8 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int) -> Attachm
         _made_qdiscs.setdefault(interface.index, 0)
     elif result != -errno.EEXIST:
         _checked_tc(result, f"{where}: clsact qdisc", requirements.QDISC_MODULE)
+    elif direction == "egress" and interface.index not in _made_qdiscs:
+        _check_egress(interface, where)
     if interface.index in _made_qdiscs:
         _made_qdiscs[interface.index] += 1
     try:
@@ -102,7 +116,31 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int) -> Attachm
     except OSError:
         _leave_qdisc(interface)
         raise
-    return Attachment(interface, direction, "tc", lambda: _detach_tc(interface, direction, filter_))
+    return Attachment(
+        interface, direction, "tc",
+        detach=lambda: _detach_tc(interface, direction, filter_),
+        is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
+    )  # fmt: skip
+
+
+def _check_egress(interface: Interface, where: str) -> None:
+    """An ingress qdisc stands where clsact would, and puts a filter for egress among those of ingress (sch_ingress.c:
+    ingress_tcf_block): it would count the packets of the other direction.
+
+    :raises OSError: there is such a qdisc.
+    """
+    kind = netlink.ingress_qdisc(interface.index)
+    if kind != "clsact":
+        raise OSError(
+            errno.EOPNOTSUPP,
+            f"{where}: the {kind or 'ingress'} qdisc there (of policing, as by Open vSwitch) has no such hook; "
+            "a clsact qdisc in its place has both, or use Linux 6.6 or newer",
+        )
+
+
+def disown(interface: Interface) -> None:
+    """Somebody has removed what we had on ``interface``: a qdisc that is there now may be theirs."""
+    _made_qdiscs.pop(interface.index, None)
 
 
 def _add_filter(hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd: int, where: str) -> libbpf.TcOpts:
@@ -130,11 +168,18 @@ def _checked_tc(result: int, what: str, module: str) -> None:
     libbpf.checked(result, what)
 
 
+def _query(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> int:
+    """The id of the program that the filter at our place runs, or a negative errno."""
+    hook, found = _hook(interface, BPF_TC_POINT[direction]), _ours(filter_.priority)
+    result: int = libbpf.library().bpf_tc_query(ctypes.byref(hook), ctypes.byref(found))
+    return result or int(found.prog_id)
+
+
 def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> None:
     """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
-    lib, hook, found = libbpf.library(), _hook(interface, BPF_TC_POINT[direction]), _ours(filter_.priority)
-    if lib.bpf_tc_query(ctypes.byref(hook), ctypes.byref(found)) == 0 and found.prog_id == filter_.prog_id:
-        result = lib.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(_ours(filter_.priority)))
+    if _query(interface, direction, filter_) == filter_.prog_id:
+        hook = _hook(interface, BPF_TC_POINT[direction])
+        result = libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(_ours(filter_.priority)))
         if result not in (0, -errno.ENODEV, -errno.ENOENT):
             log.warning("%s %s: filter not removed: %s", interface.name, direction, libbpf.error_text(-result))
     _leave_qdisc(interface)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 
-from netobs.capture.attach import Attachment, attach, has_tcx, method_for
+from netobs.capture import privileges
+from netobs.capture.attach import Attachment, attach, disown, has_tcx, may_filter, method_for
 from netobs.capture.datapath import Datapath
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.names import InterfaceNames
@@ -25,6 +26,7 @@ class Capture:
         self._config = config
         self._selector = config.selector
         self._attachments: dict[int, list[Attachment]] = {}
+        self._refused: dict[tuple[int, str], str] = {}
         self.datapath = Datapath(config, batch)
         self.method = ""
         self.names: dict[int, Interface] = {}
@@ -39,6 +41,8 @@ class Capture:
         self.datapath.load()
         probe = self.datapath.program_fd("netobs_ingress")
         self.method = method_for(self._config.attach, lambda: has_tcx(probe))
+        if self.method == "tc" and not may_filter():
+            raise CaptureError(*privileges.explain_filters())
 
     def wanted(self) -> list[Interface]:
         """The interfaces that the configuration selects, of those that the host has now."""
@@ -56,28 +60,64 @@ class Capture:
         """Attaches to all wanted interfaces; returns how many are attached."""
         for interface in self.wanted():
             self.attach_to(interface)
-        return len(self._attachments)
+        return len(self.attached)
 
     def attach_to(self, interface: Interface) -> None:
-        """Attaches to one interface, unless it is attached. A failure is logged and harms no other interface."""
+        """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
         self.names[interface.index] = interface
         self.interface_names.learn(interface.index, interface.name, interface.alias)
-        if interface.index in self._attachments:
+        present = self._attachments.get(interface.index, [])
+        missing = [
+            direction
+            for direction in DIRECTIONS[self._config.direction]
+            if direction not in [attachment.direction for attachment in present]
+        ]
+        if not missing:
             return
+        done = [made for made in (self._attach(interface, direction) for direction in missing) if made is not None]
+        if done:
+            self._attachments[interface.index] = [*present, *done]
+            directions = " and ".join(attachment.direction for attachment in done)
+            log.info("%s: attached by %s, %s", interface.name, self.method, directions)
+
+    def _attach(self, interface: Interface, direction: str) -> Attachment | None:
+        """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
         layer = "" if interface.has_ethernet else "l3_"
-        done: list[Attachment] = []
+        place = (interface.index, direction)
         try:
-            for direction in DIRECTIONS[self._config.direction]:
-                program = self.datapath.program_fd(f"netobs_{layer}{direction}")
-                done.append(attach(interface, direction, program, self.method))
+            made = attach(interface, direction, self.datapath.program_fd(f"netobs_{layer}{direction}"), self.method)
         except OSError as error:
-            for attachment in done:
-                attachment.detach()
-            if error.errno != errno.ENODEV:
-                log.error("%s: not measured: %s", interface.name, error.strerror)
-            return
-        self._attachments[interface.index] = done
-        log.info("%s: attached by %s, %s", interface.name, self.method, self._config.direction)
+            reason = str(error.strerror)
+            if error.errno != errno.ENODEV and self._refused.get(place) != reason:
+                self._refused[place] = reason
+                log.error("%s: not measured: %s", interface.name, reason)
+            return None
+        self._refused.pop(place, None)
+        return made
+
+    def restore(self) -> None:
+        """Attaches again where somebody has removed a filter of ours. Packets in between were not seen."""
+        for index, attachments in list(self._attachments.items()):
+            lost = [attachment for attachment in attachments if not attachment.is_there()]
+            for attachment in lost:
+                attachments.remove(attachment)
+                log.warning("%s: %s was not measured for a while: somebody removed the filter",
+                            self.names[index].name, attachment.direction)  # fmt: skip
+            if lost:
+                disown(self.names[index])
+            self.attach_to(self.names[index])
+
+    def reconfigure(self, config: CaptureConfig) -> None:
+        """Goes over to other interfaces and directions. What the rest of ``config`` says is not looked at."""
+        self._config, self._selector = config, config.selector
+        for interface in self.links.interfaces():
+            self._changed(interface)
+        for index, attachments in self._attachments.items():
+            for attachment in attachments[:]:
+                if attachment.direction not in DIRECTIONS[config.direction]:
+                    attachment.detach()
+                    attachments.remove(attachment)
+                    log.info("%s: detached, %s", self.names[index].name, attachment.direction)
 
     def follow_links(self) -> None:
         """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable."""
@@ -104,8 +144,9 @@ class Capture:
         selected = self._selects(interface)
         if selected:
             self.attach_to(interface)
-        elif attached:  # renamed to a name that is not selected
+        elif attached:  # renamed to a name that is not selected, or the selection is another one
             self._detach(interface.index)
+            self.names.pop(interface.index)
             log.info("%s: detached, no longer selected", interface.name)
 
     def _forget(self, interface: Interface) -> None:
@@ -113,6 +154,7 @@ class Capture:
             self._detach(interface.index)
             log.info("%s: gone", interface.name)
         self.names.pop(interface.index, None)
+        self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
         self.interface_names.retire(interface.index)
 
     def _detach(self, index: int) -> None:
@@ -122,7 +164,7 @@ class Capture:
     @property
     def attached(self) -> list[Interface]:
         """The interfaces that are measured now."""
-        return [self.names[index] for index in self._attachments]
+        return [self.names[index] for index, attachments in self._attachments.items() if attachments]
 
     def detach(self) -> None:
         """Takes the programs off all interfaces. What they have counted can still be taken out."""
@@ -147,4 +189,5 @@ def check_interfaces(config: CaptureConfig, present: list[Interface]) -> str:
     what = f"capture.interfaces: nothing matches {', '.join(config.interfaces)}"
     if selector.has_patterns:
         return f"{what} now: waiting for such an interface to appear"
-    raise CaptureError(what, f"the host has {', '.join(interface.name for interface in present)}")
+    hint = f"the host has {', '.join(interface.name for interface in present)}"
+    raise CaptureError(what, hint, may_pass=True)  # at boot, for example, a bond that is made later

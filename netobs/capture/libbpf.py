@@ -14,11 +14,10 @@ import os
 from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any
 
-from netobs.errors import CaptureError
+from netobs.capture.libbpf_file import lacks, open_library
 
 log = logging.getLogger("netobs.libbpf")
 
-SONAME = "libbpf.so.1"
 MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS, MAP_TYPE_RINGBUF = 2, 12, 27  # enum bpf_map_type
 PROG_TYPE_SCHED_CLS = 3  # enum bpf_prog_type
 BPF_F_MMAPABLE = 1 << 10
@@ -160,8 +159,10 @@ class _Log:
         lines = buffer.value.decode(errors="replace").rstrip().splitlines()
         if level == 0:
             self.warnings += lines
+        # Many lines are the verifier's log, whose end is logged by who asked for the load.
+        said_at = LEVELS[min(level, 2)] if len(lines) == 1 else logging.DEBUG
         for line in lines:
-            log.log(LEVELS[min(level, 2)], "%s", line)
+            log.log(said_at, "%s", line)
         return 0
 
 
@@ -174,17 +175,12 @@ def library() -> ctypes.CDLL:
 
     :raises CaptureError: there is no libbpf 1.x, or it lacks a function.
     """
-    try:
-        lib = ctypes.CDLL(SONAME, use_errno=True)
-    except OSError as error:
-        raise CaptureError(
-            f"{SONAME} cannot be loaded ({error})", "install libbpf 1.0 or newer (package libbpf1 or libbpf)"
-        ) from None
+    lib = open_library()
     for name, (result, arguments) in _PROTOTYPES.items():
         try:
             function = getattr(lib, name)
         except AttributeError:
-            raise CaptureError(f"{SONAME} has no function {name}", "install libbpf 1.0 or newer") from None
+            raise lacks(name) from None
         function.restype, function.argtypes = result, arguments
     lib.libbpf_set_print(_log.callback)
     return lib

@@ -10,8 +10,11 @@ HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWQDISC, RTM_GETQDISC = 36, 38
 RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+TCA_KIND = 1
 RTMGRP_LINK = 1
+TC_H_INGRESS = 0xFFFFFFF1  # where a clsact qdisc is, or an ingress qdisc in its place
 TC_H_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, priority and protocol
 RECEIVE_BYTES = 1 << 18
@@ -66,3 +69,28 @@ def filters(ifindex: int, parent: int) -> list[tuple[int, int]]:
         return []
     found = [TCMSG.unpack_from(entry, HEADER.size) for entry in entries]
     return [(handle, info >> 16) for _, _, handle, _, info in found]
+
+
+def ingress_qdisc(ifindex: int) -> str:
+    """The kind of qdisc at the ingress of interface ``ifindex``: "clsact", "ingress", or "" if there is none.
+
+    :raises OSError: the kernel did not list them.
+    """
+    for kind, message in dump(RTM_GETQDISC, TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, 0, 0)):
+        _, index, _, parent, _ = TCMSG.unpack_from(message, HEADER.size)
+        if kind == RTM_NEWQDISC and (index, parent) == (ifindex, TC_H_INGRESS):
+            return _attribute(message[HEADER.size + TCMSG.size :], TCA_KIND).rstrip(b"\0").decode("ascii", "replace")
+    return ""
+
+
+def _attribute(attributes: bytes, wanted: int) -> bytes:
+    """The value of an attribute (struct nlattr), empty if it is not there."""
+    offset = 0
+    while offset + 4 <= len(attributes):
+        length, kind = struct.unpack_from("=HH", attributes, offset)
+        if length < 4:
+            break
+        if kind == wanted:
+            return attributes[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return b""

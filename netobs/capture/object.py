@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from netobs.capture import libbpf, requirements
+from netobs.capture import libbpf, privileges, requirements
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
@@ -101,11 +101,12 @@ class BpfObject:
         if result == 0:
             return
         warnings = libbpf.take_warnings()
-        explanation = requirements.explanation(-result)
-        for line in [] if explanation else warnings[-VERIFIER_LINES:]:
+        what, hint = privileges.explain(-result)
+        hint = hint or requirements.explanation(-result)
+        for line in [] if hint else warnings[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
-        refused = f"{self.path.name}: the kernel refused it: {_refusal(-result)}"
-        raise CaptureError(refused, explanation or _hint(-result))
+        what = f"{self.path.name}: the kernel refused it: {what or libbpf.error_text(-result)}"
+        raise CaptureError(what, hint or _hint(-result), may_pass=-result == errno.ENOMEM)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -119,15 +120,9 @@ class BpfObject:
         return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
 
 
-def _refusal(number: int) -> str:
-    if number in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-        return "not permitted"
-    return libbpf.error_text(number)
-
-
 def _hint(number: int) -> str:
     if number == errno.EPERM:
-        return "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        return privileges.forbidden_by()
     if number == errno.ENOMEM:
         return "lower capture.max_flows"
     if number == errno.E2BIG:

@@ -15,12 +15,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from netobs.capture import libbpf
+from netobs.capture import libbpf, privileges
 
 FLOOR = (5, 10)  # the oldest that is tested; what is probed for here is in kernels from 5.8 on
 MEMLOCK_UNTIL = (5, 11)  # from then on maps count as memory of the cgroup, not as locked memory
-SECCOMP_FILTER = "2"  # proc(5), /proc/PID/status
-CAP_SYS_ADMIN, CAP_BPF = 21, 39
 QDISC_MODULE, FILTER_MODULE = "sch_ingress", "cls_bpf"
 CONFIG_OPTIONS = {QDISC_MODULE: "CONFIG_NET_SCH_INGRESS", FILTER_MODULE: "CONFIG_NET_CLS_BPF"}
 MODULES = Path("/lib/modules")
@@ -69,7 +67,7 @@ def explanation(number: int) -> str:
 
 
 def _no_system_call() -> str:
-    if _status("Seccomp") == SECCOMP_FILTER:
+    if privileges.status("Seccomp") == privileges.SECCOMP_FILTER:
         return "a seccomp filter hides the bpf system call: allow bpf in the container's profile or the service's unit"
     return "this kernel was built without the bpf system call: CONFIG_BPF_SYSCALL is needed"
 
@@ -78,8 +76,7 @@ def _locked_memory() -> str:
     """Maps beyond RLIMIT_MEMLOCK are EPERM too, before Linux 5.11; libbpf raises the limit where it may."""
     release, (limit_bytes, _) = os.uname().release, resource.getrlimit(resource.RLIMIT_MEMLOCK)
     is_limited = kernel_version(release) < MEMLOCK_UNTIL and limit_bytes != resource.RLIM_INFINITY
-    may_load = int(_status("CapEff") or "0", 16) & (1 << CAP_SYS_ADMIN | 1 << CAP_BPF)
-    if not (is_limited and may_load and _reaches_kernel()):
+    if not is_limited or "CAP_BPF" in privileges.lacking() or not _reaches_kernel():
         return ""
     return (
         f"maps count as locked memory in kernel {release}, and this process may lock {limit_bytes} bytes: "
@@ -121,12 +118,6 @@ def modules_that_cannot_load(modules: Path = MODULES) -> list[str]:
         for module in (QDISC_MODULE, FILTER_MODULE)
         if f"/{module}.ko" not in known and not Path("/sys/module", module).exists()
     ]
-
-
-def _status(key: str) -> str:
-    """A line of /proc/self/status."""
-    found = re.search(rf"^{key}:\s*(\S+)$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else ""
 
 
 def _reaches_kernel() -> bool:

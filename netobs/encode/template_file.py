@@ -29,15 +29,14 @@ _SUFFIX = ".toml"
 
 
 def template_dirs() -> list[Path]:
-    """Where template files are looked for by name: the administrator's first, then those that come with netobs."""
+    """Where template files are looked for by name: the administrator's first, then those that come with netobs.
+
+    The latter are ``templates`` in the package: the files themselves in a wheel, elsewhere a symbolic link to where
+    they lie (the top of the source tree, /usr/share/netobs/templates of an installation).
+    """
     package = Path(__file__).resolve().parent.parent
-    places = [
-        Path("/etc/netobs/templates"),
-        package / "templates",  # in a wheel
-        package.parent / "templates",  # in the source tree
-        Path("/usr/share/netobs/templates"),
-    ]
-    return [place for place in places if place.is_dir()]
+    places = (Path("/etc/netobs/templates"), package / "templates")
+    return [place.resolve() for place in places if place.is_dir()]
 
 
 def load(name_or_path: str, search: Sequence[Path] | None = None) -> TemplateSet:

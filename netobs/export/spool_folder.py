@@ -86,6 +86,7 @@ class Folder:
             raise ExportError(
                 f"{self._name}: spool {self.directory} is used by another process",
                 "stop that one, or give this one another folder",
+                may_pass=True,
             ) from None
         try:
             self._cursor = self._open("cursor")

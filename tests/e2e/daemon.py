@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.lab.namespaces import Lab, LabError, command
+from tests.lab.privileges import CAPABILITIES, give, unprivileged
 from tests.lab.programs import WAIT_FACTOR, Program, wait_until
 from tests.lab.traffic import REPOSITORY
 
 EXIT_WITHIN_S = 5.0 * WAIT_FACTOR
 KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}
 """[metering] for tests that count Flow Records: each flow is exported once, at the end, however slow the machine."""
+
+AS_USER = os.environ.get("NETOBS_TEST_USER") == "1"
+"""The daemon runs as an unprivileged user with the capabilities that a package's unit gives it."""
 
 Table = dict[str, Any]
 
@@ -88,11 +93,11 @@ class Account:
 
 
 def read_account(log: str) -> Account:
-    """The account in a daemon's log."""
+    """The last account in a daemon's log. Collectors of one name, before and after a reload, are added up."""
     account = Account()
     for line in log.splitlines():
         if found := re.search(r" seen: (\d+) packets, (\d+) octets$", line):
-            account.seen = Counts(0, int(found[1]), int(found[2]))
+            account = Account(Counts(0, int(found[1]), int(found[2])))
         elif found := re.search(r" not in a flow, (\w+): (\d+) packets, (\d+) octets$", line):
             account.ledger[found[1]] = Counts(0, int(found[2]), int(found[3]))
         elif found := re.search(
@@ -101,36 +106,63 @@ def read_account(log: str) -> Account:
             line,
         ):
             where = account.spooled if found[2] == "in the spool" else account.taken_over
-            where[found[1]] = Counts(*map(int, found.groups()[2:]))
+            _add(where, found[1], Counts(*map(int, found.groups()[2:])))
         elif found := re.search(
             r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets( waiting)?',
             line,
         ):
             counts = Counts(*map(int, found.groups()[2:5]))
             if found[2]:
-                account.not_sent.setdefault(found[1], {})[found[2]] = counts
+                _add(account.not_sent.setdefault(found[1], {}), found[2], counts)
             else:
-                (account.waiting if found[6] else account.sent)[found[1]] = counts
+                _add(account.waiting if found[6] else account.sent, found[1], counts)
     return account
+
+
+def _add(where: dict[str, Counts], name: str, counts: Counts) -> None:
+    where[name] = where.get(name, Counts()) + counts
 
 
 class Daemon(Program):
     """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file.
 
-    ``prefix`` is a command that starts it.
+    ``environment`` adds variables, as a service manager does. ``prefix`` is a command that starts it. ``as_user``: as
+    an unprivileged user, whom all that is in ``directory`` belongs to.
     """
 
     def __init__(
-        self, lab: Lab, ns: str, directory: Path, config: str, label: str = "netobs", prefix: Sequence[str] = ()
+        self,
+        lab: Lab,
+        ns: str,
+        directory: Path,
+        config: str,
+        label: str = "netobs",
+        environment: Mapping[str, str] | None = None,
+        as_user: bool = AS_USER,
+        prefix: Sequence[str] = (),
     ) -> None:
         super().__init__(lab, ns, directory, label)
         self._argv = [*prefix, *NETOBS]
         self.conf = self.directory / "netobs.toml"
         self.conf.write_text(config, encoding="utf-8")
+        self._environment = {**os.environ, **(environment or {})}
+        self._state, self._as_user = directory, as_user
 
     def _start(self) -> None:
-        process = self._process = self._run([*self._argv, "--conf", str(self.conf)], cwd=REPOSITORY)
+        argv = [*self._argv, "--conf", str(self.conf)]
+        if self._as_user:
+            give(self._state)
+            argv = unprivileged(argv, [self._state])
+        process = self._process = self._run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=self._environment)
         self._ready(process, lambda: "netobs ready" in self.log)
+
+    def reload(self, config: str) -> str:
+        """Give it another configuration by SIGHUP; what it logs of that."""
+        self.conf.write_text(config, encoding="utf-8")
+        before = len(self.log)
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: re.search(r" reload: (done|failed)", self.log[before:]) is not None, f"{self.label} reloads")
+        return self.log[before:]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it by a signal; its exit code. ``LabError`` when it takes longer than an operator would wait."""
@@ -162,10 +194,27 @@ class Daemon(Program):
 NETOBS = (sys.executable, "-m", "netobs")
 
 
-def netobs(lab: Lab, ns: str, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a ``netobs`` command in ``ns`` to its end; ``prefix`` is a command that starts it."""
-    environment = ["env", f"PYTHONPATH={REPOSITORY}"]
-    return lab.run(ns, [*environment, *prefix, *NETOBS, *arguments], check=False)
+def netobs(
+    lab: Lab,
+    ns: str,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    capabilities: Sequence[str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a ``netobs`` command in ``ns`` to its end; ``prefix`` is a command that starts it, as root.
+
+    ``capabilities``: as an unprivileged user with these, whom the folder of the configuration file is given to.
+    """
+    argv = ["env", f"PYTHONPATH={REPOSITORY}", *prefix, *NETOBS, *arguments]
+    if capabilities is None and AS_USER and not prefix:
+        capabilities = CAPABILITIES
+    if capabilities is not None:
+        folders = [Path(after).parent for name, after in zip(arguments, arguments[1:]) if name == "--conf"]
+        mine = [folder for folder in folders if REPOSITORY not in folder.parents]
+        for folder in mine:
+            give(folder)
+        argv = unprivileged(argv, mine, capabilities)
+    return lab.run(ns, argv, check=False)
 
 
 BpfObjects = frozenset[tuple[str, int]]

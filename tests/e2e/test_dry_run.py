@@ -14,9 +14,9 @@ from tests.lab.traffic import REPOSITORY
 
 pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
 
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-SHIPPED = str(REPOSITORY / "conf" / "netobs.toml")
+CONF = REPOSITORY / "conf"
+SHIPPED = str(CONF / "netobs.toml")
 SMALL_HOST = "MemTotal:  131072 kB\nMemAvailable:  65536 kB\n"
 
 
@@ -75,6 +75,17 @@ def test_the_configuration_that_is_shipped(lab: Lab, host: Link) -> None:
     assert "veth0 (index " in done.stdout
 
 
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples_would_start(lab: Lab, path: Path) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("eth0", "bond0"))
+    done = netobs(lab, ns, "--conf", str(path), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "netobs would start"
+    # Where the spool is to go differs from host to host, and so does what is free there.
+    assert [line for line in done.stdout.splitlines() if line.startswith("warning") and "spool" not in line] == []
+
+
 def test_a_tcp_collector_gets_no_connection(lab: Lab, host: Link, tmp_path: Path) -> None:
     conf = write(tmp_path, configuration(collectors=[{"transport": "tcp"}]))
     done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
@@ -128,19 +139,6 @@ def test_all_problems_are_listed(lab: Lab, host: Link, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [["--dry-run"], []], ids=["dry run", "daemon"])
-def test_without_the_right_to_load(lab: Lab, host: Link, option: list[str]) -> None:
-    prefixes: list[tuple[str, ...]] = [NO_CAPABILITIES]
-    if netobs(lab, host.ns, "--version", prefix=NOBODY).returncode == 0:  # else nobody may not read this tree
-        prefixes.append(NOBODY)
-    for prefix in prefixes:
-        done = netobs(lab, host.ns, "--conf", SHIPPED, *option, prefix=prefix)
-        output = done.stdout + done.stderr
-        assert done.returncode == 1
-        assert "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" in output
-        assert "Traceback" not in output
-
-
-@pytest.mark.parametrize("option", [["--dry-run"], []], ids=["dry run", "daemon"])
 def test_a_table_that_is_too_large_for_the_host(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text(SMALL_HOST, encoding="ascii")
@@ -148,7 +146,7 @@ def test_a_table_that_is_too_large_for_the_host(lab: Lab, host: Link, tmp_path: 
     # ip netns exec has made a mount namespace: nobody else sees this.
     small = ("sh", "-c", f'mount --bind {meminfo} /proc/meminfo && exec "$@"', "sh")
     done = netobs(lab, host.ns, "--conf", conf, *option, prefix=small)
-    assert done.returncode == 1
+    assert done.returncode == (1 if option else os.EX_TEMPFAIL)  # other programs may give memory back
     assert "capture.max_flows = 1000000 needs " in done.stdout + done.stderr
     assert "the host has 64 MiB left; lower it" in done.stdout + done.stderr
 

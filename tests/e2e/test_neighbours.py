@@ -10,6 +10,8 @@ import pytest
 from tests.e2e.daemon import KEPT, Daemon, configuration, traffic_control
 from tests.lab.collectors import Nfcapd, UdpSink
 from tests.lab.namespaces import Lab, Link, in_namespace
+from tests.lab.programs import wait_until
+from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("nfcapd", "nfdump", "tc", "bpftool"))
 
@@ -46,3 +48,13 @@ def test_foreign_filter(lab: Lab, tmp_path: Path, attach: str, priority: int, ac
     in_front = attach == "tc" and priority == 1 and action == "drop"
     assert counted == ([] if in_front else [100])
     assert traffic_control(lab, far.ns) == before
+
+
+def test_a_filter_that_somebody_removes_comes_back(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with Daemon(lab, far.ns, tmp_path, configuration({"attach": "tc"}, KEPT)) as daemon:
+        lab.run(far.ns, ["tc", "qdisc", "del", "dev", far.name, "clsact"])
+        daemon.wait_for("veth0: egress was not measured for a while: somebody removed the filter")
+        wait_until(lambda: daemon.log.count("veth0: attached by tc") == 2, "it is attached again")
+        Traffic(packets=10).send(lab, near)
+        assert daemon.finish().seen.packets == 10

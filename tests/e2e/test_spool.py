@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -213,11 +214,11 @@ def read_by_ipfixdump(spool: Path, flows: int) -> None:
     assert records == flows
 
 
-def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path) -> None:
+def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path, as_user: bool) -> None:
     near, far = lab.pair()
     table, more = collector_table(tmp_path, "tcp")
     config = configuration(CAPTURE, METERING, [table])
-    with Daemon(lab, far.ns, tmp_path, config) as daemon:
+    with Daemon(lab, far.ns, tmp_path, config, as_user=as_user) as daemon:
         Traffic(flows=2000).send(lab, near)
         account = daemon.finish()
     assert account.spooled["127.0.0.1"].flows == 2000
@@ -225,7 +226,7 @@ def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path) -> None:
     flows = Flows(tmp_path / "files")
     with (
         Collector(lab, far.ns, tmp_path, tmp_path / "files", "collector", *more),
-        Daemon(lab, far.ns, tmp_path, config, "again") as again,
+        Daemon(lab, far.ns, tmp_path, config, "again", as_user) as again,
     ):
         wait_until(lambda: flows.count() == 2000, "all flows arrive")
         assert again.finish().is_balanced()
@@ -297,7 +298,7 @@ def test_dry_run_and_two_daemons(lab: Lab, tmp_path: Path) -> None:
     assert not folder.parent.exists()
     with Daemon(lab, far.ns, tmp_path, config):
         done = netobs(lab, far.ns, "--conf", str(conf))
-        assert done.returncode == 1
+        assert done.returncode == os.EX_TEMPFAIL
         assert f'collector "127.0.0.1": spool {folder} is used by another process' in done.stderr
         assert netobs(lab, far.ns, "--conf", str(conf), "--dry-run").returncode == 0
     conf.write_text(config.replace(str(tmp_path / "spool"), str(tmp_path / "a" / "b" / "c")), encoding="utf-8")

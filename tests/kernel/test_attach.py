@@ -233,3 +233,48 @@ def test_tcx_that_is_asked_for_and_missing() -> None:
     assert method_for("tc", lambda: True) == "tc"
     with pytest.raises(CaptureError, match=re.escape(f"kernel {os.uname().release} has no TCX")):
         method_for("tcx", lambda: False)
+
+
+def test_an_ingress_qdisc_has_no_egress(lab: Lab, link: Link, sender: Sender, caplog: pytest.LogCaptureFixture) -> None:
+    """As Open vSwitch makes one for policing: what comes in is measured, and is not taken for what goes out."""
+    lab.run(link.ns, ["tc", "qdisc", "add", "dev", link.name, "ingress"])
+    with measured(link, attach="tc") as programs:
+        records = exchange(programs, sender, [FRAME] * 3).records
+        assert (records["packets"].tolist(), records["direction"].tolist()) == ([3], [0])
+        assert "target: not measured: target egress: the ingress qdisc there" in caplog.text
+        programs.capture.restore()
+        assert caplog.text.count("not measured") == 1
+    assert "ingress" in qdiscs(lab, link)
+    assert filters(lab, link, "ingress") == []
+
+
+@pytest.mark.parametrize("what", ["qdisc", "filters"])
+def test_what_somebody_removed_is_attached_again(
+    lab: Lab, link: Link, sender: Sender, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    remove = {
+        "qdisc": ["qdisc", "del", "dev", link.name, "clsact"],
+        "filters": ["filter", "del", "dev", link.name, "ingress"],
+    }
+    with measured(link, attach="tc") as programs:
+        programs.capture.restore()
+        assert "removed" not in caplog.text
+        lab.run(link.ns, ["tc", *remove[what]])
+        sender.send(FRAME)
+        programs.capture.restore()
+        gone = ["ingress", "egress"] if what == "qdisc" else ["ingress"]
+        for direction in gone:
+            assert f"target: {direction} was not measured for a while: somebody removed the filter" in caplog.text
+        assert ours(lab, link) == 2
+        assert count(programs, sender) == 3
+    assert ours(lab, link) == 0
+
+
+def test_a_qdisc_that_somebody_put_in_the_place_of_ours_stays(lab: Lab, link: Link, sender: Sender) -> None:
+    with measured(link, attach="tc") as programs:
+        lab.run(link.ns, ["tc", "qdisc", "del", "dev", link.name, "clsact"])
+        lab.run(link.ns, ["tc", "qdisc", "add", "dev", link.name, "ingress"])
+        programs.capture.restore()
+        assert count(programs, sender) == 3
+    assert "ingress" in qdiscs(lab, link)
+    assert ours(lab, link) == 0

@@ -44,7 +44,7 @@ def source_files() -> list[Path]:
         files = [ROOT / name for name in run(*git).split("\0") if name]
     else:
         files = [path for path in ROOT.rglob("*") if not NOT_OURS & set(path.relative_to(ROOT).parts)]
-    return [path for path in files if path.is_file()]
+    return [path for path in files if path.is_file() or path.is_symlink()]
 
 
 @pytest.fixture
@@ -53,8 +53,15 @@ def tree(tmp_path: Path) -> Path:
     for path in source_files():
         copy = tmp_path / "tree" / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
+        shutil.copy2(path, copy, follow_symlinks=False)
     return tmp_path / "tree"
+
+
+def documentation(tree: Path) -> set[str]:
+    """Where manual pages and examples belong, below the share directory."""
+    pages = {f"man/man{path.suffix[1:]}/{path.name}" for path in (tree / "man").iterdir()}
+    examples = {path.name for path in (tree / "conf").iterdir()} - {"netobs.toml"}
+    return pages | {f"doc/netobs/examples/{name}" for name in examples}
 
 
 @pytest.fixture
@@ -65,7 +72,7 @@ def compiler() -> None:
 
 def test_no_path_of_one_machine() -> None:
     pattern = re.compile(rb"/(?:root|work|home/[a-z]\w*)/")
-    assert not [path for path in source_files() if pattern.search(path.read_bytes())]
+    assert not [path for path in source_files() if path.is_file() and pattern.search(path.read_bytes())]
 
 
 def test_bpf_sources_carry_their_licence() -> None:
@@ -77,10 +84,9 @@ def test_bpf_sources_carry_their_licence() -> None:
 
 def test_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    assert targets is not None
+    targets = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     listed = re.findall(r"^make ([a-z-]+) +\S", run("make", "help"), re.MULTILINE)
-    assert sorted(listed) == sorted(targets[1].split())
+    assert sorted(listed) == sorted(" ".join(targets).split())
 
 
 def test_readme_names_the_two_commands() -> None:
@@ -94,7 +100,16 @@ def test_packages_are_all_named() -> None:
     in_tree = {
         path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("netobs/**/__init__.py")
     }
-    assert set(project["tool"]["setuptools"]["packages"]) == in_tree | {"netobs.templates"}
+    assert set(project["tool"]["setuptools"]["packages"]) == in_tree
+
+
+def test_the_packages_are_those_of_this_version() -> None:
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "netobs/__init__.py").read_text())
+    assert version is not None
+    assert (ROOT / "packaging/deb/changelog").read_text().startswith(f"netobs ({version[1]}-")
+    spec = (ROOT / "packaging/rpm/netobs.spec").read_text()
+    assert re.search(rf"^Version: +{re.escape(version[1])}$", spec, re.MULTILINE)
+    assert re.search(rf"^%changelog\n\* .* - {re.escape(version[1])}-", spec, re.MULTILINE)
 
 
 def test_a_second_build_does_nothing() -> None:
@@ -133,6 +148,8 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
     data = [OBJECT, "netobs/encode/information_elements.csv", "netobs/templates/default.toml"]
     modules = [path.relative_to(tree).as_posix() for path in tree.glob("netobs/**/*.py")]
     assert {*data, *modules} <= names
+    shared = {name.partition(".data/data/share/")[2] for name in names} - {""}
+    assert shared == documentation(tree) | {"doc/netobs/examples/netobs.toml"}
     assert not [name for name in names if name.startswith(("tests", "bpf", "bench", "tools"))]
     assert "netobs = netobs.cli:main" in scripts
     assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
@@ -146,9 +163,11 @@ def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
     installed = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     library = {name for name in installed if name.startswith("usr/lib64/netobs/netobs/")}
     assert f"usr/lib64/netobs/{OBJECT}" in library
-    assert "usr/lib64/netobs/netobs/templates/default.toml" in library
+    assert "usr/share/netobs/templates/default.toml" in installed
+    assert (root / "usr/lib64/netobs/netobs/templates").resolve() == root / "usr/share/netobs/templates"
     assert len([name for name in library if name.endswith(".py")]) == len(list(tree.glob("netobs/**/*.py")))
     assert {"usr/bin/netobs", "etc/site/netobs.toml"} <= installed
+    assert {f"usr/share/{name}" for name in documentation(tree)} <= installed
     configuration = root / "etc/site/netobs.toml"
     configuration.write_text("# edited\n")
     assert "left as it is" in run("make", "install", *variables, cwd=tree)
