@@ -86,7 +86,7 @@ def _collectors(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
 
 def _spooling(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
     """An outage of so many batches, then the return of the collector: from Data Sets to files, from files to TCP."""
-    encoder, header = exporter("ipfix", "default", 0, 1)
+    encoder, header, _ = exporter("ipfix", "default", 0, 1)
     data_sets = encoder.encode(flows)
     with TemporaryDirectory() as directory, closing(EventLoop()) as loop, closing(_Sink(loop)) as sink:
         config = CollectorConfig(

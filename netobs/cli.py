@@ -107,6 +107,30 @@ def listen(
     context.exit(0 if whole else 1)
 
 
+@cli.command(context_settings=CONTEXT)
+@click.argument("pid", type=click.IntRange(1))
+@click.pass_context
+def reload(context: click.Context, pid: int) -> None:
+    """Check the configuration file, then have the daemon PID read it again (SIGHUP).
+
+    A file with a mistake is refused here: each mistake is named, and the daemon is left alone. --conf FILE, in front
+    of the command, is the file that the daemon runs with. What takes effect only at the next start, the daemon's log
+    tells.
+    """
+    import signal
+
+    from netobs import config as configuration
+    from netobs import reload as reloading
+
+    parent = context.parent
+    assert parent is not None
+    reloading.check(configuration.load(parent.params["conf"]))
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        raise NetobsError(f"process {pid}: {error.strerror}", "name the process ID of the netobs daemon") from None
+
+
 protocol_option = click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="As in [[collector]]."
 )

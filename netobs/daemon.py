@@ -7,34 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import logging
+import os
 import signal
+import sys
 
-from netobs import clock
+from netobs import clock, reload
+from netobs import log as logs
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
-from netobs.config import CollectorConfig, Config, warnings_of
-from netobs.encode.netflow5 import MAX_INTERFACE
-from netobs.encode.protocols import Exporter, exporter
-from netobs.errors import CaptureError
-from netobs.export.group import Member
-from netobs.export.routing import Router
-from netobs.export.session import TransportSession
+from netobs.config import Config, warnings_of
+from netobs.errors import CaptureError, NetobsError
+from netobs.exporting import POLL_NS, ExportingProcess
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import ClockPair, FlowBatch, Records, concatenate, empty
-from netobs.report import Report
-from netobs.reporter import Reporter
-from netobs.stats import CollectorStats, Stats, TableStats
+from netobs.records import FlowBatch, Records, concatenate, empty
+from netobs.service import ServiceManager
+from netobs.stats import Stats, TableStats
 
 log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
-READY_POLL_NS = 20_000_000
 M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 1 << 20  # malloc.h; its default grows to 32 MiB and stays there
 MINUTE_NS = 60 * clock.NS_PER_S
-CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
 
 
 class Daemon:
@@ -43,16 +40,12 @@ class Daemon:
     def __init__(self, config: Config, loop: EventLoop) -> None:
         self._config = config
         self._loop = loop
+        self._service = ServiceManager(os.environ)
         self._capture = Capture(config.capture)
         self._datapath = self._capture.datapath
         metering = config.metering
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
-        self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
-        self._exporters: dict[tuple[str, str], Exporter] = {}
-        self._reporter = Reporter(config.capture.sampling)
-        self._members = [self._member(collector, number) for number, collector in enumerate(config.collectors, 1)]
-        self._router = Router(self._members, config.groups, loop)
-        self._said_clamped: set[str] = set()
+        self._exporting = ExportingProcess(config, loop)
         self._shed: list[Records] = []
         self._shed_rows = 0
         self._last_eviction_ns = 0
@@ -60,20 +53,8 @@ class Daemon:
         self._emergency: Timer | None = None
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
-
-    def _member(self, collector: CollectorConfig, number: int) -> Member:
-        key = (collector.protocol, collector.template)
-        if key not in self._exporters:
-            self._exporters[key] = exporter(*key, self._boot_s, self._config.capture.sampling)
-        encoder, header = self._exporters[key]
-        encoder.check(collector.max_message_size)
-
-        def report(realtime_ns: int) -> Report:
-            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, realtime_ns)
-            return self._reporter.report(number, member.session.stats)
-
-        member = Member(collector.name, TransportSession(collector, encoder, header, self._loop, report), encoder)
-        return member
+        self._status_ns = self._status_flows = 0
+        self._reload_failed = False
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -85,32 +66,34 @@ class Daemon:
         self._capture.load()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        self._reporter.see_interfaces(self._capture.names.values())
-        self._see_losses(pair)
-        for member in self._members:
-            member.session.open(pair, now_ns)
-        self._router.start(now_ns)
+        self._exporting.reporter.see_interfaces(self._capture.names.values())
+        self._see_losses(pair.realtime_ns)
+        self._exporting.open(pair, now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
         self._loop.add_reader(self._capture.links.fileno(), self._on_links)
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.on_signal(signum, self.stop)
+        # Who runs it by hand has gone away with the terminal; for a daemon the signal has another meaning.
+        self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
         self._log_every_minute(now_ns)
-        self._last_eviction_ns = now_ns
+        self._last_eviction_ns = self._status_ns = now_ns
+        self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
 
     def _on_links(self, now_ns: int) -> None:
         self._capture.follow_links()
-        if self._reporter.see_interfaces(self._capture.names.values()):
-            for member in self._members:
-                member.session.options_changed(now_ns)
+        self._report_interfaces(now_ns)
 
-    def _see_losses(self, pair: ClockPair) -> None:
+    def _report_interfaces(self, now_ns: int) -> None:
+        if self._exporting.reporter.see_interfaces(self._capture.names.values()):
+            self._exporting.options_changed(now_ns)
+
+    def _see_losses(self, realtime_ns: int) -> None:
         """What was lost is dated when it is seen here: at each eviction."""
-        self._reporter.see_ledger(self._datapath.read_ledger(), pair.realtime_ns)
-        for number, member in enumerate(self._members, 1):
-            self._reporter.see_not_sent(number, member.session.stats, member.unencodable, pair.realtime_ns)
+        self._exporting.reporter.see_ledger(self._datapath.read_ledger(), realtime_ns)
+        self._exporting.see_losses(realtime_ns)
 
     def _attach(self) -> None:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
@@ -120,11 +103,28 @@ class Daemon:
             raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
 
     def _report_ready(self, now_ns: int) -> None:
-        if all(member.session.ready for member in self._members):
+        if self._exporting.ready:
             names = ", ".join(interface.name for interface in self._capture.attached) or "no interface yet"
-            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, len(self._members))
+            _, collectors = self._exporting.available
+            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, collectors)
+            self._say_status(now_ns)
+            self._service.ready()
         else:
-            self._loop.call_at(now_ns + READY_POLL_NS, self._report_ready)
+            self._loop.call_at(now_ns + POLL_NS, self._report_ready)
+
+    def _say_status(self, now_ns: int) -> None:
+        """One line for ``systemctl status``. Flows are those handed out since the last one."""
+        elapsed_s = max(now_ns - self._status_ns, clock.NS_PER_S) / clock.NS_PER_S
+        flows = self._metering.handed_out.flows
+        rate = (flows - self._status_flows) / elapsed_s
+        self._status_ns, self._status_flows = now_ns, flows
+        up, collectors = self._exporting.available
+        problem = "; the last reload failed: see the log" if self._reload_failed else ""
+        self._service.status(
+            f"measuring {len(self._capture.attached)} interfaces, {rate:.0f} flows/s, {up} of {collectors} collectors "
+            f"up; packets lost: {self._datapath.read_ledger().lost.packets} before a flow, "
+            f"{self._exporting.not_sent_packets} not sent{problem}"
+        )
 
     def _schedule_eviction(self, now_ns: int) -> None:
         """The next one keeps the rhythm, but is never due in the past."""
@@ -133,8 +133,10 @@ class Daemon:
         self._eviction = self._loop.call_at(due_ns, self._on_interval)
 
     def _on_interval(self, now_ns: int) -> None:
-        self._evict()
-        self._see_losses(clock.read_pair())
+        if self._evict():
+            self._service.alive()
+        self._see_losses(clock.read_pair().realtime_ns)
+        self._say_status(now_ns)
         self._schedule_eviction(now_ns)
 
     def _on_ring(self, now_ns: int) -> None:
@@ -157,17 +159,20 @@ class Daemon:
         shed, self._shed, self._shed_rows = self._shed, [], 0
         return shed
 
-    def _evict(self) -> None:
+    def _evict(self) -> bool:
+        """Whether the flow table could be taken out."""
         self._evictions += 1
         self._last_eviction_ns = clock.monotonic_ns()
+        done = True
         try:
             rows = self._datapath.evict(self._last_eviction_ns)
         except OSError as error:  # an error of the moment: what was not taken out is still there
             log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
-            rows = empty(0)
+            rows, done = empty(0), False
         parts = [rows, *self._take_shed(), self._read_ring().records]
         del rows
         self._meter(parts)
+        return done
 
     def _read_ring(self) -> RingReading:
         reading = self._datapath.read_ring()
@@ -180,21 +185,64 @@ class Daemon:
         self._export(self._metering.update(rows, clock.monotonic_ns()))
 
     def _export(self, due: Records) -> None:
-        if not len(due):
+        if len(due):
+            batch = FlowBatch(due, clock.read_pair(), self._capture.interface_names.table())
+            self._exporting.export(batch, clock.monotonic_ns())
+
+    def reload(self, now_ns: int) -> None:
+        """Reads the configuration file again. A mistake in it is logged, and all goes on as before."""
+        if self._stopping:
             return
-        batch = FlowBatch(due, clock.read_pair(), self._capture.interface_names.table())
-        self._router.export(batch, clock.monotonic_ns())
-        for member in self._members:
-            if member.clamped and member.name not in self._said_clamped:
-                self._said_clamped.add(member.name)
-                log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this "
-                            "index and counted; use netflow9 or ipfix", member.session, MAX_INTERFACE)  # fmt: skip
+        if self._exporting.changing:  # the last one first
+            self._loop.call_at(now_ns + POLL_NS, self.reload)
+            return
+        log.debug("reload: reading %s", self._config.path)
+        self._service.reloading(now_ns)
+        try:
+            config, kept = reload.read(self._config)
+            self._exporting.apply(config, self._reloaded, now_ns)
+        except NetobsError as error:
+            for problem in str(error).split("\n"):
+                log.error("reload: %s", problem)
+            log.error("reload: failed, the configuration stays as it was")
+            self._reload_failed = True
+            self._say_status(now_ns)
+            self._service.ready()
+            return
+        for key in kept:
+            log.warning("reload: %s", key)
+        self._reload_failed = False
+        self._config = config
+        self._apply(config, now_ns)
+
+    def _apply(self, config: Config, now_ns: int) -> None:
+        """All but the collectors."""
+        logs.set_up(config.log.level)
+        self._capture.reconfigure(config.capture)
+        self._report_interfaces(now_ns)
+        metering = config.metering
+        self._export(
+            self._metering.set_limits(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
+        )
+        self._service.expect_evictions(config.capture.eviction_interval_ns)
+        if self._eviction is not None:
+            self._eviction.cancel()
+        self._schedule_eviction(now_ns)
+
+    def _reloaded(self, now_ns: int) -> None:
+        if not self._stopping:
+            names = ", ".join(interface.name for interface in self._capture.attached) or "no interface"
+            _, collectors = self._exporting.available
+            log.info("reload: done: measuring %s, exporting to %d collector(s)", names, collectors)
+            self._say_status(now_ns)
+            self._service.ready()
 
     def stop(self, now_ns: int) -> None:
         """Detaches, takes out and exports everything that was measured, then ends the loop."""
         if self._stopping:
             return
         self._stopping = True
+        self._service.stopping()
         for timer in (self._eviction, self._emergency):
             if timer is not None:
                 timer.cancel()
@@ -204,17 +252,21 @@ class Daemon:
         for _ in range(2):  # both halves: a program that began before the detach may have written after the flip
             self._evict()
         self._export(self._metering.close())
-        self._router.stop()
-        for member in self._members:
-            member.session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
-        self._when_closed(now_ns)
+        self._close_sessions(now_ns)
+
+    def _close_sessions(self, now_ns: int) -> None:
+        if self._exporting.changing:  # a reload holds the last flows: it takes a moment
+            self._loop.call_at(now_ns + POLL_NS, self._close_sessions)
+        else:
+            self._exporting.close(now_ns)
+            self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
-        if all(member.session.closed for member in self._members):
+        if self._exporting.closed:
             self._log_stats(logging.INFO)  # the last lines say what became of every packet
             self._loop.stop()
         else:
-            self._loop.call_at(now_ns + READY_POLL_NS, self._when_closed)
+            self._loop.call_at(now_ns + POLL_NS, self._when_closed)
 
     def stats(self) -> Stats:
         """The state of everything now."""
@@ -232,10 +284,7 @@ class Daemon:
             handed_out=self._metering.handed_out,
             cached_flows=len(self._metering.cache),
             expired=tuple(int(count) for count in self._metering.cache.expired),
-            collectors=tuple(
-                CollectorStats(str(member.session), member.session.stats, member.unencodable, member.clamped)
-                for member in self._members
-            ),
+            collectors=self._exporting.stats(),
         )
 
     def _log_stats(self, level: int) -> None:
@@ -249,6 +298,7 @@ class Daemon:
     def close(self) -> None:
         """Frees what ``start`` took, whether it came to its end or not."""
         self._capture.close()
+        self._service.close()
 
 
 def _return_memory() -> None:
@@ -263,6 +313,7 @@ def run(config: Config) -> None:
     :raises NetobsError: it cannot start.
     """
     _return_memory()
+    faulthandler.enable()  # where it hung, if the watchdog's SIGABRT ends it
     with EventLoop() as loop:
         daemon = Daemon(config, loop)
         try:

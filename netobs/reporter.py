@@ -9,9 +9,6 @@ from netobs.capture.ledger import LedgerReading
 from netobs.export.stats import ExportStats, Tally
 from netobs.report import Exported, LossWatch, Report, ReportedInterface
 
-NOT_LOST = ("not_ip", "not_sampled")
-"""Reasons of the ledger that are no loss: what has no IP flow, and what the options record of sampling is about."""
-
 
 class Reporter:
     """One for the daemon: interfaces, sampling and the ledger are the same for all collectors."""
@@ -34,8 +31,7 @@ class Reporter:
 
     def see_ledger(self, ledger: LedgerReading, realtime_ns: int) -> None:
         """Take in the ledger of now."""
-        lost = [count for reason, count in ledger.reasons.items() if reason not in NOT_LOST]
-        self._ignored.observe(0, sum(c.packets for c in lost), sum(c.octets for c in lost), realtime_ns)
+        self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, realtime_ns)
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
         """Take in what the collector ``number`` did not get: not sent, or without a Template for it."""

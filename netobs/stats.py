@@ -89,9 +89,9 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
     if stats.resent.flows:
         yield f"{name}: sent again, as not acknowledged: {_tally(stats.resent)}"
     if stats.moved_away.flows:
-        yield f"{name}: given to another collector of the group: {_tally(stats.moved_away)}"
+        yield f"{name}: given to another collector: {_tally(stats.moved_away)}"
     if stats.moved_in.flows:
-        yield f"{name}: taken over from another collector of the group: {_tally(stats.moved_in)}"
+        yield f"{name}: taken over from another collector: {_tally(stats.moved_in)}"
     if collector.unencodable.flows:
         yield f"{name}: no template for {_tally(collector.unencodable)}"
     if collector.clamped:

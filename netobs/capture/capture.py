@@ -59,15 +59,21 @@ class Capture:
         return len(self._attachments)
 
     def attach_to(self, interface: Interface) -> None:
-        """Attaches to one interface, unless it is attached. A failure is logged and harms no other interface."""
+        """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
         self.names[interface.index] = interface
         self.interface_names.learn(interface.index, interface.name, interface.alias)
-        if interface.index in self._attachments:
+        present = self._attachments.get(interface.index, [])
+        missing = [
+            direction
+            for direction in DIRECTIONS[self._config.direction]
+            if direction not in [attachment.direction for attachment in present]
+        ]
+        if not missing:
             return
         layer = "" if interface.has_ethernet else "l3_"
         done: list[Attachment] = []
         try:
-            for direction in DIRECTIONS[self._config.direction]:
+            for direction in missing:
                 program = self.datapath.program_fd(f"netobs_{layer}{direction}")
                 done.append(attach(interface, direction, program, self.method))
         except OSError as error:
@@ -76,8 +82,20 @@ class Capture:
             if error.errno != errno.ENODEV:
                 log.error("%s: not measured: %s", interface.name, error.strerror)
             return
-        self._attachments[interface.index] = done
-        log.info("%s: attached by %s, %s", interface.name, self.method, self._config.direction)
+        self._attachments[interface.index] = [*present, *done]
+        log.info("%s: attached by %s, %s", interface.name, self.method, " and ".join(missing))
+
+    def reconfigure(self, config: CaptureConfig) -> None:
+        """Goes over to other interfaces and directions. What the rest of ``config`` says is not looked at."""
+        self._config, self._selector = config, config.selector
+        for interface in self.links.interfaces():
+            self._changed(interface)
+        for index, attachments in self._attachments.items():
+            for attachment in attachments[:]:
+                if attachment.direction not in DIRECTIONS[config.direction]:
+                    attachment.detach()
+                    attachments.remove(attachment)
+                    log.info("%s: detached, %s", self.names[index].name, attachment.direction)
 
     def follow_links(self) -> None:
         """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable."""
@@ -104,8 +122,9 @@ class Capture:
         selected = self._selects(interface)
         if selected:
             self.attach_to(interface)
-        elif attached:  # renamed to a name that is not selected
+        elif attached:  # renamed to a name that is not selected, or the selection is another one
             self._detach(interface.index)
+            self.names.pop(interface.index)
             log.info("%s: detached, no longer selected", interface.name)
 
     def _forget(self, interface: Interface) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from netobs.capture.layout import LEDGER, LEDGER_COUNT, LEDGER_REASONS
 from netobs.capture.object import BpfObject
+
+NOT_LOST = ("not_ip", "not_sampled")
+"""Reasons that are no loss: what has no IP flow, and what is left out on purpose."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,12 @@ class LedgerReading:
     @property
     def not_in_flows(self) -> Count:
         """The sum over all reasons."""
-        return Count(sum(c.packets for c in self.reasons.values()), sum(c.octets for c in self.reasons.values()))
+        return _total(self.reasons.values())
+
+    @property
+    def lost(self) -> Count:
+        """What should be in a flow and is in none."""
+        return _total(count for reason, count in self.reasons.items() if reason not in NOT_LOST)
 
 
 class Ledger:
@@ -66,6 +75,11 @@ class Ledger:
     def kernel_bytes(cpus: int) -> int:
         """Memory of the map."""
         return cpus * LEDGER.itemsize
+
+
+def _total(counts: Iterable[Count]) -> Count:
+    counts = tuple(counts)
+    return Count(sum(count.packets for count in counts), sum(count.octets for count in counts))
 
 
 def _sum(counts: np.ndarray[tuple[int], np.dtype[np.void]]) -> Count:

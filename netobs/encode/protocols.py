@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple, Union
 
 from netobs.encode import ipfix, netflow5, netflow9, template_file
+from netobs.encode.options_choice import TemplateSet
 
 AnyEncoder = Union[ipfix.Encoder, netflow9.Encoder, netflow5.Encoder]
 
@@ -14,6 +15,12 @@ class Exporter(NamedTuple):
 
     encoder: AnyEncoder
     header: Callable[[int, int, int], Any]
+    templates: TemplateSet
+
+    def says_the_same(self, other: Exporter) -> bool:
+        """Whether both make the same Messages of the same flows: the template file has not changed in between."""
+        mine, its = self.templates, other.templates
+        return type(self.encoder) is type(other.encoder) and mine == its and mine.options == its.options
 
 
 def exporter(protocol: str, template: str, boot_s: int, sampling: int) -> Exporter:
@@ -23,8 +30,8 @@ def exporter(protocol: str, template: str, boot_s: int, sampling: int) -> Export
     packet in N is measured. NetFlow v5 has no templates. Raises TemplateError.
     """
     if protocol == "netflow5":
-        return Exporter(netflow5.Encoder(boot_s, sampling), netflow5.Header)
+        return Exporter(netflow5.Encoder(boot_s, sampling), netflow5.Header, TemplateSet(()))
     templates = template_file.load(template)
     if protocol == "netflow9":
-        return Exporter(netflow9.Encoder(templates, boot_s, templates.options), netflow9.Header)
-    return Exporter(ipfix.Encoder(templates, templates.options), ipfix.Header)
+        return Exporter(netflow9.Encoder(templates, boot_s, templates.options), netflow9.Header, templates)
+    return Exporter(ipfix.Encoder(templates, templates.options), ipfix.Header, templates)

@@ -49,9 +49,14 @@ class Member:
 class Replicate:
     """Every collector gets every flow."""
 
+    holds = False
+    """Whether flows wait for a collector that refuses them."""
+
     def __init__(self, name: str, members: Sequence[Member]) -> None:
         self.name = name
         self.members = tuple(members)
+        for member in members:
+            member.session.holds = self.holds
 
     def __str__(self) -> str:
         return f'group "{self.name}"'
@@ -67,10 +72,7 @@ class Replicate:
 class Balance(Replicate):
     """Each collector gets its share, up or not: what a collector that is down should have had waits in its queue."""
 
-    def __init__(self, name: str, members: Sequence[Member]) -> None:
-        super().__init__(name, members)
-        for member in members:
-            member.session.holds = True
+    holds = True
 
     def shares(self, records: Records, now_ns: int) -> list[Rows]:
         return list(balance(records, len(self.members)))
@@ -101,12 +103,12 @@ class Failover(Replicate):
     What waits for one that is down moves on, to the one that gets the flows now, if they have the same encoder.
     """
 
+    holds = True
+
     def __init__(self, name: str, members: Sequence[Member]) -> None:
         super().__init__(name, members)
         self._health = [_Health() for _ in members]
         self._active = 0
-        for member in members:
-            member.session.holds = True
 
     def shares(self, records: Records, now_ns: int) -> list[Rows]:
         self.tick(now_ns)

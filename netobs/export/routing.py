@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,13 +29,22 @@ class _Share(NamedTuple):
 class Router:
     """All collectors: those of ``groups`` by their policy, the others get everything."""
 
-    def __init__(self, members: Sequence[Member], groups: Sequence[GroupConfig], loop: EventLoop) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        groups: Sequence[GroupConfig],
+        loop: EventLoop,
+        former: Mapping[GroupConfig, Replicate] | None = None,
+    ) -> None:
+        """``former`` are groups that may go on as they are."""
         by_name = {member.name: member for member in members}
         self._loop = loop
         self._timer: Timer | None = None
-        self._groups: list[Replicate] = [
-            GROUPS[group.policy](group.name, [by_name[name] for name in group.collectors]) for group in groups
-        ]
+        self._by_config = {
+            group: _group(group, [by_name[name] for name in group.collectors], (former or {}).get(group))
+            for group in groups
+        }
+        self._groups = list(self._by_config.values())
         grouped = {name for group in groups for name in group.collectors}
         alone = [member for member in members if member.name not in grouped]
         self._groups.append(Replicate("", alone))
@@ -50,6 +59,13 @@ class Router:
         """What waits for a collector stays with it from now on."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def succeeded_by(self, members: Sequence[Member], groups: Sequence[GroupConfig], now_ns: int) -> Router:
+        """What takes the place of this one, for other ``members``. A group that is the same keeps its state."""
+        self.stop()
+        successor = Router(members, groups, self._loop, self._by_config)
+        successor.start(now_ns)
+        return successor
 
     def export(self, batch: FlowBatch, now_ns: int) -> None:
         """Encode ``batch`` and hand it to the sessions."""
@@ -73,6 +89,12 @@ class Router:
         for group in self._groups:
             group.tick(now_ns)
         self._timer = self._loop.call_at(now_ns + TICK_NS, self._tick)
+
+
+def _group(config: GroupConfig, members: Sequence[Member], former: Replicate | None) -> Replicate:
+    if former is not None and all(mine is its for mine, its in zip(members, former.members)):
+        return former
+    return GROUPS[config.policy](config.name, members)
 
 
 def _encode(encoder: BatchEncoder, batch: FlowBatch) -> _Share:

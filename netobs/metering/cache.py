@@ -19,7 +19,7 @@ from netobs.metering.merge import (
     take,
 )
 from netobs.metering.store import FlowStore
-from netobs.records import RECORD, Records
+from netobs.records import RECORD, Records, empty
 
 IDLE_TIMEOUT, ACTIVE_TIMEOUT, END_OF_FLOW, FORCED_END, LACK_OF_RESOURCES = 1, 2, 3, 4, 5
 """The values of flowEndReason (IE 136, RFC 5102 section 5.11.3)."""
@@ -56,14 +56,25 @@ class FlowCache:
         hash_function: HashFunction = hash_keys,
     ) -> None:
         """``seed`` is a secret that keeps others from choosing flows whose hashes collide."""
-        self._active_timeout_ns = np.uint64(active_timeout_ns)
-        self._idle_timeout_ns = np.uint64(idle_timeout_ns)
-        self._max_flows = max_flows
         self._seed = seed
         self._hash_function = hash_function
         self._store = FlowStore()
         self.created = 0
         self.expired: npt.NDArray[np.int64] = np.zeros(REASONS, np.int64)
+        self.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
+
+    def set_limits(self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int) -> Records:
+        """Other limits from now on, for the records in the cache too. Hands out all of them if none is to be kept.
+
+        More records than ``max_flows`` stay until they are due.
+        """
+        self._active_timeout_ns = np.uint64(active_timeout_ns)
+        self._idle_timeout_ns = np.uint64(idle_timeout_ns)
+        self._max_flows = max_flows
+        if active_timeout_ns == 0:
+            return self.expire_all(ACTIVE_TIMEOUT)
+        self._store.reschedule(self._due_ns(self._store.records))
+        return empty(0)
 
     def __len__(self) -> int:
         return len(self._store)

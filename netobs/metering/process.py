@@ -46,6 +46,12 @@ class Metering:
         self.handed_out.add(due)
         return due
 
+    def set_limits(self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int) -> Records:
+        """Go on with other limits; hands out what is due for that."""
+        due = self.cache.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
+        self.handed_out.add(due)
+        return due
+
     def close(self) -> Records:
         """Hand out all that is left, with the reason "forced end"."""
         due = self.cache.expire_all(FORCED_END)

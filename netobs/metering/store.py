@@ -60,6 +60,10 @@ class FlowStore:
         put(self._records.array, rows, records)
         self._due_ns.array[rows] = due_ns
 
+    def reschedule(self, due_ns: npt.NDArray[np.uint64]) -> None:
+        """All ``records``, in their order, are due at other times."""
+        self._due_ns.array[FIRST_ROW : self._end] = due_ns
+
     def append(self, records: Records, indices: Indices, hashes: Hashes, due_ns: npt.NDArray[np.uint64]) -> None:
         """Add ``records[indices]``. ``hashes`` and ``due_ns`` are those of the added rows."""
         begin, end = self._end, self._end + len(indices)

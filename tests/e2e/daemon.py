@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,11 @@ class Account:
 
 
 def read_account(log: str) -> Account:
-    """The account in a daemon's log."""
+    """The last account in a daemon's log. Collectors of one name, before and after a reload, are added up."""
     account = Account()
     for line in log.splitlines():
         if found := re.search(r" seen: (\d+) packets, (\d+) octets$", line):
-            account.seen = Counts(0, int(found[1]), int(found[2]))
+            account = Account(Counts(0, int(found[1]), int(found[2])))
         elif found := re.search(r" not in a flow, (\w+): (\d+) packets, (\d+) octets$", line):
             account.ledger[found[1]] = Counts(0, int(found[2]), int(found[3]))
         elif found := re.search(
@@ -101,30 +102,55 @@ def read_account(log: str) -> Account:
             line,
         ):
             where = account.spooled if found[2] == "in the spool" else account.taken_over
-            where[found[1]] = Counts(*map(int, found.groups()[2:]))
+            _add(where, found[1], Counts(*map(int, found.groups()[2:])))
         elif found := re.search(
             r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets( waiting)?',
             line,
         ):
             counts = Counts(*map(int, found.groups()[2:5]))
             if found[2]:
-                account.not_sent.setdefault(found[1], {})[found[2]] = counts
+                _add(account.not_sent.setdefault(found[1], {}), found[2], counts)
             else:
-                (account.waiting if found[6] else account.sent)[found[1]] = counts
+                _add(account.waiting if found[6] else account.sent, found[1], counts)
     return account
 
 
-class Daemon(Program):
-    """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file."""
+def _add(where: dict[str, Counts], name: str, counts: Counts) -> None:
+    where[name] = where.get(name, Counts()) + counts
 
-    def __init__(self, lab: Lab, ns: str, directory: Path, config: str, label: str = "netobs") -> None:
+
+class Daemon(Program):
+    """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file.
+
+    ``environment`` adds variables, as a service manager does.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        ns: str,
+        directory: Path,
+        config: str,
+        label: str = "netobs",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(lab, ns, directory, label)
         self.conf = self.directory / "netobs.toml"
         self.conf.write_text(config, encoding="utf-8")
+        self._environment = {**os.environ, **(environment or {})}
 
     def _start(self) -> None:
-        process = self._process = self._run([*NETOBS, "--conf", str(self.conf)], cwd=REPOSITORY)
+        argv = [*NETOBS, "--conf", str(self.conf)]
+        process = self._process = self._run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=self._environment)
         self._ready(process, lambda: "netobs ready" in self.log)
+
+    def reload(self, config: str) -> str:
+        """Give it another configuration by SIGHUP; what it logs of that."""
+        self.conf.write_text(config, encoding="utf-8")
+        before = len(self.log)
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: re.search(r" reload: (done|failed)", self.log[before:]) is not None, f"{self.label} reloads")
+        return self.log[before:]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it by a signal; its exit code. ``LabError`` when it takes longer than an operator would wait."""

@@ -56,9 +56,7 @@ def addresses(first: int, count: int) -> set[str]:
 
 def moved(daemon: Daemon) -> dict[str, int]:
     """Flows by collector: given away as negative numbers, taken over as positive ones."""
-    found = re.findall(
-        r'"(\w+)" \(.*\): (given to|taken over from) another collector of the group: (\d+) flows', daemon.log
-    )
+    found = re.findall(r'"(\w+)" \(.*\): (given to|taken over from) another collector: (\d+) flows', daemon.log)
     return {name: int(flows) * (1 if verb.startswith("taken") else -1) for name, verb, flows in found}
 
 

@@ -37,17 +37,25 @@ class SocketState:
     waiting_bytes: int
     drops: int
     inode: str
+    listens: bool
+
+
+def sockets_at(ns: str, port: int, transport: str) -> list[SocketState]:
+    """The sockets of ``ns`` whose own port is ``port``; over TCP, those of connections too."""
+    with in_namespace(ns):
+        tables = [Path(f"/proc/thread-self/net/{transport}{version}") for version in ("", "6")]
+        rows = [line.split() for table in tables for line in table.read_text(encoding="ascii").splitlines()[1:]]
+    udp = transport == "udp"
+    return [
+        SocketState(int(row[4].partition(":")[2], 16), int(row[-1]) if udp else 0, row[9], udp or row[3] == TCP_LISTEN)
+        for row in rows
+        if int(row[1].rpartition(":")[2], 16) == port
+    ]
 
 
 def bound_socket(ns: str, port: int, transport: str) -> SocketState | None:
     """The state of the socket of ``ns`` that is bound to ``port`` (TCP: that listens there), if any."""
-    with in_namespace(ns):
-        tables = [Path(f"/proc/thread-self/net/{transport}{version}") for version in ("", "6")]
-        rows = [line.split() for table in tables for line in table.read_text(encoding="ascii").splitlines()[1:]]
-    for row in rows:
-        if int(row[1].rpartition(":")[2], 16) == port and (transport == "udp" or row[3] == TCP_LISTEN):
-            return SocketState(int(row[4].partition(":")[2], 16), int(row[-1]) if transport == "udp" else 0, row[9])
-    return None
+    return next((state for state in sockets_at(ns, port, transport) if state.listens), None)
 
 
 _P = TypeVar("_P", bound="Program")
@@ -100,11 +108,13 @@ class Program:
             return self.lab.popen(self.ns, argv, stderr=log, **options)
 
     def _bound(self, process: subprocess.Popen[Any], port: int, transport: str) -> bool:
-        """Whether the socket at ``port`` is there and is this process's, not one that was there before."""
-        state = bound_socket(self.ns, port, transport)
+        """Whether a socket at ``port`` is this process's, not one that was there before.
+
+        One that takes a single connection may have it already, and listen no more.
+        """
+        inodes = {f"socket:[{state.inode}]" for state in sockets_at(self.ns, port, transport)}
         with contextlib.suppress(FileNotFoundError):  # the process may close a file, or end, meanwhile
-            files = Path(f"/proc/{process.pid}/fd").iterdir()
-            return state is not None and any(os.readlink(file) == f"socket:[{state.inode}]" for file in files)
+            return any(os.readlink(file) in inodes for file in Path(f"/proc/{process.pid}/fd").iterdir())
         return False
 
     def _ready(self, process: subprocess.Popen[Any], condition: Callable[[], bool]) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("capture", "metering", "encode", "export")
-# the loop, the plan that --dry-run prints of it, and the accounts of what it did for the operator and for collectors
-JOINERS = {"netobs.daemon", "netobs.plan", "netobs.stats", "netobs.reporter"}
+# the loop with its Exporting Process, the plan that --dry-run prints of it, what another configuration would change,
+# and the accounts of what it did for the operator and for collectors
+JOINERS = {"netobs.daemon", "netobs.exporting", "netobs.plan", "netobs.reload", "netobs.stats", "netobs.reporter"}
 TOP = {"netobs.cli", "netobs.__main__", *JOINERS}
 CLOCK_READERS = {
     "time": {

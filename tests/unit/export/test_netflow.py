@@ -29,7 +29,7 @@ def test_sequence_over_refreshes(
     config = replace(udp_config(collector.port), protocol=protocol)
     now_ns = [5 * SECOND]
     loop = cleanup.enter_context(contextlib.closing(EventLoop(lambda: now_ns[0])))
-    encoder, header = exporter(protocol, "default", REALTIME_NS // SECOND, 1)
+    encoder, header, _ = exporter(protocol, "default", REALTIME_NS // SECOND, 1)
     session: TransportSession[Any, Any] = TransportSession(config, encoder, header, loop)
 
     def clock() -> ClockPair:

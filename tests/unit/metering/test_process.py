@@ -26,3 +26,23 @@ def test_limits_reach_the_cache() -> None:
 def test_processes_hash_differently() -> None:
     seeds = {Metering(0, 0).cache._seed for _ in range(4)}
     assert len(seeds) == 4
+
+
+def test_other_limits_hold_for_what_is_in_the_cache() -> None:
+    metering = Metering(60 * S, 15 * S, seed=1)
+    metering.update(rows(flow(1, first_ns=1 * S, last_ns=1 * S), flow(2, first_ns=1 * S, last_ns=5 * S)), 5 * S)
+    assert len(metering.set_limits(60 * S, 2 * S, 2)) == 0
+    assert reasons(metering.update(flow(3, first_ns=6 * S, last_ns=6 * S), 6 * S)) == {1: 1}
+    assert len(metering.cache) == 2
+    assert len(metering.set_limits(60 * S, 600 * S, 1)) == 0
+    assert reasons(metering.update(empty(0), 60 * S)) == {}
+    assert reasons(metering.update(flow(4, first_ns=61 * S, last_ns=61 * S), 61 * S)) == {2: 2, 4: 5}
+    assert metering.taken.packets == metering.handed_out.packets + 1
+
+
+def test_without_an_active_timeout_nothing_stays_behind() -> None:
+    metering = Metering(60 * S, 15 * S, seed=1)
+    metering.update(rows(flow(1), flow(2)), 2 * S)
+    assert reasons(metering.set_limits(0, 15 * S, 10)) == {1: 2, 2: 2}
+    assert len(metering.cache) == 0
+    assert metering.taken == metering.handed_out

@@ -1,0 +1,73 @@
+"""What a service manager is told of the daemon (sd_notify(3)): systemd does listen, for a unit of Type=notify."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+NS_PER_US = 1_000
+MISSED_EVICTIONS = 3
+"""So many evictions in a row may fail or come late before the watchdog ends the daemon."""
+
+
+class ServiceManager:
+    """``environment``: NOTIFY_SOCKET, and WATCHDOG_USEC with WATCHDOG_PID (sd_watchdog_enabled(3)).
+
+    Nothing here waits, and nothing fails: a service manager that does not listen is no reason to stop measuring.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        watched = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = environment.get("WATCHDOG_USEC", "0") if watched else "0"
+        self._watchdog_ns = int(usec) * NS_PER_US if usec.isascii() and usec.isdigit() else 0
+        self._least_watchdog_ns = self._watchdog_ns
+        self._socket: socket.socket | None = None
+
+    def ready(self) -> None:
+        """Interfaces are attached and the first Templates are out; after ``reloading``: the new file is in force."""
+        self._tell("READY=1")
+
+    def status(self, text: str) -> None:
+        """A line for ``systemctl status``."""
+        self._tell(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """An eviction has succeeded."""
+        if self._watchdog_ns:
+            self._tell("WATCHDOG=1")
+
+    def expect_evictions(self, interval_ns: int) -> None:
+        """``alive`` comes every ``interval_ns``: a watchdog that would bite sooner is told to wait."""
+        if not self._least_watchdog_ns:
+            return
+        watchdog_ns = max(self._least_watchdog_ns, MISSED_EVICTIONS * interval_ns)
+        if watchdog_ns != self._watchdog_ns:
+            self._watchdog_ns = watchdog_ns
+            self._tell(f"WATCHDOG_USEC={watchdog_ns // NS_PER_US}")
+
+    def reloading(self, now_ns: int) -> None:
+        """The configuration is read anew; ``ready`` follows. ``now_ns``: CLOCK_MONOTONIC."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={now_ns // NS_PER_US}")
+
+    def stopping(self) -> None:
+        """The end has begun."""
+        self._tell("STOPPING=1")
+
+    def close(self) -> None:
+        """Nothing more is told."""
+        self._address = ""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _tell(self, message: str) -> None:
+        if not self._address:
+            return
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        with contextlib.suppress(OSError):
+            self._socket.sendto(message.encode(), self._address)

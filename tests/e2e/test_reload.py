@@ -1,0 +1,205 @@
+"""Another configuration while traffic passes: what is the same goes on, and no flow is lost on the way."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from netobs.encode.decode import Decoder
+from tests.e2e.daemon import KEPT, Counts, Daemon, Table, configuration, netobs, read_account, total, traffic_control
+from tests.lab.collectors import UdpSink
+from tests.lab.namespaces import Lab
+from tests.lab.programs import wait_until
+from tests.lab.traffic import Traffic
+
+pytestmark = pytest.mark.e2e(tools=("make", "bpftool", "tc"))
+
+OFTEN: Table = {"eviction_interval": "200ms"}
+AT_ONCE: Table = {"active_timeout": "0s"}
+FIRST: Table = {"name": "first"}
+SECOND: Table = {"name": "second", "port": 4740}
+TCP: Table = {"name": "first", "transport": "tcp"}
+
+
+class Arrived:
+    """What a UDP collector has got so far."""
+
+    def __init__(self, sink: UdpSink) -> None:
+        self._sink, self._decoder = sink, Decoder()
+        self.packets = 0
+
+    def read(self) -> int:
+        for message in self._sink.drain():
+            flows = self._decoder.decode(message).flows
+            self.packets += sum(flow["packetDeltaCount"] for flow in flows)
+        assert (self._decoder.stats.lost_records, self._decoder.stats.sets_without_template) == (0, 0)
+        return self.packets
+
+
+def cached(daemon: Daemon) -> int:
+    """How many flows are in the flow cache."""
+    daemon.account()
+    return int(re.findall(r" flow cache: (\d+) flows", daemon.log)[-1])
+
+
+def test_a_collector_comes_and_another_goes(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with UdpSink(far.ns) as one, UdpSink(far.ns, 4740) as two:
+        first, second = Arrived(one), Arrived(two)
+        with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE, [FIRST])) as daemon:
+            Traffic(flows=100, packets=1000).send(lab, near)
+            wait_until(lambda: first.read() == 1000, "the first gets the flows")
+            said = daemon.reload(configuration(OFTEN, AT_ONCE, [FIRST, SECOND]))
+            assert "exporting to 2 collector(s)" in said
+            Traffic(flows=100, packets=500).send(lab, near)
+            wait_until(lambda: (first.read(), second.read()) == (1500, 500), "both get the flows")
+            daemon.reload(configuration(OFTEN, AT_ONCE, [SECOND]))
+            Traffic(flows=100, packets=70).send(lab, near)
+            account = daemon.finish()
+        assert (first.read(), second.read()) == (1500, 570)
+    assert account.seen.packets == 1570
+    assert {name: counts.packets for name, counts in account.sent.items()} == {"first": 1500, "second": 570}
+
+
+def test_a_file_with_a_mistake_changes_nothing(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with UdpSink(far.ns) as sink:
+        arrived = Arrived(sink)
+        with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE)) as daemon:
+            before = traffic_control(lab, far.ns)
+            for config, mistake in (
+                (
+                    configuration({"interface": ["veth0"]}),
+                    '[capture] interface: unknown key; did you mean "interfaces"?',
+                ),
+                ("[capture", "netobs.toml: end of file: TOML syntax error"),
+                (
+                    configuration(collectors=[{"template": "nowhere"}]),
+                    'collector "127.0.0.1": no template file "nowhere.toml"',
+                ),
+                (configuration({"interfaces": ["veth9"]}), "capture.interfaces: nothing matches veth9"),
+            ):
+                said = daemon.reload(config)
+                assert mistake in said
+                assert "ERROR reload: failed, the configuration stays as it was" in said
+            assert traffic_control(lab, far.ns) == before
+            Traffic(packets=1000).send(lab, near)
+            wait_until(lambda: arrived.read() == 1000, "all goes on")
+            assert daemon.finish().is_balanced()
+
+
+def test_the_command_refuses_a_mistake_and_leaves_the_daemon_alone(lab: Lab, tmp_path: Path) -> None:
+    _, far = lab.pair()
+    with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE)) as daemon:
+        pid = str(daemon.process.pid)
+        daemon.conf.write_text(configuration({"sampling": 0}), encoding="utf-8")
+        refused = netobs(lab, far.ns, "--conf", str(daemon.conf), "reload", pid)
+        assert refused.returncode == 1
+        assert "[capture] sampling" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "reload" not in daemon.log
+        daemon.conf.write_text(configuration(OFTEN, AT_ONCE, [FIRST]), encoding="utf-8")
+        assert netobs(lab, far.ns, "--conf", str(daemon.conf), "reload", pid).returncode == 0
+        daemon.wait_for("reload: done")
+        ended = netobs(lab, far.ns, "--conf", str(daemon.conf), "reload", "4194304")
+        assert (ended.returncode, ended.stderr) == (
+            1,
+            "netobs: process 4194304: No such process; name the process ID of the netobs daemon\n",
+        )
+        assert daemon.stop() == 0
+
+
+def test_flows_that_wait_go_to_the_successor(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE, [TCP])) as daemon:  # nobody listens
+        Traffic(flows=1000, packets=3000).send(lab, near)
+        wait_until(lambda: daemon.account().waiting.get("first") == Counts(1000, 3000, 150_000), "the flows wait")
+        with UdpSink(far.ns) as sink:
+            arrived = Arrived(sink)
+            daemon.reload(configuration(OFTEN, AT_ONCE, [FIRST]))
+            wait_until(lambda: arrived.read() == 3000, "they are sent")
+            assert daemon.stop() == 0
+    account = read_account(daemon.log)
+    assert account.not_sent == {}
+
+
+@pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
+def test_a_change_under_traffic_loses_nothing(lab: Lab, tmp_path: Path, spool: bool) -> None:
+    near, far = lab.pair()
+    extra: Table = {"spool": str(tmp_path / "spool")} if spool else {}
+    with (
+        UdpSink(far.ns) as sink,
+        Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE, [FIRST | extra])) as daemon,
+    ):
+        arrived = Arrived(sink)
+        sender = Traffic(flows=2000, packets=60_000).start(lab, near, rate=20_000)
+        for size in (1300, 1200, 1100, 1000):
+            daemon.reload(configuration(OFTEN, AT_ONCE, [FIRST | extra | {"max_message_size": size}]))
+        sent = sender.wait()
+        account = daemon.finish()
+        assert arrived.read() == sent.packets == 60_000
+    assert account.seen.packets == 60_000
+    assert (account.ledger, account.not_sent) == ({}, {})
+
+
+def test_interfaces_and_directions_follow(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    other, wanted = lab.veth(near.ns, far.ns, names=("sender", "veth7"))
+    with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE)) as daemon:
+        Traffic(packets=100).send(lab, near)
+        said = daemon.reload(configuration({**OFTEN, "interfaces": ["veth7"], "direction": "egress"}, AT_ONCE))
+        assert "veth0: detached, no longer selected" in said
+        assert "veth7: attached by" in said
+        Traffic(packets=50).send(lab, near)
+        Traffic(packets=50).send(lab, other)
+        said = daemon.reload(configuration({**OFTEN, "interfaces": ["veth7"], "direction": "ingress"}, AT_ONCE))
+        assert "veth7: detached, egress" in said
+        Traffic(packets=7).send(lab, other)
+        Traffic(packets=50).send(lab, wanted)
+        account = daemon.finish()
+    assert account.seen.packets == 107
+
+
+def test_what_takes_effect_at_the_next_start_is_said(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE)) as daemon:
+        said = daemon.reload(configuration({**OFTEN, "sampling": 100, "max_flows": 4096}, KEPT, log={"level": "debug"}))
+        kept = re.findall(r"WARNING reload: \S+: (.*)", said)
+        assert kept == [
+            f"[capture] {key} takes effect at the next start: restart netobs" for key in ("sampling", "max_flows")
+        ]
+        Traffic(flows=10, packets=1000).send(lab, near)
+        assert "DEBUG reload: reading" in daemon.reload(configuration(OFTEN, KEPT))
+        account = daemon.finish()
+    assert account.seen.packets == 1000
+    assert account.ledger == {}
+    assert account.is_balanced()
+    assert "10 forced end" in daemon.log
+
+
+def test_other_timeouts_hold_for_flows_that_are_there(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with UdpSink(far.ns) as sink, Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT)) as daemon:
+        arrived = Arrived(sink)
+        Traffic(flows=10, packets=1000).send(lab, near)
+        wait_until(lambda: cached(daemon) == 10, "the flows are in the cache")
+        daemon.reload(configuration(OFTEN, {"active_timeout": "1h", "idle_timeout": "100ms"}))
+        wait_until(lambda: arrived.read() == 1000, "they are exported")
+
+
+def test_the_end_waits_for_a_reload(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with UdpSink(far.ns) as sink, Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT, [TCP])) as daemon:
+        Traffic(flows=10, packets=1000).send(lab, near)
+        daemon.conf.write_text(configuration(OFTEN, KEPT, [FIRST]), encoding="utf-8")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.stop() == 0
+        assert Arrived(sink).read() == 1000
+    assert "Traceback" not in daemon.log
+    account = read_account(daemon.log)
+    assert account.seen.packets == total(account.sent).packets == 1000
+    assert total(account.not_sent.get("first", {})) == Counts()
