@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
-SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh .ci/run
+SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh packaging/deb/*.p* .ci/run
 C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch])
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
@@ -32,8 +32,8 @@ BENCH = $(VENV)/.bench
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm build check bpf lint lint-python lint-c lint-shell type bench clean
-.PHONY: install install-data deb
+.PHONY: help run test test-vm test-packages build check bpf lint lint-python lint-c lint-shell type bench clean
+.PHONY: install install-data deb rpm
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,11 @@ test-vm: ## the kernel tests in other kernels (Debian's 6.1, 6.1-rt, 6.12), emul
 	@sh tools/install-tools.sh vm
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(PYTEST) tests/vm -m vm $(PYTEST_ARGS)
+
+test-packages: ## build, lint and install the deb and the rpm, the deb in booted containers (root; slow)
+	@sh tools/install-tools.sh packages
+	@$(MAKE) --no-print-directory build $(DEV)
+	$(PYTEST) tests/packages -m packages $(PYTEST_ARGS)
 
 build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 
@@ -88,6 +93,9 @@ install-data: ## install all but the Python package and the command: what a dist
 
 deb: ## the Debian package, into dist/
 	@sh tools/package.sh deb
+
+rpm: ## the RPM package and its source package, into dist/ (on Debian: see packaging/rpm/macros.debian)
+	@sh tools/package.sh rpm
 
 clean: ## remove all that make made, .venv too
 	@$(MAKE) --no-print-directory -C bpf clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -42,8 +43,9 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
       netobs listen --file FLOWS.ipfix           look at what is in a file
       netobs template check FILE --for nfdump    would this collector read my template?
 
-    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line, 75 a problem of
-    the daemon's that may pass by itself: no interface of those named is there, too little memory, a spool in use.
+    Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line, 70 an unexpected
+    error, 75 a problem of the daemon's that may pass by itself: no interface of those named is there, too little
+    memory, a spool in use.
 
     Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
     """
@@ -195,6 +197,10 @@ def main() -> None:
     except NetobsError as error:
         click.echo(f"netobs: {error}", err=True)
         sys.exit(os.EX_TEMPFAIL if error.may_pass else 1)
+    except Exception:
+        # Not 1, as Python itself would say: a service is to try again after a crash, but not after a mistake.
+        logging.getLogger("netobs").exception("netobs ends because of an unexpected error")
+        sys.exit(os.EX_SOFTWARE)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what `make run` (argument: build), `make test` (test) or `make test-vm` (vm) needs and this machine lacks.
+# Installs what `make run` (argument: build), `make test` (test), `make test-vm` (vm), or `make deb`, `make rpm` and
+# `make test-packages` (packages) need and this machine lacks.
 # It looks for the things themselves, not for packages: a tool that came another way is left alone.
 set -eu
 
@@ -65,6 +66,28 @@ need_for_vm() {
 	need_command depmod kmod kmod
 }
 
+# The packages are built by the distribution's own python, whatever $PYTHON is.
+need_for_packages() {
+	need_command dpkg-buildpackage dpkg-dev -
+	need_command dh debhelper -
+	need_command dh_python3 dh-python -
+	need "dpkg -s pybuild-plugin-pyproject" pybuild-plugin-pyproject - # it has no file of its own
+	need_command lintian lintian -
+	need_command rpmbuild rpm rpm-build
+	need_command rpmlint rpmlint rpmlint
+	# Debian has no such macros: packaging/rpm/macros.debian
+	need "test -e /etc/debian_version -o -e /usr/lib/rpm/macros.d/macros.pyproject" rpm pyproject-rpm-macros
+	need "test -e /etc/debian_version -o -e /usr/lib/rpm/macros.d/macros.systemd" rpm systemd-rpm-macros
+	need "test -e /etc/debian_version || rpm -q python3-devel" rpm python3-devel
+	for module in click construct numpy pyroute2 rpm setuptools; do
+		need "/usr/bin/python3 -c 'import $module'" "python3-$module" "python3-$module"
+	done
+	need_command faketime faketime libfaketime
+	need_command systemd-analyze systemd systemd
+	need_command systemd-nspawn systemd-container systemd-container
+	need_command debootstrap debootstrap debootstrap
+}
+
 # The names in $1, each once.
 unique() {
 	# shellcheck disable=SC2086 # a list of names
@@ -120,8 +143,9 @@ case $purpose in
 build) need_for_build ;;
 test) need_for_build && need_for_test ;;
 vm) need_for_build && need_for_test && need_for_vm ;;
+packages) need_for_build && need_for_test && need_for_packages ;;
 *)
-	echo "usage: install-tools.sh build|test|vm" >&2
+	echo "usage: install-tools.sh build|test|vm|packages" >&2
 	exit 2
 	;;
 esac

@@ -23,7 +23,7 @@ install_package() {
 		[ ! -L "$directory" ] || continue # templates: below
 		put 644 "$package/$directory" "$directory"/*.py "$directory"/*.csv "$directory"/*.o
 	done
-	ln -s "$DATADIR/netobs/templates" "$package/netobs/templates"
+	ln -rs "$DESTDIR$DATADIR/netobs/templates" "$package/netobs/templates"
 }
 
 install_command() {
@@ -63,18 +63,25 @@ install_units() {
 	$INSTALL -m 644 packaging/systemd/netobs.tmpfiles "$DESTDIR$PREFIX/lib/tmpfiles.d/netobs.conf"
 }
 
-completion() { # completion SHELL DIRECTORY NAME: what click writes for the shell
-	$INSTALL -d "$DESTDIR$2"
-	_NETOBS_COMPLETE=$1_source PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$INSTALL_PYTHON" -c \
-		'import sys; sys.argv = ["netobs"]; from netobs.cli import main; main()' >"$DESTDIR$2/$3"
-	chmod 644 "$DESTDIR$2/$3"
+put_text() { # put_text DIRECTORY NAME: standard input
+	$INSTALL -d "$DESTDIR$1"
+	cat >"$DESTDIR$1/$2"
+	chmod 644 "$DESTDIR$1/$2"
 }
 
+# What click writes for bash is the same from 8.0 to 8.5. For zsh and fish it is not: there a shell asks the click that is
+# installed, when it first completes netobs.
 install_completions() {
 	"$INSTALL_PYTHON" -c "import click" 2>/dev/null || return 0 # check_modules says so
-	completion bash "$DATADIR/bash-completion/completions" netobs
-	completion zsh "$ZSHDIR" _netobs
-	completion fish "$DATADIR/fish/vendor_completions.d" netobs.fish
+	_NETOBS_COMPLETE=bash_source PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$INSTALL_PYTHON" -c \
+		'import sys; sys.argv = ["netobs"]; from netobs.cli import main; main()' |
+		put_text "$DATADIR/bash-completion/completions" netobs
+	put_text "$ZSHDIR" _netobs <<-'END'
+		#compdef netobs
+		eval "$(_NETOBS_COMPLETE=zsh_source netobs)"
+		_netobs_completion "$@"
+	END
+	echo '_NETOBS_COMPLETE=fish_source netobs | source' | put_text "$DATADIR/fish/vendor_completions.d" netobs.fish
 }
 
 install_documents() {

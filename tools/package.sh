@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make deb`: package.sh deb. Builds a copy of the sources in build/, and leaves the package in dist/.
+# `make deb` and `make rpm`: package.sh deb|rpm. Builds a copy of the sources in build/, and leaves the package in dist/.
 # It uses no network. The same sources make the same package, byte for byte, in whatever folder and on whatever day.
 set -eu
 
@@ -49,13 +49,14 @@ copy_sources() { # copy_sources SECONDS: all files get this time
 	find "$copy" -exec touch -h -d "@$1" {} +
 }
 
-in_copy() (
-	cd "$copy"
+within() ( # within DIRECTORY COMMAND...
+	cd "$1"
+	shift
 	"$@"
 )
 
 logged() { # logged COMMAND...: a build says much that matters only when it fails
-	"$@" >"$work/build.log" 2>&1 || {
+	"$@" >>"$PWD/$work/build.log" 2>&1 || {
 		cat "$work/build.log" >&2
 		die "the build failed"
 	}
@@ -75,14 +76,39 @@ build_deb() {
 	same_version "${package_version%-*}" "$changelog"
 	copy_sources "$(dpkg-parsechangelog -l "$changelog" -S Timestamp)"
 	mv "$copy/packaging/deb" "$copy/debian"
-	logged in_copy dpkg-buildpackage -us -uc -b
+	logged within "$copy" dpkg-buildpackage -us -uc -b
 	deliver "$work"/*.deb
+}
+
+build_rpm() {
+	need rpmbuild
+	spec=packaging/rpm/netobs.spec
+	same_version "$(sed -n 's/^Version: *//p' "$spec")" "$spec"
+	changelog_date=$(sed -n '/^%changelog/,$s/^\* \([A-Z][a-z]* [A-Z][a-z]* [0-9]* [0-9]*\) .*/\1/p' "$spec" | head -n 1)
+	SOURCE_DATE_EPOCH=$(date -u -d "$changelog_date" +%s)
+	export SOURCE_DATE_EPOCH
+	copy_sources "$SOURCE_DATE_EPOCH"
+	mkdir "$work/SOURCES"
+	tar -c --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" "${copy##*/}" |
+		gzip -9n >"$work/SOURCES/${copy##*/}.tar.gz"
+	cp -p "$copy/packaging/systemd/netobs.sysusers" "$work/SOURCES/"
+	touch -d "@$SOURCE_DATE_EPOCH" "$work"/SOURCES/*
+	cp -p "$copy/$spec" "$work/"
+	set -- --define "_topdir $PWD/$work"
+	if [ -e /etc/debian_version ]; then
+		set -- "$@" --nodeps --load "$PWD/$copy/packaging/rpm/macros.debian"
+	fi
+	# The source package carries the spec with all macros expanded: relative paths, or it would tell where it was made.
+	logged within "$work" rpmbuild "$@" --define "_topdir ." -bs netobs.spec
+	logged rpmbuild "$@" -bb "$work/netobs.spec"
+	deliver "$work"/SRPMS/*.rpm "$work"/RPMS/*/*.rpm
 }
 
 case $kind in
 deb) build_deb ;;
+rpm) build_rpm ;;
 *)
-	echo "usage: package.sh deb" >&2
+	echo "usage: package.sh deb|rpm" >&2
 	exit 2
 	;;
 esac
