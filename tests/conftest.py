@@ -1,4 +1,4 @@
-"""Markers kernel, e2e, vm and bench: a test runs if the machine can, else it is skipped with the reason.
+"""Markers kernel, e2e, vm, packages and bench: a test runs if the machine can, else it is skipped with the reason.
 
 ``NETOBS_REQUIRE_KERNEL=1`` makes a failure of such a skip. A marker names the programs that its test needs:
 ``@pytest.mark.e2e(tools=("nfcapd", "nfdump"))``.
@@ -18,7 +18,7 @@ import pytest
 from tests.lab.namespaces import Lab, LabError
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
-MARKERS = (*NEEDS_KERNEL, "vm")
+MARKERS = (*NEEDS_KERNEL, "vm", "packages")
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 BPF_MAP_CREATE = 0
