@@ -44,6 +44,7 @@ need_for_test() {
 	need_command clang-format clang-format clang-tools-extra
 	need_command shellcheck shellcheck ShellCheck
 	need_command mandoc mandoc mandoc
+	need_command man man-db man-db
 	need_command ip iproute2 iproute
 	need_command tc iproute2 iproute-tc
 	need_command ethtool ethtool ethtool

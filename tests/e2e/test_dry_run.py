@@ -16,7 +16,8 @@ pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-SHIPPED = str(REPOSITORY / "conf" / "netobs.toml")
+CONF = REPOSITORY / "conf"
+SHIPPED = str(CONF / "netobs.toml")
 SMALL_HOST = "MemTotal:  131072 kB\nMemAvailable:  65536 kB\n"
 
 
@@ -73,6 +74,17 @@ def test_the_configuration_that_is_shipped(lab: Lab, host: Link) -> None:
     done = netobs(lab, host.ns, "--conf", SHIPPED, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert "veth0 (index " in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples_would_start(lab: Lab, path: Path) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("eth0", "bond0"))
+    done = netobs(lab, ns, "--conf", str(path), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "netobs would start"
+    # Where the spool is to go differs from host to host, and so does what is free there.
+    assert [line for line in done.stdout.splitlines() if line.startswith("warning") and "spool" not in line] == []
 
 
 def test_a_tcp_collector_gets_no_connection(lab: Lab, host: Link, tmp_path: Path) -> None:

@@ -69,6 +69,18 @@ def test_flows_as_a_table(lab: Lab, tmp_path: Path) -> None:
     assert "3 flows in " in said
 
 
+def test_the_example_for_the_lab(lab: Lab, tmp_path: Path) -> None:
+    """Flows come while both are running: nobody has to end netobs to see them."""
+    near, far = lab.pair()
+    config = (REPOSITORY / "conf" / "lab.toml").read_text("utf-8")
+    with listening(lab, far.ns, "--json", "--once", "3") as process, Daemon(lab, far.ns, tmp_path, config):
+        Traffic(flows=3, packets=30).send(lab, near)
+        output, _ = process.communicate(timeout=WAIT_S)
+    flows = [json.loads(line) for line in output.splitlines()]
+    assert [flow["interfaceName"] for flow in flows] == [far.name] * 3
+    assert sum(flow["packetDeltaCount"] for flow in flows) == 30
+
+
 def test_help_and_version(lab: Lab) -> None:
     ns = lab.namespace()
     assert netobs(lab, ns, "--version").stdout == f"netobs, version {__version__}\n"

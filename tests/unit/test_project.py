@@ -57,6 +57,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
+def documentation(tree: Path) -> set[str]:
+    """Where manual pages and examples belong, below the share directory."""
+    pages = {f"man/man{path.suffix[1:]}/{path.name}" for path in (tree / "man").iterdir()}
+    examples = {path.name for path in (tree / "conf").iterdir()} - {"netobs.toml"}
+    return pages | {f"doc/netobs/examples/{name}" for name in examples}
+
+
 @pytest.fixture
 def compiler() -> None:
     tools = (os.environ.get("CLANG", "clang"), os.environ.get("LLVM_STRIP", "llvm-strip"))
@@ -132,6 +139,8 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
     data = [OBJECT, "netobs/encode/information_elements.csv", "netobs/templates/default.toml"]
     modules = [path.relative_to(tree).as_posix() for path in tree.glob("netobs/**/*.py")]
     assert {*data, *modules} <= names
+    shared = {name.partition(".data/data/share/")[2] for name in names} - {""}
+    assert shared == documentation(tree) | {"doc/netobs/examples/netobs.toml"}
     assert not [name for name in names if name.startswith(("tests", "bpf", "bench", "tools"))]
     assert "netobs = netobs.cli:main" in scripts
     assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
@@ -149,6 +158,7 @@ def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
     assert (root / "usr/lib64/netobs/netobs/templates").resolve() == root / "usr/share/netobs/templates"
     assert len([name for name in library if name.endswith(".py")]) == len(list(tree.glob("netobs/**/*.py")))
     assert {"usr/bin/netobs", "etc/site/netobs.toml"} <= installed
+    assert {f"usr/share/{name}" for name in documentation(tree)} <= installed
     configuration = root / "etc/site/netobs.toml"
     configuration.write_text("# edited\n")
     assert "left as it is" in run("make", "install", *variables, cwd=tree)

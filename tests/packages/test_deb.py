@@ -1,0 +1,180 @@
+"""What the Debian package holds, needs and runs. The tests in containers say what it does."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.lab.namespaces import command
+from tests.lab.traffic import REPOSITORY
+from tests.packages.made import made
+
+pytestmark = pytest.mark.packages(tools=("dpkg-buildpackage", "dh", "clang", "lintian"))
+
+PYTHON = "usr/lib/python3/dist-packages"
+FILES = {
+    "etc/netobs.toml",
+    "lib/systemd/system/netobs.service",
+    "lib/systemd/system/netobs@.service",
+    "usr/bin/netobs",
+    f"{PYTHON}/netobs/bpf/netobs.bpf.o",
+    f"{PYTHON}/netobs/encode/information_elements.csv",
+    *(f"{PYTHON}/netobs-0.1.0.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")),
+    f"{PYTHON}/netobs-0.1.0.dist-info/top_level.txt",
+    "usr/lib/sysusers.d/netobs.conf",
+    "usr/lib/tmpfiles.d/netobs.conf",
+    "usr/share/bash-completion/completions/netobs",
+    "usr/share/doc/netobs/README.md.gz",
+    "usr/share/doc/netobs/changelog.Debian.gz",
+    "usr/share/doc/netobs/copyright",
+    "usr/share/doc/netobs/ipfix.md.gz",
+    "usr/share/fish/vendor_completions.d/netobs.fish",
+    "usr/share/lintian/overrides/netobs",
+    "usr/share/man/man5/netobs-templates.5.gz",
+    "usr/share/man/man5/netobs.toml.5.gz",
+    "usr/share/man/man8/netobs.8.gz",
+    "usr/share/zsh/vendor-completions/_netobs",
+}
+FOLDERS_WITHOUT_FILES = {"etc/netobs", "etc/netobs/templates"}
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    (deb,) = made("deb")
+    return deb
+
+
+@pytest.fixture(scope="module")
+def members(package: Path) -> dict[str, tarfile.TarInfo]:
+    """What it installs, by path without a slash in front."""
+    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return {member.name.removeprefix("./").rstrip("/"): member for member in archive if member.name != "."}
+
+
+@pytest.fixture(scope="module")
+def control(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of its control files."""
+    folder = tmp_path_factory.mktemp("deb") / "control"
+    command(["dpkg-deb", "--control", str(package), str(folder)])
+    return folder
+
+
+def field(package: Path, name: str) -> str:
+    return command(["dpkg-deb", "--field", str(package), name]).stdout.strip()
+
+
+def test_every_file(members: dict[str, tarfile.TarInfo]) -> None:
+    modules = {f"{PYTHON}/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "netobs").glob("**/*.py")}
+    templates = {f"usr/share/netobs/{path.relative_to(REPOSITORY)}" for path in REPOSITORY.glob("templates/*.toml")}
+    examples = {
+        f"usr/share/doc/netobs/examples/{path.name}"
+        for path in REPOSITORY.glob("conf/*.toml")
+        if path.name != "netobs.toml"
+    }
+    files = {name for name, member in members.items() if member.isfile()}
+    assert files == FILES | modules | templates | examples
+
+
+def test_links_and_folders(members: dict[str, tarfile.TarInfo]) -> None:
+    links = {name: member.linkname for name, member in members.items() if member.issym()}
+    assert links == {f"{PYTHON}/netobs/templates": "../../../../share/netobs/templates"}
+    folders = {name for name, member in members.items() if member.isdir() and name}
+    used = {str(folder) for name, member in members.items() if not member.isdir() for folder in Path(name).parents}
+    assert folders - used == FOLDERS_WITHOUT_FILES
+    assert all(member.isfile() or member.issym() or member.isdir() for member in members.values())
+
+
+def test_modes_and_owners(members: dict[str, tarfile.TarInfo]) -> None:
+    modes = {name: member.mode for name, member in members.items() if not member.issym()}
+    executable = {name for name, member in members.items() if member.isdir()} | {"usr/bin/netobs"}
+    assert {name: mode for name, mode in modes.items() if mode != (0o755 if name in executable else 0o644)} == {}
+    assert {(member.uname, member.gname, member.uid, member.gid) for member in members.values()} == {
+        ("root", "root", 0, 0)
+    }
+
+
+def test_the_only_configuration_file(control: Path) -> None:
+    assert (control / "conffiles").read_text(encoding="utf-8") == "/etc/netobs.toml\n"
+
+
+def test_what_it_depends_on(package: Path) -> None:
+    assert sorted(field(package, "Depends").split(", ")) == [
+        "libbpf1 (>= 1:1.0)",
+        "python3-click",
+        "python3-construct",
+        "python3-numpy",
+        "python3-pyroute2",
+        "python3-tomli | python3 (>> 3.11)",
+        "python3:any (>= 3.9~)",
+        "systemd | systemd-standalone-sysusers | systemd-sysusers",
+    ]
+    assert field(package, "Architecture") == command(["dpkg", "--print-architecture"]).stdout.strip()
+    assert field(package, "Version") == "0.1.0-1"
+    for name in ("Recommends", "Suggests", "Pre-Depends", "Conflicts"):
+        assert field(package, name) == ""
+
+
+def test_maintainer_scripts(control: Path) -> None:
+    names = {path.name for path in control.iterdir()} - {"conffiles", "control", "md5sums"}
+    assert names == {"postinst", "prerm", "postrm"}
+    for name in names:
+        command(["sh", "-n", str(control / name)])
+    text = {name: (control / name).read_text(encoding="utf-8") for name in names}
+    # The user, the spool that is hers, then the unit.
+    order = [
+        'systemd-sysusers ${DPKG_ROOT:+--root="$DPKG_ROOT"} netobs.conf',
+        "--create netobs.conf",
+        "deb-systemd-invoke try-restart 'netobs.service'",
+        "deb-systemd-invoke try-restart 'netobs@*.service'",
+    ]
+    places = [text["postinst"].index(each) for each in order]
+    assert places == sorted(places)
+    assert "deb-systemd-invoke start" not in text["postinst"]
+    assert "was-enabled 'netobs.service'" in text["postinst"]
+    assert text["prerm"].index("stop netobs.service 'netobs@*.service'") < text["prerm"].index("py3clean")
+    assert "deb-systemd-helper purge 'netobs.service'" in text["postrm"]
+
+
+def test_lintian(package: Path) -> None:
+    done = command(
+        ["lintian", "--pedantic", "--display-info", "--fail-on", "error,warning", str(package)],
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("netobs te", "template"), ("netobs template ch", "check"), ("netobs --dry", "--dry-run"), ("netobs xy", "")],
+)
+def test_completion_in_bash(package: Path, tmp_path: Path, typed: str, offered: str) -> None:
+    command(["dpkg-deb", "--extract", str(package), str(tmp_path / "root")])
+    script = tmp_path / "root/usr/share/bash-completion/completions/netobs"
+    program = tmp_path / "bin" / "netobs"
+    program.parent.mkdir()
+    # click takes the name of the program from here, and the environment variable from the name
+    start = "import sys; sys.argv[0] = 'netobs'; from netobs.cli import main; main()"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -c "{start}" "$@"\n')
+    program.chmod(0o755)
+    lines = [
+        f'source "{script}"',
+        f"COMP_WORDS=({typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))",
+        "_netobs_completion netobs",
+        'echo "${COMPREPLY[*]}"',
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)],
+        env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == (offered, "")
