@@ -103,6 +103,15 @@ def test_packages_are_all_named() -> None:
     assert set(project["tool"]["setuptools"]["packages"]) == in_tree
 
 
+def test_the_packages_are_those_of_this_version() -> None:
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "netobs/__init__.py").read_text())
+    assert version is not None
+    assert (ROOT / "packaging/deb/changelog").read_text().startswith(f"netobs ({version[1]}-")
+    spec = (ROOT / "packaging/rpm/netobs.spec").read_text()
+    assert re.search(rf"^Version: +{re.escape(version[1])}$", spec, re.MULTILINE)
+    assert re.search(rf"^%changelog\n\* .* - {re.escape(version[1])}-", spec, re.MULTILINE)
+
+
 def test_a_second_build_does_nothing() -> None:
     need((ROOT / ".venv/.installed").exists(), "make build has not been run")
     run("make", "build")
