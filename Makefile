@@ -32,8 +32,8 @@ BENCH = $(VENV)/.bench
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm test-packages build check bpf lint lint-python lint-c lint-shell type bench clean
-.PHONY: install install-data deb rpm
+.PHONY: help run test test-matrix test-vm test-packages build check bpf lint lint-python lint-c lint-shell type bench
+.PHONY: install install-data deb rpm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,7 +49,12 @@ test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-vm: ## the kernel tests in other kernels (Debian's 6.1, 6.1-rt, 6.12), emulated; PYTEST_ARGS="-k rt" selects
+test-matrix: ## unit tests and a few others on each Python, oldest and newest modules; MATRIX_ARGS="3.9 oldest" selects
+	@sh tools/install-tools.sh matrix
+	@$(MAKE) --no-print-directory build $(DEV)
+	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
+
+test-vm: ## what depends on the kernel, in Debian's 5.10, 6.1, 6.1-rt, 6.12, emulated; PYTEST_ARGS="-k rt" selects
 	@sh tools/install-tools.sh vm
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(PYTEST) tests/vm -m vm $(PYTEST_ARGS)

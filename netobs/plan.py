@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from netobs import __version__
-from netobs.capture import libbpf
+from netobs.capture import libbpf, requirements
 from netobs.capture.capture import DIRECTIONS, Capture, check_interfaces
 from netobs.capture.memory import MIB
 from netobs.config import CollectorConfig, Config, warnings_of
@@ -90,6 +90,7 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
         capture.load()
         method = capture.method
         plan.lines.append(f"BPF object: verified by the kernel, attach method {method}")
+        plan.problems += requirements.modules_that_cannot_load() if method == "tc" else []
     except NetobsError as error:
         plan.problems.append(str(error))
     present = capture.links.interfaces()

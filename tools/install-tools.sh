@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what `make run` (argument: build), `make test` (test), `make test-vm` (vm), or `make deb`, `make rpm` and
-# `make test-packages` (packages) need and this machine lacks.
+# Installs what `make run` (argument: build), `make test` (test), `make test-matrix` (matrix), `make test-vm` (vm), or
+# `make deb`, `make rpm` and `make test-packages` (packages) need and this machine lacks.
 # It looks for the things themselves, not for packages: a tool that came another way is left alone.
 set -eu
 
@@ -58,6 +58,16 @@ need_for_test() {
 	need_command softflowd softflowd softflowd
 	need_command nfacctd pmacct -
 	need_command ipfixDump libfixbuf-tools -
+}
+
+# The distribution's own modules, for its own Python: what a package of netobs runs with.
+need_for_matrix() {
+	[ -x /usr/bin/python3 ] || return 0
+	need "/usr/bin/python3 -c 'import ensurepip; ensurepip.version()'" python3-venv python3-pip
+	for module in click construct numpy pyroute2; do
+		need "/usr/bin/python3 -c 'import $module'" "python3-$module" "python3-$module"
+	done
+	need "/usr/bin/python3 -c 'import tomllib' || /usr/bin/python3 -c 'import tomli'" python3-tomli python3-tomli
 }
 
 need_for_vm() {
@@ -143,10 +153,11 @@ install_rpm() {
 case $purpose in
 build) need_for_build ;;
 test) need_for_build && need_for_test ;;
+matrix) need_for_build && need_for_test && need_for_matrix ;;
 vm) need_for_build && need_for_test && need_for_vm ;;
 packages) need_for_build && need_for_test && need_for_packages ;;
 *)
-	echo "usage: install-tools.sh build|test|vm|packages" >&2
+	echo "usage: install-tools.sh build|test|matrix|vm|packages" >&2
 	exit 2
 	;;
 esac

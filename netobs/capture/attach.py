@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from typing import Callable
 
-from netobs.capture import libbpf, netlink
+from netobs.capture import libbpf, netlink, requirements
 from netobs.capture.interfaces import Interface
 from netobs.errors import CaptureError
 
@@ -27,6 +27,7 @@ BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
 BPF_TC_POINT = {"ingress": 1, "egress": 2}
 BPF_TC_F_REPLACE = 1
 TC_HANDLE = 0x6E6F6273  # "nobs"
+NO_INTERFACE = 0x7FFFFFFF
 TC_FIRST_PRIORITY = 1  # the first to see a packet, as with TCX
 
 
@@ -59,6 +60,13 @@ def has_tcx(program_fd: int) -> bool:
     options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
     result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
     return result == -errno.ENODEV
+
+
+def may_filter() -> bool:
+    """Whether the kernel lets this process set filters: it looks at that before it misses an interface."""
+    hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
+    result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    return result != -errno.EPERM
 
 
 def attach(interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
@@ -94,7 +102,7 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int) -> Attachm
     if result == 0:
         _made_qdiscs.setdefault(interface.index, 0)
     elif result != -errno.EEXIST:
-        libbpf.checked(result, f"{where}: clsact qdisc")
+        _checked_tc(result, f"{where}: clsact qdisc", requirements.QDISC_MODULE)
     if interface.index in _made_qdiscs:
         _made_qdiscs[interface.index] += 1
     try:
@@ -119,8 +127,15 @@ def _add_filter(hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd:
         result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
         if result != -errno.EINVAL:
             break
-    libbpf.checked(result, f"{where}: filter")
+    _checked_tc(result, f"{where}: filter", requirements.FILTER_MODULE)
     return options
+
+
+def _checked_tc(result: int, what: str, module: str) -> None:
+    """ENOENT: TC knows no such kind of qdisc or filter, and no module brought it (net/sched/: tc_modify_qdisc)."""
+    if result == -errno.ENOENT:
+        raise OSError(errno.ENOENT, f"{what}: {requirements.missing_module(module)}")
+    libbpf.checked(result, what)
 
 
 def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> None:

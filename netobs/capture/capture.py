@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 
-from netobs.capture.attach import Attachment, attach, has_tcx, method_for
+from netobs.capture import privileges
+from netobs.capture.attach import Attachment, attach, has_tcx, may_filter, method_for
 from netobs.capture.datapath import Datapath
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.names import InterfaceNames
@@ -39,6 +40,8 @@ class Capture:
         self.datapath.load()
         probe = self.datapath.program_fd("netobs_ingress")
         self.method = method_for(self._config.attach, lambda: has_tcx(probe))
+        if self.method == "tc" and not may_filter():
+            raise CaptureError(*privileges.explain_filters())
 
     def wanted(self) -> list[Interface]:
         """The interfaces that the configuration selects, of those that the host has now."""

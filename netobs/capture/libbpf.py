@@ -14,12 +14,13 @@ import os
 from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any
 
-from netobs.errors import CaptureError
+from netobs.capture.libbpf_file import lacks, open_library
 
 log = logging.getLogger("netobs.libbpf")
 
-SONAME = "libbpf.so.1"
-MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS = 2, 12  # enum bpf_map_type
+MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS, MAP_TYPE_RINGBUF = 2, 12, 27  # enum bpf_map_type
+PROG_TYPE_SCHED_CLS = 3  # enum bpf_prog_type
+BPF_F_MMAPABLE = 1 << 10
 ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
 LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
 
@@ -110,6 +111,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "libbpf_set_print": (c_void_p, [PrintCallback]),
     "libbpf_version_string": (c_char_p, []),
     "libbpf_num_possible_cpus": (c_int, []),
+    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
+    "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
     "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
     "bpf_object__load": (c_int, [c_void_p]),
     "bpf_object__close": (None, [c_void_p]),
@@ -126,6 +129,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
         [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)],
     ),
     "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
@@ -155,8 +159,10 @@ class _Log:
         lines = buffer.value.decode(errors="replace").rstrip().splitlines()
         if level == 0:
             self.warnings += lines
+        # Many lines are the verifier's log, whose end is logged by who asked for the load.
+        said_at = LEVELS[min(level, 2)] if len(lines) == 1 else logging.DEBUG
         for line in lines:
-            log.log(LEVELS[min(level, 2)], "%s", line)
+            log.log(said_at, "%s", line)
         return 0
 
 
@@ -169,17 +175,12 @@ def library() -> ctypes.CDLL:
 
     :raises CaptureError: there is no libbpf 1.x, or it lacks a function.
     """
-    try:
-        lib = ctypes.CDLL(SONAME, use_errno=True)
-    except OSError as error:
-        raise CaptureError(
-            f"{SONAME} cannot be loaded ({error})", "install libbpf 1.0 or newer (package libbpf1 or libbpf)"
-        ) from None
+    lib = open_library()
     for name, (result, arguments) in _PROTOTYPES.items():
         try:
             function = getattr(lib, name)
         except AttributeError:
-            raise CaptureError(f"{SONAME} has no function {name}", "install libbpf 1.0 or newer") from None
+            raise lacks(name) from None
         function.restype, function.argtypes = result, arguments
     lib.libbpf_set_print(_log.callback)
     return lib
@@ -249,12 +250,14 @@ def cursor(key_bytes: int) -> ctypes.Array[c_char]:
     return ctypes.create_string_buffer(max(key_bytes, 4))
 
 
-def create_map(kind: int, name: str, inner_fd: int = 0) -> int:
+def create_map(kind: int, name: str, inner_fd: int = 0, flags: int = 0) -> int:
     """A map of ``kind`` with one entry, key and value of 4 bytes; for a map of maps, of maps like ``inner_fd``.
+
+    ``flags``: BPF_F_* for the map.
 
     :raises OSError: the kernel refused.
     """
-    options = MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), inner_map_fd=inner_fd)
+    options = MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), inner_map_fd=inner_fd, map_flags=flags)
     return checked(library().bpf_map_create(kind, name.encode(), 4, 4, 1, byref(options)), f"map {name}")
 
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from netobs.capture import libbpf
+from netobs.capture import libbpf, privileges, requirements
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
@@ -101,10 +101,12 @@ class BpfObject:
         if result == 0:
             return
         warnings = libbpf.take_warnings()
-        for line in warnings[-VERIFIER_LINES:]:
+        what, hint = privileges.explain(-result)
+        hint = hint or requirements.explanation(-result)
+        for line in [] if hint else warnings[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
-        what = f"{self.path.name}: the kernel refused it: {_refusal(-result)}"
-        raise CaptureError(what, _hint(-result), may_pass=-result == errno.ENOMEM)
+        what = f"{self.path.name}: the kernel refused it: {what or libbpf.error_text(-result)}"
+        raise CaptureError(what, hint or _hint(-result), may_pass=-result == errno.ENOMEM)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -118,17 +120,11 @@ class BpfObject:
         return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
 
 
-def _refusal(number: int) -> str:
-    if number in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-        return "not permitted"
-    return libbpf.error_text(number)
-
-
 def _hint(number: int) -> str:
     if number == errno.EPERM:
-        return "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        return privileges.forbidden_by()
     if number == errno.ENOMEM:
         return "lower capture.max_flows"
     if number == errno.E2BIG:
         return "lower capture.max_flows, or the kernel's verifier found the program too complex"
-    return f"kernel {os.uname().release} may be too old: 5.10 or newer is needed"
+    return "the lines above are what libbpf and the kernel's verifier said"

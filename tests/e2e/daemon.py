@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.namespaces import Lab, LabError, command
-from tests.lab.programs import Program, wait_until
+from tests.lab.privileges import CAPABILITIES, give, unprivileged
+from tests.lab.programs import WAIT_FACTOR, Program, wait_until
 from tests.lab.traffic import REPOSITORY
 
-EXIT_WITHIN_S = 5.0
+EXIT_WITHIN_S = 5.0 * WAIT_FACTOR
 KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}
 """[metering] for tests that count Flow Records: each flow is exported once, at the end, however slow the machine."""
+
+AS_USER = os.environ.get("NETOBS_TEST_USER") == "1"
+"""The daemon runs as an unprivileged user with the capabilities that a package's unit gives it."""
 
 Table = dict[str, Any]
 
@@ -122,7 +126,8 @@ def _add(where: dict[str, Counts], name: str, counts: Counts) -> None:
 class Daemon(Program):
     """``netobs --conf FILE`` in ``ns``, ready when it is entered. ``config`` is the text of the file.
 
-    ``environment`` adds variables, as a service manager does.
+    ``environment`` adds variables, as a service manager does. ``prefix`` is a command that starts it. ``as_user``: as
+    an unprivileged user, whom all that is in ``directory`` belongs to.
     """
 
     def __init__(
@@ -133,14 +138,21 @@ class Daemon(Program):
         config: str,
         label: str = "netobs",
         environment: Mapping[str, str] | None = None,
+        as_user: bool = AS_USER,
+        prefix: Sequence[str] = (),
     ) -> None:
         super().__init__(lab, ns, directory, label)
+        self._argv = [*prefix, *NETOBS]
         self.conf = self.directory / "netobs.toml"
         self.conf.write_text(config, encoding="utf-8")
         self._environment = {**os.environ, **(environment or {})}
+        self._state, self._as_user = directory, as_user
 
     def _start(self) -> None:
-        argv = [*NETOBS, "--conf", str(self.conf)]
+        argv = [*self._argv, "--conf", str(self.conf)]
+        if self._as_user:
+            give(self._state)
+            argv = unprivileged(argv, [self._state])
         process = self._process = self._run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=self._environment)
         self._ready(process, lambda: "netobs ready" in self.log)
 
@@ -182,10 +194,27 @@ class Daemon(Program):
 NETOBS = (sys.executable, "-m", "netobs")
 
 
-def netobs(lab: Lab, ns: str, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a ``netobs`` command in ``ns`` to its end; ``prefix`` is a command that starts it."""
-    environment = ["env", f"PYTHONPATH={REPOSITORY}"]
-    return lab.run(ns, [*environment, *prefix, *NETOBS, *arguments], check=False)
+def netobs(
+    lab: Lab,
+    ns: str,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    capabilities: Sequence[str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a ``netobs`` command in ``ns`` to its end; ``prefix`` is a command that starts it, as root.
+
+    ``capabilities``: as an unprivileged user with these, whom the folder of the configuration file is given to.
+    """
+    argv = ["env", f"PYTHONPATH={REPOSITORY}", *prefix, *NETOBS, *arguments]
+    if capabilities is None and AS_USER and not prefix:
+        capabilities = CAPABILITIES
+    if capabilities is not None:
+        folders = [Path(after).parent for name, after in zip(arguments, arguments[1:]) if name == "--conf"]
+        mine = [folder for folder in folders if REPOSITORY not in folder.parents]
+        for folder in mine:
+            give(folder)
+        argv = unprivileged(argv, mine, capabilities)
+    return lab.run(ns, argv, check=False)
 
 
 BpfObjects = frozenset[tuple[str, int]]

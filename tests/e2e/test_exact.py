@@ -90,11 +90,11 @@ def test_nothing_is_lost_while_flows_are_taken_out(lab: Lab, tmp_path: Path, att
     assert decoder.stats.lost_records == 0
 
 
-def test_the_sending_side_counts_the_same(lab: Lab, tmp_path: Path) -> None:
+def test_the_sending_side_counts_the_same(lab: Lab, tmp_path: Path, as_user: bool) -> None:
     near, _ = lab.pair()
     plan = Traffic(flows=1000, packets=100_000, vlan=7, size=200)
     with Nfcapd(lab, near.ns, tmp_path) as collector:
-        with Daemon(lab, near.ns, tmp_path, configuration(metering=KEPT)) as daemon:
+        with Daemon(lab, near.ns, tmp_path, configuration(metering=KEPT), as_user=as_user) as daemon:
             sent = plan.send(lab, near)
             account = daemon.finish()
         flows, summary = collector.flows(), collector.summary()

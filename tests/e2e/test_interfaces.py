@@ -26,12 +26,12 @@ def ports(collector: Nfcapd) -> dict[int, tuple[int, int]]:
     return {flow["dst_port"]: (flow["input_snmp"], flow["in_packets"]) for flow in collector.flows()}
 
 
-def test_an_interface_that_comes_later_and_comes_back(lab: Lab, tmp_path: Path) -> None:
+def test_an_interface_that_comes_later_and_comes_back(lab: Lab, tmp_path: Path, as_user: bool) -> None:
     near, far = lab.namespace("a"), lab.namespace("b")
     lab.veth(near, far)
     config = configuration({"interfaces": ["veth0", "late0"]}, KEPT)
     with Nfcapd(lab, far, tmp_path) as collector:
-        with Daemon(lab, far, tmp_path, config) as daemon:
+        with Daemon(lab, far, tmp_path, config, as_user=as_user) as daemon:
             assert attached(daemon.log) == ["veth0"]
             indices = []
             for number, port in ((1, 1001), (2, 1002)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netobs.encode.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from tests.e2e.daemon import AS_USER, KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
 from tests.lab.collectors import Nfcapd, UdpSink
 from tests.lab.namespaces import Lab, stop
 from tests.lab.programs import wait_until
@@ -30,18 +30,24 @@ def arrived(collector: UdpSink) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(
-    ("attach", "number"),
-    [("tcx", signal.SIGTERM), ("tcx", signal.SIGINT), ("tc", signal.SIGTERM)],
-    ids=["tcx SIGTERM", "tcx SIGINT", "tc SIGTERM"],
+    ("attach", "number", "as_user"),
+    [
+        ("tcx", signal.SIGTERM, AS_USER),
+        ("tcx", signal.SIGINT, AS_USER),
+        ("tc", signal.SIGTERM, AS_USER),
+        ("tcx", signal.SIGTERM, True),
+        ("tc", signal.SIGTERM, True),
+    ],
+    ids=["tcx SIGTERM", "tcx SIGINT", "tc SIGTERM", "tcx unprivileged", "tc unprivileged"],
 )
 def test_what_the_kernel_holds_is_sent_and_nothing_stays(
-    lab: Lab, tmp_path: Path, attach: str, number: signal.Signals
+    lab: Lab, tmp_path: Path, attach: str, number: signal.Signals, as_user: bool
 ) -> None:
     near, far = lab.pair()
     before = traffic_control(lab, far.ns)
     config = configuration({"attach": attach, "eviction_interval": "1h"}, KEPT)
     # A collector whose socket holds it all: what this test is about is not how fast one reads.
-    with UdpSink(far.ns) as collector, Daemon(lab, far.ns, tmp_path, config) as daemon:
+    with UdpSink(far.ns) as collector, Daemon(lab, far.ns, tmp_path, config, as_user=as_user) as daemon:
         objects = bpf_objects(daemon.process)
         assert {kind for kind, _ in objects} == {"prog", "map", *(["link"] if attach == "tcx" else [])}
         assert alive(objects) == objects

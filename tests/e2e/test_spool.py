@@ -214,11 +214,11 @@ def read_by_ipfixdump(spool: Path, flows: int) -> None:
     assert records == flows
 
 
-def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path) -> None:
+def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path, as_user: bool) -> None:
     near, far = lab.pair()
     table, more = collector_table(tmp_path, "tcp")
     config = configuration(CAPTURE, METERING, [table])
-    with Daemon(lab, far.ns, tmp_path, config) as daemon:
+    with Daemon(lab, far.ns, tmp_path, config, as_user=as_user) as daemon:
         Traffic(flows=2000).send(lab, near)
         account = daemon.finish()
     assert account.spooled["127.0.0.1"].flows == 2000
@@ -226,7 +226,7 @@ def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path) -> None:
     flows = Flows(tmp_path / "files")
     with (
         Collector(lab, far.ns, tmp_path, tmp_path / "files", "collector", *more),
-        Daemon(lab, far.ns, tmp_path, config, "again") as again,
+        Daemon(lab, far.ns, tmp_path, config, "again", as_user) as again,
     ):
         wait_until(lambda: flows.count() == 2000, "all flows arrive")
         assert again.finish().is_balanced()

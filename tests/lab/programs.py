@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 from tests.lab.namespaces import Lab, LabError, in_namespace, stop
 
-WAIT_S = float(os.environ.get("NETOBS_WAIT_S", "20"))  # an emulated machine takes longer for everything
+USUAL_WAIT_S = 20.0
+WAIT_S = float(os.environ.get("NETOBS_WAIT_S", USUAL_WAIT_S))  # an emulated machine takes longer for everything
+WAIT_FACTOR = WAIT_S / USUAL_WAIT_S
 POLL_S = 0.02
 TCP_LISTEN = "0A"
 

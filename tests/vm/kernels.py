@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 CACHE = Path(__file__).parents[2] / "build" / "vm"
 FETCH_TIMEOUT_S = 600
+# Series, flavour, and the Debian release that has it, if it is not that of the host.
+KERNELS = {"5.10": ("5.10", "", "bullseye"), "6.1": ("6.1",), "6.1-rt": ("6.1", "rt"), "6.12": ("6.12",)}
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # has the keys of older releases too
 
 
 class KernelMissing(Exception):
@@ -40,25 +44,55 @@ class Kernel:
         return list(files)
 
 
-def kernel(series: str, flavour: str = "") -> Kernel:
-    """The newest kernel of a ``series`` (``6.1``) that the registry has, in a ``flavour`` (``rt``, or none).
+def kernel(series: str, flavour: str = "", release: str = "") -> Kernel:
+    """The newest kernel of a ``series`` (``6.1``) that the archive has, in a ``flavour`` (``rt``, or none).
 
-    Without a registry that answers, the newest in the cache.
+    ``release``: the Debian release (``bullseye``) that has it, if this host's has it not. Without an archive that
+    answers, the newest in the cache.
 
     :raises KernelMissing: neither has one; says which, and what apt said.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     name = re.compile(rf"linux-image-({re.escape(series)}\.[\d.+a-z-]*?\d){f'-{flavour}' if flavour else ''}-amd64")
-    known = [line.split()[0] for line in _run(["apt-cache", "search", "--names-only", "^linux-image-"]).splitlines()]
-    newest = max(filter(name.fullmatch, known), key=_age, default="")
+    options = _of_release(release) if release else []
+    listed = _run(["apt-cache", *options, "search", "--names-only", "^linux-image-"])
+    newest = max(filter(name.fullmatch, (line.split()[0] for line in listed.splitlines())), key=_age, default="")
     problem = f"apt knows no package {name.pattern}" if not newest else ""
     if newest and not _cached(newest):
-        problem = _download(newest)
+        problem = _download(newest, options)
     if problem:
         newest = max(filter(name.fullmatch, (_package(file) for file in CACHE.glob("*.deb"))), key=_age, default="")
     if not newest:
         raise KernelMissing(f"{problem} (is `apt-get update` needed?)")
     return _unpacked(newest)
+
+
+def _of_release(release: str) -> list[str]:
+    """Options by which apt looks at another Debian ``release`` in the archives that this host uses.
+
+    Lists and cache are its own, in build/vm/: nothing of the host's apt changes.
+    """
+    home = CACHE / f"apt-{release}"
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    own = _run(["sh", "-c", '. /etc/os-release && echo "$VERSION_CODENAME"']).strip()
+    listed = _run(["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages"])
+    targets = {tuple(line.split()) for line in listed.splitlines() if len(line.split()) == 3}
+    signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
+    sources = home / "sources.list"
+    sources.write_text(
+        "".join(
+            f"deb {signed}{uri} {codename.replace(own, release)} main\n"
+            for origin, codename, uri in sorted(targets)
+            if origin == "Debian" and codename in (own, f"{own}-security")
+        ),
+        encoding="utf-8",
+    )
+    options = [f"Dir::Etc::sourcelist={sources}", "Dir::Etc::sourceparts=-", f"Dir::State::lists={home / 'lists'}"]
+    options = [word for option in (*options, f"Dir::Cache={home / 'cache'}") for word in ("-o", option)]
+    # What cannot be fetched leaves the lists of the last time, or none: the search says so.
+    subprocess.run(["apt-get", *options, "update", "-qq"], capture_output=True, timeout=FETCH_TIMEOUT_S, check=False)
+    return options
 
 
 def _age(package: str) -> list[int]:
@@ -73,10 +107,10 @@ def _cached(package: str) -> Path | None:
     return next(iter(CACHE.glob(f"{package}_*.deb")), None)
 
 
-def _download(package: str) -> str:
+def _download(package: str, options: Sequence[str]) -> str:
     """What went wrong, "" if nothing did."""
     done = subprocess.run(
-        ["apt-get", "download", "-qq", package],
+        ["apt-get", *options, "download", "-qq", package],
         cwd=CACHE,
         capture_output=True,
         text=True,

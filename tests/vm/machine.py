@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import lzma
+import shlex
 import shutil
 import subprocess
 import time
@@ -15,6 +16,8 @@ from typing import BinaryIO
 
 from tests.vm.kernels import Kernel
 
+TOOLS = ("qemu-system-x86_64", "busybox", "cpio", "apt-get", "dpkg-deb", "depmod", "modprobe")
+ROOT = Path(__file__).parents[2]
 INIT = Path(__file__).with_name("init.sh")
 # To get at the host's root. The kernel loads others by itself when they are asked for.
 BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
@@ -24,6 +27,11 @@ MEMORY = "2G"  # also of all that is written in the machine
 CPU = "max,la57=off,avx=off,avx2=off,fma=off,f16c=off"
 KILL_AFTER_S = 10
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off"
+PREPARE = """\
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
+ip link set lo up
+cd {root} || exit
+"""
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,10 @@ class Outcome:
     job_s: float
 
 
-def run(kernel: Kernel, job: str, folder: Path, timeout_s: int) -> Outcome:
-    """Boots ``kernel`` and runs ``job``, a shell script, as root in the host's root; ends with it, or by ``timeout_s``.
+def run(kernel: Kernel, job: str, folder: Path, timeout_s: int, boot: str = "") -> Outcome:
+    """Boots ``kernel`` and runs ``job``, a shell script, as root in this tree; ends with it, or by ``timeout_s``.
+
+    ``boot``: more words for the kernel's command line.
 
     ``folder`` (emptied first) gets the console and results/, which is /run/results in the machine: the one place where
     what it writes stays. Needs no KVM.
@@ -45,8 +55,9 @@ def run(kernel: Kernel, job: str, folder: Path, timeout_s: int) -> Outcome:
     shutil.rmtree(folder, ignore_errors=True)
     results, console = folder / "results", folder / "console"
     results.mkdir(parents=True)
-    (results / "job").write_text(job, encoding="utf-8")
-    argv = _command_line(kernel, _initramfs(kernel, folder), results)
+    prepare = PREPARE.format(root=shlex.quote(str(ROOT)))
+    (results / "job").write_text(prepare + job, encoding="utf-8")
+    argv = _command_line(kernel, boot, _initramfs(kernel, folder), results)
     begin = time.time()
     # Ends in time even if nobody is left to wait for it.
     bounded = ["timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s), *argv]
@@ -68,10 +79,10 @@ def _started(argv: list[str], output: BinaryIO) -> Iterator[subprocess.Popen[byt
         process.wait()
 
 
-def _command_line(kernel: Kernel, initramfs: Path, results: Path) -> list[str]:
+def _command_line(kernel: Kernel, boot: str, initramfs: Path, results: Path) -> list[str]:
     argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(CPUS), "-m", MEMORY]
     argv += ["-nographic", "-no-reboot", "-nic", "none"]
-    argv += ["-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", COMMAND_LINE]
+    argv += ["-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {boot}"]
     return [*argv, *_share("host", Path("/"), "readonly=on", "multidevs=remap"), *_share("results", results)]
 
 

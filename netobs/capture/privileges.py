@@ -1,0 +1,70 @@
+"""Which capabilities BPF needs (capabilities(7)), and why the kernel said no.
+
+The kernel is asked first and explained afterwards: what a check would find missing may be granted in a way that it does
+not know, such as a BPF token, or the verifier of a host without mitigations. Once the programs are loaded, only filters
+and the map of maps of ``grace.py`` still need any: TCX links, shared memory, batches and test runs do not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+_SYS_ADMIN = 21  # in place of each of them, as before Linux 5.8 (include/linux/bpf.h: bpf_token_capable)
+_NEEDS = {
+    "CAP_BPF": (39, "to create maps and load programs"),
+    "CAP_NET_ADMIN": (12, "to load programs for the TC hook and to set filters"),
+    "CAP_PERFMON": (38, "for the verifier to let programs compute where in a packet a header begins"),
+}
+_FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
+SECCOMP_FILTER = "2"
+
+
+def lacking() -> list[str]:
+    """The names of the needed capabilities that this process does not have in effect."""
+    held = int(status("CapEff") or "0", 16)
+    return [name for name, (bit, _) in _NEEDS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
+
+
+def explain(number: int) -> tuple[str, str]:
+    """What to say of errno ``number`` of a load: what is wrong, and what to do. Empty if no capability is missing.
+
+    EPERM comes for lack of CAP_BPF or CAP_NET_ADMIN (kernel/bpf/syscall.c: bpf_prog_load), EACCES from a verifier that
+    misses CAP_PERFMON.
+    """
+    names = lacking() if number in (errno.EPERM, errno.EACCES) else []
+    return (f"not permitted: {_missing(names)}", _grant(names)) if names else ("", "")
+
+
+def explain_filters() -> tuple[str, str]:
+    """What to say where the kernel lets this process set no filter: CAP_SYS_ADMIN does not do for rtnetlink."""
+    return _missing(["CAP_NET_ADMIN"]), _grant(["CAP_NET_ADMIN"])
+
+
+def _missing(names: list[str]) -> str:
+    return ", ".join(f"{name} is missing (needed {_NEEDS[name][1]})" for name in names)
+
+
+def _grant(names: list[str]) -> str:
+    if os.geteuid() == 0:  # and kept from what root has: by a unit, or a container
+        return f"add {' '.join(names)} to CapabilityBoundingSet= of the unit, or to what the container may"
+    return f"run as root, or add {' '.join(names)} to AmbientCapabilities= of the unit"
+
+
+def forbidden_by() -> str:
+    """What else keeps a process from BPF that has the capabilities, and what to do about it."""
+    if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _FIRST_USER_NAMESPACE:
+        return "capabilities of a user namespace do not count: run it outside (PrivateUsers= of the unit, a container)"
+    if status("Seccomp") == SECCOMP_FILTER:
+        return "a seccomp filter forbids bpf(): add it to SystemCallFilter= of the unit, or to the container's profile"
+    return "a security module forbids it: look for a denial in the kernel's and the audit log"
+
+
+def status(key: str) -> str:
+    """A line of /proc/self/status, "" if there is none."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return value.strip()
+    return ""

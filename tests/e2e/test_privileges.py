@@ -1,0 +1,136 @@
+"""The capabilities that netobs needs: without one it says which and what for; others that do as well are taken."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BPF_SYSCALL
+from tests.e2e.daemon import Daemon, configuration, netobs
+from tests.lab.namespaces import Lab, Link
+from tests.lab.privileges import CAPABILITIES, USER
+from tests.lab.programs import wait_until
+
+pytestmark = pytest.mark.e2e(tools=("setpriv", "mount", "unshare"))
+
+PURPOSES = {
+    "bpf": "CAP_BPF is missing (needed to create maps and load programs)",
+    "net_admin": "CAP_NET_ADMIN is missing (needed to load programs for the TC hook and to set filters)",
+    "perfmon": "CAP_PERFMON is missing "
+    "(needed for the verifier to let programs compute where in a packet a header begins)",
+}
+KEPT_FROM_IT = ("setpriv", "--bounding-set=-perfmon,-sys_admin")
+REFUSED = "netobs.bpf.o: the kernel refused it"
+# struct sock_fprog: load the number; if it is that of bpf, EPERM, else allow (linux/seccomp.h).
+WITHOUT_BPF = f"""
+import ctypes, os, struct, sys
+rules = struct.pack("=" + "HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, {BPF_SYSCALL.get(platform.machine(), 0)},
+                    6, 0, 0, 0x50001, 6, 0, 0, 0x7FFF0000)
+buffer = ctypes.create_string_buffer(rules)
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def host(lab: Lab) -> Link:
+    """The interface veth0 of a namespace."""
+    return lab.pair()[1]
+
+
+@pytest.fixture(params=["--dry-run", ""], ids=["dry run", "daemon"])
+def option(request: pytest.FixtureRequest) -> list[str]:
+    return request.param.split()
+
+
+def write(tmp_path: Path, **capture: str) -> str:
+    path = tmp_path / "netobs.toml"
+    path.write_text(configuration(capture), encoding="utf-8")
+    return str(path)
+
+
+def problem(text: str) -> str:
+    """The only line in which ``--dry-run`` or the daemon says what is wrong."""
+    (line,) = [line for line in text.splitlines() if line.startswith(("problem: ", "netobs: "))]
+    return line.partition(": ")[2]
+
+
+@pytest.mark.parametrize("missing", [*((name,) for name in CAPABILITIES), CAPABILITIES], ids="+".join)
+def test_what_is_missing_is_said(
+    lab: Lab, host: Link, tmp_path: Path, option: list[str], missing: tuple[str, ...]
+) -> None:
+    rest = [name for name in CAPABILITIES if name not in missing]
+    done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, capabilities=rest)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    names = " ".join(f"CAP_{name.upper()}" for name in missing)
+    assert problem(done.stdout + done.stderr) == (
+        f"{REFUSED}: not permitted: {', '.join(PURPOSES[name] for name in missing)}; "
+        f"run as root, or add {names} to AmbientCapabilities= of the unit"
+    )
+
+
+def test_root_who_is_kept_from_it(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, prefix=KEPT_FROM_IT)
+    assert done.returncode == 1
+    assert problem(done.stdout + done.stderr) == (
+        f"{REFUSED}: not permitted: {PURPOSES['perfmon']}; "
+        "add CAP_PERFMON to CapabilityBoundingSet= of the unit, or to what the container may"
+    )
+
+
+def test_the_verifiers_log_is_not_what_one_has_to_read(lab: Lab, host: Link, tmp_path: Path) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path), capabilities=["bpf", "net_admin"])
+    assert "BPF program load failed: Permission denied" in done.stderr
+    assert "R1" not in done.stderr
+
+
+def test_the_right_to_administrate_the_system_does_as_well(lab: Lab, host: Link, tmp_path: Path) -> None:
+    for capabilities in (["sys_admin", "net_admin"], CAPABILITIES):
+        done = netobs(lab, host.ns, "--conf", write(tmp_path, attach="tc"), "--dry-run", capabilities=capabilities)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_does_not_do_for_filters(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path, attach="tc"), *option, capabilities=["sys_admin"])
+    assert done.returncode == 1
+    assert problem(done.stdout + done.stderr) == (
+        f"{PURPOSES['net_admin']}; run as root, or add CAP_NET_ADMIN to AmbientCapabilities= of the unit"
+    )
+
+
+def test_root_of_a_user_namespace(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, prefix=("unshare", "--user", "--map-root-user"))
+    assert done.returncode == 1
+    assert problem(done.stdout + done.stderr) == (
+        f"{REFUSED}: Operation not permitted; capabilities of a user namespace do not count: "
+        "run it outside (PrivateUsers= of the unit, a container)"
+    )
+
+
+@pytest.mark.skipif(platform.machine() not in BPF_SYSCALL, reason="the number of bpf() is not known here")
+def test_a_filter_of_system_calls(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path), *option, prefix=(sys.executable, "-c", WITHOUT_BPF))
+    assert done.returncode == 1
+    assert problem(done.stdout + done.stderr) == (
+        f"{REFUSED}: Operation not permitted; a seccomp filter forbids bpf(): "
+        "add it to SystemCallFilter= of the unit, or to the container's profile"
+    )
+
+
+def test_nothing_else_is_held(lab: Lab, host: Link, tmp_path: Path) -> None:
+    """What the other tests call unprivileged is that."""
+    with Daemon(lab, host.ns, tmp_path, configuration(), as_user=True) as daemon:
+        status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert fields["Uid"].split() == [str(USER)] * 4
+        held = sum(1 << bit for bit in (39, 12, 38))
+        assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {held}
+        assert fields["NoNewPrivs"] == "1"
+        wait_until(lambda: "netobs ready" in daemon.log, "it runs")
+        daemon.finish()
