@@ -1,10 +1,11 @@
-"""The packages, made once, and the systems that they are installed on. Says at the end what was measured."""
+"""The packages, and the systems that they are installed on."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,31 +16,12 @@ from tests.packages.host import AT_ONCE, COLLECTOR, Site, site
 from tests.packages.made import made
 
 SUITES = ("bookworm", "trixie")
-REPORT = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[REPORT] = []
-
-
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> list[str]:
-    """Lines for the end of the run."""
-    return request.config.stash[REPORT]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(REPORT, [])
-    if lines:
-        terminalreporter.section("packages")
-    for line in lines:
-        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_containers_left(no_leftovers: None) -> None:
     """Clears away what killed test runs left behind."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not container.problem():
         container.sweep()
 
 
@@ -67,14 +49,20 @@ def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return newer
 
 
+def _cannot_run(reason: str, report: list[str]) -> NoReturn:
+    report.append(f"not run: {reason}")
+    if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1":
+        pytest.fail(f"NETOBS_REQUIRE_KERNEL=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
 def _root(make: Callable[[str, Path], Path], suite: str, deb: Path, report: list[str]) -> Path:
+    if container.problem():
+        _cannot_run(container.problem(), report)
     try:
         return make(suite, deb)
     except RootMissing as error:
-        report.append(f"not run: {error}")
-        if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1":
-            raise
-        pytest.skip(str(error))
+        _cannot_run(str(error), report)
 
 
 @pytest.fixture(params=SUITES)

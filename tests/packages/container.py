@@ -57,7 +57,10 @@ class Container(Program):
     def __init__(self, lab: Lab, ns: str, directory: Path, root: Path) -> None:
         super().__init__(lab, ns, directory, f"container{next(self._numbers)}")
         self.root = root
-        self._cgroup = _own_cgroup() / ns
+        parent = _own_cgroup()
+        if parent is None:
+            raise LabError(problem())
+        self._cgroup = parent / ns
         self._work = self.directory / "work"
         self._work.mkdir()
 
@@ -150,14 +153,17 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _own_cgroup() -> Path:
-    """The cgroup2 folder of this process. ``LabError`` if cgroup2 is not mounted."""
+def problem() -> str:
+    """Why no container can be booted here; "" if one can."""
+    return "" if _own_cgroup() else "cgroup2 is not mounted"
+
+
+def _own_cgroup() -> Path | None:
+    """The cgroup2 folder of this process."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     mounted = re.search(r"^\d+ \d+ \S+ (\S+) (\S+) .* - cgroup2 ", mounts, re.MULTILINE)
     own = re.search(r"^0::(\S+)$", Path("/proc/self/cgroup").read_text(encoding="utf-8"), re.MULTILINE)
-    if not mounted or not own:
-        raise LabError("cgroup2 is not mounted")
-    return Path(mounted[2]) / os.path.relpath(own[1], mounted[1])
+    return Path(mounted[2]) / os.path.relpath(own[1], mounted[1]) if mounted and own else None
 
 
 def _kill_all(folder: Path) -> None:
@@ -180,7 +186,8 @@ def _remove_cgroup(folder: Path) -> None:
 
 def sweep() -> None:
     """End what killed test runs left running, and remove its cgroups."""
-    for folder in _own_cgroup().glob(f"{PREFIX}*-*"):
+    parent = _own_cgroup()
+    for folder in parent.glob(f"{PREFIX}*-*") if parent else ():
         owner = folder.name[len(PREFIX) :].partition("-")[0]
         if not Path("/proc", owner).exists():
             _kill_all(folder)

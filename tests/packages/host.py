@@ -12,12 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.daemon import Account, read_account
 from tests.kernel.foreign import handles, tcx_programs
 from tests.lab.collectors import Nfcapd
 from tests.lab.namespaces import Lab, Link
 from tests.lab.programs import wait_until
 from tests.packages.container import Container, Process
+
+BOOTED = [
+    pytest.mark.packages(
+        tools=("make", "clang", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
+    ),
+    pytest.mark.kernel,
+]
+"""What a test needs that boots a host with the Debian package."""
 
 UNIT = "netobs.service"
 CONF = "/etc/netobs.toml"
@@ -33,11 +43,15 @@ class Host(Container):
 
     def apt(self, *arguments: str) -> str:
         """What apt says."""
-        return self.run("apt-get", "-y", "-o", "Dpkg::Use-Pty=0", *arguments).stdout
+        return self.run("apt", "-y", "-o", "Dpkg::Use-Pty=0", *arguments).stdout
 
     def install(self, deb: Path) -> str:
         """``apt install`` of a file, with all that it depends on; what apt says."""
         return self.apt("install", self.copy(deb, "/tmp"))
+
+    def upgrade(self, deb: Path) -> None:
+        """As ``install``; to the question which configuration file it shall be, the answer is: the edited one."""
+        self.apt("-o", "Dpkg::Options::=--force-confold", "install", self.copy(deb, "/tmp"))
 
     def configure(self, conf: str = CONF, **values: Any) -> None:
         """Edit the file ``conf``: give keys that stand there another value, at their first place."""

@@ -5,17 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.lab.traffic import Traffic
-from tests.packages.host import COLLECTOR, UNIT, Host, Site
+from tests.packages.host import BOOTED, COLLECTOR, UNIT, Host, Site
 
-pytestmark = [
-    pytest.mark.packages(
-        tools=("make", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
-    ),
-    pytest.mark.kernel,
-]
+pytestmark = BOOTED
 
 CAPABILITIES = sum(1 << number for number in (12, 38, 39))  # CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF
 GREATEST_EXPOSURE = 2.0

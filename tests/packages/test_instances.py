@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.lab.namespaces import Link
 from tests.lab.traffic import Traffic
-from tests.packages.host import AT_ONCE, COLLECTOR, CONF, NOTHING, Site
-from tests.packages.test_upgrade import KEEP
+from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, Site
 
-pytestmark = [
-    pytest.mark.packages(
-        tools=("make", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
-    ),
-    pytest.mark.kernel,
-]
+pytestmark = BOOTED
 
 PLANS = {"one": Traffic(flows=10, packets=300), "two": Traffic(flows=20, packets=5000)}
 PORTS = {"one": 4739, "two": 4740}
@@ -40,7 +32,7 @@ def test_each_measures_its_own_and_survives_an_upgrade(installed: Site, newer_de
             host.systemctl("enable", "--now", instance(name))
         send_and_wait(installed, links)
         daemons = {name: host.daemon(instance(name)) for name in links}
-        host.apt(*KEEP, "install", host.copy(newer_deb, "/tmp"))
+        host.upgrade(newer_deb)
         assert host.state() == "inactive"
         for name, daemon in daemons.items():
             assert host.state(instance(name)) == "active"

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.e2e.daemon import Counts
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
-from tests.packages.host import COLLECTOR, CONF, UNIT, Site
+from tests.packages.host import BOOTED, COLLECTOR, CONF, UNIT, Site
 
-pytestmark = [
-    pytest.mark.packages(
-        tools=("make", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
-    ),
-    pytest.mark.kernel,
-]
+pytestmark = BOOTED
 
 RATE = 20_000
 LOAD = Traffic(flows=200, packets=1_000_000)  # more than the test takes: it is ended then

@@ -9,15 +9,10 @@ import pytest
 from tests.e2e.daemon import BpfObjects, alive, bpf_objects, traffic_control
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
-from tests.packages.host import AT_ONCE, COLLECTOR, CONF, NOTHING, UNIT, Site
+from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, UNIT, Site
 from tests.packages.listing import ACCOUNT_FILES, ACCOUNTS, differences, listing
 
-pytestmark = [
-    pytest.mark.packages(
-        tools=("make", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
-    ),
-    pytest.mark.kernel,
-]
+pytestmark = BOOTED
 
 PLAN = Traffic(flows=100, packets=1000)
 

@@ -11,13 +11,13 @@ import pytest
 from tests.e2e.daemon import alive, bpf_objects, traffic_control
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
-from tests.packages.host import AT_ONCE, COLLECTOR, CONF, NOTHING, UNIT, Site
+from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, UNIT, Site
 from tests.packages.listing import ACCOUNT_FILES, differences, listing
 from tests.packages.made import made
 
 pytestmark = [
-    pytest.mark.packages(tools=("rpmbuild", "clang", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")),
-    pytest.mark.kernel,
+    *BOOTED,
+    pytest.mark.packages(tools=("rpmbuild",)),
     pytest.mark.parametrize("suite", ["bookworm"], indirect=True),
 ]
 

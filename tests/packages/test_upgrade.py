@@ -8,18 +8,12 @@ import pytest
 
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
-from tests.packages.host import COLLECTOR, CONF, UNIT, Site
+from tests.packages.host import BOOTED, COLLECTOR, CONF, UNIT, Site
 
-pytestmark = [
-    pytest.mark.packages(
-        tools=("make", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
-    ),
-    pytest.mark.kernel,
-]
+pytestmark = BOOTED
 
 RATE = 20_000
 LOAD = Traffic(flows=200, packets=1_000_000)  # more than the upgrade takes: it is ended then
-KEEP = ("-o", "Dpkg::Options::=--force-confold")
 
 
 def test_what_an_upgrade_under_load_loses_is_known(
@@ -31,7 +25,7 @@ def test_what_an_upgrade_under_load_loses_is_known(
         before = host.daemon()
         running = LOAD.start(installed.lab, installed.near, rate=RATE)
         wait_until(lambda: host.account().sent[COLLECTOR].packets > RATE, "a second of traffic is exported")
-        host.apt(*KEEP, "install", host.copy(newer_deb, "/tmp"))
+        host.upgrade(newer_deb)
         assert host.state() == "active"
         assert host.daemon() != before
         seconds = host.seconds_to_active()
@@ -64,7 +58,7 @@ def test_an_upgrade_leaves_what_it_finds(installed: Site, newer_deb: Path, enabl
     if state == "active":
         host.systemctl("start", UNIT)
     run = host.show(UNIT, "InvocationID")
-    host.apt(*KEEP, "install", host.copy(newer_deb, "/tmp"))
+    host.upgrade(newer_deb)
     assert host.run("dpkg-query", "--show", "--showformat=${Version}", "netobs").stdout.endswith("+next")
     assert (host.systemctl("is-enabled", UNIT, check=False), host.state()) == (enabled, state)
     assert (host.show(UNIT, "InvocationID") == run) == (state == "inactive")

@@ -10,14 +10,9 @@ import pytest
 from tests.e2e.daemon import alive, bpf_objects
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
-from tests.packages.host import COLLECTOR, NOTHING, UNIT, Site
+from tests.packages.host import BOOTED, COLLECTOR, NOTHING, UNIT, Site
 
-pytestmark = [
-    pytest.mark.packages(
-        tools=("make", "dpkg-buildpackage", "debootstrap", "systemd-nspawn", "bpftool", "nfcapd", "nfdump")
-    ),
-    pytest.mark.kernel,
-]
+pytestmark = BOOTED
 
 REPLACED_S = 60.0
 BEFORE = Traffic(flows=100, packets=1000)
