@@ -130,13 +130,16 @@ class Container(Program):
     def processes(self, unit: str) -> list[Process]:
         """The processes of ``unit``, in the order of their ids; none if it does not run."""
         inside = self.show(unit, "ControlGroup")
-        if not inside:
-            return []
-        numbers = (self._cgroup / "payload" / inside.lstrip("/") / "cgroup.procs").read_text(encoding="ascii")
-        return [Process(int(number)) for number in sorted(numbers.split(), key=int)]
+        file = self._cgroup / "payload" / inside.lstrip("/") / "cgroup.procs"
+        try:
+            numbers = file.read_text(encoding="ascii").split() if inside else []
+        except FileNotFoundError:  # it has just ended
+            numbers = []
+        return [Process(int(number)) for number in sorted(numbers, key=int)]
 
     def journal(self, *matches: str) -> str:
-        """The journal, or what of it matches, a line each."""
+        """The journal, or what of it matches, a line each; with all that was said until now."""
+        self.run("journalctl", "--sync")
         return self.run("journalctl", "--no-pager", "--quiet", *matches).stdout
 
     def reboot(self) -> None:
