@@ -146,7 +146,7 @@ def test_a_table_that_is_too_large_for_the_host(lab: Lab, host: Link, tmp_path: 
     # ip netns exec has made a mount namespace: nobody else sees this.
     small = ("sh", "-c", f'mount --bind {meminfo} /proc/meminfo && exec "$@"', "sh")
     done = netobs(lab, host.ns, "--conf", conf, *option, prefix=small)
-    assert done.returncode == 1
+    assert done.returncode == (1 if option else os.EX_TEMPFAIL)  # other programs may give memory back
     assert "capture.max_flows = 1000000 needs " in done.stdout + done.stderr
     assert "the host has 64 MiB left; lower it" in done.stdout + done.stderr
 

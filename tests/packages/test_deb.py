@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from netobs import __version__
 from tests.lab.namespaces import command
 from tests.lab.traffic import REPOSITORY
 from tests.packages.made import made
@@ -25,8 +26,11 @@ FILES = {
     "usr/bin/netobs",
     f"{PYTHON}/netobs/bpf/netobs.bpf.o",
     f"{PYTHON}/netobs/encode/information_elements.csv",
-    *(f"{PYTHON}/netobs-0.1.0.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")),
-    f"{PYTHON}/netobs-0.1.0.dist-info/top_level.txt",
+    *(
+        f"{PYTHON}/netobs-{__version__}.dist-info/{name}"
+        for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+    ),
+    f"{PYTHON}/netobs-{__version__}.dist-info/top_level.txt",
     "usr/lib/sysusers.d/netobs.conf",
     "usr/lib/tmpfiles.d/netobs.conf",
     "usr/share/bash-completion/completions/netobs",
@@ -117,7 +121,7 @@ def test_what_it_depends_on(package: Path) -> None:
         "systemd | systemd-standalone-sysusers | systemd-sysusers",
     ]
     assert field(package, "Architecture") == command(["dpkg", "--print-architecture"]).stdout.strip()
-    assert field(package, "Version") == "0.1.0-1"
+    assert field(package, "Version") == f"{__version__}-1"
     for name in ("Recommends", "Suggests", "Pre-Depends", "Conflicts"):
         assert field(package, name) == ""
 

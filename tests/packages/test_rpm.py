@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from netobs import __version__
 from tests.lab.namespaces import command
 from tests.lab.traffic import REPOSITORY
 from tests.packages.made import made
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 pytestmark = pytest.mark.packages(tools=("rpmbuild", "rpm", "clang"))
 
@@ -93,9 +100,16 @@ def package_files(where: str) -> dict[str, str]:
     }
 
 
+def modules(python: str = VERSION) -> dict[str, str]:
+    """The python modules that pyproject.toml asks for, each with its least version."""
+    dependencies = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    old = [int(part) for part in python.split(".")] < [3, 11]
+    return dict(each.split(";")[0].split(">=") for each in dependencies if old or ";" not in each)
+
+
 def test_every_file(package: Path) -> None:
-    dist_info = {f"{PYTHON}/netobs-0.1.0.dist-info{name}": "-rw-r--r-- root root" for name in DIST_INFO[1:]}
-    dist_info[f"{PYTHON}/netobs-0.1.0.dist-info"] = "drwxr-xr-x root root"
+    dist_info = {f"{PYTHON}/netobs-{__version__}.dist-info{name}": "-rw-r--r-- root root" for name in DIST_INFO[1:]}
+    dist_info[f"{PYTHON}/netobs-{__version__}.dist-info"] = "drwxr-xr-x root root"
     assert listing(package) == {**FILES, **shared_files(), **package_files(PYTHON), **dist_info}
     (link,) = [line for line in asked(package, "--qf", "[%{FILELINKTOS}\n]") if line]
     assert link == "../../../../share/netobs/templates"
@@ -115,18 +129,15 @@ def test_what_it_depends_on(package: Path) -> None:
     assert needs == {
         "/bin/sh",
         "/usr/bin/python3",
-        "config(netobs) = 0.1.0-1",
+        f"config(netobs) = {__version__}-1",
         "libbpf.so.1()(64bit)",
         f"python(abi) = {VERSION}",
-        f"python{VERSION}dist(click) >= 8",
-        f"python{VERSION}dist(construct) >= 2.10.68",
-        f"python{VERSION}dist(numpy) >= 1.21",
-        f"python{VERSION}dist(pyroute2) >= 0.5.14",
+        *(f"python{VERSION}dist({module}) >= {version}" for module, version in modules().items()),
         "shadow-utils",
         "systemd",
     }
     assert asked(package, "--qf", "%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{LICENSE} %{BUILDHOST}\n") == [
-        f"netobs 0.1.0 1 {os.uname().machine} Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause) localhost"
+        f"netobs {__version__} 1 {os.uname().machine} Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause) localhost"
     ]
 
 
@@ -180,6 +191,5 @@ def test_as_el9_builds_it(source_package: Path, tmp_path: Path) -> None:
     folder = {"/usr/lib/netobs": "drwxr-xr-x root root"}
     assert listing(package) == {**FILES, **shared_files(), **package_files("/usr/lib/netobs"), **folder}
     needs = set(asked(package, "--requires"))
-    modules = {"click) >= 8", "construct) >= 2.10.68", "numpy) >= 1.21", "pyroute2) >= 0.5.14", "tomli) >= 1.1"}
-    assert {f"python3dist({each}" for each in modules} <= needs
+    assert {f"python3dist({name}) >= {least}" for name, least in modules("3.9").items()} <= needs
     assert {"/usr/bin/python3", "libbpf.so.1()(64bit)"} <= needs

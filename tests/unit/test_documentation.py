@@ -169,6 +169,15 @@ def test_the_exit_statuses() -> None:
         assert done.returncode == status
 
 
+def test_what_the_service_runs_as() -> None:
+    unit = (ROOT / "packaging/systemd/netobs.service").read_text("utf-8")
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if re.match("[A-Z][A-Za-z]+=", line))
+    shown = [(name, word) for name, words in PROGRAM.macros("SERVICE") for word in words]
+    assert ("Li", settings["User"]) in shown
+    assert ("Pa", settings["ReadWritePaths"].lstrip("-")) in shown
+    assert names(PROGRAM.items("SECURITY CONSIDERATIONS"), "Dv") == settings["AmbientCapabilities"].split()
+
+
 def test_the_environment() -> None:
     explained = set(names(PROGRAM.items("ENVIRONMENT"), "Ev"))
     assert sources.environment() <= explained
@@ -177,7 +186,7 @@ def test_the_environment() -> None:
 
 
 def test_every_path_is_explained() -> None:
-    used = {text for text in sources.strings() if re.fullmatch(r"/(etc|usr|var|run)/[\w./-]+", text)}
+    used = {text for text in sources.strings() if re.fullmatch(r"/(etc|usr/share|var|run)/[\w./-]+", text)}
     assert used
     assert used <= {word for name, words in PROGRAM.macros("FILES") if name == "Pa" for word in words}
 
@@ -202,7 +211,7 @@ def test_every_message_is_one_that_netobs_has() -> None:
 
 
 def test_every_warning_and_error_in_the_log_is_explained() -> None:
-    logged = sources.arguments_of("warning") | sources.arguments_of("error")
+    logged = set().union(*map(sources.arguments_of, ("warning", "error", "exception")))
     with_words = {text for text in logged if re.search("[a-z]", text.replace("%s", ""))} - LISTEN
     assert with_words
     assert [text for text in with_words if not any(message in text for message in messages())] == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture import requirements
+from netobs.capture import privileges, requirements
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_version(release: str, version: tuple[int, int]) -> None:
 
 
 def test_no_system_call_without_a_filter_that_hides_it() -> None:
-    if requirements._status("Seccomp") == requirements.SECCOMP_FILTER:
+    if privileges.status("Seccomp") == privileges.SECCOMP_FILTER:
         pytest.skip("this process runs under a seccomp filter")
     assert requirements.explanation(errno.ENOSYS) == (
         "this kernel was built without the bpf system call: CONFIG_BPF_SYSCALL is needed"
