@@ -193,5 +193,6 @@ def sweep() -> None:
     for folder in parent.glob(f"{PREFIX}*-*") if parent else ():
         owner = folder.name[len(PREFIX) :].partition("-")[0]
         if not Path("/proc", owner).exists():
-            _kill_all(folder)
+            payload = folder / "payload"  # once that is gone, nspawn clears up and ends
+            _kill_all(payload if payload.exists() else folder)
             _remove_cgroup(folder)

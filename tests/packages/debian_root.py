@@ -11,7 +11,7 @@ from tests.lab.traffic import REPOSITORY
 
 CACHE = REPOSITORY / "build" / "packages"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# Beside what is essential. There is no dbus: root's systemctl talks to systemd directly.
+# Beside what is essential. Not dbus: root's systemctl talks to systemd directly.
 PACKAGES = ("systemd", "systemd-sysv", "iproute2", "procps")
 LATER = ("rpm",)  # only some tests install these
 FETCH_TIMEOUT_S = 900
