@@ -122,7 +122,7 @@ class Container(Program):
         """Where the file ``inside`` is found from outside. It changes when the container reboots."""
         return Path(f"/proc/{self.leader}/root") / inside.lstrip("/")
 
-    def copy(self, file: Path, folder: str = "/root") -> str:
+    def copy(self, file: Path, folder: str = "/tmp") -> str:
         """Put a file into ``folder``; its path inside."""
         shutil.copy(file, self.path(folder) / file.name)
         return f"{folder}/{file.name}"

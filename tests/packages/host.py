@@ -47,11 +47,11 @@ class Host(Container):
 
     def install(self, deb: Path) -> str:
         """``apt install`` of a file, with all that it depends on; what apt says."""
-        return self.apt("install", self.copy(deb, "/tmp"))
+        return self.apt("install", self.copy(deb))
 
     def upgrade(self, deb: Path) -> None:
         """As ``install``; to the question which configuration file it shall be, the answer is: the edited one."""
-        self.apt("-o", "Dpkg::Options::=--force-confold", "install", self.copy(deb, "/tmp"))
+        self.apt("-o", "Dpkg::Options::=--force-confold", "install", self.copy(deb))
 
     def configure(self, conf: str = CONF, **values: Any) -> None:
         """Edit the file ``conf``: give keys that stand there another value, at their first place."""

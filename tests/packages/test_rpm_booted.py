@@ -29,7 +29,7 @@ PLAN = Traffic(flows=100, packets=10_000)
 def test_it_runs_and_goes(prepared: Site, report: list[str]) -> None:
     host, hooks = prepared.host, traffic_control(prepared.lab, prepared.far.ns)
     (package,) = [path for path in made("rpm") if not path.name.endswith(".src.rpm")]
-    inside = host.copy(package, "/tmp")
+    inside = host.copy(package)
     host.apt("install", "rpm")
     host.drop_in(f"Environment=PYTHONPATH={PYTHON}")
     before = listing(host)
@@ -49,6 +49,6 @@ def test_it_runs_and_goes(prepared: Site, report: list[str]) -> None:
     wait_until(lambda: not alive(objects), "the kernel lets go of what the daemon held")
     assert (prepared.attachments(), traffic_control(prepared.lab, prepared.far.ns)) == (NOTHING, hooks)
     left = [path for path in differences(before, listing(host)) if not host.path(path).is_dir()]
-    files = [path for path in left if path not in ACCOUNT_FILES and not path.startswith("/root/.rpmdb/")]
+    files = [path for path in left if path not in ACCOUNT_FILES and "/.rpmdb/" not in path]
     report.append(f"rpm: active {seconds:.2f} s after the start; after --erase: {', '.join(files)}")
     assert files == [f"{CONF}.rpmsave"]  # it was edited
