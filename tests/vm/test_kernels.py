@@ -16,7 +16,7 @@ from tests.vm.kernels import CACHE, KERNELS, Kernel
 
 pytestmark = pytest.mark.vm(tools=machine.TOOLS)
 
-TIMEOUT_S = 1800
+TIMEOUT_S = 3600  # on a machine that is busy with other things; it takes about a third of that on an idle one
 CONSOLE_LINES = 30
 SLOWEST = 3
 # Since when a kernel has what the tests of this expression rely on.
@@ -30,6 +30,7 @@ SINCE = {
 JOB = """\
 export NETOBS_REQUIRE_KERNEL=1 NETOBS_WAIT_S=120
 modprobe tun # makes its device file
+ulimit -l unlimited # before Linux 5.11 maps count; tests of a daemon that is not root drop the right to raise it
 exec {pytest}
 """
 PYTEST = (sys.executable, "-m", "pytest", "-v", "--color=no", "-p", "no:cacheprovider", "--tb=short")
@@ -46,18 +47,22 @@ SLOW = (
     "each_flow_has_what_was_sent and not 1]",  # one seed of three
     "ring_does_not_take and percpu_hash",
     "test_parse and (percpu_hash or ringbuf)",  # the parser has one source; the other tables have tests of their own
-    "test_dry_run and not (the_plan or right_to_load)",  # of the configuration: no kernel is asked
-    "test_requirements and dry or right_to_load and not daemon",  # as without --dry-run
-    "over_udp and netflow or over_a_connection and tls",  # the protocol is another, the sockets are the same
-    "test_interfaces and (globs or loopback or mistake)",  # which names match
+    "test_dry_run and not the_plan",  # of the configuration: no kernel is asked
+    "test_requirements and dry",  # as without --dry-run
+    "restart and (over_udp or tls)",  # which sockets refuse and what TCP acknowledged, over_a_connection[tcp] asks too
+    "test_interfaces and not comes_back",  # which names match; test_links in tests/kernel has the rest
     "a_signal_asks and (percpu_hash or ringbuf)",
     "strict_reader or small_flow_cache or second_signal or start_for_who_debugs",  # of user space
+    "takes_nothing or sampled_packets or sending_side",
     "test_gso and off",  # with GRO there are super-packets on both sides
-    "exactly_what_was_sent and not super",  # each_flow_is_right looks closer at such traffic
+    "exactly_what_was_sent or each_flow_is_right and icmp",  # each_flow_is_right looks closer
+    "foreign_filter and 5",  # one that stands behind us; test_attach in tests/kernel has more
+    "SIGINT or ENOSYS-Function",  # the same as SIGTERM and EINVAL
     # A matter of load: here the emulator would be measured. The smaller plans of the same tests run.
     "test_exact and nothing_is_lost",
-    "test_tables and not 1000]",
-    "each_packet_is_accounted_for and 100000",
+    "test_tcp and ipv4",  # ten times as much as IPv6
+    "test_tables and not (1000] or percpu_array-5000)",
+    "each_packet_is_accounted_for",  # the reader here needs longer than the 4 s that a daemon takes to end
 )
 
 
