@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
-SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh packaging/deb/*.p* .ci/run
+SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh tests/packages/*.sh packaging/deb/*.p* .ci/run
 C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch])
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.

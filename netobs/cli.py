@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from netobs import __version__
 from netobs.errors import ConfigError, NetobsError
+from netobs.log import complain
 
 # numpy's linear algebra, which nothing here uses, would start a thread for each CPU of the host.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -192,10 +193,10 @@ def main() -> None:
         cli()
     except ConfigError as error:
         for problem in error.problems:
-            click.echo(f"netobs: {problem}", err=True)
+            complain(problem)
         sys.exit(1)
     except NetobsError as error:
-        click.echo(f"netobs: {error}", err=True)
+        complain(str(error))
         sys.exit(os.EX_TEMPFAIL if error.may_pass else 1)
     except Exception:
         # Not 1, as Python itself would say: a service is to try again after a crash, but not after a mistake.

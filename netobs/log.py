@@ -22,7 +22,7 @@ class JournalFormatter(logging.Formatter):
 def set_up(level: str) -> None:
     """Sends the log to standard error. ``level``: debug, info, warning or error."""
     handler = logging.StreamHandler(sys.stderr)
-    if "JOURNAL_STREAM" in os.environ:
+    if _to_journal():
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -30,3 +30,18 @@ def set_up(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+def complain(problem: str) -> None:
+    """Says on standard error why a command ends: a line of the log, or a word to whoever typed the command."""
+    prefix = f"<{PRIORITIES[logging.ERROR]}>" if _to_journal() else "netobs: "
+    print(f"{prefix}{problem}", file=sys.stderr)
+
+
+def _to_journal() -> bool:
+    """Whether standard error is what systemd connected to its journal (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        state = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # closed, or no file
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"

@@ -1,4 +1,4 @@
-"""Markers kernel, e2e, vm and bench: a test runs if the machine can, else it is skipped with the reason.
+"""Markers kernel, e2e, vm, packages and bench: a test runs if the machine can, else it is skipped with the reason.
 
 ``NETOBS_REQUIRE_KERNEL=1`` makes a failure of such a skip. A marker names the programs that its test needs:
 ``@pytest.mark.e2e(tools=("nfcapd", "nfdump"))``.
@@ -18,7 +18,9 @@ import pytest
 from tests.lab.namespaces import Lab, LabError
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
-MARKERS = (*NEEDS_KERNEL, "vm")
+MARKERS = (*NEEDS_KERNEL, "vm", "packages")
+
+REPORT = pytest.StashKey[dict[str, list[str]]]()
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 BPF_MAP_CREATE = 0
@@ -60,6 +62,23 @@ def problem(item: pytest.Item) -> str:
     tools = {tool for name in MARKERS for mark in item.iter_markers(name) for tool in mark.kwargs.get("tools", ())}
     missing = sorted(tool for tool in tools if not shutil.which(tool))
     return reason or (f"missing programs: {', '.join(missing)}" if missing else "")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[REPORT] = {}
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> list[str]:
+    """Lines for the end of the run, under the name of the test's folder."""
+    return request.config.stash[REPORT].setdefault(request.path.parent.name, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for title, lines in config.stash.get(REPORT, {}).items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -226,7 +226,7 @@ def test_end_of_the_daemon_in_the_outage(lab: Lab, tmp_path: Path, as_user: bool
     flows = Flows(tmp_path / "files")
     with (
         Collector(lab, far.ns, tmp_path, tmp_path / "files", "collector", *more),
-        Daemon(lab, far.ns, tmp_path, config, "again", as_user) as again,
+        Daemon(lab, far.ns, tmp_path, config, "again", as_user=as_user) as again,
     ):
         wait_until(lambda: flows.count() == 2000, "all flows arrive")
         assert again.finish().is_balanced()

@@ -1,4 +1,4 @@
-"""Fetches the kernels, and says at the end, for each, what happened in it."""
+"""Fetches the kernels."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.vm.kernels import KERNELS, Kernel, KernelMissing, kernel
-
-REPORT = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[REPORT] = []
-
-
-@pytest.fixture
-def report(request: pytest.FixtureRequest) -> list[str]:
-    """Lines for the end of the run."""
-    return request.config.stash[REPORT]
 
 
 @pytest.fixture
@@ -39,11 +27,3 @@ def fetch(report: list[str]) -> Callable[[str], Kernel]:
             pytest.skip(str(error))
 
     return fetched
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(REPORT, [])
-    if lines:
-        terminalreporter.section("kernels")
-    for line in lines:
-        terminalreporter.write_line(line)

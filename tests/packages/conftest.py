@@ -1,0 +1,94 @@
+"""The packages, and the systems that they are installed on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.lab.namespaces import Lab, command
+from tests.packages import container, debian_root
+from tests.packages.debian_root import RootMissing
+from tests.packages.host import AT_ONCE, COLLECTOR, Site, site
+from tests.packages.made import made
+
+SUITES = ("bookworm", "trixie")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_containers_left(no_leftovers: None) -> None:
+    """Clears away what killed test runs left behind."""
+    if os.geteuid() == 0 and not container.problem():
+        container.sweep()
+
+
+@pytest.fixture(scope="session")
+def deb() -> Path:
+    """The Debian package."""
+    (package,) = made("deb")
+    return package
+
+
+@pytest.fixture(scope="session")
+def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as the next version would be: its configuration file says something else, too."""
+    folder = tmp_path_factory.mktemp("newer")
+    tree = folder / "tree"
+    command(["dpkg-deb", "--raw-extract", str(deb), str(tree)])
+    control = tree / "DEBIAN" / "control"
+    version = command(["dpkg-deb", "-f", str(deb), "Version"]).stdout.strip()
+    text = control.read_text(encoding="utf-8").replace(f"\nVersion: {version}\n", f"\nVersion: {version}+next\n")
+    control.write_text(text, encoding="utf-8")
+    with (tree / "etc" / "netobs.toml").open("a", encoding="utf-8") as file:
+        file.write("# Of the next version.\n")
+    newer = folder / f"netobs_{version}+next.deb"
+    command(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(newer)])
+    return newer
+
+
+def _cannot_run(reason: str, report: list[str]) -> NoReturn:
+    report.append(f"not run: {reason}")
+    if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1":
+        pytest.fail(f"NETOBS_REQUIRE_KERNEL=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def _root(make: Callable[[str, Path], Path], suite: str, deb: Path, report: list[str]) -> Path:
+    if container.problem():
+        _cannot_run(container.problem(), report)
+    try:
+        return make(suite, deb)
+    except RootMissing as error:
+        _cannot_run(str(error), report)
+
+
+@pytest.fixture(params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    """A release of Debian."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def bare(lab: Lab, tmp_path: Path, suite: str, deb: Path, report: list[str]) -> Iterator[Site]:
+    """A host as Debian's installer leaves it: it has nothing of what netobs needs."""
+    with site(lab, tmp_path, _root(debian_root.bare, suite, deb, report)) as bare_site:
+        yield bare_site
+
+
+@pytest.fixture
+def prepared(lab: Lab, tmp_path: Path, suite: str, deb: Path, report: list[str]) -> Iterator[Site]:
+    """A host that has all that netobs depends on, but not netobs."""
+    with site(lab, tmp_path, _root(debian_root.prepared, suite, deb, report)) as prepared_site:
+        yield prepared_site
+
+
+@pytest.fixture
+def installed(prepared: Site, deb: Path) -> Site:
+    """A host with netobs, configured for a collector and quick to export, not started."""
+    prepared.host.install(deb)
+    prepared.host.configure(host=COLLECTOR, **AT_ONCE)
+    return prepared
