@@ -25,6 +25,7 @@ from netobs.metering.process import Metering
 from netobs.records import FlowBatch, Records, concatenate, empty
 from netobs.service import ServiceManager
 from netobs.stats import Stats, TableStats
+from netobs.status import Condition, StatusLine
 
 log = logging.getLogger("netobs")
 
@@ -54,8 +55,7 @@ class Daemon:
         self._emergency: Timer | None = None
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
-        self._status_ns = self._status_flows = 0
-        self._reload_failed = False
+        self._status = StatusLine(clock.monotonic_ns())
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -80,7 +80,7 @@ class Daemon:
         self._log_every_minute(now_ns)
         if self._capture.method == "tc":
             self._loop.call_at(now_ns + RESTORE_NS, self._restore)
-        self._last_eviction_ns = self._status_ns = now_ns
+        self._last_eviction_ns = now_ns
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
@@ -116,18 +116,14 @@ class Daemon:
             self._loop.call_at(now_ns + POLL_NS, self._report_ready)
 
     def _say_status(self, now_ns: int) -> None:
-        """One line for ``systemctl status``. Flows are those handed out since the last one."""
-        elapsed_s = max(now_ns - self._status_ns, clock.NS_PER_S) / clock.NS_PER_S
-        flows = self._metering.handed_out.flows
-        rate = (flows - self._status_flows) / elapsed_s
-        self._status_ns, self._status_flows = now_ns, flows
-        up, collectors = self._exporting.available
-        problem = "; the last reload failed: see the log" if self._reload_failed else ""
-        self._service.status(
-            f"measuring {len(self._capture.attached)} interfaces, {rate:.0f} flows/s, {up} of {collectors} collectors "
-            f"up; packets lost: {self._datapath.read_ledger().lost.packets} before a flow, "
-            f"{self._exporting.not_sent_packets} not sent{problem}"
+        condition = Condition(
+            len(self._capture.attached),
+            self._metering.handed_out.flows,
+            *self._exporting.available,
+            self._datapath.read_ledger().lost.packets,
+            self._exporting.not_sent_packets,
         )
+        self._service.status(self._status.text(condition, now_ns))
 
     def _schedule_eviction(self, now_ns: int) -> None:
         """The next one keeps the rhythm, but is never due in the past."""
@@ -208,13 +204,13 @@ class Daemon:
             for problem in str(error).split("\n"):
                 log.error("reload: %s", problem)
             log.error("reload: failed, the configuration stays as it was")
-            self._reload_failed = True
+            self._status.reload_failed = True
             self._say_status(now_ns)
             self._service.ready()
             return
         for key in kept:
             log.warning("reload: %s", key)
-        self._reload_failed = False
+        self._status.reload_failed = False
         self._config = config
         self._apply(config, now_ns)
 

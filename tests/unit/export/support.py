@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import struct
@@ -330,8 +331,10 @@ def tcp_config(port: int, **changes: object) -> CollectorConfig:
 
 
 def free_port(kind: int, host: str = "127.0.0.1") -> int:
-    """A port on which nothing listens."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port on which nothing listens, and that no connection gets by itself as its own: those begin at 32768."""
+    for port in random.sample(range(20_000, 32_768), 100):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with contextlib.suppress(OSError), socket.socket(family, kind) as sock:
+            sock.bind((host, port))
+            return port
+    raise OSError("no free port")
