@@ -21,6 +21,8 @@ CONSOLE_LINES = 30
 SLOWEST = 3
 # Since when a kernel has what the tests of this expression rely on.
 SINCE = {
+    "test_gso and test_tcp and not off": (5, 13),  # GRO on a veth without an XDP program (veth_set_features)
+    "udp_segmentation": (6, 1),  # super-packets of UDP on a veth: not in 5.10
     "super_packet_that and udp": (6, 2),  # VIRTIO_NET_HDR_GSO_UDP_L4, by which the test makes one
     "memory_is_said": (6, 4),  # what a map takes, in /proc/PID/fdinfo (map_mem_usage)
     "tcx": (6, 6),  # TCX links; before, the daemon attaches by clsact
@@ -54,13 +56,12 @@ SLOW = (
     "a_signal_asks and (percpu_hash or ringbuf)",
     "strict_reader or small_flow_cache or second_signal or start_for_who_debugs",  # of user space
     "takes_nothing or sampled_packets or sending_side",
-    "test_gso and off",  # with GRO there are super-packets on both sides
     "exactly_what_was_sent or each_flow_is_right and icmp",  # each_flow_is_right looks closer
-    "foreign_filter and 5",  # one that stands behind us; test_attach in tests/kernel has more
+    "test_neighbours and 5",  # one that stands behind us; test_attach in tests/kernel has more
     "SIGINT or ENOSYS-Function",  # the same as SIGTERM and EINVAL
     # A matter of load: here the emulator would be measured. The smaller plans of the same tests run.
     "test_exact and nothing_is_lost",
-    "test_tcp and ipv4",  # ten times as much as IPv6
+    "test_gso and test_tcp and ipv4",  # ten times as much as IPv6
     "test_tables and not (1000] or percpu_array-5000)",
     "each_packet_is_accounted_for",  # the reader here needs longer than the 4 s that a daemon takes to end
 )
