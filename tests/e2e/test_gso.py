@@ -22,7 +22,7 @@ import pytest
 from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.lab.collectors import Nfcapd
 from tests.lab.namespaces import Lab, Link, in_namespace
-from tests.lab.programs import Capture
+from tests.lab.programs import Capture, sockets_at, wait_until
 
 pytestmark = pytest.mark.e2e(tools=("ethtool", "nfcapd", "nfdump", "tcpdump"))
 
@@ -127,6 +127,8 @@ def send_tcp(route: Route, size: int, family: int = socket.AF_INET, address: str
             received += count
         sender.join()
     assert received == size
+    # Else b's last packet may be sent again while nobody measures any more, but the wire is still captured.
+    wait_until(lambda: not sockets_at(route.b.ns, PORT, "tcp"), "a acknowledges that b has closed")
 
 
 def _send_all(client: socket.socket, size: int) -> None:
