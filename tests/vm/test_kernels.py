@@ -16,7 +16,7 @@ from tests.vm.kernels import CACHE, KERNELS, Kernel
 
 pytestmark = pytest.mark.vm(tools=machine.TOOLS)
 
-TIMEOUT_S = 3600  # on a machine that is busy with other things; it takes about a third of that on an idle one
+TIMEOUT_S = 3600  # on a machine that is busy with other things; on an idle one it takes less than a quarter of that
 CONSOLE_LINES = 30
 SLOWEST = 3
 # Since when a kernel has what the tests of this expression rely on.
