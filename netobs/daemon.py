@@ -116,6 +116,8 @@ class Daemon:
             self._loop.call_at(now_ns + POLL_NS, self._report_ready)
 
     def _say_status(self, now_ns: int) -> None:
+        if not self._service.listens:
+            return
         condition = Condition(
             len(self._capture.attached),
             self._metering.handed_out.flows,

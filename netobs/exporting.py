@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable
 
 from netobs import clock
@@ -45,10 +46,6 @@ class Collector:
         member = self.member
         return CollectorStats(str(member.session), member.session.stats, member.unencodable, member.clamped)
 
-    def spool_folder(self) -> object:
-        """What no two sessions may use at a time; None without a spool."""
-        return folder_of(self.config.spool, self.config.name) if self.config.spool else None
-
 
 @dataclass
 class _Change:
@@ -69,7 +66,6 @@ class ExportingProcess:
 
     def __init__(self, config: Config, loop: EventLoop) -> None:
         """Raises TemplateError, or ExportError where another process uses a spool."""
-        self._config = config
         self._loop = loop
         self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
         self._numbers = itertools.count(1)
@@ -171,9 +167,9 @@ class ExportingProcess:
         staying = [each for each in self._collectors if _stays(each, config, exporters)]
         leaving = [each for each in self._collectors if each not in staying]
         kept = {each.config.name for each in staying}
-        busy = {each.spool_folder() for each in leaving} - {None}
+        busy = {_spool_folder(each.config) for each in leaving} - {None}
         new = [each for each in config.collectors if each.name not in kept]
-        late = [each for each in new if each.spool and folder_of(each.spool, each.name) in busy]
+        late = [each for each in new if _spool_folder(each) in busy]
         fresh = self._make([each for each in new if each not in late], exporters, now_ns)
         self._change = _Change(config, exporters, staying, fresh, late, leaving, then)
         pair = clock.read_pair()
@@ -216,7 +212,7 @@ class ExportingProcess:
         for config in change.late:
             self._open_late(config, change, now_ns)
         self._change = None
-        self._config, self._exporters = change.config, change.exporters
+        self._exporters = change.exporters
         self._former += [each.stats() for each in change.leaving]
         in_order = {config.name: number for number, config in enumerate(change.config.collectors)}
         self._collectors = sorted([*change.staying, *change.fresh], key=lambda each: in_order[each.config.name])
@@ -264,6 +260,11 @@ def make_exporters(config: Config, boot_s: int) -> dict[tuple[str, str], Exporte
         except TemplateError as error:
             raise TemplateError(f'collector "{collector.name}": {error}') from error
     return made
+
+
+def _spool_folder(config: CollectorConfig) -> Path | None:
+    """What no two sessions may use at a time; None without a spool."""
+    return folder_of(config.spool, config.name) if config.spool else None
 
 
 def _stays(collector: Collector, config: Config, exporters: dict[tuple[str, str], Exporter]) -> bool:

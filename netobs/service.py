@@ -27,6 +27,11 @@ class ServiceManager:
         self._least_watchdog_ns = self._watchdog_ns
         self._socket: socket.socket | None = None
 
+    @property
+    def listens(self) -> bool:
+        """Whether there is one: without it, nobody needs to put together what it would be told."""
+        return bool(self._address)
+
     def ready(self) -> None:
         """Interfaces are attached and the first Templates are out; after ``reloading``: the new file is in force."""
         self._tell("READY=1")
