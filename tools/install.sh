@@ -18,9 +18,8 @@ put() { # put MODE DIRECTORY FILE...: files that do not exist (an empty pattern)
 
 install_package() {
 	rm -rf "$package" # modules of an older version
-	for directory in netobs netobs/*/; do
-		directory=${directory%/}
-		[ ! -L "$directory" ] || continue # templates: below
+	# templates is a link, and not found here: below
+	find netobs -name __pycache__ -prune -o -type d -print | while read -r directory; do
 		put 644 "$package/$directory" "$directory"/*.py "$directory"/*.csv "$directory"/*.o
 	done
 	ln -rs "$DESTDIR$DATADIR/netobs/templates" "$package/netobs/templates"

@@ -1,0 +1,1 @@
+"""What a stream of packets is made of: classic pcap, and pcapng."""
