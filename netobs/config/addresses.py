@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, Union
 
-from netobs.config.values import Kind
+from netobs.config.text import quoted, toml_text
+from netobs.config.values import BadValue, Kind
 
 IPAddress = Union[IPv4Address, IPv6Address]
+IPNetwork = Union[IPv4Network, IPv6Network]
 LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST_NAME = re.compile(rf"(?=.{{1,254}}$){LABEL}(?:\.{LABEL})*\.?")
 MAX_PORT = 65535
@@ -115,3 +117,34 @@ class Listen(Kind):
         if match[2] and as_address(host) is None and not is_host_name(host):
             raise self.refuse(value)
         return Endpoint(host, int(match[3]))
+
+
+@dataclass(frozen=True)
+class Prefixes(Kind):
+    """A list of addresses and prefixes, parsed to a tuple of networks."""
+
+    @property
+    def expected(self) -> str:
+        return 'a list of addresses and prefixes such as ["192.0.2.0/24", "2001:db8::1"]'
+
+    def parse(self, value: object) -> tuple[IPNetwork, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise self.refuse(value, f"write [{quoted(value)}]" if isinstance(value, str) else "")
+        found = [_network(entry) for entry in value]
+        reasons = [f"entry {number}: {each}" for number, each in enumerate(found, 1) if isinstance(each, str)]
+        if reasons:
+            raise BadValue(*reasons)
+        return tuple(each for each in found if not isinstance(each, str))
+
+
+def _network(entry: object) -> IPNetwork | str:
+    """The network that ``entry`` names, or what is wrong with it."""
+    if not isinstance(entry, str):
+        return f"expected an address or a prefix, got {toml_text(entry)}"
+    try:
+        network = ip_network(entry, strict=False)
+    except ValueError:
+        return f"{quoted(entry)} is neither an address nor a prefix"
+    if as_address(entry.partition("/")[0]) != network.network_address:
+        return f'{quoted(entry)} has bits beyond its prefix; write "{network}"'
+    return network

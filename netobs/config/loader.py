@@ -11,6 +11,7 @@ from typing import Any
 from netobs.config.addresses import as_address
 from netobs.config.groups import group_problems
 from netobs.config.identity import machine_domain
+from netobs.config.packet_capture import packet_capture_problems, packet_capture_warnings
 from netobs.config.schema import (
     ARRAYS,
     MAX_NETFLOW5_SAMPLING,
@@ -20,6 +21,7 @@ from netobs.config.schema import (
     Config,
     GroupConfig,
     Key,
+    PacketCaptureConfig,
     keys,
 )
 from netobs.config.selector import is_name
@@ -97,6 +99,7 @@ def warnings_of(config: Config) -> list[str]:
         for each in config.collectors
         if each.transport == "udp" and each.max_message_size > UNFRAGMENTED
     ]
+    found += [f"{config.path}: {warning}" for warning in packet_capture_warnings(config.packet_capture)]
     return found
 
 
@@ -140,8 +143,10 @@ class _Reader:
         for each in collectors:
             if each.get("transport") == "tls":
                 each.setdefault("port", TLS_PORT)
-        self._check_interfaces(values["capture"])
+        for table in ("capture", "packet_capture"):
+            self._check_interfaces(table, values[table])
         self._check_collectors(collectors, values["capture"])
+        self._check_packet_capture(values["packet_capture"])
         names = _names(collectors)
         for number, key, reason in group_problems(groups, names):
             self._problem(f"{_place('group', number, groups[number - 1].get('name'))} {key}", reason)
@@ -203,11 +208,11 @@ class _Reader:
                 self._problem(f"{place} {key.name}", f"missing; expected {key.kind.expected}")
         return found
 
-    def _check_interfaces(self, capture: dict[str, Any]) -> None:
+    def _check_interfaces(self, table: str, values: dict[str, Any]) -> None:
         """A name that is both taken in and left out: one of the two is a mistake."""
-        both = set(capture.get("interfaces", ())) & set(capture.get("exclude", ()))
+        both = set(values.get("interfaces", ())) & set(values.get("exclude", ()))
         for name in sorted(filter(is_name, both)):
-            self._problem("[capture] exclude", f"{quoted(name)} is in interfaces too; take it out of one of the lists")
+            self._problem(f"[{table}] exclude", f"{quoted(name)} is in interfaces too; take it out of one of the lists")
 
     def _check_collectors(self, collectors: list[dict[str, Any]], capture: dict[str, Any]) -> None:
         """What has to hold between the keys of a collector, and between collectors."""
@@ -238,6 +243,10 @@ class _Reader:
         elif ("cert" in given) != ("key" in given):
             missing, there = ("key", "cert") if "cert" in given else ("cert", "key")
             self._problem(f"{place} {missing}", f"missing; {there} needs the {missing} that belongs to it")
+
+    def _check_packet_capture(self, values: dict[str, Any]) -> None:
+        for key, reason in packet_capture_problems(PacketCaptureConfig(**values)):
+            self._problem(f"[packet_capture] {key}", reason)
 
     def _check_netflow(self, place: str, values: dict[str, Any], capture: dict[str, Any]) -> None:
         """What NetFlow cannot say, or not over this transport."""

@@ -11,11 +11,23 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-from netobs.config.addresses import Endpoint, Host, Listen, LocalAddress, ServerName
+from netobs.config.addresses import Endpoint, Host, IPNetwork, Listen, LocalAddress, Prefixes, ServerName
 from netobs.config.groups import CollectorNames
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
-from netobs.config.values import Boolean, Choice, Duration, FilePath, FolderPath, Integer, Kind, Size, Text
+from netobs.config.values import (
+    Boolean,
+    Choice,
+    Duration,
+    FilePath,
+    FilterTexts,
+    FolderPath,
+    Integer,
+    Kind,
+    Size,
+    Text,
+    Volume,
+)
 
 # The one place that says what this version provides: what is not built yet stands under "planned".
 FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
@@ -25,6 +37,8 @@ TRANSPORTS = Choice(("udp", "tcp", "tls"))
 POLICIES = Choice(("replicate", "failover", "balance"))
 TLS_PORT = 4740  # RFC 7011, section 10.1
 PACKET_CAPTURE = Boolean(planned=True)
+PACKET_FORMATS = Choice(("pcap", "pcapng"))
+DIRECTIONS = Choice(("ingress", "egress", "both"))
 
 
 def setting(default: Any, kind: Kind, description: str) -> Any:
@@ -40,7 +54,7 @@ class CaptureConfig:
     exclude: tuple[str, ...] = setting(
         ["lo"], Selectors(may_be_empty=True), "interfaces to leave out of what the globs and /regex/ above match"
     )
-    direction: str = setting("both", Choice(("ingress", "egress", "both")), "which packets of an interface to measure")
+    direction: str = setting("both", DIRECTIONS, "which packets of an interface to measure")
     sampling: int = setting(1, Integer(1, 65535), "measure one packet in N; 1 = every packet")
     flow_table: str = setting("percpu_array", FLOW_TABLES, "how the kernel holds flows")
     max_flows: int = setting(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
@@ -154,7 +168,40 @@ class PacketCaptureConfig:
 
     enabled: bool = setting(False, PACKET_CAPTURE, "stream selected packets as pcap over TCP")
     listen: Endpoint = setting("127.0.0.1:9990", Listen(), "address and port to listen on")  # noqa: RUF009  a tuple
-    filter: str = setting("tcp,80", Text("a filter"), "packets to stream: protocol and port")
+    filter: tuple[str, ...] = setting(
+        "tcp,80",
+        FilterTexts(),
+        "packets to stream, unless a client asks for others; one filter, or a list of several",
+    )
+    interfaces: tuple[str, ...] = setting(
+        [], Selectors(may_be_empty=True), "interfaces to capture on, as [capture] interfaces; [] = the same as there"
+    )
+    exclude: tuple[str, ...] = setting(
+        [], Selectors(may_be_empty=True), "interfaces to leave out of interfaces; not looked at if that is []"
+    )
+    direction: str = setting("both", DIRECTIONS, "which packets of an interface to capture")
+    snaplen: int = setting(262_144, Integer(64, 262_144), "octets of a packet to stream at most")
+    format: str = setting("pcap", PACKET_FORMATS, "what is streamed, unless a client asks for the other")
+    buffer_bytes: int = setting(
+        "4MiB", Size("64KiB", "1GiB"), "memory of the kernel for packets on their way here, for each CPU"
+    )
+    allow: tuple[IPNetwork, ...] = setting([], Prefixes(), "from where clients may connect; [] = from anywhere")
+    cert: str = setting("", FilePath(), 'PEM file with the certificate (and its chain) to show; "" = no TLS')
+    key: str = setting("", FilePath(), "PEM file with the private key of cert, not encrypted")
+    client_ca: str = setting(
+        "", FilePath(), 'PEM file of the authorities that must vouch for clients; "" = clients show no certificate'
+    )
+    max_clients: int = setting(8, Integer(1, 31), "clients at the same time")
+    max_duration_ns: int = setting("0s", Duration("0s", "24h"), "how long a client is served; 0s = as long as it stays")
+    max_bytes: int = setting("0MiB", Volume("0MiB", "1024GiB"), "how much a client gets; 0MiB = no limit")
+    max_rate_bytes: int = setting("0MiB", Size("0MiB", "64GiB"), "how much a client gets in a second; 0MiB = no limit")
+    queue_max_bytes: int = setting(
+        "16MiB", Size("256KiB", "1GiB"), "most memory for packets that wait to be sent to one client"
+    )
+    recorder_ns: int = setting(
+        "0s", Duration("0s", "24h"), "keep the packets of the last so long in memory (flight recorder); 0s = keep none"
+    )
+    recorder_max_bytes: int = setting("64MiB", Size("1MiB", "64GiB"), "most memory for the packets that are kept")
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,24 @@ class Text(Kind):
         return value.strip()
 
 
+@dataclass(frozen=True)
+class FilterTexts(Kind):
+    """A packet filter, or a list of several of which one is enough, parsed to a tuple of strings. Not compiled here."""
+
+    maximum: int = 1000
+
+    @property
+    def expected(self) -> str:
+        return f'a filter such as "tcp,80" or "host 192.0.2.1", or a list of them, of at most {self.maximum} characters'
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        texts = value if isinstance(value, (list, tuple)) else [value]
+        found = [text.strip() for text in texts if isinstance(text, str) and text.isprintable()]
+        if not found or len(found) < len(texts) or not all(found) or sum(map(len, found)) > self.maximum:
+            raise self.refuse(value)
+        return tuple(found)
+
+
 class FilePath(Kind):
     """The path of a file, or an empty string for none. The file is not looked at here."""
 
@@ -184,3 +202,9 @@ class Size(Scaled):
     suffix = "_bytes"
     what = "a size"
     units: ClassVar[dict[str, int]] = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Volume(Size):
+    """A size for a key that says itself that it is in bytes."""
+
+    suffix = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,24 @@ policy = "balance"
 [packet_capture]
 enabled = false
 listen = "[::1]:1"
-filter = "udp,53"
+filter = ["udp,53", "host 192.0.2.1"]
+interfaces = ["eth*"]
+exclude = ["eth1"]
+direction = "ingress"
+snaplen = 96
+format = "pcapng"
+buffer = "1MiB"
+allow = ["192.0.2.0/24", "2001:db8::1"]
+cert = "/etc/netobs/cert.pem"
+key = "/etc/netobs/key.pem"
+client_ca = "/etc/netobs/ca.pem"
+max_clients = 2
+max_duration = "10m"
+max_bytes = "1GiB"
+max_rate = "10MiB"
+queue_max = "1MiB"
+recorder = "30s"
+recorder_max = "8MiB"
 [log]
 level = "debug"
 """
@@ -126,7 +144,12 @@ def test_the_defaults() -> None:
         key="",
         server_name="",
     )
-    assert config.packet_capture == PacketCaptureConfig(False, Endpoint("127.0.0.1", 9990), "tcp,80")
+    assert config.packet_capture == PacketCaptureConfig(
+        enabled=False, listen=Endpoint("127.0.0.1", 9990), filter=("tcp,80",), snaplen=262144, format="pcap",
+        interfaces=(), exclude=(), direction="both", buffer_bytes=4 << 20, allow=(), cert="", key="", client_ca="",
+        max_clients=8, max_duration_ns=0, max_bytes=0, max_rate_bytes=0, queue_max_bytes=16 << 20, recorder_ns=0,
+        recorder_max_bytes=64 << 20,
+    )  # fmt: skip
     assert config.log == LogConfig("info")
 
 
@@ -177,7 +200,11 @@ def test_every_key_can_be_given() -> None:
             server_name="collector.example",
         ),
     )
-    assert config.packet_capture == PacketCaptureConfig(False, Endpoint("::1", 1), "udp,53")
+    assert config.packet_capture == PacketCaptureConfig(
+        False, Endpoint("::1", 1), ("udp,53", "host 192.0.2.1"), ("eth*",), ("eth1",), "ingress", 96, "pcapng", 1 << 20,
+        (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::1/128")), "/etc/netobs/cert.pem", "/etc/netobs/key.pem",
+        "/etc/netobs/ca.pem", 2, 600 * NS_PER_S, 1 << 30, 10 << 20, 1 << 20, 30 * NS_PER_S, 8 << 20,
+    )  # fmt: skip
     assert config.log == LogConfig("debug")
     assert config.groups == (GroupConfig("site", ("main", "flows.example"), "balance"),)
     assert str(config.packet_capture.listen) == "[::1]:1"

@@ -17,6 +17,8 @@ TIME = 'a time from "{}" to "{}" (a whole number and one of ms, s, m, h, in quot
 INTERVAL = TIME.format("100ms", "1h")
 SIZE = 'a size from "64KiB" to "1GiB" (a whole number and one of KiB, MiB, GiB, in quotes)'
 HOST = "a host name, an IPv4 or an IPv6 address"
+FILTER = 'a filter such as "tcp,80" or "host 192.0.2.1", or a list of them, of at most 1000 characters'
+PREFIXES = 'a list of addresses and prefixes such as ["192.0.2.0/24", "2001:db8::1"]'
 LISTEN = 'an address and a port from 1 to 65535 such as "127.0.0.1:9990" or "[::1]:9990"'
 LOCAL = 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
 
@@ -131,6 +133,28 @@ KEY_MISTAKES = [
     ("packet_capture", "listen = '[127.0.0.1]:9990'", f'listen: expected {LISTEN}, got "[127.0.0.1]:9990"'),
     ("packet_capture", "listen = '127.0.0.1:0'", f'listen: expected {LISTEN}, got "127.0.0.1:0"'),
     ("packet_capture", "listen = '127.0.0:80'", f'listen: expected {LISTEN}, got "127.0.0:80"'),
+    ("packet_capture", "filter = ''", f'filter: expected {FILTER}, got ""'),
+    ("packet_capture", "filter = []", f"filter: expected {FILTER}, got []"),
+    ("packet_capture", "filter = ['tcp,80', 80]", f'filter: expected {FILTER}, got ["tcp,80", 80]'),
+    ("packet_capture", 'filter = "tcp\\u0007"', f'filter: expected {FILTER}, got "tcp\\u0007"'),
+    ("packet_capture", "snaplen = 0", "snaplen: expected an integer from 64 to 262144, got 0"),
+    ("packet_capture", "format = 'erf'", 'format: expected one of "pcap", "pcapng", got "erf"'),
+    ("packet_capture", "allow = '::/0'", f'allow: expected {PREFIXES}, got "::/0"; write ["::/0"]'),
+    ("packet_capture", "allow = ['all']", 'allow: entry 1: "all" is neither an address nor a prefix'),
+    ("packet_capture", "allow = [7]", "allow: entry 1: expected an address or a prefix, got 7"),
+    (
+        "packet_capture",
+        "allow = ['192.0.2.1/24']",
+        'allow: entry 1: "192.0.2.1/24" has bits beyond its prefix; write "192.0.2.0/24"',
+    ),
+    ("packet_capture", "cert = 'a.pem'", "key: missing; cert needs the key that belongs to it"),
+    ("packet_capture", "key = 'a.pem'", "cert: missing; key needs the cert that belongs to it"),
+    ("packet_capture", "client_ca = 'a.pem'", "client_ca: needs cert and key; without TLS clients show no certificate"),
+    (
+        "packet_capture",
+        "interfaces = ['eth0']\nexclude = ['eth0']",
+        'exclude: "eth0" is in interfaces too; take it out of one of the lists',
+    ),
     (
         "log",
         "level = 'warn'",

@@ -1,0 +1,37 @@
+"""What has to hold between the keys of [packet_capture]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netobs.config.addresses import as_address
+from netobs.config.schema import PacketCaptureConfig
+from netobs.config.text import quoted
+
+
+def packet_capture_problems(config: PacketCaptureConfig) -> Iterator[tuple[str, str]]:
+    """Key and reason of each mistake: half a pair, and a door that is open to anybody who reaches the port."""
+    if bool(config.cert) != bool(config.key):
+        missing, there = ("key", "cert") if config.cert else ("cert", "key")
+        yield missing, f"missing; {there} needs the {missing} that belongs to it"
+    if config.client_ca and not config.cert:
+        yield "client_ca", "needs cert and key; without TLS clients show no certificate"
+    if config.enabled and not _is_loopback(config.listen.host) and not config.cert and not config.allow:
+        yield (
+            "listen",
+            f"{quoted(config.listen.host)} is not a loopback address: anybody who reaches the port would see "
+            "this host's packets; set allow to the prefixes of those who may, or cert and key for TLS",
+        )
+
+
+def packet_capture_warnings(config: PacketCaptureConfig) -> Iterator[str]:
+    """What works but is probably not meant, without the path of the file."""
+    if config.enabled and not _is_loopback(config.listen.host) and not config.client_ca and not config.allow:
+        what = "TLS hides the packets on their way only: without client_ca or allow, any host may have them"
+        yield f"[packet_capture] listen: {what}"
+
+
+def _is_loopback(host: str) -> bool:
+    """A name may stand for any address, so only this one counts."""
+    address = as_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
