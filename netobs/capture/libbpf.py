@@ -131,6 +131,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
     "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
@@ -268,6 +270,15 @@ def update_u32(fd: int, key: int, value: int) -> None:
     """
     result = library().bpf_map_update_elem(fd, byref(c_uint32(key)), byref(c_uint32(value)), 0)
     checked(result, "map update")
+
+
+def delete_u32(fd: int, key: int) -> None:
+    """Removes entry ``key`` of a map whose keys have 4 bytes; no error if it is not there.
+
+    :raises OSError: the kernel refused.
+    """
+    result = library().bpf_map_delete_elem(fd, byref(c_uint32(key)))
+    checked(0 if result == -errno.ENOENT else result, "map delete")
 
 
 def run_program(fd: int, frame: bytes) -> None:
