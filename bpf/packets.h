@@ -42,9 +42,10 @@ struct packet_meta {
 _Static_assert(sizeof(struct packet_meta) == 32, "no padding, a multiple of 8");
 
 enum packet_size {
-	/* Octets of a packet in its first record. The kernel keeps the size of a record in 16 bits and does not look
-	 * whether it fits; sizes are multiples of 8: 65,528 less the header (8), the size of what follows (4), the meta. */
-	PACKET_FIRST_OCTETS = 65484,
+	/* Octets of a packet in its first record. The kernel keeps the size of a record, a multiple of 8, in 16 bits and
+	 * does not look whether it fits: at most 65,528, less the header (8), the size of what follows (4) and the meta.
+	 * Less 24 for the record in front that tells of lost ones: the smallest ring, of 64 KiB, has to take both. */
+	PACKET_FIRST_OCTETS = 65460,
 	/* In each further record: what a per-CPU array holds at most (32 KiB, PCPU_MIN_UNIT_SIZE), less the meta. */
 	PACKET_PART_OCTETS = 32736,
 	PACKET_SNAPLEN = 262144, /* the largest: as tcpdump */

@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from pathlib import Path
 from typing import Any
 
 from netobs.capture.libbpf_file import lacks, open_library
@@ -221,6 +222,12 @@ def possible_cpus() -> int:
     :raises OSError: /sys/devices/system/cpu/possible cannot be read.
     """
     return checked(library().libbpf_num_possible_cpus(), "possible CPUs")
+
+
+def online_cpus(path: Path = Path("/sys/devices/system/cpu/online")) -> int:
+    """The highest CPU that is online, plus one. A host may have many more possible CPUs, and may take them online
+    later."""
+    return int(path.read_text().strip().replace(",", "-").split("-")[-1]) + 1
 
 
 def lookup_and_delete_batch(

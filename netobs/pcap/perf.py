@@ -17,7 +17,6 @@ import threading
 import numpy as np
 
 from netobs.capture import libbpf, privileges
-from netobs.capture.percpu_array import online_cpus
 from netobs.errors import CaptureError
 from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch, no_packets
 from netobs.pcap.records import assemble, lost_records, walk
@@ -175,7 +174,7 @@ class PerfBuffer:
         each user may lock kernel.perf_event_mlock_kb for each CPU, and each process RLIMIT_MEMLOCK)."""
         while True:
             try:
-                for cpu in range(online_cpus()):
+                for cpu in range(libbpf.online_cpus()):
                     self._open_ring(cpu)
                 return
             except PermissionError:

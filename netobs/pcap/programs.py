@@ -74,8 +74,7 @@ class PacketPrograms:
 
     def clear_filters(self) -> None:
         """From now on no packet is selected."""
-        for slot in FILTER_SLOTS:
-            libbpf.delete_u32(self.map_fd("packet_programs"), slot)
+        self.set_filters(dict.fromkeys(FILTER_SLOTS, self.program_fd("packets_none")))
 
     def _set_state(self, field: str, value: int) -> None:
         assert self._state is not None
