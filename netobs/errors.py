@@ -35,6 +35,10 @@ class CaptureError(NetobsError):
     """The BPF object could not be loaded, attached or read; the message names the object or interface."""
 
 
+class FilterError(NetobsError):
+    """A packet filter that cannot be compiled; the message quotes it."""
+
+
 class ExportError(NetobsError):
     """A collector that cannot be used as configured; the message names the collector."""
 

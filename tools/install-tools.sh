@@ -50,6 +50,7 @@ need_for_test() {
 	need_command ethtool ethtool ethtool
 	need_command bpftool bpftool bpftool
 	need_command tcpdump tcpdump tcpdump
+	need "ldconfig -p | grep -q 'libpcap\.so\.[01]'" libpcap0.8 libpcap
 	need_command tshark tshark wireshark-cli
 	need_command socat socat socat
 	need_command openssl openssl openssl

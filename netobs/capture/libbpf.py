@@ -22,6 +22,7 @@ log = logging.getLogger("netobs.libbpf")
 MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS, MAP_TYPE_RINGBUF = 2, 12, 27  # enum bpf_map_type
 PROG_TYPE_SCHED_CLS = 3  # enum bpf_prog_type
 BPF_F_MMAPABLE = 1 << 10
+INSTRUCTION_BYTES, VERIFIER_LOG = 8, 1
 ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
 LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
 
@@ -94,6 +95,33 @@ class TestRunOpts(ctypes.Structure):
     ]
 
 
+class ProgLoadOpts(ctypes.Structure):
+    """struct bpf_prog_load_opts."""
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_int),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+        ("prog_ifindex", c_uint32),
+        ("kern_version", c_uint32),
+        ("attach_btf_id", c_uint32),
+        ("attach_prog_fd", c_uint32),
+        ("attach_btf_obj_fd", c_uint32),
+        ("fd_array", c_void_p),
+        ("func_info", c_void_p),
+        ("func_info_cnt", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("line_info", c_void_p),
+        ("line_info_cnt", c_uint32),
+        ("line_info_rec_size", c_uint32),
+        ("log_level", c_uint32),
+        ("log_size", c_uint32),
+        ("log_buf", c_void_p),
+    ]
+
+
 class LinkCreateOpts(ctypes.Structure):
     """struct bpf_link_create_opts, up to the part that differs by attach type (zero here)."""
 
@@ -130,6 +158,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
         [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)],
     ),
     "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]),
+    "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(ProgLoadOpts)]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
     "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
@@ -286,6 +315,22 @@ def delete_u32(fd: int, key: int) -> None:
     """
     result = library().bpf_map_delete_elem(fd, byref(c_uint32(key)))
     checked(0 if result == -errno.ENOENT else result, "map delete")
+
+
+def load_program(kind: int, name: str, code: bytes, verifier_log: ctypes.Array[c_char] | None = None) -> int:
+    """Loads eBPF instructions as a program of ``kind``, under a licence that may call every helper; its descriptor.
+
+    ``verifier_log``: where the kernel writes what it verified. That takes time; too small a buffer is ENOSPC.
+
+    :raises OSError: the kernel refused.
+    """
+    options = ProgLoadOpts(sz=ctypes.sizeof(ProgLoadOpts))
+    if verifier_log is not None:
+        options.log_buf, options.log_size = ctypes.addressof(verifier_log), len(verifier_log)
+        options.log_level = VERIFIER_LOG
+    count = len(code) // INSTRUCTION_BYTES
+    load = library().bpf_prog_load
+    return checked(load(kind, name.encode(), b"Dual BSD/GPL", code, count, byref(options)), f"program {name}")
 
 
 def run_program(fd: int, frame: bytes) -> None:

@@ -39,7 +39,8 @@ def slots_per_cpu(max_flows: int, cpus: int) -> int:
 
 
 class PercpuArray:
-    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``cpus``: how many CPUs get slots."""
+    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``cpus``: how many CPUs get slots. Those
+    that come online later have none and use the overflow hash."""
 
     MAPS: tuple[str, ...] = ("flow_slots", "flow_starts", "overflow_0", "overflow_1")
     OVERFLOW = MAPS[2:]

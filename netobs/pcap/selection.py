@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from netobs.pcap.layout import LINK_ETHERNET
+
 
 class Instruction(NamedTuple):
     """One instruction of classic BPF (struct sock_filter of linux/filter.h)."""
@@ -27,6 +29,15 @@ class Filter:
 
     ip: tuple[Instruction, ...]
     """The one for packets that begin with the IP header (LINKTYPE_RAW)."""
+
+    others: tuple[Filter, ...] = ()
+    """Where the operator wrote a list, the rest of it: the filter also selects what any of these selects. Not joined to
+    one classic program: there, a load beyond the end of a short packet would end all of them."""
+
+    def programs(self, link: int) -> tuple[tuple[Instruction, ...], ...]:
+        """The classic BPF programs for packets of ``link`` (netobs.pcap.layout): any of them selects a packet."""
+        mine = self.ethernet if link == LINK_ETHERNET else self.ip
+        return (*([mine] if mine else []), *(program for other in self.others for program in other.programs(link)))
 
 
 class Selection(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ import pytest
 from netobs.capture import libbpf
 from netobs.capture.libbpf_file import OLD_SONAME, SONAME
 from tests.e2e.daemon import configuration, netobs
+from tests.lab.libraries import hidden
 from tests.lab.namespaces import Lab, command
 
 pytestmark = pytest.mark.e2e(tools=("gcc", "mount", "ldconfig"))
@@ -26,22 +26,6 @@ CLASS_AT, CLASS_32 = 4, b"\x01"
 @pytest.fixture(params=["--dry-run", ""], ids=["dry run", "daemon"])
 def option(request: pytest.FixtureRequest) -> list[str]:
     return request.param.split()
-
-
-def hidden(tmp_path: Path) -> list[str]:
-    """Shell commands that take the system's libbpf away, in a mount namespace."""
-    listed = [
-        line.rpartition("=> ")[2] for line in command(["ldconfig", "-p"]).stdout.splitlines() if "libbpf." in line
-    ]
-    steps = []
-    for number, folder in enumerate(sorted({os.path.realpath(os.path.dirname(path)) for path in listed})):
-        upper, work = tmp_path / f"upper{number}", tmp_path / f"work{number}"
-        upper.mkdir()
-        work.mkdir()
-        layers = f"lowerdir={folder},upperdir={upper},workdir={work}"
-        steps += [f"mount -t overlay -o {shlex.quote(layers)} netobs-test {shlex.quote(folder)}"]
-        steps += [f"rm -f {shlex.quote(folder)}/libbpf.so*"]
-    return steps
 
 
 def said(lab: Lab, tmp_path: Path, option: list[str], steps: Iterable[str] = (), stubs: Path | None = None) -> str:
@@ -72,12 +56,12 @@ def stub(folder: Path, soname: str, functions: Iterable[str]) -> Path:
 
 
 def test_it_is_not_installed(lab: Lab, tmp_path: Path, option: list[str]) -> None:
-    assert said(lab, tmp_path, option, hidden(tmp_path)) == f"{SONAME} is not installed; install {HAVE_IT}"
+    assert said(lab, tmp_path, option, hidden(tmp_path, "libbpf")) == f"{SONAME} is not installed; install {HAVE_IT}"
 
 
 def test_only_the_old_one_is_installed(lab: Lab, tmp_path: Path, option: list[str]) -> None:
     old = stub(tmp_path / "lib", OLD_SONAME, FUNCTIONS)
-    assert said(lab, tmp_path, option, hidden(tmp_path), old.parent) == (
+    assert said(lab, tmp_path, option, hidden(tmp_path, "libbpf"), old.parent) == (
         f"only {OLD_SONAME} is here: libbpf 0.x, as in Ubuntu 22.04 and EL 8, is too old; netobs needs {HAVE_IT}"
     )
 
@@ -101,7 +85,7 @@ def test_it_is_for_another_architecture(
     image = bytearray(foreign.read_bytes())
     image[at : at + len(octets)] = octets
     foreign.write_bytes(image)
-    assert said(lab, tmp_path, option, hidden(tmp_path), foreign.parent) == (
+    assert said(lab, tmp_path, option, hidden(tmp_path, "libbpf"), foreign.parent) == (
         f"{foreign} is for another architecture ({name}; this Python is x86_64); install {HAVE_IT}"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ STAGES = ("capture", "metering", "encode", "export")
 # and the accounts of what it did for the operator and for collectors
 JOINERS = {"netobs.daemon", "netobs.exporting", "netobs.plan", "netobs.reload", "netobs.stats", "netobs.reporter"}
 TOP = {"netobs.cli", "netobs.__main__", *JOINERS}
+# What the packet capture agent may have of the flow path: what loads and attaches programs. Not the other way round.
+FOR_PCAP = {
+    "attach", "grace", "interfaces", "libbpf", "names", "netlink", "object", "observation_points", "privileges",
+    "requirements",
+}  # fmt: skip
 CLOCK_READERS = {
     "time": {
         "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime",
@@ -87,6 +93,21 @@ def test_no_relative_import(module: str) -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if stages_in({name})])
 def test_a_stage_imports_no_other_stage(module: str) -> None:
     assert stages_in(imports_of(MODULES[module])) <= stages_in({module})
+
+
+def of_pcap(names: Iterable[str]) -> list[str]:
+    return [name for name in names if f"{name}.".startswith("netobs.pcap.")]
+
+
+@pytest.mark.parametrize("module", of_pcap(MODULES))
+def test_the_capture_agent_has_little_of_the_stages(module: str) -> None:
+    of_stages = {name for name in imports_of(MODULES[module]) if stages_in({name})} & {*MODULES}
+    assert of_stages <= {"netobs.capture", *(f"netobs.capture.{name}" for name in FOR_PCAP)}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if stages_in({name})])
+def test_a_stage_has_nothing_of_the_capture_agent(module: str) -> None:
+    assert of_pcap(imports_of(MODULES[module])) == []
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not stages_in({name}) and name not in JOINERS])

@@ -1,0 +1,133 @@
+"""Classic BPF: what a filter is compiled to first, by libpcap or by simple.py. Its opcodes, and what makes it valid.
+
+The language is that of libpcap's bpf_filter.c: 32-bit unsigned A, X and M[0..15], all 0 at first; a load beyond the end
+of the packet, and a division by X where X is 0, end the program as if it returned 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netobs.pcap.selection import Instruction
+
+Program = tuple[Instruction, ...]
+
+MAX_INSTRUCTIONS = 4096  # linux/bpf_common.h: BPF_MAXINSNS
+MEMORY_SLOTS = 16  # linux/filter.h: BPF_MEMWORDS
+ACCUMULATOR, INDEX = MEMORY_SLOTS, MEMORY_SLOTS + 1
+"""A and X, where registers are numbered; the others are memory slots."""
+
+ALL = 262144
+"""What a program returns for a packet that it selects: tcpdump's largest snapshot length."""
+
+LD, LDX, ST, STX, ALU, JMP, RET, MISC = range(8)  # classes
+W, H, B = 0x00, 0x08, 0x10
+SIZES = {W: 4, H: 2, B: 1}
+IMM, ABS, IND, MEM, LEN, MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
+ADD, SUB, MUL, DIV, OR, AND, LSH, RSH, NEG, MOD, XOR = range(0x00, 0xB0, 0x10)
+JA, JEQ, JGT, JGE, JSET = range(0x00, 0x50, 0x10)
+K, X = 0x00, 0x08
+RET_K, RET_A = RET | 0x00, RET | 0x10
+TAX, TXA = MISC | 0x00, MISC | 0x80
+
+PACKET_TYPE = 0xFFFFF004
+"""The offset SKF_AD_OFF + SKF_AD_PKTTYPE of linux/filter.h, where ``inbound`` and ``outbound`` load pkt_type."""
+
+_PACKET_LOADS = {LD | mode | size for mode in (ABS, IND) for size in SIZES} | {LDX | B | MSH}
+_OTHER_LOADS = {kind | mode for kind in (LD, LDX) for mode in (IMM, MEM, LEN)}
+_MEMORY = {LD | MEM, LDX | MEM, ST, STX}
+_ARITHMETIC = {ALU | op | source for op in range(ADD, XOR + 1, 0x10) if op != NEG for source in (K, X)} | {ALU | NEG}
+_BRANCHES = {JMP | op | source for op in (JEQ, JGT, JGE, JSET) for source in (K, X)}
+_KNOWN = (
+    {RET_K, RET_A, TAX, TXA, JMP | JA} | _PACKET_LOADS | _OTHER_LOADS | _MEMORY | _ARITHMETIC | _BRANCHES
+)  # fmt: skip
+
+
+def is_return(instruction: Instruction) -> bool:
+    """Whether the program ends here."""
+    return instruction.code in (RET_K, RET_A)
+
+
+def is_branch(instruction: Instruction) -> bool:
+    """Whether it goes on at one of two places."""
+    return instruction.code in _BRANCHES
+
+
+def successors(program: Program, index: int) -> tuple[int, ...]:
+    """Where the program may go on after instruction ``index``."""
+    instruction = program[index]
+    if is_return(instruction):
+        return ()
+    if instruction.code == JMP | JA:
+        return (index + 1 + instruction.k,)
+    if is_branch(instruction):
+        return (index + 1 + instruction.jt, index + 1 + instruction.jf)
+    return (index + 1,)
+
+
+def problem(program: Program) -> str:
+    """Why the kernel cannot run ``program``; "" if it can. Empty programs are none."""
+    if not program:
+        return "it has no instruction"
+    if len(program) > MAX_INSTRUCTIONS:
+        return f"it has {len(program)} instructions, and at most {MAX_INSTRUCTIONS} are possible"
+    for index in range(len(program)):
+        reason = next(_problems(program, index), "")
+        if reason:
+            return f"{reason} (instruction {index} of {len(program)})"
+    return ""
+
+
+def _problems(program: Program, index: int) -> Iterator[str]:
+    code, _, _, k = program[index]
+    if code not in _KNOWN:
+        yield f"there is no opcode {code:#x}"
+    if code == JMP | JA and k >= 1 << 31:
+        yield 'it goes round in a loop, as "protochain" does, and the kernel has none'
+    if any(target >= len(program) for target in successors(program, index)):
+        yield "it runs beyond its end"
+    if code in _MEMORY and k >= MEMORY_SLOTS:
+        yield f"there is no memory slot {k}"
+    if code in (ALU | DIV | K, ALU | MOD | K) and k == 0:
+        yield "it divides by 0"
+    if code in (ALU | LSH | K, ALU | RSH | K) and k >= 32:
+        yield f"it shifts 32 bits by {k}"
+
+
+def reads(instruction: Instruction) -> frozenset[int]:
+    """Which registers it needs: ACCUMULATOR, INDEX, memory slots."""
+    code = instruction.code
+    kind, needed = code & 0x07, set()
+    uses_operand = (kind == ALU and code & 0xF0 != NEG) or is_branch(instruction)
+    if code in (LD | MEM, LDX | MEM):
+        needed.add(instruction.k)
+    if kind in (ST, ALU) or code in (RET_A, TAX) or is_branch(instruction):
+        needed.add(ACCUMULATOR)
+    if kind == STX or code == TXA or (kind == LD and code & 0xE0 == IND) or (uses_operand and code & X):
+        needed.add(INDEX)
+    return frozenset(needed)
+
+
+def writes(instruction: Instruction) -> frozenset[int]:
+    """Which register it sets."""
+    kind = instruction.code & 0x07
+    if kind in (ST, STX):
+        return frozenset({instruction.k})
+    if kind in (LD, ALU) or instruction.code == TXA:
+        return frozenset({ACCUMULATOR})
+    return frozenset({INDEX}) if kind == LDX or instruction.code == TAX else frozenset()
+
+
+def read_before_written(program: Program) -> set[int]:
+    """The registers that some way through ``program`` reads as they were at first."""
+    needed: set[int] = set()
+    # Jumps go forward only: what is known where an instruction begins is complete when its turn comes.
+    written: dict[int, frozenset[int]] = {0: frozenset()}
+    for index, instruction in enumerate(program):
+        if index not in written:
+            continue  # no way leads here
+        needed |= reads(instruction) - written[index]
+        after = written[index] | writes(instruction)
+        for following in successors(program, index):
+            written[following] = written[following] & after if following in written else after
+    return needed

@@ -1,0 +1,225 @@
+"""The whole filter program: all that anybody wants at the moment, evaluated for a packet before anything is copied."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from netobs.capture import libbpf, privileges, requirements
+from netobs.errors import CaptureError
+from netobs.pcap.filters import ebpf
+from netobs.pcap.filters.classic import Program
+from netobs.pcap.filters.ebpf import FP, R0, R1, R2, R3, Assembler, Label
+from netobs.pcap.filters.packet import (
+    DATA,
+    DATA_END,
+    KEY_AT,
+    MASK_AT,
+    SKB,
+    SKB_DATA,
+    SKB_DATA_END,
+    SKB_IFINDEX,
+    SKB_LEN,
+    SKB_VLAN_PRESENT,
+)
+from netobs.pcap.filters.translate import Translation
+from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET
+from netobs.pcap.selection import Selection
+
+log = logging.getLogger("netobs.pcap")
+
+NAME = "packet_filter"
+MAX_SELECTIONS = 32
+MAX_INSTRUCTIONS = 1_000_000  # linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS, what the verifier goes through at most
+NEXT = -1  # TCX_NEXT, TC_ACT_UNSPEC
+MAP_LOOKUP, TAIL_CALL = 1, 12  # enum bpf_func_id
+LOG_BYTES, LOG_LINES = 1 << 20, 12
+_EGRESS_SLOTS = {COPY_SLOTS[1], COPY_SLOTS[3]}
+
+
+@dataclass
+class _Wanted:
+    """Who wants what one classic program selects: bits of all interfaces, and bits by ifindex."""
+
+    everywhere: int = 0
+    by_ifindex: dict[int, int] = field(default_factory=dict)
+
+    def add(self, bit: int, ifindex: int) -> None:
+        if ifindex:
+            self.by_ifindex[ifindex] = self.by_ifindex.get(ifindex, 0) | 1 << bit
+        else:
+            self.everywhere |= 1 << bit
+
+
+class FilterProgram:
+    """The eBPF program for packets of one link and one direction.
+
+    It ORs 1 << bit of each ``(bit, Selection)`` that selects the packet. If none does, it returns NEXT; else it writes
+    the mask to entry 0 of the per-CPU array ``matches_fd``, and hands over to slot ``copy_slot`` of the program array
+    ``programs_fd``. A slot that is empty is as good as NEXT.
+    """
+
+    def __init__(
+        self, selections: Sequence[tuple[int, Selection]], link: int, copy_slot: int, programs_fd: int, matches_fd: int
+    ) -> None:
+        """``link``, ``copy_slot``: as in netobs.pcap.layout."""
+        self.selections, self.link, self.copy_slot = selections, link, copy_slot
+        self._programs_fd, self._matches_fd = programs_fd, matches_fd
+        self._wanted: dict[Program, _Wanted] = {}  # the same program is evaluated once, whoever wants it
+        for bit, (filter_, ifindex) in selections:
+            for program in filter_.programs(link):
+                self._wanted.setdefault(program, _Wanted()).add(bit, ifindex)
+
+    def code(self) -> bytes:
+        """The instructions.
+
+        :raises CaptureError: they are too many.
+        """
+        code = Assembler()
+        try:
+            if self._wanted:
+                self._write(code)
+            code.operate(ebpf.MOV, R0, value=NEXT)
+            code.exit()
+            return code.assemble()
+        except ebpf.TooLarge as error:
+            raise self._too_large(str(error)) from None
+
+    def load(self) -> int:
+        """The file descriptor of the loaded program; the caller closes it.
+
+        :raises CaptureError: the kernel refused it: what, why, and what to do.
+        """
+        code = self.code()
+        try:
+            return libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code)
+        except OSError as error:
+            raise self._refused(error.errno or 0, code) from None
+
+    # What is written: for each way a tag may be, and for each classic program:
+    #   [is the interface one of ...?] -> translation -> selected: mask |= bits -> rejected: the next
+    # then the end: hand over, unless the mask is 0; "out" is what follows.
+
+    def _write(self, code: Assembler) -> None:
+        tagged, end, out = code.label(), code.label(), code.label()
+        code.move(SKB, R1)
+        code.store_value(FP, MASK_AT, 0)
+        if self.link == LINK_ETHERNET:
+            code.load(R1, 4, SKB, SKB_VLAN_PRESENT)
+            code.branch(tagged, ebpf.JNE, R1)
+        self._write_all(code, tagged=False)
+        if self.link == LINK_ETHERNET:
+            code.go(end)
+            code.place(tagged)
+            self._write_all(code, tagged=True)
+        code.place(end)
+        self._write_end(code, out)
+        code.place(out)
+
+    def _write_all(self, code: Assembler, *, tagged: bool) -> None:
+        outgoing = self.copy_slot in _EGRESS_SLOTS
+        for program, wanted in self._wanted.items():
+            selected, rejected = code.label(), code.label()
+            if not wanted.everywhere:
+                self._write_interfaces(code, wanted, rejected)
+            # Both again for each, so that to the verifier all ways from one to the next are the same way.
+            code.load(DATA, 4, SKB, SKB_DATA)
+            code.load(DATA_END, 4, SKB, SKB_DATA_END)
+            Translation(code, program, selected, rejected, tagged=tagged, outgoing=outgoing).write()
+            if len(code) > MAX_INSTRUCTIONS:
+                raise ebpf.TooLarge(f"more than {MAX_INSTRUCTIONS} instructions")
+            if selected.used:
+                code.place(selected)
+                self._write_bits(code, wanted)
+            code.place(rejected)
+
+    def _write_interfaces(self, code: Assembler, wanted: _Wanted, rejected: Label) -> None:
+        evaluate = code.label()
+        code.load(R1, 4, SKB, SKB_IFINDEX)
+        for ifindex in wanted.by_ifindex:
+            code.branch(evaluate, ebpf.JEQ, R1, value=ifindex)
+        code.go(rejected)
+        code.place(evaluate)
+
+    def _write_bits(self, code: Assembler, wanted: _Wanted) -> None:
+        code.load(R1, 4, FP, MASK_AT)
+        if wanted.everywhere:
+            code.operate(ebpf.OR, R1, value=wanted.everywhere)
+        if wanted.by_ifindex:
+            code.load(R2, 4, SKB, SKB_IFINDEX)
+        for ifindex, bits in wanted.by_ifindex.items():
+            other = code.label()
+            code.branch(other, ebpf.JNE, R2, value=ifindex)
+            code.operate(ebpf.OR, R1, value=bits)
+            code.place(other)
+        code.store(FP, MASK_AT, R1)
+
+    def _write_end(self, code: Assembler, out: Label) -> None:
+        # A verifier that knows the mask on each way here would go through the rest of the program for each of 2^32
+        # masks. It does not know that two loads of the length give the same, whose XOR is 0.
+        code.load(R1, 4, SKB, SKB_LEN)
+        code.load(R2, 4, SKB, SKB_LEN)
+        code.operate(ebpf.XOR, R1, by=R2)
+        code.load(R2, 4, FP, MASK_AT)
+        code.operate(ebpf.XOR, R1, by=R2)
+        code.branch(out, ebpf.JEQ, R1)
+        code.store_value(FP, KEY_AT, 0)
+        code.load_map(R1, self._matches_fd)
+        code.move(R2, FP)
+        code.operate(ebpf.ADD, R2, value=KEY_AT, width=64)
+        code.call(MAP_LOOKUP)
+        code.branch(out, ebpf.JEQ, R0, width=64)
+        code.load(R1, 4, FP, MASK_AT)
+        code.store(R0, 0, R1)
+        code.move(R1, SKB)
+        code.load_map(R2, self._programs_fd)
+        code.operate(ebpf.MOV, R3, value=self.copy_slot)
+        code.call(TAIL_CALL)
+
+    def _refused(self, number: int, code: bytes) -> CaptureError:
+        if number == errno.E2BIG:
+            return self._too_large(f"{len(code) // ebpf.INSTRUCTION_BYTES} instructions")
+        what, hint = privileges.explain(number)
+        hint = hint or requirements.explanation(number)
+        if not hint:
+            hint = privileges.forbidden_by() if number == errno.EPERM else "the lines above are what the verifier said"
+            for line in _verifier_log(code):
+                log.error("verifier: %s", line)
+        what = what or libbpf.error_text(number)
+        return CaptureError(f"{self}: the kernel refused it: {what}", hint, may_pass=number == errno.ENOMEM)
+
+    def _too_large(self, size: str) -> CaptureError:
+        filters = [selection.filter for _, selection in self.selections]
+        largest = max(filters, key=lambda each: sum(map(len, each.programs(self.link))))
+        return CaptureError(
+            f'{self}: too large for the kernel ({size}); the largest filter is "{largest.text}"',
+            "shorten it, for instance by prefixes in place of single addresses, or use fewer filters at a time",
+        )
+
+    def __str__(self) -> str:
+        way = "egress" if self.copy_slot in _EGRESS_SLOTS else "ingress"
+        kind = "Ethernet" if self.link == LINK_ETHERNET else "IP"
+        return f"program {NAME} for {kind} packets, {way}, of {len(self.selections)} filters"
+
+
+def load_filter(
+    selections: Sequence[tuple[int, Selection]], link: int, copy_slot: int, programs_fd: int, matches_fd: int
+) -> int:
+    """Loads a ``FilterProgram``; its file descriptor, which the caller closes.
+
+    :raises CaptureError: the kernel refused it.
+    """
+    return FilterProgram(selections, link, copy_slot, programs_fd, matches_fd).load()
+
+
+def _verifier_log(code: bytes) -> list[str]:
+    """The last lines of what the verifier says."""
+    buffer = ctypes.create_string_buffer(LOG_BYTES)
+    try:
+        libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code, buffer)
+    except OSError:
+        pass
+    return buffer.value.decode(errors="replace").rstrip().splitlines()[-LOG_LINES:]

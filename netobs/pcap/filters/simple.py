@@ -1,0 +1,186 @@
+"""The simple form of a filter, ``tcp,80``: compiled here, so that it works without libpcap.
+
+    PROTOCOL,PORT[,PORT...]     as ``tcp port 80 or tcp port 443``, and the same behind one VLAN tag
+    PROTOCOL                    what the word alone is in the language of pcap-filter(7): a tag hides it
+    (nothing)                   every packet, as there
+
+Any text with a comma is meant so, as that language has none; so is a word of PROTOCOLS.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from netobs.pcap.filters import classic
+from netobs.pcap.filters.classic import ABS, ALL, IND, JMP, LD, LDX, MSH, RET_K, B, H, Program
+from netobs.pcap.filters.mistake import Mistake
+from netobs.pcap.selection import Instruction
+
+MAX_PORT = 65535
+MAX_PORTS = 255  # so far a conditional jump goes
+ANY = -1
+_TAGS = (0x8100, 0x88A8, 0x9100)  # what ``vlan`` of pcap-filter selects
+_TYPE_AT, _TAG_OCTETS = 12, 4
+_FRAGMENT_HEADER = 44
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The number of a protocol in IPv4 and in IPv6, ANY for all that it carries; None: it is not carried there."""
+
+    ipv4: int | None = None
+    ipv6: int | None = None
+    ethertype: int | None = None
+    """Of one that is not carried by IP."""
+    has_ports: bool = False
+
+
+PROTOCOLS = {
+    "tcp": Protocol(6, 6, has_ports=True),
+    "udp": Protocol(17, 17, has_ports=True),
+    "sctp": Protocol(132, 132, has_ports=True),
+    "icmp": Protocol(ipv4=1),
+    "icmp6": Protocol(ipv6=58),
+    "igmp": Protocol(ipv4=2),
+    "esp": Protocol(50, 50),
+    "ah": Protocol(51, 51),
+    "pim": Protocol(103, 103),
+    "ip": Protocol(ipv4=ANY),
+    "ip6": Protocol(ipv6=ANY),
+    "arp": Protocol(ethertype=0x0806),
+}
+"""The words of the simple form."""
+
+_WITH_PORTS = ", ".join(name for name, protocol in PROTOCOLS.items() if protocol.has_ports)
+
+
+def is_simple(text: str) -> bool:
+    """Whether ``text`` is meant as the simple form, right or wrong."""
+    return "," in text or text.strip().lower() in ("", *PROTOCOLS)
+
+
+def compile_simple(text: str) -> tuple[Program, Program]:
+    """The classic programs of ``text`` for packets that begin with an Ethernet header, and with that of IP.
+
+    :raises Mistake: the protocol is not known, or a port is none.
+    """
+    name, *words = (word.strip().lower() for word in text.split(","))
+    if not name and not words:
+        return (_return(ALL),), (_return(ALL),)
+    protocol = _protocol(name)
+    if words and not protocol.has_ports:
+        raise Mistake(f"{name} has no ports", f'write "{name}" alone; these have ports: {_WITH_PORTS}')
+    if len(words) > MAX_PORTS:
+        raise Mistake(f"it has {len(words)} ports, and at most {MAX_PORTS} are possible", "write a list of filters")
+    ports = sorted({_port(name, word) for word in words})
+    return _of_ethernet(protocol, ports), _of_ip(protocol, ports)
+
+
+def _protocol(name: str) -> Protocol:
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    if " " in name:
+        raise Mistake(f'there is no protocol "{name}"', 'the language of pcap-filter(7) has no comma: join by "or"')
+    near = difflib.get_close_matches(name, PROTOCOLS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"write PROTOCOL,PORT with one of {_WITH_PORTS}"
+    raise Mistake(f'there is no protocol "{name}"' if name else "no protocol stands in front of the comma", hint)
+
+
+def _port(name: str, word: str) -> int:
+    if word.isascii() and word.isdecimal():
+        if int(word) > MAX_PORT:
+            raise Mistake(f"there is no port {word}", f"ports are 0 to {MAX_PORT}")
+        return int(word)
+    if not word:
+        raise Mistake("no port stands behind a comma", f'write {name},80, or "{name}" alone for all ports')
+    first, dash, last = word.partition("-")
+    if dash and first.isdecimal() and last.isdecimal():
+        raise Mistake(f'port "{word}" is no number', f'for a range write "{name} portrange {word}"')
+    try:
+        number = socket.getservbyname(word, name)
+    except (OSError, UnicodeError):
+        raise Mistake(f'port "{word}" is no number', f"ports are 0 to {MAX_PORT}") from None
+    raise Mistake(f'port "{word}" is no number', f"write {name},{number}")
+
+
+# Each of these is a piece of a program. All but ``_when``, ``_accept`` and ``_require`` end it, whatever the packet is.
+
+
+def _of_ethernet(protocol: Protocol, ports: Sequence[int]) -> Program:
+    load, untagged = _load(LD | H | ABS, _TYPE_AT), _versions(protocol, ports, _TYPE_AT + 2, 0x0800, 0x86DD)
+    if not ports:
+        return load, *untagged, _return(0)
+    behind = _TYPE_AT + _TAG_OCTETS
+    tagged = _versions(protocol, ports, behind + 2, 0x0800, 0x86DD)
+    return load, *untagged, *_when(_TAGS, (_load(LD | H | ABS, behind), *tagged, _return(0))), _return(0)
+
+
+def _of_ip(protocol: Protocol, ports: Sequence[int]) -> Program:
+    """Empty: no such packet begins with an IP header."""
+    if protocol.ethertype is not None:
+        return ()
+    version = Instruction(classic.ALU | classic.AND, 0, 0, 0xF0)
+    return _load(LD | B | ABS, 0), version, *_versions(protocol, ports, 0, 0x40, 0x60), _return(0)
+
+
+def _versions(protocol: Protocol, ports: Sequence[int], ip_at: int, ipv4: int, ipv6: int) -> Program:
+    """A tells what comes at ``ip_at``. Goes on if it is nothing that carries the protocol."""
+    pieces: Program = ()
+    if protocol.ethertype is not None:
+        pieces += _when((protocol.ethertype,), (_return(ALL),))
+    if protocol.ipv4 is not None:
+        pieces += _when((ipv4,), _ipv4(protocol.ipv4, ports, ip_at))
+    if protocol.ipv6 is not None:
+        pieces += _when((ipv6,), _ipv6(protocol.ipv6, ports, ip_at))
+    return pieces
+
+
+def _ipv4(number: int, ports: Sequence[int], at: int) -> Program:
+    if number == ANY:
+        return (_return(ALL),)
+    begin = _load(LD | B | ABS, at + 9), *_require(number)
+    if not ports:
+        return *begin, _return(ALL)
+    is_fragment = _load(LD | H | ABS, at + 6), Instruction(JMP | classic.JSET, 0, 1, 0x1FFF), _return(0)
+    return *begin, *is_fragment, _load(LDX | B | MSH, at), *_ports(LD | H | IND, at, ports)
+
+
+def _ipv6(number: int, ports: Sequence[int], at: int) -> Program:
+    if number == ANY:
+        return (_return(ALL),)
+    begin = _load(LD | B | ABS, at + 6)
+    if ports:
+        return begin, *_require(number), *_ports(LD | H | ABS, at + 40, ports)
+    in_fragment = *_require(_FRAGMENT_HEADER), _load(LD | B | ABS, at + 40), *_require(number), _return(ALL)
+    return begin, *_accept((number,)), *in_fragment
+
+
+def _ports(load: int, at: int, ports: Sequence[int]) -> Program:
+    return _load(load, at), *_accept(ports), _load(load, at + 2), *_accept(ports), _return(0)
+
+
+def _load(code: int, offset: int) -> Instruction:
+    return Instruction(code, 0, 0, offset)
+
+
+def _return(value: int) -> Instruction:
+    return Instruction(RET_K, 0, 0, value)
+
+
+def _accept(values: Sequence[int]) -> Program:
+    """Selects the packet if A is one of ``values``."""
+    return _when(values, (_return(ALL),))
+
+
+def _require(value: int) -> Program:
+    """Does not select it if A is anything else."""
+    return Instruction(JMP | classic.JEQ, 1, 0, value), _return(0)
+
+
+def _when(values: Sequence[int], piece: Program) -> Program:
+    """``piece`` if A is one of ``values``. It may be longer than a conditional jump."""
+    tests = (Instruction(JMP | classic.JEQ, len(values) - index, 0, value) for index, value in enumerate(values))
+    return *tests, Instruction(JMP | classic.JA, 0, 0, len(piece)), *piece
