@@ -12,12 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import exporting, host, kernel, memory, overload, throughput, traffic, userspace
+from bench import exporting, filters, host, kernel, memory, overload, throughput, traffic, userspace
 from netobs.errors import NetobsError
 from tests.lab.namespaces import LabError
 
 SECTIONS: dict[str, ModuleType] = {
     "kernel": kernel,
+    "filters": filters,
     "traffic": traffic,
     "userspace": userspace,
     "throughput": throughput,

@@ -1,8 +1,7 @@
-"""Loads one filter program, for whoever may not, or has no libpcap: run in a process of its own."""
+"""What a filter program needs, and one that is loaded: in a process of its own, which may not, or has no libpcap."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 
@@ -10,17 +9,22 @@ from netobs.capture import libbpf
 from netobs.errors import CaptureError
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET
+from netobs.pcap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET
 from netobs.pcap.selection import Selection
 
 PROGRAM_ARRAY, PERCPU_ARRAY = 3, 6  # enum bpf_map_type
 
 
+def create_maps() -> tuple[int, int]:
+    """Descriptors of an empty program array, and of the per-CPU array for the mask."""
+    create = libbpf.library().bpf_map_create
+    programs = libbpf.checked(create(PROGRAM_ARRAY, b"programs", 4, 4, len(FILTER_SLOTS + COPY_SLOTS), None), "map")
+    return programs, libbpf.checked(create(PERCPU_ARRAY, b"matches", 4, 4, 1, None), "map")
+
+
 def load_one() -> None:
     """Says that it was loaded, or ends with the message."""
-    create, options = libbpf.library().bpf_map_create, libbpf.MapCreateOpts(ctypes.sizeof(libbpf.MapCreateOpts))
-    programs = libbpf.checked(create(PROGRAM_ARRAY, b"programs", 4, 4, 8, ctypes.byref(options)), "map")
-    matches = libbpf.checked(create(PERCPU_ARRAY, b"matches", 4, 4, 1, ctypes.byref(options)), "map")
+    programs, matches = create_maps()
     chosen = [(0, Selection(compile_filter(["tcp,80"])))]
     try:
         os.close(load_filter(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs, matches))

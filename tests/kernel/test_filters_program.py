@@ -178,7 +178,7 @@ def test_a_capability_that_is_missing_is_said(lab: Lab, missing: str) -> None:
     status, said = loaded_by(lab, tuple(name for name in CAPABILITIES if name != missing))
     assert status == 1
     assert said.startswith(
-        "program packet_filter for Ethernet packets, ingress, of 1 filters: the kernel refused it: "
+        "program packet_filter for Ethernet packets, ingress, of 1 filter: the kernel refused it: "
         f"not permitted: CAP_{missing.upper()} is missing"
     )
     assert said.count("\n") == 1

@@ -14,6 +14,7 @@ from netobs.capture.interfaces import Interface
 from netobs.pcap.layout import COPY_SLOTS
 from tests.filters import packets
 from tests.filters.expressions import EXPRESSIONS
+from tests.filters.fuzz import random_program
 from tests.filters.oracle import compiled, masks
 from tests.kernel import frames as f
 from tests.kernel.filtering import Filtering, selections
@@ -24,7 +25,7 @@ from tests.lab.namespaces import Lab, in_namespace
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tcpdump"))
 
-FRAMES, SEED = 1000, 9
+FRAMES, FUZZED, SEED = 1000, 96, 9
 LEAST_TAGGED = 20  # skb_vlan_untag drops a frame in which tag and EtherType are not complete
 FIRST = 0
 ARPHRD_ETHER = 1
@@ -53,7 +54,9 @@ def test_verdicts_on_packets_in_pieces(
     link = target if direction == "ingress" else source
     frames, rng = arriving(), random.Random(SEED)
     linear = [rng.randint(packets.LEAST, min(len(frame), 80)) for frame in frames]
-    programs, selected = [[compiled(expression)] for expression in EXPRESSIONS], 0
+    # Random programs read in every order: by the helper around a tag too, once a pointer did not do.
+    programs = [[compiled(expression)] for expression in EXPRESSIONS] + [[random_program(rng)] for _ in range(FUZZED)]
+    selected = 0
     watch = filtering.program_fd("watch")
     with in_namespace(link.ns), RingSender(source) as sender:
         method = method_for("auto", lambda: has_tcx(watch))
@@ -71,8 +74,8 @@ def test_verdicts_on_packets_in_pieces(
         attachment.detach()
     in_pieces, beside = int((seen["linear"] < seen["length"]).sum()), int((seen["vlan"] != 0).sum())
     report.append(
-        f"{len(EXPRESSIONS)} expressions x {len(frames)} frames on a veth, {direction}: the same verdicts; "
-        f"{in_pieces} in pieces, {beside} with a tag beside; {selected} verdicts select"
+        f"{len(EXPRESSIONS)} expressions, {FUZZED} random programs x {len(frames)} frames on a veth, {direction}: "
+        f"the same verdicts; {in_pieces} in pieces, {beside} with a tag beside; {selected} verdicts select"
     )
     assert in_pieces > FRAMES // 2
     assert (beside > FRAMES // 8) == (direction == "ingress")

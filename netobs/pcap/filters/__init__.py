@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from netobs.errors import FilterError
 from netobs.pcap.filters import classic, libpcap, simple
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.mistake import Mistake
+from netobs.pcap.filters.mistake import Mistake, in_one_line
 from netobs.pcap.selection import Filter
-
-SHOWN = 200
-"""So many characters of a text are in a message."""
 
 
 def compile_filter(texts: Sequence[str], optimize: bool = True) -> Filter:
@@ -35,7 +32,7 @@ def _compile_one(text: str, optimize: bool) -> Filter:
         ethernet, ip = simple.compile_simple(text) if simple.is_simple(text) else _compile_expression(text, optimize)
         return Filter(text, _checked(ethernet), _checked(ip) if ip else ())
     except Mistake as error:
-        raise FilterError(f'filter "{_in_one_line(text)}": {error}', error.hint) from None
+        raise FilterError(f'filter "{in_one_line(text)}": {error}', error.hint) from None
 
 
 def _compile_expression(text: str, optimize: bool) -> tuple[Program, Program]:
@@ -51,8 +48,3 @@ def _checked(program: Program) -> Program:
     if reason:
         raise Mistake(reason)
     return program
-
-
-def _in_one_line(text: str) -> str:
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in shown)

@@ -13,6 +13,7 @@ from netobs.errors import CaptureError
 from netobs.pcap.filters import ebpf
 from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.ebpf import FP, R0, R1, R2, R3, Assembler, Label
+from netobs.pcap.filters.mistake import in_one_line
 from netobs.pcap.filters.packet import (
     DATA,
     DATA_END,
@@ -195,14 +196,15 @@ class FilterProgram:
         filters = [selection.filter for _, selection in self.selections]
         largest = max(filters, key=lambda each: sum(map(len, each.programs(self.link))))
         return CaptureError(
-            f'{self}: too large for the kernel ({size}); the largest filter is "{largest.text}"',
+            f'{self}: too large for the kernel ({size}); the largest filter is "{in_one_line(largest.text)}"',
             "shorten it, for instance by prefixes in place of single addresses, or use fewer filters at a time",
         )
 
     def __str__(self) -> str:
         way = "egress" if self.copy_slot in _EGRESS_SLOTS else "ingress"
         kind = "Ethernet" if self.link == LINK_ETHERNET else "IP"
-        return f"program {NAME} for {kind} packets, {way}, of {len(self.selections)} filters"
+        count = len(self.selections)
+        return f"program {NAME} for {kind} packets, {way}, of {count} filter{'' if count == 1 else 's'}"
 
 
 def load_filter(
