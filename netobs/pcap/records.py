@@ -59,7 +59,7 @@ def walk(buffer: bytearray, begin: int, end: int) -> Walk:
     probe = _step(buffer, begin, min(end, begin + PROBE_BYTES))
     if end <= begin + PROBE_BYTES:
         positions = probe
-    elif len(probe) * SHORT_RECORD_BYTES > PROBE_BYTES:
+    elif len(probe) > 1 and probe[-1] - begin < (len(probe) - 1) * SHORT_RECORD_BYTES:
         positions = _scan(buffer, begin, end)
     else:
         positions = _step(buffer, begin, end)
