@@ -39,8 +39,9 @@ PACKETS = Purpose(
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
-INTERFACES_AT_ONCE = 8
-"""To attach to one by TCX takes the kernel two grace periods, some 20 ms: flows must not wait for hundreds."""
+INTERFACES_AT_ONCE = 4
+"""To attach to one by TCX takes the kernel two grace periods, some 20 ms (net/tcx.h: tcx_entry_sync): whatever else
+the loop does must not wait for hundreds."""
 
 
 class Tap:

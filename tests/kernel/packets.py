@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -16,17 +17,17 @@ from netobs.config.selector import InterfaceSelector
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Filter, Instruction, Selection
 from netobs.pcap.tap import Tap
-from tests.kernel.foreign import Foreign
+from tests.kernel.foreign import Foreign, qdiscs, tcx_programs
 from tests.kernel.wire import Sender, wait_for
-from tests.lab.namespaces import Link, in_namespace
+from tests.lab.namespaces import Lab, Link, in_namespace
+
+Pair = tuple[Link, Link]
 
 MIB = 1 << 20
 RETURN = 0x06  # BPF_RET|BPF_K
 ALL = Filter("all", (Instruction(RETURN, 0, 0, 1),), (Instruction(RETURN, 0, 0, 1),))
-NONE = Filter("none", (Instruction(RETURN, 0, 0, 0),), (Instruction(RETURN, 0, 0, 0),))
 
-TAG_SOURCE = Path(__file__).with_name("tag.bpf.c")
-TAG, TAG_OCTETS = 77, bytes.fromhex("8100004d")  # what its program pushes
+TAG, TAG_OCTETS = 77, bytes.fromhex("8100004d")  # what tag.bpf.c pushes
 
 ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA = 0x0003, 263, 8
 SO_RCVBUFFORCE, SO_TIMESTAMPNS, PACKET_OUTGOING = 33, 35, 4
@@ -59,6 +60,18 @@ def seen(batch: PacketBatch) -> list[Seen]:
 
 
 @contextlib.contextmanager
+def tap_on(ns: str, *names: str, method: str = "auto", direction: str = "both", size: int = MIB) -> Iterator[Tap]:
+    """A tap that is loaded; nothing is selected."""
+    with in_namespace(ns):
+        tap = Tap(InterfaceSelector(names), direction, size, method)
+        try:
+            tap.load()
+            yield tap
+        finally:
+            tap.close()
+
+
+@contextlib.contextmanager
 def tapped(
     *links: Link,
     filters: Sequence[Filter] = (ALL,),
@@ -67,15 +80,10 @@ def tapped(
     attach: str = "auto",
 ) -> Iterator[Tap]:
     """A tap on ``links``, of one namespace, where the test stays; ``filters`` have the bits 0, 1, ..."""
-    with in_namespace(links[0].ns):
-        tap = Tap(InterfaceSelector([link.name for link in links]), direction, size, attach)
-        try:
-            tap.load()
-            for number, one in enumerate(filters):
-                assert tap.select(Selection(one), now_ns()) == number
-            yield tap
-        finally:
-            tap.close()
+    with tap_on(links[0].ns, *(link.name for link in links), method=attach, direction=direction, size=size) as tap:
+        for number, one in enumerate(filters):
+            assert tap.select(Selection(one), now_ns()) == number
+        yield tap
 
 
 @contextlib.contextmanager
@@ -87,6 +95,24 @@ def tagging(link: Link, tag_object: Path, tap: Tap, offload: bool = False) -> It
         else:
             foreign.attach_tc(link, "egress", PACKETS_PLACE.priority, "push_tag")
         yield sender
+
+
+def nothing_is_left(lab: Lab, link: Link, method: str) -> bool:
+    if method == "tcx" and tcx_programs(link, "ingress") + tcx_programs(link, "egress"):
+        return False
+    return qdiscs(lab, link) == ["noqueue"]
+
+
+def held_objects() -> dict[str, set[int]]:
+    """The kernel's numbers of the programs, maps and links that this process has descriptors of."""
+    found: dict[str, set[int]] = {"prog_id": set(), "map_id": set(), "link_id": set()}
+    for number in os.listdir("/proc/self/fdinfo"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in Path("/proc/self/fdinfo", number).read_text(encoding="ascii").splitlines():
+                key, _, value = line.partition(":\t")
+                if key in found:
+                    found[key].add(int(value))
+    return found
 
 
 def read_all(tap: Tap, max_bytes: int = 64 * MIB) -> list[PacketBatch]:

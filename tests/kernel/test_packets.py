@@ -12,12 +12,11 @@ import pytest
 from netobs import clock
 from netobs.pcap.layout import FIRST_OCTETS, PART_OCTETS, SNAPLEN
 from tests.kernel import frames as f
-from tests.kernel.foreign import compile_bpf
 from tests.kernel.packets import (
     MIB,
     TAG_OCTETS,
-    TAG_SOURCE,
     PacketSocket,
+    Pair,
     Seen,
     exchange,
     now_ns,
@@ -28,7 +27,7 @@ from tests.kernel.packets import (
 )
 from tests.kernel.programs import on_cpu
 from tests.kernel.wire import GSO_TCPV4, GSO_TCPV6, Sender, Tun, virtio
-from tests.lab.namespaces import Lab, Link
+from tests.lab.namespaces import Lab
 from tests.lab.traffic import cpus
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
@@ -37,21 +36,6 @@ MTU = 9000
 POOL = random.Random(6).randbytes(1 << 20)
 UDP4 = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(b"payload")))
 GROUPS, GROUP = 200, 500
-
-Pair = tuple[Link, Link]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    """Both ends of a pair, in one namespace: what leaves one arrives at the other."""
-    with Lab() as lab:
-        ns = lab.namespace()
-        yield lab.veth(ns, ns, names=("source", "target"), mtu=MTU)
-
-
-@pytest.fixture(scope="module")
-def tag_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_bpf(TAG_SOURCE, tmp_path_factory.mktemp("tag"))
 
 
 @pytest.fixture

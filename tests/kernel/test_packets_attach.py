@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import signal
 import subprocess
@@ -12,24 +10,33 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from netobs.capture.attach import PACKETS_TC_HANDLE, TC_HANDLE
-from netobs.config.selector import InterfaceSelector
 from netobs.errors import CaptureError
 from netobs.pcap.filter_bits import MAX_SELECTIONS
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.layout import FILTER_SLOTS
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap import INTERFACES_AT_ONCE, Tap
 from tests.kernel import frames as f
 from tests.kernel.foreign import HANDLE, Foreign, compile_foreign, filters, handles, qdiscs, tcx_programs
-from tests.kernel.packets import MIB, exchange, now_ns, read_all, seen, take, tapped
-from tests.kernel.programs import Programs, get, on_cpu, wait_until_gone
+from tests.kernel.packets import (
+    MIB,
+    Pair,
+    exchange,
+    held_objects,
+    nothing_is_left,
+    now_ns,
+    read_all,
+    seen,
+    take,
+    tap_on,
+    tapped,
+)
+from tests.kernel.programs import Programs, on_cpu
 from tests.kernel.wire import Sender, measured, wait_for
 from tests.kernel.wire import exchange as exchange_flows
-from tests.lab.namespaces import Lab, Link, in_namespace
+from tests.lab.namespaces import Lab
 from tests.lab.traffic import cpus
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
@@ -37,8 +44,6 @@ pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
 FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp()))
 ALL = Selection(compile_filter(["udp or tcp"]))
 ROOT = Path(__file__).parents[2]
-
-Pair = tuple[Link, Link]
 
 
 @pytest.fixture
@@ -59,18 +64,6 @@ def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@contextlib.contextmanager
-def tap_on(ns: str, *names: str, method: str = "auto", direction: str = "both", size: int = MIB) -> Iterator[Tap]:
-    """A tap that is loaded; nothing is selected."""
-    with in_namespace(ns):
-        tap = Tap(InterfaceSelector(names), direction, size, method)
-        try:
-            tap.load()
-            yield tap
-        finally:
-            tap.close()
-
-
 def both_see(tap: Tap, programs: Programs, sender: Sender, packets: int = 5) -> None:
     """Packets and flows, each of them exactly, at the receiving end."""
     before = tap.count().copied
@@ -78,12 +71,6 @@ def both_see(tap: Tap, programs: Programs, sender: Sender, packets: int = 5) -> 
     assert flows.records["packets"].tolist() == [packets]
     taken = [one.octets for batch in take(tap, before + packets) for one in seen(batch)]
     assert taken == [FRAME] * packets
-
-
-def nothing_is_left(lab: Lab, link: Link, method: str) -> bool:
-    if method == "tcx" and tcx_programs(link, "ingress") + tcx_programs(link, "egress"):
-        return False
-    return qdiscs(lab, link) == ["noqueue"]
 
 
 @pytest.mark.parametrize("packets_first", [False, True])
@@ -269,7 +256,7 @@ def test_many_interfaces_are_attached_step_by_step(lab: Lab) -> None:
     with tap_on(ns, "tap*", direction="ingress") as tap:
         bit = tap.select(ALL, now_ns())
         assert len(tap.interfaces()) == INTERFACES_AT_ONCE
-        lab.run(ns, ["ip", "link", "delete", "tap9"])
+        lab.run(ns, ["ip", "link", "delete", f"tap{count - 1}"])
         assert not tap.step()
         assert sorted(one.name for one in tap.interfaces()) == [f"tap{number}" for number in range(count - 1)]
         tap.release(bit, now_ns())
@@ -306,55 +293,3 @@ def test_interfaces_that_come_go_and_get_other_names(lab: Lab, method: str) -> N
         lab.run(ns, ["ip", "link", "set", "tap1", "name", "other1"])
         assert settle() == []
         assert tap.interface_names.table().names.tolist() == [b"tap1", b""]
-
-
-def held_objects() -> dict[str, set[int]]:
-    """The kernel's numbers of the programs, maps and links that this process has descriptors of."""
-    found: dict[str, set[int]] = {"prog_id": set(), "map_id": set(), "link_id": set()}
-    for number in os.listdir("/proc/self/fdinfo"):
-        with contextlib.suppress(FileNotFoundError):
-            for line in Path("/proc/self/fdinfo", number).read_text(encoding="ascii").splitlines():
-                key, _, value = line.partition(":\t")
-                if key in found:
-                    found[key].add(int(value))
-    return found
-
-
-def mapped() -> int:
-    return sum("perf_event" in line for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines())
-
-
-def slots(tap: Tap) -> set[int]:
-    """The kernel's numbers of the filter programs that are in force."""
-    values = [get(tap._programs.map_fd("packet_programs"), np.uint32(slot), 4) for slot in FILTER_SLOTS]
-    return {int.from_bytes(value, "little") for value in values if value is not None}
-
-
-def test_a_thousand_selections_leave_nothing(lab: Lab, pair: Pair, sender: Sender) -> None:
-    """Half of them the only one, so that all is made and undone; half beside another one."""
-    selections = [Selection(compile_filter([f"udp,{number + 1}"])) for number in range(7)]
-    programs: set[int] = set()
-    with tap_on(pair[1].ns, "target", method="tc") as tap:
-        tap.release(tap.select(ALL, now_ns()), now_ns())
-        before = len(os.listdir("/proc/self/fd")), held_objects(), mapped()
-        for number in range(500):
-            bit = tap.select(selections[number % 7], now_ns())
-            programs |= slots(tap)
-            sender.send(FRAME)
-            tap.release(bit, now_ns())
-        assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == before
-        stays = tap.select(ALL, now_ns())
-        between = len(os.listdir("/proc/self/fd")), held_objects(), mapped()
-        for number in range(500):
-            bit = tap.select(selections[number % 7], now_ns())
-            programs |= slots(tap)
-            tap.release(bit, now_ns())
-        assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == between
-        tap.release(stays, now_ns())
-        assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == before
-        assert nothing_is_left(lab, pair[1], "tc")
-        assert len(programs) > 2000
-    programs |= before[1]["prog_id"] - held_objects()["prog_id"]
-    maps = before[1]["map_id"] - held_objects()["map_id"]
-    assert len(maps) >= 8
-    wait_until_gone(*(("prog", number) for number in programs), *(("map", number) for number in maps))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,29 +10,13 @@ import pytest
 from netobs.pcap.programs import PacketCount
 from netobs.pcap.tap import Tap
 from tests.kernel import frames as f
-from tests.kernel.foreign import compile_bpf
-from tests.kernel.packets import TAG_SOURCE, exchange, seen, tagging, take, tapped
+from tests.kernel.packets import Pair, exchange, seen, tagging, take, tapped
 from tests.kernel.wire import GSO_TCPV4, Sender, Tun, virtio, wait_for
-from tests.lab.namespaces import Lab, Link, in_namespace
+from tests.lab.namespaces import Lab, in_namespace
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
 
 PORT, PEER = 9990, 40_000
-
-Pair = tuple[Link, Link]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    """Both ends of a pair, in one namespace: what leaves one arrives at the other."""
-    with Lab() as lab:
-        ns = lab.namespace()
-        yield lab.veth(ns, ns, names=("source", "target"), mtu=9000)
-
-
-@pytest.fixture(scope="module")
-def tag_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_bpf(TAG_SOURCE, tmp_path_factory.mktemp("tag"))
 
 
 def to_peer(protocol: int = f.TCP, sport: int = PORT, dport: int = PEER) -> tuple[int, bytes]:
