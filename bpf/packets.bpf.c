@@ -102,9 +102,8 @@ static __noinline int copy_parts(struct __sk_buff *skb, const struct packet_meta
 	part->meta = *meta;
 	for (int i = 1; i <= PACKET_PARTS && left; i++, offset += octets, left -= octets) {
 		octets = left < PACKET_PART_OCTETS ? left : PACKET_PART_OCTETS;
-		barrier_var(octets); /* else clang, which knows it, leaves out the test that the verifier needs */
-		if (octets - 1 >= PACKET_PART_OCTETS)
-			return -1;
+		barrier_var(octets); /* else clang, which knows it, leaves out what the verifier needs to see */
+		octets = ((octets - 1) & (PACKET_PART_OCTETS - 1)) + 1;
 		part->meta.part = i;
 		error = bpf_skb_load_bytes(skb, offset, part->octets, octets);
 		if (!error)

@@ -46,12 +46,13 @@ enum packet_size {
 	 * does not look whether it fits: at most 65,528, less the header (8), the size of what follows (4) and the meta.
 	 * Less 24 for the record in front that tells of lost ones: the smallest ring, of 64 KiB, has to take both. */
 	PACKET_FIRST_OCTETS = 65460,
-	/* In each further record: what a per-CPU array holds at most (32 KiB, PCPU_MIN_UNIT_SIZE), less the meta. */
-	PACKET_PART_OCTETS = 32736,
+	/* In each further record, by way of a per-CPU array, which holds 32 KiB at most (PCPU_MIN_UNIT_SIZE). A power of two,
+	 * as verifiers of old kernels see then that it is not exceeded. */
+	PACKET_PART_OCTETS = 16384,
 	PACKET_SNAPLEN = 262144, /* the largest: as tcpdump */
 	PACKET_LEAST_SNAPLEN = 16, /* the Ethernet addresses, and a tag that is put back */
 	PACKET_TAG_OCTETS = 4,
-	PACKET_PARTS = 7, /* further records, at most */
+	PACKET_PARTS = 13, /* further records, at most */
 };
 _Static_assert(PACKET_FIRST_OCTETS + PACKET_PARTS * PACKET_PART_OCTETS >= PACKET_SNAPLEN, "the longest packet fits");
 
@@ -60,7 +61,7 @@ struct packet_part {
 	struct packet_meta meta;
 	__u8 octets[PACKET_PART_OCTETS];
 };
-_Static_assert(sizeof(struct packet_part) == 32768, "what a per-CPU array holds");
+_Static_assert(sizeof(struct packet_part) <= 32768, "what a per-CPU array holds");
 
 /* One for each possible CPU; only that CPU writes it. */
 struct packet_counters {

@@ -26,7 +26,7 @@ META = np.dtype(
 )
 """struct packet_meta: 32 bytes, no padding."""
 
-FIRST_OCTETS, PART_OCTETS = 65_460, 32_736
+FIRST_OCTETS, PART_OCTETS = 65_460, 16_384
 """Octets of a packet in its first perf record, and in each further one."""
 
 SNAPLEN, LEAST_SNAPLEN, TAG_OCTETS = 262_144, 16, 4
