@@ -88,14 +88,14 @@ def test_a_packet_of_several_records_is_there_as_a_whole_or_not_at_all(pair: Pai
     """The first record fits into what is left of the perf buffer, the second does not."""
     with tapped(pair[0], filters=(UDP, TCP), direction="egress", size=2 * SMALL) as tap:
         with on_cpu(cpus()[0]), Sender(pair[0], offload=True) as offload:
-            assert len(exchange(tap, lambda: offload.send(super_packet(80_000)), 1)) == 1
-            sender.send(udp(1, 8000), *[udp(1, 8000)] * 2)
-            offload.send(super_packet(120_000))
+            assert len(exchange(tap, lambda: offload.send(super_packet(69_000)), 1)) == 1
+            sender.send(*[udp(1, 8000)] * 8)
+            offload.send(super_packet(69_000))
             sender.send(udp(2, 100))
-            packets = [one for batch in take(tap, 6) for one in seen(batch)]
-        assert [one.length for one in packets] == [8042] * 3 + [142]
+            packets = [one for batch in take(tap, 11) for one in seen(batch)]
+        assert [one.length for one in packets] == [8042] * 8 + [142]
         assert (tap.losses(0), tap.losses(1)) == ({}, {pair[0].ifindex: 1})
-        assert tap.count().copied == 5
+        assert tap.count().copied == 10
         assert tap._perf.incomplete_packets == 1
 
 
