@@ -16,10 +16,11 @@ def hidden(tmp_path: Path, name: str) -> list[str]:
     ]
     steps = []
     for number, folder in enumerate(sorted({os.path.realpath(os.path.dirname(path)) for path in listed})):
-        upper, work = tmp_path / f"upper{number}", tmp_path / f"work{number}"
-        upper.mkdir()
-        work.mkdir()
-        layers = f"lowerdir={folder},upperdir={upper},workdir={work}"
+        written = tmp_path / f"written{number}"  # in memory: an overlay cannot write to another, as a root may be
+        written.mkdir()
+        layers = f"lowerdir={folder},upperdir={written}/upper,workdir={written}/work"
+        steps += [f"mount -t tmpfs netobs-test {shlex.quote(str(written))}"]
+        steps += [f"mkdir {shlex.quote(str(written))}/upper {shlex.quote(str(written))}/work"]
         steps += [f"mount -t overlay -o {shlex.quote(layers)} netobs-test {shlex.quote(folder)}"]
         steps += [f"rm -f {shlex.quote(folder)}/{name}.so*"]
     return steps

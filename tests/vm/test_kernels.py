@@ -55,6 +55,7 @@ SLOW = (
     "restart and (over_udp or tls)",  # which sockets refuse and what TCP acknowledged, over_a_connection[tcp] asks too
     "test_interfaces and not comes_back",  # which names match; test_links in tests/kernel has the rest
     "a_signal_asks and (percpu_hash or ringbuf)",
+    "test_filters and (not_optimize or 0x88a8 or 0xffff)",  # the same instructions again, other constants
     "strict_reader or small_flow_cache or second_signal or start_for_who_debugs",  # of user space
     "takes_nothing or sampled_packets or sending_side",
     "exactly_what_was_sent or each_flow_is_right and icmp",  # each_flow_is_right looks closer

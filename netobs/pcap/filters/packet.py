@@ -128,6 +128,9 @@ class LinearReader(Reader):
             return False
         code = self.code
         code.operate(ebpf.MOV, R1, by=INDEX)
+        # Changes nothing, but what the verifier knows: from branches that are never taken, that of 5.10 may know of a
+        # least value above the largest one, and then lets it be added to no pointer.
+        code.operate(ebpf.XOR, R1, value=0, width=64)
         if self.tagged:
             if offset < _TAG_ENDS:  # may begin in front of the tag's end
                 code.branch(otherwise, ebpf.JLT, R1, value=_TAG_ENDS - offset, width=64)

@@ -33,7 +33,6 @@ from netobs.pcap.selection import Selection
 log = logging.getLogger("netobs.pcap")
 
 NAME = "packet_filter"
-MAX_SELECTIONS = 32
 MAX_INSTRUCTIONS = 1_000_000  # linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS, what the verifier goes through at most
 NEXT = -1  # TCX_NEXT, TC_ACT_UNSPEC
 MAP_LOOKUP, TAIL_CALL = 1, 12  # enum bpf_func_id
@@ -188,7 +187,7 @@ class FilterProgram:
         if not hint:
             hint = privileges.forbidden_by() if number == errno.EPERM else "the lines above are what the verifier said"
             for line in _verifier_log(code):
-                log.error("verifier: %s", line)
+                log.error("libbpf: %s", line)
         what = what or libbpf.error_text(number)
         return CaptureError(f"{self}: the kernel refused it: {what}", hint, may_pass=number == errno.ENOMEM)
 
