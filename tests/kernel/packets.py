@@ -92,9 +92,11 @@ def tagging(link: Link, tag_object: Path, tap: Tap, offload: bool = False) -> It
     with Foreign(tag_object) as foreign, Sender(link, offload, mark=TAG) as sender:
         if tap.method == "tcx":
             foreign.attach_tcx(link, "egress", "push_tag", BPF_F_BEFORE)
+            yield sender
         else:
             foreign.attach_tc(link, "egress", PACKETS_PLACE.priority, "push_tag")
-        yield sender
+            yield sender
+            foreign.detach_tc(link, "egress", PACKETS_PLACE.priority)
 
 
 def nothing_is_left(lab: Lab, link: Link, method: str) -> bool:

@@ -167,9 +167,13 @@ def test_big_packet_beyond_the_largest_snaplen(pair: Pair, offload: Sender) -> N
     assert (packet.length, packet.octets) == (300_000, frame[10 : 10 + SNAPLEN])
 
 
-def test_tag_beside_a_super_packet(pair: Pair, tag_object: Path) -> None:
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_tag_beside_a_super_packet(pair: Pair, tag_object: Path, attach: str) -> None:
     frame = super6(65_549)
-    with tapped(pair[0], direction="egress") as tap, tagging(pair[0], tag_object, tap, offload=True) as upper:
+    with (
+        tapped(pair[0], direction="egress", attach=attach) as tap,
+        tagging(pair[0], tag_object, tap, offload=True) as upper,
+    ):
         (packet,) = exchange(tap, lambda: upper.send(frame), 1)
     assert (packet.length, packet.octets) == (65_553, frame[10:22] + TAG_OCTETS + frame[22:])
 
