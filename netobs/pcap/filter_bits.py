@@ -15,6 +15,7 @@ QUIET_NS = NS_PER_S
 class _Bit:
     selection: Selection
     users: int = 1
+    was_in_force: bool = False
     free_from_ns: int | None = None
     """With no users: when it may be given out again; None = programs that know it are still in force."""
 
@@ -49,8 +50,11 @@ class FilterBits:
         self._bits[number].users -= 1
 
     def forget(self, number: int) -> None:
-        """A bit that no programs in force have ever known: it is free at once."""
-        del self._bits[number]
+        """There are no programs for the bit's only user. If there never were, it is free at once."""
+        if self._bits[number].was_in_force:
+            self.give_back(number)
+        else:
+            del self._bits[number]
 
     def in_use(self) -> list[tuple[int, Selection]]:
         """The bits that have users, in order: what programs are to be made of."""
@@ -59,6 +63,7 @@ class FilterBits:
     def in_force(self, now_ns: int) -> None:
         """Programs of the bits ``in_use`` have taken the place of those before."""
         for bit in self._bits.values():
+            bit.was_in_force |= bit.users > 0
             if not bit.users and bit.free_from_ns is None:
                 bit.free_from_ns = now_ns + QUIET_NS
 

@@ -158,7 +158,8 @@ class PerfBuffer:
                 self._poll.register(ring.fd, select.EPOLLIN)
         except OSError as error:
             self.release()
-            raise CaptureError(f"no perf buffer can be opened: {error.strerror}") from None
+            hint = "lower packet_capture.buffer" if error.errno == errno.ENOMEM else ""
+            raise CaptureError(f"no perf buffer can be opened: {error.strerror}", hint) from None
         except BaseException:
             self.release()
             raise

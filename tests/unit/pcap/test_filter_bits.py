@@ -53,6 +53,22 @@ def test_a_bit_that_waits_serves_the_same_selection_again() -> None:
     assert bits.in_use() == [(0, HTTP)]
 
 
+def test_a_bit_whose_programs_were_refused() -> None:
+    bits = FilterBits()
+    bits.acquire(HTTP)
+    bits.forget(0)
+    assert bits.acquire(DNS) == 0  # it never meant anything
+    bits.in_force(NOW)
+    bits.give_back(0)
+    bits.in_force(NOW)
+    bits.acquire(DNS)
+    bits.forget(0)
+    assert (bits.acquire(HTTP), bits.in_use()) == (1, [(1, HTTP)])  # packets of DNS may still come
+    bits.in_force(NOW + QUIET_NS)
+    bits.all_read(NOW + 2 * QUIET_NS)
+    assert bits.acquire(HTTP._replace(ifindex=1)) == 0
+
+
 def test_no_more_than_there_are() -> None:
     bits = FilterBits()
     selections = [HTTP._replace(ifindex=number) for number in range(MAX_SELECTIONS + 1)]
