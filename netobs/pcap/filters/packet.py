@@ -20,7 +20,7 @@ MASK_AT, KEY_AT, SCRATCH_AT, TAG_AT, MEMORY_AT = -4, -8, -12, -16, -20
 """What is on the stack, four bytes each: from MEMORY_AT downwards the memory slots of the filter."""
 
 SKB_LOAD_BYTES = 26  # enum bpf_func_id
-MAX_DIRECT = 32767  # an offset in an eBPF instruction has 16 bits, with a sign
+MAX_DIRECT = 0x7FFF  # an offset in an eBPF instruction has 16 bits, with a sign
 MAX_OFFSET = 0x7FFFFFFF
 _TAG_BEGINS, _TAG_ENDS, _TAG_OCTETS = 12, 16, 4
 
@@ -128,8 +128,8 @@ class LinearReader(Reader):
             return False
         code = self.code
         code.operate(ebpf.MOV, R1, by=INDEX)
-        # Changes nothing, but what the verifier knows: from branches that are never taken, that of 5.10 may know of a
-        # least value above the largest one, and then lets it be added to no pointer.
+        # This, and AND below, change nothing but what the verifier knows: that of 5.10 may know of a least value above
+        # the largest one, from branches that are never taken, and then lets R1 be added to no pointer.
         code.operate(ebpf.XOR, R1, value=0, width=64)
         if self.tagged:
             if offset < _TAG_ENDS:  # may begin in front of the tag's end
@@ -137,6 +137,7 @@ class LinearReader(Reader):
             code.operate(ebpf.ADD, R1, value=offset - _TAG_OCTETS, width=64)
             offset = 0
         code.branch(otherwise, ebpf.JGT, R1, value=MAX_DIRECT, width=64)
+        code.operate(ebpf.AND, R1, value=MAX_DIRECT, width=64)
         code.operate(ebpf.ADD, R1, by=DATA, width=64)
         code.move(R2, R1)
         code.operate(ebpf.ADD, R2, value=offset + size, width=64)
