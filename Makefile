@@ -69,7 +69,7 @@ build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 check: lint type bpf ## the fast part: formats, linters, types, unit tests
 	$(PYTEST) tests/unit --ignore=tests/unit/test_linters.py $(PYTEST_ARGS)
 
-bpf: ## compile bpf/ to netobs/bpf/netobs.bpf.o
+bpf: ## compile bpf/ to netobs/bpf/*.bpf.o
 	@$(MAKE) --silent --no-print-directory -C bpf
 
 lint: lint-python lint-c lint-shell ## formats and linters

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import exporting, filters, host, kernel, memory, overload, throughput, traffic, userspace
+from bench import exporting, filters, host, kernel, memory, overload, packets, throughput, traffic, userspace
 from netobs.errors import NetobsError
 from tests.lab.namespaces import LabError
 
 SECTIONS: dict[str, ModuleType] = {
     "kernel": kernel,
     "filters": filters,
+    "packets": packets,
     "traffic": traffic,
     "userspace": userspace,
     "throughput": throughput,

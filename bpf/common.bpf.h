@@ -83,4 +83,29 @@ static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pk
 	return 1;
 }
 
+/* Any packet whatever. A function of its own, so that the common way stays short. */
+static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct cursor cur = cursor_at(skb);
+
+	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have got that far */
+	if (pkt->has_ethernet)
+		pkt->ethertype = parse_ethernet(&cur, pkt);
+	else
+		pkt->ethertype = bpf_ntohs(skb->protocol);
+	if (pkt->ethertype == ETH_P_IP)
+		return parse_ipv4(&cur, pkt);
+	if (pkt->ethertype == ETH_P_IPV6)
+		return parse_ipv6(&cur, pkt);
+	return pkt->ethertype ? PACKET_NOT_IP : PACKET_MALFORMED;
+}
+
+/* Fills `pkt`, which is zero but for has_ethernet and what no header says. */
+static __always_inline enum verdict parse_packet(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (pkt->has_ethernet && parse_common(skb, pkt))
+		return PACKET_IP;
+	return parse_any(skb, pkt);
+}
+
 #endif

@@ -196,23 +196,6 @@ static __always_inline int is_sampled(void)
 	return settings.sampling <= 1 || bpf_get_prandom_u32() % settings.sampling == 0;
 }
 
-/* Any packet whatever. A function of its own, so that the common way stays short. */
-static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *pkt)
-{
-	struct cursor cur = cursor_at(skb);
-
-	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have got that far */
-	if (pkt->has_ethernet)
-		pkt->ethertype = parse_ethernet(&cur, pkt);
-	else
-		pkt->ethertype = bpf_ntohs(skb->protocol);
-	if (pkt->ethertype == ETH_P_IP)
-		return parse_ipv4(&cur, pkt);
-	if (pkt->ethertype == ETH_P_IPV6)
-		return parse_ipv6(&cur, pkt);
-	return pkt->ethertype ? PACKET_NOT_IP : PACKET_MALFORMED;
-}
-
 static __always_inline int not_in_a_flow(struct __sk_buff *skb, struct ledger *ledger, enum ledger_reason reason)
 {
 	__u32 segments = skb->gso_segs ?: 1;
@@ -227,14 +210,13 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 	struct packet pkt = { .has_ethernet = has_ethernet, .direction = direction, .ifindex = skb->ifindex };
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct ledger *ledger = bpf_map_lookup_elem(&ledgers, &cpu);
-	enum verdict verdict = PACKET_IP;
+	enum verdict verdict;
 
 	if (!ledger)
 		return NEXT;
 	if (!is_sampled())
 		return not_in_a_flow(skb, ledger, LEDGER_NOT_SAMPLED);
-	if (!has_ethernet || !parse_common(skb, &pkt))
-		verdict = parse_any(skb, &pkt);
+	verdict = parse_packet(skb, &pkt);
 	if (verdict != PACKET_IP)
 		return not_in_a_flow(skb, ledger, verdict == PACKET_NOT_IP ? LEDGER_NOT_IP : LEDGER_MALFORMED);
 

@@ -41,4 +41,58 @@ struct packet_meta {
 };
 _Static_assert(sizeof(struct packet_meta) == 32, "no padding, a multiple of 8");
 
+enum packet_size {
+	/* Octets of a packet in its first record. The kernel keeps the size of a record, a multiple of 8, in 16 bits and
+	 * does not look whether it fits: at most 65,528, less the header (8), the size of what follows (4) and the meta.
+	 * Less 24 for the record in front that tells of lost ones: the smallest ring, of 64 KiB, has to take both. */
+	PACKET_FIRST_OCTETS = 65460,
+	/* In each further record, by way of a per-CPU array, which holds 32 KiB at most (PCPU_MIN_UNIT_SIZE). A power of two,
+	 * as verifiers of old kernels see then that it is not exceeded. */
+	PACKET_PART_OCTETS = 16384,
+	PACKET_SNAPLEN = 262144, /* the largest: as tcpdump */
+	PACKET_LEAST_SNAPLEN = 16, /* the Ethernet addresses, and a tag that is put back */
+	PACKET_TAG_OCTETS = 4,
+	PACKET_PARTS = 13, /* further records, at most */
+};
+_Static_assert(PACKET_FIRST_OCTETS + PACKET_PARTS * PACKET_PART_OCTETS >= PACKET_SNAPLEN, "the longest packet fits");
+
+/* Room for the further records of one packet. */
+struct packet_part {
+	struct packet_meta meta;
+	__u8 octets[PACKET_PART_OCTETS];
+};
+_Static_assert(sizeof(struct packet_part) <= 32768, "what a per-CPU array holds");
+
+/* One for each possible CPU; only that CPU writes it. */
+struct packet_counters {
+	__u64 copied; /* packets that are in the perf buffer, all of their records */
+	__u64 lost; /* packets that a filter selected and that did not fit there */
+	__u64 own; /* packets of the agent's own streams: selected, and left out */
+	__u64 reserved[5]; /* to 64: CPUs share no cache line */
+};
+_Static_assert(sizeof(struct packet_counters) == 64, "one cache line");
+
+/* Whose packets were lost: the value is their number. */
+struct packet_loss {
+	__u32 filters; /* as in packet_meta */
+	__u32 ifindex;
+};
+_Static_assert(sizeof(struct packet_loss) == 8, "no padding");
+
+/* The far end of one of the agent's own TCP streams. */
+struct packet_peer {
+	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u16 port;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct packet_peer) == 20, "no padding");
+
+/* What user space changes while the programs run. */
+struct packet_state {
+	__u32 snaplen; /* octets that are copied of a packet at most, the tag beside included */
+	__u16 own_port; /* the agent's own TCP port; 0 = it has none */
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct packet_state) == 8, "no padding");
+
 #endif

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from netobs import __version__
 from netobs.capture import libbpf, requirements
-from netobs.capture.capture import DIRECTIONS, Capture, check_interfaces
+from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.memory import MIB
+from netobs.capture.observation_points import DIRECTIONS
 from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError

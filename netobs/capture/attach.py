@@ -14,7 +14,7 @@ import errno
 import logging
 import os
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from netobs.capture import libbpf, netlink, requirements
 from netobs.capture.interfaces import Interface
@@ -26,9 +26,27 @@ BPF_TCX = {"ingress": 46, "egress": 47}
 BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
 BPF_TC_POINT = {"ingress": 1, "egress": 2}
 BPF_TC_F_REPLACE = 1
-TC_HANDLE = 0x6E6F6273  # "nobs"
+TC_HANDLE, PACKETS_TC_HANDLE = 0x6E6F6273, 0x6E6F6270  # "nobs", "nobp"
 NO_INTERFACE = 0x7FFFFFFF
-TC_FIRST_PRIORITY = 1  # the first to see a packet, as with TCX
+
+
+class FilterPlace(NamedTuple):
+    """Where a clsact filter of ours stands. Those of one priority are told apart by their handles, and run one after
+    the other as long as they say "next" (net/sched/cls_bpf.c: cls_bpf_classify)."""
+
+    handle: int
+    priority: int = 1
+    """The first to see a packet, as with TCX; another is taken where this one belongs to another kind of filter."""
+
+
+FLOWS_PLACE, PACKETS_PLACE = FilterPlace(TC_HANDLE), FilterPlace(PACKETS_TC_HANDLE)
+
+
+@dataclass(eq=False)
+class _Qdisc:
+    """A clsact qdisc that we made, and how many filters we have on it."""
+
+    filters: int = 0
 
 
 @dataclass
@@ -43,6 +61,7 @@ class Attachment:
     method: str
     detach: Callable[[], None]
     is_there: Callable[[], bool] = lambda: True
+    qdisc: _Qdisc | None = None
 
 
 def method_for(setting: str, probe: Callable[[], bool]) -> str:
@@ -73,14 +92,16 @@ def may_filter() -> bool:
     return result != -errno.EPERM
 
 
-def attach(interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
-    """Attaches ``program_fd`` to ``interface`` ("ingress" or "egress") by ``method`` ("tcx" or "tc").
+def attach(
+    interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace = FLOWS_PLACE
+) -> Attachment:
+    """Attaches ``program_fd`` to ``interface`` ("ingress" or "egress") by ``method`` ("tcx", or "tc" at ``place``).
 
     :raises OSError: the kernel refused; ENODEV where the interface has gone meanwhile.
     """
     if method == "tcx":
         return _attach_tcx(interface, direction, program_fd)
-    return _attach_tc(interface, direction, program_fd)
+    return _attach_tc(interface, direction, program_fd, place)
 
 
 def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attachment:
@@ -96,30 +117,33 @@ def _hook(interface: Interface, attach_point: int) -> libbpf.TcHook:
     return libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), interface.index, attach_point, 0)
 
 
-def _ours(priority: int, program_fd: int = 0, flags: int = 0) -> libbpf.TcOpts:
-    return libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), program_fd, flags, 0, TC_HANDLE, priority)
+def _options(place: FilterPlace, program_fd: int = 0, flags: int = 0) -> libbpf.TcOpts:
+    return libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), program_fd, flags, 0, place.handle, place.priority)
 
 
-def _attach_tc(interface: Interface, direction: str, program_fd: int) -> Attachment:
+def _attach_tc(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> Attachment:
     where, hook = f"{interface.name} {direction}", _hook(interface, BPF_TC_POINT[direction])
     result = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
     if result == 0:
-        _made_qdiscs.setdefault(interface.index, 0)
+        _made_qdiscs[interface.index] = _Qdisc()
     elif result != -errno.EEXIST:
         _checked_tc(result, f"{where}: clsact qdisc", requirements.QDISC_MODULE)
     elif direction == "egress" and interface.index not in _made_qdiscs:
         _check_egress(interface, where)
-    if interface.index in _made_qdiscs:
-        _made_qdiscs[interface.index] += 1
+    qdisc = _made_qdiscs.get(interface.index)
+    if qdisc is not None:
+        qdisc.filters += 1
+    present = netlink.filters(interface.index, netlink.TC_H_CLSACT[direction])
     try:
-        filter_ = _add_filter(hook, netlink.filters(interface.index, netlink.TC_H_CLSACT[direction]), program_fd, where)
+        filter_ = _add_filter(hook, present, program_fd, place, where)
     except OSError:
-        _leave_qdisc(interface)
+        _leave_qdisc(interface, qdisc)
         raise
     return Attachment(
         interface, direction, "tc",
-        detach=lambda: _detach_tc(interface, direction, filter_),
+        detach=lambda: _detach_tc(interface, direction, filter_, qdisc),
         is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
+        qdisc=qdisc,
     )  # fmt: skip
 
 
@@ -138,22 +162,26 @@ def _check_egress(interface: Interface, where: str) -> None:
         )
 
 
-def disown(interface: Interface) -> None:
-    """Somebody has removed what we had on ``interface``: a qdisc that is there now may be theirs."""
-    _made_qdiscs.pop(interface.index, None)
+def disown(lost: Attachment) -> None:
+    """Somebody has removed what ``lost`` was: the qdisc that is there now may be theirs, unless we have made another
+    meanwhile."""
+    if lost.qdisc is not None and _made_qdiscs.get(lost.interface.index) is lost.qdisc:
+        del _made_qdiscs[lost.interface.index]
 
 
-def _add_filter(hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd: int, where: str) -> libbpf.TcOpts:
+def _add_filter(
+    hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd: int, place: FilterPlace, where: str
+) -> libbpf.TcOpts:
     """Adds our filter, or replaces that of a killed predecessor, beside those that are ``present`` on the hook.
 
     A priority belongs to one kind of filter and one protocol, else the kernel says EINVAL (net/sched/cls_api.c:
     tc_new_tfilter): ours then takes the first that nobody has.
     """
     taken = {priority for _, priority in present}
-    free = next(priority for priority in range(TC_FIRST_PRIORITY, 0xFFFF) if priority not in taken)
-    former = [priority for handle, priority in present if handle == TC_HANDLE]
-    for priority in former[:1] or [TC_FIRST_PRIORITY, free]:
-        options = _ours(priority, program_fd, BPF_TC_F_REPLACE)
+    free = next(priority for priority in range(place.priority, 0xFFFF) if priority not in taken)
+    former = [priority for handle, priority in present if handle == place.handle]
+    for priority in former[:1] or [place.priority, free]:
+        options = _options(place._replace(priority=priority), program_fd, BPF_TC_F_REPLACE)
         result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
         if result != -errno.EINVAL:
             break
@@ -170,31 +198,33 @@ def _checked_tc(result: int, what: str, module: str) -> None:
 
 def _query(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> int:
     """The id of the program that the filter at our place runs, or a negative errno."""
-    hook, found = _hook(interface, BPF_TC_POINT[direction]), _ours(filter_.priority)
+    hook = _hook(interface, BPF_TC_POINT[direction])
+    found = _options(FilterPlace(filter_.handle, filter_.priority))
     result: int = libbpf.library().bpf_tc_query(ctypes.byref(hook), ctypes.byref(found))
     return result or int(found.prog_id)
 
 
-def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> None:
+def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts, qdisc: _Qdisc | None) -> None:
     """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
     if _query(interface, direction, filter_) == filter_.prog_id:
         hook = _hook(interface, BPF_TC_POINT[direction])
-        result = libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(_ours(filter_.priority)))
+        mine = _options(FilterPlace(filter_.handle, filter_.priority))
+        result = libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(mine))
         if result not in (0, -errno.ENODEV, -errno.ENOENT):
             log.warning("%s %s: filter not removed: %s", interface.name, direction, libbpf.error_text(-result))
-    _leave_qdisc(interface)
+    _leave_qdisc(interface, qdisc)
 
 
-_made_qdiscs: dict[int, int] = {}
-"""Interfaces (index) whose clsact qdisc did not exist before us, and how many filters we have on it."""
+_made_qdiscs: dict[int, _Qdisc] = {}
+"""Of the interfaces (index) whose clsact qdisc did not exist before us."""
 
 
-def _leave_qdisc(interface: Interface) -> None:
+def _leave_qdisc(interface: Interface, qdisc: _Qdisc | None) -> None:
     """One filter of ours less. With the last one, the qdisc goes too if we made it, unless others use it by now."""
-    if interface.index not in _made_qdiscs:
+    if qdisc is None:
         return
-    _made_qdiscs[interface.index] -= 1
-    if _made_qdiscs[interface.index] > 0:
+    qdisc.filters -= 1
+    if qdisc.filters or _made_qdiscs.get(interface.index) is not qdisc:
         return
     del _made_qdiscs[interface.index]
     if not any(netlink.filters(interface.index, parent) for parent in netlink.TC_H_CLSACT.values()):

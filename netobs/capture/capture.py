@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 
-from netobs.capture import privileges
-from netobs.capture.attach import Attachment, attach, disown, has_tcx, may_filter, method_for
 from netobs.capture.datapath import Datapath
-from netobs.capture.interfaces import Interface, LinkMonitor
-from netobs.capture.names import InterfaceNames
+from netobs.capture.interfaces import Interface
+from netobs.capture.observation_points import ObservationPoints, Purpose
 from netobs.config import CaptureConfig
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
 
-DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
+FLOWS = Purpose(
+    "netobs_",
+    say_refused=lambda name, why: log.error("%s: not measured: %s", name, why),
+    say_missed=lambda name, direction: log.warning(
+        "%s: %s was not measured for a while: somebody removed the filter", name, direction
+    ),
+)
 
 
-class Capture:
-    """Attaches the programs of ``datapath`` to interfaces and follows these. ``links`` is for the loop."""
+class Capture(ObservationPoints):
+    """The Observation Points of the flows, and the ``datapath`` whose programs are attached to them."""
 
     def __init__(self, config: CaptureConfig, batch: int = 0) -> None:
         """``batch``: as in ``BatchReader``."""
         self._config = config
-        self._selector = config.selector
-        self._attachments: dict[int, list[Attachment]] = {}
-        self._refused: dict[tuple[int, str], str] = {}
         self.datapath = Datapath(config, batch)
-        self.method = ""
-        self.names: dict[int, Interface] = {}
-        self.interface_names = InterfaceNames()
-        self.links = LinkMonitor()
+        super().__init__(config.selector, config.direction, config.attach, FLOWS, self.datapath.program_fd)
 
     def load(self) -> None:
         """Loads and verifies the programs, and finds out how to attach them.
@@ -39,142 +36,16 @@ class Capture:
         :raises CaptureError: the host has too little memory, or the kernel refused something.
         """
         self.datapath.load()
-        probe = self.datapath.program_fd("netobs_ingress")
-        self.method = method_for(self._config.attach, lambda: has_tcx(probe))
-        if self.method == "tc" and not may_filter():
-            raise CaptureError(*privileges.explain_filters())
-
-    def wanted(self) -> list[Interface]:
-        """The interfaces that the configuration selects, of those that the host has now."""
-        return [interface for interface in self.links.interfaces() if self._selects(interface)]
-
-    def _selects(self, interface: Interface) -> bool:
-        if not self._selector.matches(interface.name):
-            return False
-        if not interface.is_measurable:
-            log.debug("%s: left out, link type %d is not measured", interface.name, interface.arphrd)
-            return False
-        return True
-
-    def attach(self) -> int:
-        """Attaches to all wanted interfaces; returns how many are attached."""
-        for interface in self.wanted():
-            self.attach_to(interface)
-        return len(self.attached)
-
-    def attach_to(self, interface: Interface) -> None:
-        """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
-        self.names[interface.index] = interface
-        self.interface_names.learn(interface.index, interface.name, interface.alias)
-        present = self._attachments.get(interface.index, [])
-        missing = [
-            direction
-            for direction in DIRECTIONS[self._config.direction]
-            if direction not in [attachment.direction for attachment in present]
-        ]
-        if not missing:
-            return
-        done = [made for made in (self._attach(interface, direction) for direction in missing) if made is not None]
-        if done:
-            self._attachments[interface.index] = [*present, *done]
-            directions = " and ".join(attachment.direction for attachment in done)
-            log.info("%s: attached by %s, %s", interface.name, self.method, directions)
-
-    def _attach(self, interface: Interface, direction: str) -> Attachment | None:
-        """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
-        layer = "" if interface.has_ethernet else "l3_"
-        place = (interface.index, direction)
-        try:
-            made = attach(interface, direction, self.datapath.program_fd(f"netobs_{layer}{direction}"), self.method)
-        except OSError as error:
-            reason = str(error.strerror)
-            if error.errno != errno.ENODEV and self._refused.get(place) != reason:
-                self._refused[place] = reason
-                log.error("%s: not measured: %s", interface.name, reason)
-            return None
-        self._refused.pop(place, None)
-        return made
-
-    def restore(self) -> None:
-        """Attaches again where somebody has removed a filter of ours. Packets in between were not seen."""
-        for index, attachments in list(self._attachments.items()):
-            lost = [attachment for attachment in attachments if not attachment.is_there()]
-            for attachment in lost:
-                attachments.remove(attachment)
-                log.warning("%s: %s was not measured for a while: somebody removed the filter",
-                            self.names[index].name, attachment.direction)  # fmt: skip
-            if lost:
-                disown(self.names[index])
-            self.attach_to(self.names[index])
+        self.find_method()
 
     def reconfigure(self, config: CaptureConfig) -> None:
         """Goes over to other interfaces and directions. What the rest of ``config`` says is not looked at."""
-        self._config, self._selector = config, config.selector
-        for interface in self.links.interfaces():
-            self._changed(interface)
-        for index, attachments in self._attachments.items():
-            for attachment in attachments[:]:
-                if attachment.direction not in DIRECTIONS[config.direction]:
-                    attachment.detach()
-                    attachments.remove(attachment)
-                    log.info("%s: detached, %s", self.names[index].name, attachment.direction)
-
-    def follow_links(self) -> None:
-        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable."""
-        events = self.links.read()
-        if events is None:
-            log.warning("rtnetlink lost events: listing the interfaces anew")
-            self._resynchronise()
-            return
-        for event in events:
-            if event.gone:
-                self._forget(event.interface)
-            else:
-                self._changed(event.interface)
-
-    def _resynchronise(self) -> None:
-        present = {interface.index: interface for interface in self.links.interfaces()}
-        for index in set(self._attachments) - set(present):
-            self._forget(self.names[index])
-        for interface in present.values():
-            self._changed(interface)
-
-    def _changed(self, interface: Interface) -> None:
-        attached = interface.index in self._attachments
-        selected = self._selects(interface)
-        if selected:
-            self.attach_to(interface)
-        elif attached:  # renamed to a name that is not selected, or the selection is another one
-            self._detach(interface.index)
-            self.names.pop(interface.index)
-            log.info("%s: detached, no longer selected", interface.name)
-
-    def _forget(self, interface: Interface) -> None:
-        if interface.index in self._attachments:
-            self._detach(interface.index)
-            log.info("%s: gone", interface.name)
-        self.names.pop(interface.index, None)
-        self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
-        self.interface_names.retire(interface.index)
-
-    def _detach(self, index: int) -> None:
-        for attachment in self._attachments.pop(index):
-            attachment.detach()
-
-    @property
-    def attached(self) -> list[Interface]:
-        """The interfaces that are measured now."""
-        return [self.names[index] for index, attachments in self._attachments.items() if attachments]
-
-    def detach(self) -> None:
-        """Takes the programs off all interfaces. What they have counted can still be taken out."""
-        for index in list(self._attachments):
-            self._detach(index)
+        self._config = config
+        self.select(config.selector, config.direction)
 
     def close(self) -> None:
         """Detaches, and frees the maps and programs."""
-        self.detach()
-        self.links.close()
+        super().close()
         self.datapath.close()
 
 

@@ -15,7 +15,7 @@ from netobs.capture.layout import FLOW_TABLES, SETTINGS
 from netobs.capture.ledger import Ledger, LedgerReading
 from netobs.capture.memory import MIB, check_memory
 from netobs.capture.object import BpfObject
-from netobs.capture.percpu_array import PercpuArray, online_cpus
+from netobs.capture.percpu_array import PercpuArray
 from netobs.capture.percpu_hash import PercpuHash
 from netobs.capture.ring import RingBuffer
 from netobs.capture.ring_only import RingOnly
@@ -55,7 +55,7 @@ class Datapath:
 
     def _table(self, batch: int) -> FlowTable:
         if self._config.flow_table == "percpu_array":
-            return PercpuArray(self._config.max_flows, online_cpus(), self.halves, batch)
+            return PercpuArray(self._config.max_flows, libbpf.online_cpus(), self.halves, batch)
         if self._config.flow_table == "percpu_hash":
             return PercpuHash(self._config.max_flows, self._cpus, self.halves, batch)
         return RingOnly()

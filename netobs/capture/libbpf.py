@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from pathlib import Path
 from typing import Any
 
 from netobs.capture.libbpf_file import lacks, open_library
@@ -160,6 +161,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(ProgLoadOpts)]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
     "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
@@ -250,6 +253,12 @@ def possible_cpus() -> int:
     return checked(library().libbpf_num_possible_cpus(), "possible CPUs")
 
 
+def online_cpus(path: Path = Path("/sys/devices/system/cpu/online")) -> int:
+    """The highest CPU that is online, plus one. A host may have many more possible CPUs, and may take them online
+    later."""
+    return int(path.read_text().strip().replace(",", "-").split("-")[-1]) + 1
+
+
 def lookup_and_delete_batch(
     fd: int, cursor_in: Any, cursor_out: Any, keys: int, values: int, count: int
 ) -> tuple[int, int]:
@@ -297,6 +306,15 @@ def update_u32(fd: int, key: int, value: int) -> None:
     """
     result = library().bpf_map_update_elem(fd, byref(c_uint32(key)), byref(c_uint32(value)), 0)
     checked(result, "map update")
+
+
+def delete_u32(fd: int, key: int) -> None:
+    """Removes entry ``key`` of a map whose keys have 4 bytes; no error if it is not there.
+
+    :raises OSError: the kernel refused.
+    """
+    result = library().bpf_map_delete_elem(fd, byref(c_uint32(key)))
+    checked(0 if result == -errno.ENOENT else result, "map delete")
 
 
 def load_program(kind: int, name: str, code: bytes, verifier_log: ctypes.Array[c_char] | None = None) -> int:

@@ -25,12 +25,13 @@ VERIFIER_LINES = 12
 class BpfObject:
     """A BPF object file. ``open`` -> set sizes and settings -> ``load`` -> file descriptors -> ``close``."""
 
-    def __init__(self, path: Path = OBJECT) -> None:
-        """Opens ``path``; the kernel is not asked anything yet.
+    def __init__(self, path: Path = OBJECT, size_hint: str = "lower capture.max_flows") -> None:
+        """Opens ``path``; the kernel is not asked anything yet. ``size_hint``: what to do if its maps are too large.
 
         :raises CaptureError: the file is missing or no BPF object.
         """
         self.path = path
+        self._size_hint = size_hint
         self._lib = libbpf.library()
         if not path.exists():
             raise CaptureError(f"{path}: no such BPF object", "reinstall netobs, or run 'make bpf' in a source tree")
@@ -106,7 +107,7 @@ class BpfObject:
         for line in [] if hint else warnings[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
         what = f"{self.path.name}: the kernel refused it: {what or libbpf.error_text(-result)}"
-        raise CaptureError(what, hint or _hint(-result), may_pass=-result == errno.ENOMEM)
+        raise CaptureError(what, hint or self._hint(-result), may_pass=-result == errno.ENOMEM)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -119,12 +120,11 @@ class BpfObject:
             raise CaptureError(f"{self.path}: no program {name}", "the object is of another version: reinstall netobs")
         return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
 
-
-def _hint(number: int) -> str:
-    if number == errno.EPERM:
-        return privileges.forbidden_by()
-    if number == errno.ENOMEM:
-        return "lower capture.max_flows"
-    if number == errno.E2BIG:
-        return "lower capture.max_flows, or the kernel's verifier found the program too complex"
-    return "the lines above are what libbpf and the kernel's verifier said"
+    def _hint(self, number: int) -> str:
+        if number == errno.EPERM:
+            return privileges.forbidden_by()
+        if number == errno.ENOMEM:
+            return self._size_hint
+        if number == errno.E2BIG:
+            return f"{self._size_hint}, or the kernel's verifier found the program too complex"
+        return "the lines above are what libbpf and the kernel's verifier said"

@@ -7,7 +7,6 @@ first packet sets. What finds no slot goes to a hash map, keyed by flow and CPU,
 from __future__ import annotations
 
 import mmap
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +38,9 @@ def slots_per_cpu(max_flows: int, cpus: int) -> int:
     return max(LEAST_SLOTS, 1 << (-(-max_flows // cpus) - 1).bit_length())
 
 
-def online_cpus(path: Path = Path("/sys/devices/system/cpu/online")) -> int:
-    """The highest CPU that is online, plus one. A host may have many more possible CPUs: those that come online
-    later have no slots and use the overflow hash."""
-    return int(path.read_text().strip().replace(",", "-").split("-")[-1]) + 1
-
-
 class PercpuArray:
-    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``cpus``: how many CPUs get slots."""
+    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``cpus``: how many CPUs get slots. Those
+    that come online later have none and use the overflow hash."""
 
     MAPS: tuple[str, ...] = ("flow_slots", "flow_starts", "overflow_0", "overflow_1")
     OVERFLOW = MAPS[2:]

@@ -52,12 +52,29 @@ def _grant(names: list[str]) -> str:
     return f"run as root, or add {' '.join(names)} to AmbientCapabilities= of the unit"
 
 
-def forbidden_by() -> str:
-    """What else keeps a process from BPF that has the capabilities, and what to do about it."""
+def explain_perf(number: int) -> tuple[str, str]:
+    """What to say where perf_event_open() of a CPU failed with errno ``number``: what is wrong, and what to do. Without
+    CAP_PERFMON it is EACCES (kernel/events/core.c: perf_allow_cpu), but where kernel.perf_event_paranoid is below 1."""
+    what = os.strerror(number)
+    if number in (errno.EPERM, errno.EACCES):
+        if "CAP_PERFMON" in lacking():
+            return "CAP_PERFMON is missing (needed to open perf events of a CPU)", _grant(["CAP_PERFMON"])
+        return what, forbidden_by("perf_event_open")
+    if number == errno.ENOSYS:
+        if status("Seccomp") == SECCOMP_FILTER:
+            return what, forbidden_by("perf_event_open")
+        return what, "this kernel was built without it: CONFIG_PERF_EVENTS is needed"
+    return what, "raise LimitNOFILE= of the unit, or ulimit -n" if number == errno.EMFILE else ""
+
+
+def forbidden_by(call: str = "bpf") -> str:
+    """What else keeps a process from the system call ``call`` that has the capabilities, and what to do about it."""
     if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _FIRST_USER_NAMESPACE:
         return "capabilities of a user namespace do not count: run it outside (PrivateUsers= of the unit, a container)"
     if status("Seccomp") == SECCOMP_FILTER:
-        return "a seccomp filter forbids bpf(): add it to SystemCallFilter= of the unit, or to the container's profile"
+        return (
+            f"a seccomp filter forbids {call}(): add it to SystemCallFilter= of the unit, or to the container's profile"
+        )
     return "a security module forbids it: look for a denial in the kernel's and the audit log"
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from netobs.capture.layout import FLOW_TABLES
+from tests.kernel.foreign import compile_bpf
 from tests.kernel.programs import Programs
+from tests.lab.namespaces import Lab, Link
 
 
 @pytest.fixture(scope="module", params=FLOW_TABLES)
@@ -15,3 +18,17 @@ def programs(request: pytest.FixtureRequest) -> Iterator[Programs]:
     """Programs with each of the flow tables, a small one; each test leaves it empty (``observe`` evicts)."""
     with Programs(max_flows=1024, flow_table=request.param) as loaded:
         yield loaded
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Link, Link]]:
+    """Both ends of a pair, in one namespace: what leaves one arrives at the other."""
+    with Lab() as lab:
+        ns = lab.namespace()
+        yield lab.veth(ns, ns, names=("source", "target"), mtu=9000)
+
+
+@pytest.fixture(scope="session")
+def tag_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object of tag.bpf.c."""
+    return compile_bpf(Path(__file__).with_name("tag.bpf.c"), tmp_path_factory.mktemp("tag"))

@@ -87,6 +87,13 @@ class Foreign:
             lib.bpf_tc_hook_create(byref(hook))
             libbpf.checked(lib.bpf_tc_attach(byref(hook), byref(options)), "foreign filter")
 
+    def detach_tc(self, link: Link, direction: str, priority: int) -> None:
+        """Removes the filter; with these objects only links go by themselves."""
+        hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), link.ifindex, BPF_TC_POINT[direction], 0)
+        options = libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), 0, 0, 0, HANDLE, priority)
+        with in_namespace(link.ns):
+            libbpf.checked(libbpf.library().bpf_tc_detach(byref(hook), byref(options)), "foreign filter")
+
 
 def tcx_programs(link: Link, direction: str) -> list[int]:
     """The kernel's numbers of the TCX programs, in the order in which they run (bpftool knows TCX from 7.3 only)."""

@@ -29,13 +29,16 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 class Sender:
-    """A packet socket on one interface. ``offload``: each frame has a struct virtio_net_hdr in front."""
+    """A packet socket on one interface. ``offload``: each frame has a struct virtio_net_hdr in front; ``mark``: of all
+    its packets."""
 
-    def __init__(self, link: Link, offload: bool = False) -> None:
+    def __init__(self, link: Link, offload: bool = False, mark: int = 0) -> None:
         with in_namespace(link.ns):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
             if offload:
                 self._socket.setsockopt(263, PACKET_VNET_HDR, 1)  # SOL_PACKET
+            if mark:
+                self._socket.setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK
             self._socket.bind((link.name, 0))
 
     def __enter__(self) -> Sender:

@@ -25,6 +25,7 @@ SINCE = {
     "udp_segmentation": (6, 1),  # super-packets of UDP on a veth: not in 5.10
     "super_packet_that and udp": (6, 2),  # VIRTIO_NET_HDR_GSO_UDP_L4, by which the test makes one
     "memory_is_said": (6, 4),  # what a map takes, in /proc/PID/fdinfo (map_mem_usage)
+    "big_packet": (6, 6),  # sent by a packet socket: more than 17 pages (alloc_skb_with_frags)
     "tcx": (6, 6),  # TCX links; before, the daemon attaches by clsact
     "link_of_a_killed_predecessor": (6, 6),
 }
@@ -64,6 +65,7 @@ SLOW = (
     "test_exact and nothing_is_lost",
     "test_gso and test_tcp and ipv4",  # ten times as much as IPv6
     "test_tables and not (1000] or percpu_array-5000)",
+    "every_packet_is_there or a_thousand_selections",  # the same in hundreds of rounds
     "each_packet_is_accounted_for",  # the reader here needs longer than the 4 s that a daemon takes to end
 )
 

@@ -13,7 +13,8 @@ from netobs.capture.grace import GracePeriod
 from netobs.capture.halves import Halves
 from netobs.capture.layout import FLOW_SLOT, FLOW_START
 from netobs.capture.ledger import Ledger
-from netobs.capture.percpu_array import LEAST_SLOTS, PercpuArray, online_cpus, slots_per_cpu
+from netobs.capture.libbpf import online_cpus
+from netobs.capture.percpu_array import LEAST_SLOTS, PercpuArray, slots_per_cpu
 from netobs.capture.percpu_hash import PercpuHash
 from netobs.capture.ring import RingBuffer
 from netobs.capture.ring_only import RingOnly

@@ -1,0 +1,206 @@
+"""Observation Points: the interfaces that a selection matches, with programs on their hooks, as they come and go.
+
+Flows and packets have programs of their own on the same hooks, and one set of Observation Points each.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import dataclass
+from typing import Callable
+
+from netobs.capture import privileges
+from netobs.capture.attach import FLOWS_PLACE, Attachment, FilterPlace, attach, disown, has_tcx, may_filter, method_for
+from netobs.capture.interfaces import Interface, LinkMonitor
+from netobs.capture.names import InterfaceNames
+from netobs.config.selector import InterfaceSelector
+from netobs.errors import CaptureError
+
+log = logging.getLogger("netobs.capture")
+
+DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """Whose programs these are, and how the log speaks of them."""
+
+    prefix: str
+    """In front of the names of the programs: ``netobs_`` ingress, egress, l3_ingress, l3_egress."""
+    say_refused: Callable[[str, str], None]
+    """Logs the name of an interface that the kernel takes no program for, and why."""
+    say_missed: Callable[[str, str], None]
+    """Logs the name of an interface and the direction of a filter that somebody removed."""
+    place: FilterPlace = FLOWS_PLACE
+    label: str = ""
+    """In front of what the log says of interfaces that come and go."""
+    level: int = logging.INFO
+    """At which it does."""
+
+
+class ObservationPoints:
+    """Attaches programs to interfaces and follows these. ``links`` is for the loop."""
+
+    def __init__(
+        self,
+        selector: InterfaceSelector,
+        direction: str,
+        setting: str,
+        purpose: Purpose,
+        program_fd: Callable[[str], int],
+    ) -> None:
+        """``direction``, ``setting``: as the keys capture.direction and capture.attach; ``program_fd``: the file
+        descriptor of a program, by name."""
+        self._selector = selector
+        self._directions = DIRECTIONS[direction]
+        self._setting = setting
+        self._purpose = purpose
+        self._program_fd = program_fd
+        self._attachments: dict[int, list[Attachment]] = {}
+        self._refused: dict[tuple[int, str], str] = {}
+        self.method = ""
+        self.names: dict[int, Interface] = {}
+        self.interface_names = InterfaceNames()
+        self.links = LinkMonitor()
+
+    def find_method(self) -> None:
+        """Finds out how to attach; the programs are loaded.
+
+        :raises CaptureError: not as it is set, or this process may not.
+        """
+        probe = self._program_fd(f"{self._purpose.prefix}ingress")
+        self.method = method_for(self._setting, lambda: has_tcx(probe))
+        if self.method == "tc" and not may_filter():
+            raise CaptureError(*privileges.explain_filters())
+
+    def _tell(self, text: str, *values: object) -> None:
+        log.log(self._purpose.level, self._purpose.label + text, *values)
+
+    def wanted(self) -> list[Interface]:
+        """The interfaces that the configuration selects, of those that the host has now."""
+        return [interface for interface in self.links.interfaces() if self._selects(interface)]
+
+    def _selects(self, interface: Interface) -> bool:
+        if not self._selector.matches(interface.name):
+            return False
+        if not interface.is_measurable:
+            log.debug("%s: left out, link type %d is not measured", interface.name, interface.arphrd)
+            return False
+        return True
+
+    def attach(self) -> int:
+        """Attaches to all wanted interfaces; returns how many are attached."""
+        for interface in self.wanted():
+            self.attach_to(interface)
+        return len(self.attached)
+
+    def attach_to(self, interface: Interface) -> None:
+        """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
+        self.names[interface.index] = interface
+        self.interface_names.learn(interface.index, interface.name, interface.alias)
+        present = self._attachments.get(interface.index, [])
+        there = [attachment.direction for attachment in present]
+        missing = [direction for direction in self._directions if direction not in there]
+        if not missing:
+            return
+        done = [made for made in (self._attach(interface, direction) for direction in missing) if made is not None]
+        if done:
+            self._attachments[interface.index] = [*present, *done]
+            directions = " and ".join(attachment.direction for attachment in done)
+            self._tell("%s: attached by %s, %s", interface.name, self.method, directions)
+
+    def _attach(self, interface: Interface, direction: str) -> Attachment | None:
+        """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
+        layer = "" if interface.has_ethernet else "l3_"
+        place = (interface.index, direction)
+        program = self._program_fd(f"{self._purpose.prefix}{layer}{direction}")
+        try:
+            made = attach(interface, direction, program, self.method, self._purpose.place)
+        except OSError as error:
+            reason = str(error.strerror)
+            if error.errno != errno.ENODEV and self._refused.get(place) != reason:
+                self._refused[place] = reason
+                self._purpose.say_refused(interface.name, reason)
+            return None
+        self._refused.pop(place, None)
+        return made
+
+    def restore(self) -> None:
+        """Attaches again where somebody has removed a filter of ours. Packets in between were not seen."""
+        for index, attachments in list(self._attachments.items()):
+            for attachment in [attachment for attachment in attachments if not attachment.is_there()]:
+                attachments.remove(attachment)
+                disown(attachment)
+                self._purpose.say_missed(self.names[index].name, attachment.direction)
+            self.attach_to(self.names[index])
+
+    def select(self, selector: InterfaceSelector, direction: str) -> None:
+        """Goes over to other interfaces and directions."""
+        self._selector, self._directions = selector, DIRECTIONS[direction]
+        for interface in self.links.interfaces():
+            self._changed(interface)
+        for index, attachments in self._attachments.items():
+            for attachment in attachments[:]:
+                if attachment.direction not in self._directions:
+                    attachment.detach()
+                    attachments.remove(attachment)
+                    self._tell("%s: detached, %s", self.names[index].name, attachment.direction)
+
+    def follow_links(self) -> None:
+        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable."""
+        events = self.links.read()
+        if events is None:
+            log.warning("rtnetlink lost events: listing the interfaces anew")
+            self._resynchronise()
+            return
+        for event in events:
+            if event.gone:
+                self._forget(event.interface)
+            else:
+                self._changed(event.interface)
+
+    def _resynchronise(self) -> None:
+        present = {interface.index: interface for interface in self.links.interfaces()}
+        for index in set(self._attachments) - set(present):
+            self._forget(self.names[index])
+        for interface in present.values():
+            self._changed(interface)
+
+    def _changed(self, interface: Interface) -> None:
+        attached = interface.index in self._attachments
+        selected = self._selects(interface)
+        if selected:
+            self.attach_to(interface)
+        elif attached:  # renamed to a name that is not selected, or the selection is another one
+            self.detach_from(interface.index)
+            self.names.pop(interface.index)
+            self._tell("%s: detached, no longer selected", interface.name)
+
+    def _forget(self, interface: Interface) -> None:
+        if interface.index in self._attachments:
+            self.detach_from(interface.index)
+            self._tell("%s: gone", interface.name)
+        self.names.pop(interface.index, None)
+        self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
+        self.interface_names.retire(interface.index)
+
+    def detach_from(self, index: int) -> None:
+        """Takes the programs off one interface."""
+        for attachment in self._attachments.pop(index):
+            attachment.detach()
+
+    @property
+    def attached(self) -> list[Interface]:
+        """The interfaces that programs are attached to now."""
+        return [self.names[index] for index, attachments in self._attachments.items() if attachments]
+
+    def detach(self) -> None:
+        """Takes the programs off all interfaces. What they have counted can still be taken out."""
+        for index in list(self._attachments):
+            self.detach_from(index)
+
+    def close(self) -> None:
+        """Detaches."""
+        self.detach()
+        self.links.close()

@@ -1,0 +1,295 @@
+"""A tap beside flow metering, attached only while somebody wants packets, leaving nothing behind."""
+
+from __future__ import annotations
+
+import select
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netobs.capture.attach import PACKETS_TC_HANDLE, TC_HANDLE
+from netobs.errors import CaptureError
+from netobs.pcap.filter_bits import MAX_SELECTIONS
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.selection import Selection
+from netobs.pcap.tap import INTERFACES_AT_ONCE, Tap
+from tests.kernel import frames as f
+from tests.kernel.foreign import HANDLE, Foreign, compile_foreign, filters, handles, qdiscs, tcx_programs
+from tests.kernel.packets import (
+    MIB,
+    Pair,
+    exchange,
+    held_objects,
+    nothing_is_left,
+    now_ns,
+    read_all,
+    seen,
+    take,
+    tap_on,
+    tapped,
+)
+from tests.kernel.programs import Programs, on_cpu
+from tests.kernel.wire import Sender, measured, wait_for
+from tests.kernel.wire import exchange as exchange_flows
+from tests.lab.namespaces import Lab
+from tests.lab.traffic import cpus
+
+pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
+
+FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp()))
+ALL = Selection(compile_filter(["udp or tcp"]))
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Pair:
+    """Both ends of a pair, in one namespace: what leaves one arrives at the other."""
+    ns = lab.namespace()
+    return lab.veth(ns, ns, names=("source", "target"))
+
+
+@pytest.fixture
+def sender(pair: Pair) -> Iterator[Sender]:
+    with Sender(pair[0]) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["tcx", "tc"])
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def both_see(tap: Tap, programs: Programs, sender: Sender, packets: int = 5) -> None:
+    """Packets and flows, each of them exactly, at the receiving end."""
+    before = tap.count().copied
+    flows = exchange_flows(programs, sender, [FRAME] * packets)
+    assert flows.records["packets"].tolist() == [packets]
+    taken = [one.octets for batch in take(tap, before + packets) for one in seen(batch)]
+    assert taken == [FRAME] * packets
+
+
+@pytest.mark.parametrize("packets_first", [False, True])
+@pytest.mark.parametrize("flows_leave_first", [False, True])
+def test_beside_flows_in_any_order(
+    lab: Lab, pair: Pair, sender: Sender, method: str, packets_first: bool, flows_leave_first: bool
+) -> None:
+    target = pair[1]
+    assert nothing_is_left(lab, target, method)
+    with tap_on(target.ns, "target", method=method) as tap, measured(target, attach=method) as programs:
+        if packets_first:
+            programs.capture.detach()
+        bit = tap.select(ALL, now_ns())
+        programs.capture.attach()
+        both_see(tap, programs, sender)
+        if method == "tc":
+            assert sorted(handles(lab, target, "ingress")) == sorted([TC_HANDLE, PACKETS_TC_HANDLE])
+            assert sorted(handles(lab, target, "egress")) == sorted([TC_HANDLE, PACKETS_TC_HANDLE])
+        if flows_leave_first:
+            programs.capture.detach()
+            assert [one.octets for one in exchange(tap, lambda: sender.send(FRAME), 1)] == [FRAME]
+            tap.release(bit, now_ns())
+        else:
+            tap.release(bit, now_ns())
+            assert exchange_flows(programs, sender, [FRAME]).records["packets"].tolist() == [1]
+            programs.capture.detach()
+        assert nothing_is_left(lab, target, method)
+
+
+def test_flows_are_exact_while_taps_come_and_go(pair: Pair, sender: Sender, method: str) -> None:
+    with tap_on(pair[1].ns, "target", method=method) as tap, measured(pair[1], attach=method) as programs:
+        with programs.accounting() as observed:
+            for _ in range(10):
+                bit = tap.select(ALL, now_ns())
+                sender.send(*[FRAME] * 100)
+                tap.release(bit, now_ns())
+                sender.send(*[FRAME] * 100)
+            wait_for(lambda: programs.ledger().seen.packets >= 2000, "all packets")
+        assert observed[0].flows["packets"].tolist() == [2000]
+        assert not observed[0].reasons
+
+
+@pytest.mark.parametrize("what", ["qdisc", "filters"])
+def test_what_somebody_removed_is_attached_again_for_both(lab: Lab, pair: Pair, sender: Sender, what: str) -> None:
+    """The qdisc that flows have made again is ours, for packets too."""
+    target = pair[1]
+    with tap_on(target.ns, "target", method="tc") as tap, measured(target, attach="tc") as programs:
+        tap.select(ALL, now_ns())
+        if what == "qdisc":
+            lab.run(target.ns, ["tc", "qdisc", "del", "dev", "target", "clsact"])
+        else:
+            lab.run(target.ns, ["tc", "filter", "del", "dev", "target", "ingress"])
+        programs.capture.restore()
+        tap.restore()
+        both_see(tap, programs, sender)
+        tap.close()
+        programs.capture.detach()
+        assert filters(lab, target, "ingress") == filters(lab, target, "egress") == []
+        assert ("clsact" in qdiscs(lab, target)) == (what == "filters")  # may be theirs
+
+
+def test_others_on_the_hook_see_each_packet_and_stay(
+    lab: Lab, pair: Pair, sender: Sender, method: str, tmp_path: Path
+) -> None:
+    target = pair[1]
+    with Foreign(compile_foreign(tmp_path)) as foreign:
+        if method == "tcx":
+            foreign.attach_tcx(target, "ingress")
+        else:
+            foreign.attach_tc(target, "ingress", 1)
+        with tapped(target, attach=method) as tap:
+            assert len(exchange(tap, lambda: sender.send(*[FRAME] * 5), 5)) == 5
+            wait_for(lambda: foreign.counted == 5, "5 packets at the foreign program")
+        if method == "tcx":
+            assert tcx_programs(target, "ingress") == [foreign.program_id()]
+        else:
+            assert handles(lab, target, "ingress") == [HANDLE]
+        sender.send(FRAME)
+        wait_for(lambda: foreign.counted == 6, "a packet more at the foreign program")
+
+
+PREDECESSOR = """
+import os, signal, sys
+from tests.kernel.packets import tapped
+from tests.lab.namespaces import Link
+with tapped(Link(sys.argv[1], sys.argv[2], 0, ""), attach=sys.argv[3]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_predecessor(lab: Lab, pair: Pair, sender: Sender, method: str) -> None:
+    """What it left on the hook of clsact selects nothing, and is replaced."""
+    target = pair[1]
+    argv = [sys.executable, "-c", PREDECESSOR, target.ns, target.name, method]
+    assert subprocess.run(argv, cwd=ROOT, timeout=60, check=False).returncode == -signal.SIGKILL
+    assert handles(lab, target, "ingress") == ([PACKETS_TC_HANDLE] if method == "tc" else [])
+    with tapped(target, attach=method) as tap:
+        assert len(exchange(tap, lambda: sender.send(FRAME), 1)) == 1
+        assert handles(lab, target, "ingress") == ([PACKETS_TC_HANDLE] if method == "tc" else [])
+    assert filters(lab, target, "ingress") == filters(lab, target, "egress") == []
+
+
+def test_nothing_is_attached_while_nothing_is_selected(lab: Lab, pair: Pair, sender: Sender, method: str) -> None:
+    udp, tcp = Selection(compile_filter(["udp"])), Selection(compile_filter(["tcp"]))
+    with tap_on(pair[1].ns, "target", method=method) as tap:
+        assert nothing_is_left(lab, pair[1], method)
+        assert (tap.is_active, tap.interfaces()) == (False, [])
+        assert [tap.select(one, now_ns()) for one in (udp, tcp, udp)] == [0, 1, 0]
+        assert [interface.name for interface in tap.interfaces()] == ["target"]
+        for bit, left in ((0, True), (1, True), (0, False)):
+            tap.release(bit, now_ns())
+            assert tap.is_active == left
+            assert nothing_is_left(lab, pair[1], method) != left
+        sender.send(FRAME)
+        assert (len(tap.read(MIB, now_ns())), tap.count().copied) == (0, 0)
+
+
+def test_selections_come_and_go_while_packets_pass(pair: Pair, sender: Sender) -> None:
+    """Without attaching anew: who stays misses nothing, and each is told of its own."""
+    ports = [Selection(compile_filter([f"udp port {port}"])) for port in (1, 2)]
+
+    def send() -> None:
+        sender.send(*(f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(dport=port))) for port in (1, 2, 3)))
+
+    with tap_on(pair[1].ns, "target") as tap:
+        first = tap.select(ports[0], now_ns())
+        attached = held_objects()["link_id"]
+        told: Counter[int] = Counter()
+        for _ in range(20):
+            second = tap.select(ports[1], now_ns())
+            before = tap.count().copied
+            send()
+            for batch in take(tap, before + 2):
+                told.update(batch.meta["filters"].tolist())
+            tap.release(second, now_ns())
+            send()
+        for batch in take(tap, 60):
+            told.update(batch.meta["filters"].tolist())
+        assert held_objects()["link_id"] == attached
+        assert told == {1 << first: 40, 2: 20}
+
+
+def test_a_selection_of_one_interface(pair: Pair, sender: Sender) -> None:
+    with tap_on(pair[1].ns, "source", "target") as tap:
+        bits = [tap.select(ALL._replace(ifindex=link.ifindex), now_ns()) for link in pair]
+        packets = exchange(tap, lambda: sender.send(FRAME), 2)
+        assert [one.ifindex for one in packets] == [pair[0].ifindex, pair[1].ifindex]
+        assert bits == [0, 1]
+
+
+def test_more_filters_than_there_are_bits(pair: Pair, sender: Sender) -> None:
+    with tap_on(pair[1].ns, "target") as tap:
+        for number in range(MAX_SELECTIONS):
+            tap.select(Selection(compile_filter([f"udp,{number + 1}"])), now_ns())
+        with pytest.raises(CaptureError, match="32 different filters are in use, there cannot be more"):
+            tap.select(ALL, now_ns())
+        frame = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(sport=7, dport=MAX_SELECTIONS)))
+        tap.read(MIB, now_ns())
+        sender.send(frame)
+        (batch,) = [one for one in take(tap, 1) if len(one)]
+        assert batch.meta["filters"].tolist() == [1 << 6 | 1 << 31]
+
+
+def test_wakes_when_a_ring_fills_up(pair: Pair, sender: Sender) -> None:
+    with tap_on(pair[1].ns, "target", size=MIB) as tap, on_cpu(cpus()[0]):
+        tap.select(ALL, now_ns())
+        sender.send(FRAME)
+        wait_for(lambda: tap.count().copied == 1, "a packet")
+        assert not select.select([tap], [], [], 0)[0]  # not for each
+        sender.send(*[f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(1400))))] * 100)
+        assert select.select([tap], [], [], 10)[0]
+        wait_for(lambda: tap.count().copied == 101, "all packets")
+        assert sum(map(len, read_all(tap))) == 101
+        assert not select.select([tap], [], [], 0)[0]
+        sender.send(*[f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(1400))))] * 100)
+        assert select.select([tap], [], [], 10)[0]
+
+
+def test_many_interfaces_are_attached_step_by_step(lab: Lab) -> None:
+    ns, count = lab.namespace(), INTERFACES_AT_ONCE + 2
+    for number in range(count):
+        lab.veth(ns, ns, names=(f"tap{number}", f"far{number}"))
+    with tap_on(ns, "tap*", direction="ingress") as tap:
+        bit = tap.select(ALL, now_ns())
+        assert len(tap.interfaces()) == INTERFACES_AT_ONCE
+        lab.run(ns, ["ip", "link", "delete", f"tap{count - 1}"])
+        assert not tap.step()
+        assert sorted(one.name for one in tap.interfaces()) == [f"tap{number}" for number in range(count - 1)]
+        tap.release(bit, now_ns())
+        assert len(tap.interfaces()) == 1
+        assert tap.select(ALL, now_ns()) == bit  # before all are detached
+        while tap.step():
+            pass
+        assert len(tap.interfaces()) == count - 1
+        tap.release(bit, now_ns())
+        while tap.step():
+            pass
+        assert tap.interfaces() == []
+
+
+def test_interfaces_that_come_go_and_get_other_names(lab: Lab, method: str) -> None:
+    ns, far = lab.namespace("near"), lab.namespace("far")
+    with tap_on(ns, "tap*", method=method) as tap:
+
+        def settle() -> list[str]:
+            while select.select([tap.links], [], [], 0)[0]:
+                tap.follow_links()
+            return sorted(interface.name for interface in tap.interfaces())
+
+        lab.veth(ns, far, names=("tap0", "far0"))
+        lab.run(ns, ["ip", "link", "delete", "tap0"])  # of no interest yet
+        tap.select(ALL, now_ns())
+        assert settle() == []
+        _, other = lab.veth(ns, far, names=("tap1", "far1"))
+        assert settle() == ["tap1"]
+        index = tap.interfaces()[0].index
+        with Sender(other) as sender:
+            assert [one.ifindex for one in exchange(tap, lambda: sender.send(FRAME), 1)] == [index]
+        lab.run(ns, ["ip", "link", "set", "tap1", "down"])
+        lab.run(ns, ["ip", "link", "set", "tap1", "name", "other1"])
+        assert settle() == []
+        assert tap.interface_names.table().names.tolist() == [b"tap1", b""]

@@ -1,0 +1,65 @@
+"""Selections that come and go, a thousand times, leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.layout import FILTER_SLOTS
+from netobs.pcap.selection import Selection
+from netobs.pcap.tap import Tap
+from tests.kernel import frames as f
+from tests.kernel.packets import Pair, held_objects, nothing_is_left, now_ns, tap_on
+from tests.kernel.programs import get, wait_until_gone
+from tests.kernel.wire import Sender
+from tests.lab.namespaces import Lab
+
+pytestmark = pytest.mark.kernel(tools=("tc",))
+
+FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp()))
+ALL = Selection(compile_filter(["udp or tcp"]))
+
+
+def mapped() -> int:
+    return sum("perf_event" in line for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines())
+
+
+def slots(tap: Tap) -> set[int]:
+    """The kernel's numbers of the filter programs that are in force."""
+    values = [get(tap._programs.map_fd("packet_programs"), np.uint32(slot), 4) for slot in FILTER_SLOTS]
+    return {int.from_bytes(value, "little") for value in values if value is not None}
+
+
+@pytest.mark.parametrize(("method", "rounds"), [("tc", 500), ("tcx", 50)])
+def test_a_thousand_selections_leave_nothing(lab: Lab, pair: Pair, method: str, rounds: int) -> None:
+    """Half of them the only one, so that all is made and undone; half beside another one."""
+    selections = [Selection(compile_filter([f"udp,{number + 1}"])) for number in range(7)]
+    programs: set[int] = set()
+    with tap_on(pair[1].ns, "target", method=method) as tap, Sender(pair[0]) as sender:
+        tap.release(tap.select(ALL, now_ns()), now_ns())
+        before = len(os.listdir("/proc/self/fd")), held_objects(), mapped()
+        for number in range(rounds):
+            bit = tap.select(selections[number % 7], now_ns())
+            programs |= slots(tap)
+            sender.send(FRAME)
+            tap.release(bit, now_ns())
+        assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == before
+        stays = tap.select(ALL, now_ns())
+        between = len(os.listdir("/proc/self/fd")), held_objects(), mapped()
+        for number in range(rounds):
+            bit = tap.select(selections[number % 7], now_ns())
+            programs |= slots(tap)
+            tap.release(bit, now_ns())
+        assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == between
+        tap.release(stays, now_ns())
+        assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == before
+        assert nothing_is_left(lab, pair[1], method)
+        assert len(programs) > 4 * rounds
+    programs |= before[1]["prog_id"] - held_objects()["prog_id"]
+    maps = before[1]["map_id"] - held_objects()["map_id"]
+    assert len(maps) >= 8
+    wait_until_gone(*(("prog", number) for number in programs), *(("map", number) for number in maps))
