@@ -40,12 +40,14 @@ def udp(size: int, number: int = 0, link: int = LINK_ETHERNET) -> bytes:
     """An IPv4 UDP packet of ``size`` octets in all, numbered in its payload."""
     ethernet = bytes.fromhex("0200000000020200000000010800") if link == LINK_ETHERNET else b""
     payload = struct.pack(">Q", number).ljust(size - len(ethernet) - 28, b"\xa5")
-    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
+    ip = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload) & 0xFFFF, 0, 0, 64, 17, 0, b"\x0a\0\0\1", b"\x0a\0\0\2"
+    )
     words = struct.unpack(">10H", ip)
     total = sum(words)
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
     ip = ip[:10] + struct.pack(">H", checksum) + ip[12:]
-    return ethernet + ip + struct.pack(">HHHH", 4000, 4001, 8 + len(payload), 0) + payload
+    return ethernet + ip + struct.pack(">HHHH", 4000, 4001, 8 + len(payload) & 0xFFFF, 0) + payload
 
 
 def batch_of(packets: Iterable[Packet], gap: int = 28, tail: int = 0) -> PacketBatch:
