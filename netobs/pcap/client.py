@@ -142,7 +142,8 @@ class Client:
         self.counts.other_link += other_link
         self.counts.queue_full += allowed.rows - rows
         self.counts.beyond_rate += allowed.beyond_rate
-        self._dropped = _add(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
+        if self._channel.format.statistics_bytes:
+            self._dropped = _add(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
         self._spend(records, rows)
         if rows == allowed.rows and allowed.end:
             self.finish(allowed.end, now_ns)
@@ -244,7 +245,8 @@ class Client:
         """The first ``rows`` are in the stream."""
         if rows:
             self._limits.spend(int(records.ends[rows - 1]), rows)
-            self._sent = _add(self._sent, records.sources[:rows])
+            if self._channel.format.statistics_bytes:
+                self._sent = _add(self._sent, records.sources[:rows])
 
     def _put_statistics(self, now_ns: int) -> None:
         """Of the interfaces that have had packets, in the stream or lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -23,7 +24,7 @@ from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.server import PacketServer
 from netobs.pcap.stats import PacketCaptureStats
 from netobs.records import ClockPair
-from tests.lab.packets import ETH0, ETH1, OFFSET_NS, WG0, Packet, batch_of
+from tests.lab.packets import ETH0, ETH1, OFFSET_NS, WG0, Packet, batch_of, udp
 from tests.lab.programs import WAIT_S
 
 MAX_SELECTIONS = 32
@@ -206,9 +207,18 @@ class Site:
         client.close()
         return bytes(received)
 
+    def answer(self, request: bytes) -> str:
+        """The line that a client gets for a request that is refused."""
+        return self.all_of(self.connect(request)).decode()
+
     def stop(self) -> None:
         """As the daemon stops it."""
         self.server.stop(self.now_ns())
+
+
+def ask(**keys: object) -> bytes:
+    """A request."""
+    return json.dumps(keys).encode() + b"\n"
 
 
 def clock_pair() -> ClockPair:
@@ -223,8 +233,6 @@ def descriptors() -> int:
 
 def numbered(numbers: Iterable[int], size: int = 100, filters: int = 1) -> list[Packet]:
     """Packets that tell their number: ``numbers_in`` finds it again."""
-    from tests.lab.packets import udp
-
     return [Packet(udp(size, number), time_ns=5_000_000_000 + number * 1000, filters=filters) for number in numbers]
 
 

@@ -1,45 +1,18 @@
-"""The packet server: requests, streams, limits, ends. Real sockets; the packets are handed in as the tap would."""
+"""What clients ask the packet server for. Real sockets; the packets are handed in as the tap would."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import gc
-import json
-import logging
-import os
-import resource
 import socket
 import struct
 import threading
 from collections.abc import Sequence
-from ipaddress import ip_network
 
 import pytest
 
-from netobs.capture.interfaces import Interface
 from netobs.errors import NetobsError
-from netobs.pcap.client import Client
-from netobs.pcap.connection import Connection
 from netobs.pcap.selection import Filter
-from tests.lab.packet_site import Site, any_filter, descriptors, numbered, numbers_in
-from tests.lab.packets import ETH0, ETH1, SECOND, WG0, Packet, mixed, udp
-
-MiB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _level(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="netobs.pcap")
-
-
-def refusal(site: Site, request: bytes) -> str:
-    """The line that a client gets for ``request``."""
-    return site.all_of(site.connect(request)).decode()
-
-
-def ask(**keys: object) -> bytes:
-    return json.dumps(keys).encode() + b"\n"
+from tests.lab.packet_site import Site, any_filter, ask, numbered, numbers_in
+from tests.lab.packets import ETH0, ETH1, SECOND, WG0, mixed
 
 
 def test_a_silent_client_gets_what_is_configured() -> None:
@@ -96,7 +69,7 @@ def test_the_interface_of_a_request() -> None:
 def test_an_interface_that_is_not_captured_yet() -> None:
     with Site(interfaces=()) as site:
         site.source.could_be_captured = [ETH0, ETH1, WG0]  # nothing is attached as long as nobody is there
-        assert refusal(site, ask(interface="eth9")).endswith("captured are: eth0, eth1, wg0\n")
+        assert site.answer(ask(interface="eth9")).endswith("captured are: eth0, eth1, wg0\n")
         client = site.connect(ask(interface="wg0"))
         site.until_clients(1)
         site.until(lambda: site.source.captured == [ETH0, ETH1, WG0], "all are attached to, one after the other")
@@ -165,7 +138,7 @@ def test_a_refused_request_gets_one_line(request_: bytes, answer: str | None, ca
     with Site() as site:
         other = site.connect()
         site.until_clients(1)
-        said = refusal(site, request_)
+        said = site.answer(request_)
         assert said.startswith("netobs: ")
         assert said.count("\n") == 1
         assert answer in (None, said)
@@ -212,306 +185,6 @@ def test_a_request_that_is_ended_by_the_end_of_the_sender() -> None:
         site.until(lambda: site.stats().total.sent == 10)
         site.stop()
         assert numbers_in(site.all_of(client)) == list(range(10))
-
-
-@pytest.mark.parametrize("format_", ["pcap", "pcapng"])
-def test_a_client_that_closes_its_side_at_once_gets_its_stream(format_: str) -> None:
-    with Site(format=format_) as site:
-        client = site.connect(None)
-        client.shutdown(socket.SHUT_WR)  # nc -N, socat -u
-        site.until_clients(1)
-        site.source.feed(numbered(range(10)))
-        site.until(lambda: site.stats().total.sent == 10)
-        site.stop()
-        stream = site.all_of(client)
-        if format_ == "pcap":
-            assert numbers_in(stream) == list(range(10))
-        else:
-            assert stream[:4] == b"\x0a\x0d\x0d\x0a"
-            assert stream.count(b"\x0a\x0d\x0d\x0a\x74") + stream.count(b"\x0a\x0d\x0d\x0a") >= 1
-            assert stream[8:12] == struct.pack("<I", 0x1A2B3C4D)
-
-
-def test_a_client_that_went_away_after_closing_its_side() -> None:
-    with Site() as site:
-        client = site.connect(b"udp\n")
-        client.shutdown(socket.SHUT_WR)
-        site.until_clients(1)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.close()  # a reset: nobody reads the server's socket any more, and it is noticed nevertheless
-        site.until_clients(0)
-
-
-def test_a_port_scan_attaches_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    with Site() as site:
-        for _ in range(300):
-            site.connect(None).close()
-            site.loop.run_once(0)
-        site.until(lambda: site.stats().connections_ever == 300 and site.server.closed)
-        assert site.source.selections_ever == 0
-        assert site.stats().clients_ever == 0
-        assert not site.source.streams
-        assert len(caplog.messages) <= 1  # if they were faster than the server: too many without a request
-
-
-def test_clients_come_and_go_and_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR, logger="netobs.pcap")  # records that are kept would hold the clients
-    with Site() as site:
-        keeper = site.connect()
-        site.until_clients(1)
-        gc.collect()
-        before = descriptors(), _instances(Client), _instances(Connection)
-        for number in range(1000):
-            request = (None, b"\n", b"udp\n", b"no such\n", b'{"format": "pcapng"}\n')[number % 5]
-            client = site.connect(request)
-            if number % 2:
-                site.loop.run_once(1_000_000)
-            client.close()
-        site.until(lambda: site.stats().connections_ever == 1001)
-        site.source.feed(numbered(range(10), filters=0xFFFFFFFF))  # who is gone is noticed when something is sent
-        site.until_clients(1)
-        site.until(lambda: len(site.source.streams) == 1, "all sockets are closed")
-        site.until(lambda: len(site.source.selected) == 1, "one selection is left")
-        gc.collect()
-        assert (descriptors(), _instances(Client), _instances(Connection)) == before
-        site.stop()
-        assert numbers_in(site.all_of(keeper)) == list(range(10))
-
-
-def _instances(kind: type) -> int:
-    return sum(type(each) is kind for each in gc.get_objects())
-
-
-def test_the_last_selection_stays_for_a_moment() -> None:
-    with Site() as site:
-        for _ in range(20):
-            client = site.connect()
-            site.until_clients(1)
-            client.close()
-            site.source.feed(numbered(range(3)))
-            site.until_clients(0)
-        assert site.source.selections_ever == 1
-        assert len(site.source.selected) == 1
-        site.skip(SECOND)
-        site.until(lambda: not site.source.selected, "nothing is selected when nobody is there")
-
-
-def test_one_more_than_max_clients() -> None:
-    with Site(max_clients=2) as site:
-        clients = [site.connect() for _ in range(2)]
-        site.until_clients(2)
-        assert refusal(site, b"\n") == (
-            "netobs: 2 clients are connected already, as many as packet_capture.max_clients allows\n"
-        )
-        assert site.stats().refused == {"max_clients": 1}
-        clients[0].close()
-        site.source.feed(numbered(range(1)))
-        site.until_clients(1)
-        clients[0] = site.connect()
-        site.until_clients(2)
-        for client in clients:
-            client.close()
-
-
-def test_connections_that_say_nothing_are_bounded() -> None:
-    with Site(max_clients=1) as site:
-        keeper = site.connect()
-        site.until_clients(1)
-        silent = [site.connect(None) for _ in range(100)]
-        site.until(lambda: site.stats().connections_ever == 101)
-        assert site.stats().refused["undecided"] >= 100 - 64 - len(site.stats().refused)
-        assert len(site.source.streams) <= 65 + 1
-        site.until(lambda: len(site.source.streams) == 1, "those who said nothing are gone")
-        assert len(site.stats().clients) == 1
-        for client in (*silent, keeper):
-            client.close()
-
-
-def test_allow() -> None:
-    with Site(allow=(ip_network("192.0.2.0/24"),)) as site:
-        assert refusal(site, b"\n") == "netobs: 127.0.0.1 is not in packet_capture.allow\n"
-        assert site.stats().refused == {"address": 1}
-    with Site(allow=(ip_network("127.0.0.0/8"),), host="::") as site:
-        client = socket.create_connection(("127.0.0.1", site.port))  # ::ffff:127.0.0.1 for the server
-        client.setblocking(False)
-        site.until_clients(1)
-        assert list(site.source.streams) == [("127.0.0.1", client.getsockname()[1])]
-        client.close()
-
-
-def test_refusals_are_logged_once_in_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    with Site() as site:
-        for _ in range(20):
-            assert refusal(site, b"no such\n").startswith("netobs: filter")
-        assert sum("refused" in line for line in caplog.messages) == 1
-        assert site.stats().refused == {"filter": 20}
-
-
-def test_begin_and_end_of_a_stream_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with Site() as site:
-        client = site.connect(ask(filter="udp", count=5))
-        peer = f"packet client 127.0.0.1:{client.getsockname()[1]}"
-        site.until_clients(1)
-        site.source.feed(numbered(range(10)))
-        assert numbers_in(site.all_of(client)) == list(range(5))
-        site.until(lambda: site.server.closed)
-    assert caplog.messages == [
-        f'{peer}: gets "udp" as pcap, 262144 octets of a packet',
-        f"{peer}: it has the packets that it asked for: 5 packets in {24 + 5 * 116} bytes sent",
-    ]
-
-
-@pytest.mark.parametrize("format_", ["pcap", "pcapng"])
-def test_max_bytes_ends_at_a_record(format_: str) -> None:
-    with Site(max_bytes=10_000, format=format_) as site:
-        client = site.connect()
-        site.until_clients(1)
-        site.source.feed(numbered(range(200)))
-        stream = site.all_of(client)
-        assert 10_000 - 160 < len(stream) <= 10_000
-        if format_ == "pcap":
-            assert numbers_in(stream) == list(range((10_000 - 24) // 116))
-        else:
-            assert stream[-112:-108] == b"\5\0\0\0"  # its last words are statistics
-        assert site.stats().total.queue_full == 0
-
-
-def test_duration() -> None:
-    with Site(max_duration_ns=SECOND // 5) as site:
-        begin = [site.connect(ask(duration="100ms")), site.connect(ask(duration="1h")), site.connect()]
-        for client in begin:
-            assert numbers_in(site.all_of(client)) == []
-
-
-def test_max_rate_drops_and_counts() -> None:
-    with Site(max_rate_bytes=100_000) as site:
-        client = site.connect()
-        site.until_clients(1)
-        site.source.feed(numbered(range(5000)))
-        site.until(lambda: site.stats().total.sent > 0)
-        counts = site.stats().total
-        assert counts.sent + counts.beyond_rate == 5000
-        assert 100_000 - 24 <= counts.sent * 116 < 100_000 + 116
-        site.stop()
-        assert numbers_in(site.all_of(client)) == list(range(counts.sent))
-
-
-def test_statistics_tell_what_was_dropped_and_lost() -> None:
-    with Site(format="pcapng", max_rate_bytes=100_000) as site:
-        client = site.connect()
-        site.until_clients(1)
-        site.source.feed(numbered(range(5000)))
-        site.source.lost[0] = {ETH0.index: 7, ETH1.index: 3}  # of eth1, all were lost
-        site.until(lambda: site.stats().total.sent > 0)
-        counts = site.stats().total
-        assert counts.lost == 10
-        site.stop()
-        stream = site.all_of(client)
-    eth1, first, second = stream.index(b"eth1"), *(stream[-112 * number :][:112] for number in (2, 1))
-    assert eth1 > 0
-
-    def numbers(block: bytes) -> list[int]:
-        return [struct.unpack_from("<Q", block, 20 + 24 + 12 * place + 4)[0] for place in range(5)]
-
-    missing = counts.beyond_rate + 7
-    assert numbers(first) == [5000 + 7, missing, 5000 + 7, 7, counts.sent]
-    assert numbers(second) == [3, 3, 3, 3, 0]
-
-
-def test_a_new_interface_in_the_middle_reaches_all_members() -> None:
-    with Site(format="pcapng") as site:
-        first = site.connect()
-        site.until_clients(1)
-        site.source.feed([Packet(udp(60))])
-        site.until(lambda: site.stats().total.sent == 1)
-        second = site.connect()
-        site.until_clients(2)
-        site.source.captured.append(Interface(30, "tap30", 1))
-        site.source.feed([Packet(udp(60), ifindex=30), Packet(udp(60))])
-        site.until(lambda: site.stats().total.sent == 5)
-        site.stop()
-        streams = [site.all_of(client) for client in (first, second)]
-    assert [stream.count(b"tap30") for stream in streams] == [1, 1]
-    assert streams[1].count(b"eth0") == 1  # told at once, as the first one's stream has it
-
-
-def test_a_stream_with_many_dead_interfaces_is_not_joined() -> None:
-    with Site(format="pcapng") as site:
-        first = site.connect()
-        site.until_clients(1)
-        for index in range(100, 400):
-            site.source.captured[1:] = [Interface(index, f"tap{index}", 1)]
-            site.source.feed([Packet(udp(60), ifindex=index)])
-            site.until(lambda: site.source.waiting == 0)
-        second = site.connect()
-        site.until_clients(2)
-        site.source.feed([Packet(udp(60))])
-        site.until(lambda: site.stats().total.sent == 302)
-        assert len(site.source.selected) == 1
-        site.stop()
-        assert b"tap101" in site.all_of(first)
-        assert b"tap" not in site.all_of(second)
-
-
-def test_end_with_unread_bytes_is_no_reset() -> None:
-    with Site() as site:
-        client = site.connect(b"\n" + b"x" * 1000)
-        site.until_clients(1)
-        client.send(b"y" * 10_000)
-        site.source.feed(numbered(range(1000)))
-        site.until(lambda: site.stats().total.sent == 1000)
-        client.send(b"z" * 10_000)
-        site.stop()
-        client.send(b"z" * 10_000)
-        assert numbers_in(site.all_of(client)) == list(range(1000))
-        site.until(lambda: site.server.closed)
-
-
-def test_a_client_that_talks_without_end_is_closed(caplog: pytest.LogCaptureFixture) -> None:
-    with Site() as site:
-        client = site.connect()
-
-        def closed() -> bool:
-            try:
-                client.send(b"y" * 10_000)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                return error.errno in (errno.EPIPE, errno.ECONNRESET)
-            return False
-
-        site.until(closed)
-        site.until_clients(0)
-        assert "the client sends more than a request" in caplog.messages[-1]
-        client.close()
-
-
-def test_without_a_descriptor_for_one_more(caplog: pytest.LogCaptureFixture) -> None:
-    with Site() as site:
-        keeper = site.connect()
-        site.until_clients(1)
-        waiting = socket.socket()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
-        spare = []
-        try:
-            with contextlib.suppress(OSError):
-                while True:
-                    spare.append(os.dup(0))
-            waiting.connect(("127.0.0.1", site.port))
-            waiting.setblocking(False)
-            site.until(lambda: bool(site.server.stats(0)) and len(caplog.messages) == 2)
-            assert "no client can connect for now: Too many open files; raise LimitNOFILE" in caplog.messages[1]
-            site.source.feed(numbered(range(10)))
-            site.until(lambda: site.stats().total.sent == 10)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in spare:
-                os.close(fd)
-        site.skip(SECOND)
-        site.until_clients(2)
-        for client in (keeper, waiting):
-            client.close()
 
 
 def test_a_filter_whose_names_are_not_found_in_time() -> None:
@@ -578,26 +251,5 @@ def test_a_tap_that_has_no_bit_left() -> None:
     with Site(max_clients=31) as site:
         for bit in range(32):
             site.source.selected[bit] = any_filter  # others' selections
-        assert refusal(site, b"udp\n") == "netobs: 32 filters are in use already; try again later\n"
+        assert site.answer(b"udp\n") == "netobs: 32 filters are in use already; try again later\n"
         site.source.selected.clear()
-
-
-def test_where_it_cannot_listen() -> None:
-    with Site() as site:
-        for config, message, may_pass in (
-            ({"port": site.port}, "another program listens there; end it, or set another port", True),
-            ({"host": "192.0.2.1", "port": 9990}, "not an address of this host; set one of this host, or 0.0", True),
-            ({"host": "no.such.host.invalid", "port": 9990}, "the name has no address: ", True),
-        ):
-            with pytest.raises(NetobsError) as caught, Site(**config):
-                pass
-            host = config.get("host", "127.0.0.1")
-            assert str(caught.value).startswith(f'packet_capture.listen "{host}:{config["port"]}": {message}')
-            assert caught.value.may_pass is may_pass
-
-
-def test_a_name_with_several_addresses() -> None:
-    with Site(host="localhost", port=0) as site:
-        assert {address.host for address in site.server.addresses} <= {"127.0.0.1", "::1"}
-        with socket.create_connection(site.server.addresses[0]):
-            site.until_clients(1)

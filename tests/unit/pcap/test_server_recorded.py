@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import struct
 
 import pytest
 
 from netobs.pcap.formats import MAGIC_NUMBERS
-from tests.lab.packet_site import Site, numbered, numbers_in
+from tests.lab.packet_site import Site, ask, numbered, numbers_in
 from tests.lab.packets import ETH0, ETH1, SECOND, Packet, udp
 
 MiB = 1 << 20
 
 
 def recorded(**keys: object) -> bytes:
-    return json.dumps({"recorded": True, **keys}).encode() + b"\n"
+    return ask(recorded=True, **keys)
 
 
 def now_numbered(site: Site, begin: int, count: int, size: int = 100, **more: int) -> list[Packet]:
