@@ -27,14 +27,15 @@ class Compiler:
     def __init__(self, loop: EventLoop, compile_filter: CompileFilter) -> None:
         self._loop = loop
         self._compile = compile_filter
-        self._running = 0
+        self.running = 0
+        """Threads that are at work, or hang."""
 
     def submit(self, texts: Sequence[str], done: Done, now_ns: int) -> None:
         """Call ``done`` when ``texts`` is compiled, or cannot be, or takes too long."""
-        if self._running >= MAX_THREADS:
+        if self.running >= MAX_THREADS:
             done(NetobsError("too many filters are being compiled", "try again later"), now_ns)
             return
-        self._running += 1
+        self.running += 1
         waiting = [done]
         late = NetobsError(
             f"the filter was not compiled within {MAX_TIME_NS // NS_PER_S} s: the name service does not answer",
@@ -47,7 +48,7 @@ class Compiler:
                 waiting.pop()(result, now_ns)
 
         def finished(result: Filter | NetobsError, now_ns: int) -> None:
-            self._running -= 1
+            self.running -= 1
             answer(result, now_ns)
 
         def work() -> None:

@@ -187,6 +187,10 @@ def test_a_request_that_is_ended_by_the_end_of_the_sender() -> None:
         assert numbers_in(site.all_of(client)) == list(range(10))
 
 
+def _hanging() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "netobs-filter"]
+
+
 def test_a_filter_whose_names_are_not_found_in_time() -> None:
     never = threading.Event()
 
@@ -218,6 +222,8 @@ def test_a_filter_whose_names_are_not_found_in_time() -> None:
             site.until(lambda: site.server.closed)
     finally:
         never.set()
+        for thread in _hanging():
+            thread.join()
 
 
 def test_threads_that_hang_are_bounded() -> None:
@@ -232,13 +238,13 @@ def test_threads_that_hang_are_bounded() -> None:
         with Site(compile_filter, max_clients=20) as site:
             many = [site.connect(b"host slow.example\n") for _ in range(12)]
             site.until(lambda: site.stats().refused.get("filter") == 4)
-            hanging = [thread for thread in threading.enumerate() if thread.name == "netobs-filter"]
-            assert len(hanging) == 8
-            assert all(thread.daemon for thread in hanging)
+            assert [thread.daemon for thread in _hanging()] == [True] * 8
             for client in many:
                 client.close()
     finally:
         never.set()
+        for thread in _hanging():
+            thread.join()
 
 
 def test_a_configured_filter_that_cannot_be_compiled() -> None:

@@ -17,6 +17,7 @@ import pytest
 from netobs.errors import NetobsError
 from netobs.pcap.client import Client
 from netobs.pcap.connection import Connection
+from netobs.pcap.transport import DEAD_PEER_MS, Transport
 from tests.lab.packet_site import Site, descriptors, numbered, numbers_in
 from tests.lab.packets import SECOND
 
@@ -220,3 +221,12 @@ def test_a_name_with_several_addresses() -> None:
         assert {address.host for address in site.server.addresses} <= {"127.0.0.1", "::1"}
         with socket.create_connection(site.server.addresses[0]):
             site.until_clients(1)
+
+
+def test_who_vanishes_without_a_word_is_noticed_by_the_kernel() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        transport = Transport(accepted)
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DEAD_PEER_MS
+        transport.close()

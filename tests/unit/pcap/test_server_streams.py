@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from netobs.capture.interfaces import Interface
+from netobs.pcap.client import STATISTICS_NS
 from tests.lab.packet_site import Site, ask, numbered, numbers_in
 from tests.lab.packets import ETH0, ETH1, SECOND, Packet, udp
 
@@ -129,3 +130,19 @@ def test_end_with_unread_bytes_is_no_reset() -> None:
         client.send(b"z" * 10_000)
         assert numbers_in(site.all_of(client)) == list(range(1000))
         site.until(lambda: site.server.closed)
+
+
+def test_statistics_come_at_intervals_too() -> None:
+    with Site(format="pcapng") as site:
+        client = site.connect()
+        site.until_clients(1)
+        site.source.feed(numbered(range(3)))
+        site.until(lambda: site.stats().total.sent == 3)
+        before = site.stats().total.bytes
+        site.skip(STATISTICS_NS)
+        site.until(lambda: site.stats().total.bytes == before + 112, "a block of statistics")
+        site.source.feed(numbered(range(3)))
+        site.until(lambda: site.stats().total.sent == 6)
+        site.stop()
+        first, second = (each[:104] for each in site.all_of(client).split(b"\5\0\0\0\x70\0\0\0")[1:])
+    assert [struct.unpack_from("<Q", block, 12 + 6 * 12 + 4)[0] for block in (first, second)] == [3, 6]
