@@ -98,7 +98,7 @@ class PacketServer:
         self._clients.finish("stop", now_ns)
         for connection in self._door.connections:
             if self._door.is_undecided(connection) or connection in self._preparing:
-                self._refuse(connection, Refusal("netobs ends", reason="stop"), now_ns)
+                self._refuse(connection, Refusal("the daemon is stopping", reason="stop"), now_ns)
         self._stop_timer = self._loop.call_at(now_ns + STOP_NS, self._abort_all)
 
     def close(self, now_ns: int) -> None:

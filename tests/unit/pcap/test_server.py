@@ -216,7 +216,7 @@ def test_a_filter_whose_names_are_not_found_in_time() -> None:
             many = [site.connect(b"host slow.example\n") for _ in range(5)]
             site.until(lambda: site.stats().connections_ever == 8)
             site.stop()
-            assert site.all_of(many[0]).decode() == "netobs: netobs ends\n"
+            assert site.all_of(many[0]).decode() == "netobs: the daemon is stopping\n"
             for client in (keeper, quick, *many[1:]):
                 client.close()
             site.until(lambda: site.server.closed)
