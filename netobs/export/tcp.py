@@ -17,6 +17,7 @@ from netobs.export.link import Link, Owner, Progress, State, log
 from netobs.export.stats import ExportStats
 from netobs.loop import EventLoop, Timer
 from netobs.records import MessageBlock
+from netobs.sockets import notice_dead_peer
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
@@ -31,14 +32,6 @@ _BYTES_ACKED = struct.Struct("=120xQ")
 _ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _DEAD_PEER_MS = 30_000
 _NOT_SENT_LOW_WATER = 131_072  # the less the kernel holds unsent, the less is uncertain when the connection breaks
-_OPTIONS = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS),
-    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT_LOW_WATER),
-)
 
 
 class TcpLink(Link):
@@ -165,8 +158,8 @@ class TcpLink(Link):
     def _start(self, address: Address) -> socket.socket:
         sock = self._new_socket(address, socket.SOCK_STREAM)
         try:
-            for level, option, value in _OPTIONS:
-                sock.setsockopt(level, option, value)
+            notice_dead_peer(sock, _DEAD_PEER_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT_LOW_WATER)
             with contextlib.suppress(BlockingIOError):
                 sock.connect(address.sockaddr)
         except OSError:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
+from netobs import tls
 from netobs.clock import NS_PER_S
 from netobs.errors import ExportError
 from netobs.export.link import Owner
@@ -28,7 +30,6 @@ be lost (RFC 8446, section 4.4.2.4 and appendix A.1). The first session ticket s
 sends none gets this time.
 """
 
-_RECORD_BYTES = 16_384  # the most that a TLS record carries (RFC 8446, section 5.1)
 _CERTIFICATE_ALERTS = ("certificate", "unknown ca", "access denied", "handshake failure")
 
 
@@ -104,7 +105,7 @@ class TlsLink(TcpLink):
         # A record each, so that what a blocked write wants to have again is what push comes with; and none has parts
         # of two Messages: a Message has arrived when the record with its end has.
         end = int(block.ends[block.ends.searchsorted(self._offset, side="right")])
-        return min(end, self._offset + _RECORD_BYTES)
+        return min(end, self._offset + tls.RECORD_BYTES)
 
     def _write(self, data: memoryview) -> int:
         import ssl
@@ -151,19 +152,16 @@ def client_context(config: CollectorConfig) -> ssl.SSLContext:
     """
     import ssl
 
+    unusable = functools.partial(_unusable, config)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # a write never waits for a read
     if config.ca:
-        _check_readable(config, "ca", config.ca)
-        try:
-            context.load_verify_locations(config.ca)
-        except ssl.SSLError as error:
-            raise _unusable(config, "ca", config.ca, "no PEM file with certificates") from error
+        tls.load_authorities(context, "ca", config.ca, unusable)
     else:
         context.load_default_certs()
     if config.cert:
-        _load_own(context, config)
+        tls.load_own(context, config.cert, config.key, unusable)
     return context
 
 
@@ -172,47 +170,16 @@ def server_name(config: CollectorConfig) -> str:
     return (config.server_name or config.host.partition("%")[0]).rstrip(".")
 
 
-def _load_own(context: ssl.SSLContext, config: CollectorConfig) -> None:
-    import ssl
-
-    asked = []
-
-    def password() -> str:  # without it, OpenSSL would ask on the terminal
-        asked.append(True)
-        return ""
-
-    _check_readable(config, "cert", config.cert)
-    _check_readable(config, "key", config.key)
-    try:
-        context.load_cert_chain(config.cert, config.key, password)
-    except (ssl.SSLError, ValueError) as error:
-        if asked:
-            raise _unusable(config, "key", config.key, "is encrypted, and nobody is there to be asked") from error
-        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
-            raise _unusable(config, "key", config.key, f'does not belong to cert "{config.cert}"') from error
-        reason = f'it or key "{config.key}" is no PEM file of its kind'
-        raise _unusable(config, "cert", config.cert, reason) from error
-
-
-def _check_readable(config: CollectorConfig, key: str, path: str) -> None:
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise _unusable(config, key, path, error.strerror or str(error)) from error
-
-
 def _unusable(config: CollectorConfig, key: str, path: str, reason: str) -> ExportError:
     return ExportError(f'collector "{config.name}": {key} "{path}": {reason}', f"set {key} to a file that is right")
 
 
 def _words(reason: str) -> str:
     """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words."""
-    words = reason.replace("_", " ").lower()
+    words, alert = tls.words(reason)
     if words == "wrong version number":
         return "it does not speak TLS"
-    _, alert, what = words.partition(" alert ")
     if not alert:
         return f"TLS: {words}"
-    hint = "; check cert and key" if any(word in what for word in _CERTIFICATE_ALERTS) else ""
-    return f"refused by the collector (TLS alert: {what}){hint}"
+    hint = "; check cert and key" if any(word in alert for word in _CERTIFICATE_ALERTS) else ""
+    return f"refused by the collector (TLS alert: {alert}){hint}"

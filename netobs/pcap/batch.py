@@ -9,8 +9,12 @@ import numpy.typing as npt
 
 from netobs.pcap.layout import META
 
+Numbers = npt.NDArray[np.int64]
+
 HEADROOM_BYTES = 16
 """So many bytes in front of each packet in the buffer are free: a format writes the header of its record there."""
+
+_SHORT_OCTETS = 1024  # up to here a slice of a bytearray, which is a copy, joins faster than one of a memoryview
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class PacketBatch:
     """Shape (n,), dtype META. ``caplen`` and ``length`` count the VLAN tag, which is back in its place (``vlan_proto``
     still tells that it was beside); ``part`` is 0."""
 
-    start: npt.NDArray[np.int64]
+    start: Numbers
     """Shape (n,): where in ``buffer`` the octets of a packet begin; a multiple of 4, not less than HEADROOM_BYTES."""
 
     def __len__(self) -> int:
@@ -34,3 +38,12 @@ class PacketBatch:
 def no_packets() -> PacketBatch:
     """An empty batch."""
     return PacketBatch(bytearray(), np.empty(0, dtype=META), np.empty(0, dtype=np.int64))
+
+
+def slices(buffer: bytearray, first: Numbers, last: Numbers) -> list[bytearray] | list[memoryview]:
+    """The bytes ``first`` to ``last`` of each packet."""
+    bounds = zip(first.tolist(), last.tolist())
+    if int((last - first).sum()) <= _SHORT_OCTETS * len(first):
+        return [buffer[start:stop] for start, stop in bounds]
+    view = memoryview(buffer)
+    return [view[start:stop] for start, stop in bounds]

@@ -1,0 +1,178 @@
+"""From the tap to those who want packets: one selection for all who want the same, nothing selected without them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Callable
+
+import numpy as np
+
+from netobs import clock
+from netobs.capture.interfaces import Interface
+from netobs.loop import EventLoop, Timer
+from netobs.pcap.batch import PacketBatch
+from netobs.pcap.selection import Selection
+from netobs.pcap.source import Moment, PacketSource, Sink
+from netobs.records import ClockPair
+
+READ_BYTES = 512 << 10
+"""The most that is read in a round, so that evictions come in time. What is made of it fits the memory allocator's
+pool (netobs/daemon.py: what is larger is fetched from the kernel anew each time)."""
+LINGER_NS = clock.NS_PER_S
+"""How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
+CLOCK_NS = clock.NS_PER_S
+MAX_GONE = 256
+"""Interfaces that are remembered for packets which are still on their way."""
+
+
+class Subscription:
+    """A selection, and who gets its packets."""
+
+    def __init__(self, source: PacketSource, selection: Selection, bit: int) -> None:
+        self.selection = selection
+        self.bit = bit
+        self.sinks: list[Sink] = []
+        self._source = source
+
+    def losses(self) -> Mapping[int, int]:
+        """Packets that the kernel had no room for, by interface index."""
+        return self._source.losses(self.bit)
+
+
+class Distribution:
+    """Reads the tap and hands out what it has. ``read_pair`` is asked once in a second."""
+
+    def __init__(
+        self, source: PacketSource, loop: EventLoop, read_pair: Callable[[], ClockPair] = clock.read_pair
+    ) -> None:
+        self.packets = 0
+        """All that were read."""
+        self._source = source
+        self._loop = loop
+        self._read_pair = read_pair
+        self._offset_ns = 0
+        self._next_pair_ns = 0
+        self._subscriptions: dict[Selection, Subscription] = {}
+        self._lingering: tuple[Subscription, Timer] | None = None
+        self._interfaces: dict[int, Interface] = {}
+        self._snaplen = 0
+        self._last_read_ns = -1
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is selected."""
+        return bool(self._subscriptions)
+
+    @property
+    def interfaces(self) -> Sequence[Interface]:
+        """Those that are captured now."""
+        return self._source.interfaces()
+
+    def capturable(self) -> Sequence[Interface]:
+        """Those that can be captured, whether anything is selected now or not. Asks the kernel."""
+        return self._source.capturable()
+
+    def subscribe(self, selection: Selection, sink: Sink, now_ns: int) -> Subscription:
+        """``sink`` gets what ``selection`` selects. Raises NetobsError."""
+        self._set_snaplen(sink.snaplen)
+        subscription = self._subscriptions.get(selection)
+        if subscription is None:
+            bit = self._source.select(selection, now_ns)
+            self._loop.call_at(now_ns, self._step)
+            if not self._subscriptions:
+                self._loop.add_reader(self._source.fileno(), self.read)
+            subscription = self._subscriptions[selection] = Subscription(self._source, selection, bit)
+        subscription.sinks.append(sink)
+        self._release_lingering(now_ns)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription, sink: Sink, now_ns: int) -> None:
+        """``sink`` gets no more."""
+        subscription.sinks.remove(sink)
+        if subscription.sinks:
+            self._set_snaplen()
+        elif len(self._subscriptions) == 1:
+            timer = self._loop.call_at(now_ns + LINGER_NS, self._release_lingering)
+            self._lingering = subscription, timer
+        else:
+            self._release(subscription, now_ns)
+
+    def moment(self, now_ns: int) -> Moment:
+        """What belongs to a batch that is read now."""
+        if now_ns >= self._next_pair_ns:
+            pair = self._read_pair()
+            self._offset_ns = pair.realtime_ns - pair.monotonic_ns
+            self._next_pair_ns = now_ns + CLOCK_NS
+        captured = self._source.interfaces()
+        current = {interface.index: interface for interface in captured}
+        for index, interface in self._interfaces.items():
+            current.setdefault(index, interface)
+        while len(current) > len(captured) + MAX_GONE:
+            current.popitem()
+        self._interfaces = current
+        return Moment(now_ns, self._offset_ns, current)
+
+    def read(self, now_ns: int) -> None:
+        """Hand out what the tap has, once in a round of the loop, and go on in the next if there is more."""
+        if now_ns != self._last_read_ns:
+            self._last_read_ns = now_ns
+            self.read_more(now_ns)
+            if self._source.backlog_bytes:
+                self._loop.call_at(now_ns, self.read)
+
+    def read_more(self, now_ns: int) -> int:
+        """Hand out what the tap has; how many packets."""
+        if not self._subscriptions:
+            return 0
+        batch = self._source.read(READ_BYTES, now_ns)
+        if len(batch):
+            self.packets += len(batch)
+            self._hand_out(batch, self.moment(now_ns))
+        return len(batch)
+
+    def close(self, now_ns: int) -> None:
+        """Select nothing any more."""
+        for subscription in tuple(self._subscriptions.values()):
+            self._release(subscription, now_ns)
+        self._stop_lingering()
+
+    def _hand_out(self, batch: PacketBatch, moment: Moment) -> None:
+        filters = batch.meta["filters"]
+        for subscription in tuple(self._subscriptions.values()):
+            rows = np.flatnonzero(filters & np.uint32(1 << subscription.bit)) if subscription.sinks else ()
+            if len(rows):
+                for sink in tuple(subscription.sinks):
+                    sink.take(batch, np.asarray(rows, dtype=np.int64), moment)
+
+    def _release_lingering(self, now_ns: int) -> None:
+        """Its time is over, or it is not the last one any more."""
+        if self._lingering is None:
+            return
+        subscription, _ = self._lingering
+        self._stop_lingering()
+        if not subscription.sinks:
+            self._release(subscription, now_ns)
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering[1].cancel()
+            self._lingering = None
+
+    def _release(self, subscription: Subscription, now_ns: int) -> None:
+        del self._subscriptions[subscription.selection]
+        if not self._subscriptions:
+            self._loop.remove(self._source.fileno())
+        self._source.release(subscription.bit, now_ns)
+        self._loop.call_at(now_ns, self._step)
+        self._set_snaplen()
+
+    def _step(self, now_ns: int) -> None:
+        if self._source.step():
+            self._loop.call_at(now_ns, self._step)
+
+    def _set_snaplen(self, least: int = 0) -> None:
+        """The most that anybody needs, before it is needed."""
+        wanted = max([least, *(sink.snaplen for each in self._subscriptions.values() for sink in each.sinks)])
+        if wanted and wanted != self._snaplen:
+            self._snaplen = wanted
+            self._source.set_snaplen(wanted)

@@ -1,0 +1,69 @@
+"""Classic pcap (draft-ietf-opsawg-pcap) with times in nanoseconds: a header, then records of one link type."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from netobs.capture.interfaces import Interface
+from netobs.clock import NS_PER_S
+from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
+from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.formats.records import Counts, Records
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+
+LINK_TYPES = {LINK_ETHERNET: 1, LINK_IP: 101}
+"""LINKTYPE_ETHERNET and LINKTYPE_RAW, of pcap and of pcapng."""
+
+_HEADER = struct.Struct("<4sHHiIII")
+_WORDS = HEADROOM_BYTES // 4  # a record header: seconds, nanoseconds, captured and original length
+
+
+class PcapFormat:
+    """Packets that begin with ``link``, cut to ``snaplen`` octets. Those of other links have no place in it."""
+
+    statistics_bytes = 0
+
+    def __init__(self, link: int, snaplen: int) -> None:
+        self.interfaces: list[Interface] = []
+        self._link = link
+        self._snaplen = snaplen
+
+    def header(self) -> bytes:
+        """24 bytes: version 2.4, times in UTC."""
+        return _HEADER.pack(MAGIC_NUMBERS["pcap"], 2, 4, 0, 0, self._snaplen, LINK_TYPES[self._link])
+
+    def records(
+        self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
+    ) -> Records:
+        """The record headers go into the headroom of the packets, when ``body`` is asked for."""
+        rows = rows[batch.meta["link"][rows] == self._link]
+        captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
+
+        def make() -> bytes:
+            start = batch.start[rows]
+            _write_headers(batch, rows, start, captured, offset_ns)
+            return b"".join(slices(batch.buffer, start - HEADROOM_BYTES, start + captured))
+
+        return Records(b"", np.cumsum(captured + HEADROOM_BYTES), np.zeros(len(rows), dtype=np.int64), make)
+
+    def introduce(self, interfaces: list[Interface]) -> bytes:
+        """Nothing: the format has no interfaces."""
+        return b""
+
+    def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
+        """Nothing: the format has no statistics."""
+        return b""
+
+
+def _write_headers(batch: PacketBatch, rows: Numbers, start: Numbers, captured: Numbers, offset_ns: int) -> None:
+    time_ns = batch.meta["time_ns"][rows].astype(np.int64) + offset_ns
+    seconds = time_ns // NS_PER_S
+    words = np.frombuffer(batch.buffer, dtype="<u4", count=len(batch.buffer) // 4)
+    place = start // 4 - _WORDS
+    words[place] = seconds
+    words[place + 1] = time_ns - seconds * NS_PER_S
+    words[place + 2] = captured
+    words[place + 3] = batch.meta["length"][rows]

@@ -1,0 +1,216 @@
+"""pcapng (draft-ietf-opsawg-pcapng): one section, with blocks for interfaces, packets and statistics."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs import __version__
+from netobs.capture.interfaces import Interface
+from netobs.pcap.batch import Numbers, PacketBatch, slices
+from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.formats.pcap import LINK_TYPES
+from netobs.pcap.formats.records import Counts, Records
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+
+_SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
+_INTERFACE, _STATISTICS, _PACKET = 1, 5, 6  # block types
+_BYTE_ORDER = 0x1A2B3C4D
+_SHB_HARDWARE, _SHB_OS, _SHB_USERAPPL = 2, 3, 4
+_IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL, _IF_FILTER = 2, 3, 9, 11
+_ISB_STARTTIME, _ISB_ENDTIME, _ISB_IFRECV, _ISB_IFDROP = 2, 3, 4, 5
+_ISB_FILTERACCEPT, _ISB_OSDROP, _ISB_USRDELIV = 6, 7, 8
+_EPB_FLAGS = 2
+_NANOSECONDS = b"\x09"  # 10^-9
+_FILTER_TEXT = b"\x00"  # code of a filter that is a string
+_LOW = 0xFFFF_FFFF
+
+# Between two packets: the end of one's Enhanced Packet Block and the beginning of the next one's.
+_BETWEEN = np.dtype(
+    [
+        ("flags_option", "<u2"),
+        ("flags_length", "<u2"),
+        ("flags", "<u4"),
+        ("end_of_options", "<u4"),
+        ("total_again", "<u4"),
+        ("type", "<u4"),
+        ("total", "<u4"),
+        ("interface", "<u4"),
+        ("time_high", "<u4"),
+        ("time_low", "<u4"),
+        ("captured", "<u4"),
+        ("original", "<u4"),
+    ]
+)
+_END_BYTES = 16
+_BEGIN_BYTES = _BETWEEN.itemsize - _END_BYTES
+_OPAQUE = np.dtype((np.void, _BETWEEN.itemsize))  # whose tolist gives bytes
+
+
+class PcapngFormat:
+    """Packets of any interface, cut to ``snaplen`` octets."""
+
+    statistics_bytes = 24 + 7 * 12 + 4  # the block's fields, seven options of 8 bytes, the end of the options
+
+    def __init__(self, snaplen: int, filter_text: str) -> None:
+        self.interfaces: list[Interface] = []
+        self._snaplen = snaplen
+        self._filter_text = filter_text
+        self._links: list[int] = []
+        self._places: dict[tuple[int, str, int], int] = {}  # by index, name and link: a change makes another interface
+
+    def header(self) -> bytes:
+        """The section, and the interfaces so far."""
+        system = os.uname()
+        options = _options(
+            (_SHB_HARDWARE, system.machine.encode()),
+            (_SHB_OS, f"{system.sysname} {system.release}".encode()),
+            (_SHB_USERAPPL, f"netobs {__version__}".encode()),
+        )
+        section = _block(_SECTION, struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1) + options)  # -1: length not known
+        known = zip(self.interfaces, self._links)
+        return section + b"".join(self._interface_block(interface, link) for interface, link in known)
+
+    def records(
+        self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
+    ) -> Records:
+        """An Enhanced Packet Block for each packet, after the blocks of interfaces that are new."""
+        sources, head = self._sources(batch.meta["ifindex"][rows], batch.meta["link"][rows], interfaces)
+        captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
+        padded = (captured + 3) & ~3
+        total = padded + _BETWEEN.itemsize
+
+        def make() -> bytes:
+            between = _between(batch, rows, offset_ns, sources, captured, total).view(_OPAQUE).tolist()
+            parts: list[bytes | bytearray | memoryview] = [b""] * (2 * len(rows) + 1)
+            parts[0::2] = between
+            parts[0], parts[-1] = between[0][_END_BYTES:], between[-1][:_END_BYTES]
+            return _join_padded(batch, batch.start[rows], captured, padded, parts)
+
+        return Records(head, np.cumsum(total), sources, make)
+
+    def introduce(self, interfaces: list[Interface]) -> bytes:
+        """Interface Description Blocks of those that the stream has not told of."""
+        links = [LINK_ETHERNET if interface.has_ethernet else LINK_IP for interface in interfaces]
+        return b"".join(self._place(interface, link)[1] for interface, link in zip(interfaces, links))
+
+    def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
+        """An Interface Statistics Block for each place of ``counts``.
+
+        The numbers mean what they do in dumpcap's files on Linux, where libpcap sees only what the filter accepts:
+        ifrecv and filteraccept are what the filter selected, usrdeliv is what is in the stream, ifdrop is all that is
+        missing in it (what Wireshark shows as dropped), osdrop the part of it that the kernel had no room for.
+        """
+        return b"".join(_statistics(place, each, start_ns, now_ns) for place, each in counts.items())
+
+    def _sources(
+        self, ifindex: npt.NDArray[np.uint32], link: npt.NDArray[np.uint8], known: Mapping[int, Interface]
+    ) -> tuple[Numbers, bytes]:
+        """The place of each packet's interface, and the blocks of new ones."""
+        found, first, inverse = np.unique(ifindex, return_index=True, return_inverse=True)
+        places, blocks = np.empty(len(found), dtype=np.int64), []
+        for number, (index, row) in enumerate(zip(found.tolist(), first.tolist())):
+            place, block = self._place(known.get(index) or Interface(index, f"if{index}", 0), int(link[row]))
+            places[number] = place
+            blocks.append(block)
+        return places[inverse], b"".join(blocks)
+
+    def _place(self, interface: Interface, link: int) -> tuple[int, bytes]:
+        """The number of ``interface`` in the stream, and its block if it is new there."""
+        key = (interface.index, interface.name, link)
+        place = self._places.get(key)
+        if place is not None:
+            return place, b""
+        self._places[key] = len(self.interfaces)
+        self.interfaces.append(interface)
+        self._links.append(link)
+        return self._places[key], self._interface_block(interface, link)
+
+    def _interface_block(self, interface: Interface, link: int) -> bytes:
+        options = _options(
+            (_IF_NAME, interface.name.encode("utf-8", "replace")),
+            (_IF_DESCRIPTION, interface.alias.encode("utf-8", "replace")),
+            (_IF_TSRESOL, _NANOSECONDS),
+            (_IF_FILTER, _FILTER_TEXT + self._filter_text.encode("utf-8", "replace")),
+        )
+        return _block(_INTERFACE, struct.pack("<HHI", LINK_TYPES[link], 0, self._snaplen) + options)
+
+
+def _between(
+    batch: PacketBatch, rows: Numbers, offset_ns: int, sources: Numbers, captured: Numbers, total: Numbers
+) -> npt.NDArray[np.void]:
+    """Shape (n + 1,): what stands before each packet, and after the last. The ends of the array are of no packet."""
+    between = np.zeros(len(rows) + 1, dtype=_BETWEEN)
+    end, begin = between[1:], between[:-1]
+    time_ns = batch.meta["time_ns"][rows].astype(np.int64) + offset_ns
+    end["flags_option"], end["flags_length"] = _EPB_FLAGS, 4
+    end["flags"] = batch.meta["direction"][rows] + 1  # 1 inbound, 2 outbound
+    end["total_again"] = begin["total"] = total
+    begin["type"] = _PACKET
+    begin["interface"] = sources
+    begin["time_high"] = time_ns >> 32
+    begin["time_low"] = time_ns & _LOW
+    begin["captured"] = captured
+    begin["original"] = batch.meta["length"][rows]
+    return between
+
+
+def _join_padded(
+    batch: PacketBatch,
+    start: Numbers,
+    captured: Numbers,
+    padded: Numbers,
+    parts: list[bytes | bytearray | memoryview],
+) -> bytes:
+    """All ``parts``, with the packets at the odd places, padded with zeros.
+
+    A packet is followed by its padding in the buffer: there are others' headroom, octets that ``snaplen`` cuts off, and
+    the end of the buffer. So the zeros are there only for the moment.
+    """
+    buffer, stop = batch.buffer, start + captured
+    if len(start) and int((start + padded).max()) > len(buffer):
+        buffer = buffer + b"\0\0\0"
+    place = np.concatenate([stop[padded - captured > missing] + missing for missing in range(3)])
+    octets = np.frombuffer(buffer, dtype=np.uint8)
+    before = octets[place]
+    octets[place] = 0
+    parts[1::2] = slices(buffer, start, start + padded)
+    joined = b"".join(parts)
+    octets[place] = before
+    return joined
+
+
+def _statistics(place: int, counts: Counts, start_ns: int, now_ns: int) -> bytes:
+    selected, missing = counts.sent + counts.dropped + counts.lost, counts.dropped + counts.lost
+    numbers = (
+        (_ISB_IFRECV, selected),
+        (_ISB_IFDROP, missing),
+        (_ISB_FILTERACCEPT, selected),
+        (_ISB_OSDROP, counts.lost),
+        (_ISB_USRDELIV, counts.sent),
+    )
+    times = ((_ISB_STARTTIME, _time(start_ns)), (_ISB_ENDTIME, _time(now_ns)))
+    options = _options(*times, *((code, struct.pack("<Q", number)) for code, number in numbers))
+    return _block(_STATISTICS, struct.pack("<I", place) + _time(now_ns) + options)
+
+
+def _time(time_ns: int) -> bytes:
+    return struct.pack("<II", time_ns >> 32, time_ns & _LOW)
+
+
+def _options(*options: tuple[int, bytes]) -> bytes:
+    """Options that have a value, and their end."""
+    return b"".join(_option(code, value) for code, value in options if value) + b"\0\0\0\0"
+
+
+def _option(code: int, value: bytes) -> bytes:
+    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    total = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + total + body + total

@@ -1,0 +1,66 @@
+"""What the client's and the server's side of TLS have in common: the files of certificates, and OpenSSL's words.
+
+``ssl`` is imported when it is needed: a daemon without TLS does not pay for it with memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from netobs.errors import NetobsError
+
+if TYPE_CHECKING:
+    import ssl
+
+Unusable = Callable[[str, str, str], NetobsError]
+"""Makes the error for a file that cannot be used: of its key, its path and the reason."""
+
+RECORD_BYTES = 16_384
+"""The most that a TLS record carries (RFC 8446, section 5.1)."""
+
+
+def load_authorities(context: ssl.SSLContext, key: str, path: str, unusable: Unusable) -> None:
+    """Trust the certificates of the file ``path``. Raises what ``unusable`` makes."""
+    import ssl
+
+    _check_readable(key, path, unusable)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise unusable(key, path, "no PEM file with certificates") from error
+
+
+def load_own(context: ssl.SSLContext, cert: str, key: str, unusable: Unusable) -> None:
+    """Show the certificate of the file ``cert``, with its private key. Raises what ``unusable`` makes."""
+    import ssl
+
+    asked = []
+
+    def password() -> str:  # without it, OpenSSL would ask on the terminal
+        asked.append(True)
+        return ""
+
+    _check_readable("cert", cert, unusable)
+    _check_readable("key", key, unusable)
+    try:
+        context.load_cert_chain(cert, key, password)
+    except (ssl.SSLError, ValueError) as error:
+        if asked:
+            raise unusable("key", key, "is encrypted, and nobody is there to be asked") from error
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            raise unusable("key", key, f'does not belong to cert "{cert}"') from error
+        raise unusable("cert", cert, f'it or key "{key}" is no PEM file of its kind') from error
+
+
+def words(reason: str) -> tuple[str, str]:
+    """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words; and the alert in it, if the other side sent one."""
+    text = reason.replace("_", " ").lower()
+    return text, text.partition(" alert ")[2]
+
+
+def _check_readable(key: str, path: str, unusable: Unusable) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise unusable(key, path, error.strerror or str(error)) from error

@@ -1,0 +1,167 @@
+"""Slow clients: bounded memory, whole records, and nobody else is disturbed."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+
+import pytest
+
+from netobs.capture.interfaces import Interface
+from netobs.pcap.client import STATISTICS_NS
+from netobs.pcap.outbox import Outbox
+from netobs.pcap.transport import Transport
+from tests.lab.packet_site import Site, numbered, numbers_in
+from tests.lab.packets import SECOND, Packet, udp
+
+KiB, MiB = 1 << 10, 1 << 20
+
+
+def received(client: socket.socket) -> bytes:
+    data = bytearray()
+    try:
+        while part := client.recv(1 << 20):
+            data += part
+    except BlockingIOError:
+        pass
+    return bytes(data)
+
+
+@pytest.mark.parametrize("queue_max_bytes", [256 * KiB, 2 * MiB])
+@pytest.mark.parametrize("size", [100, 1500, 9000])
+def test_a_slow_client_loses_its_own_packets_only(queue_max_bytes: int, size: int) -> None:
+    with Site(queue_max_bytes=queue_max_bytes) as site:
+        slow, fast = site.connect(receive_buffer=8192), site.connect(b"udp\n")
+        site.until_clients(2)
+        got, total = bytearray(), 12 * MiB // size
+        for begin in range(0, total, 400):
+            site.source.feed(numbered(range(begin, min(total, begin + 400)), size, filters=3))
+            site.until(lambda: not site.source.waiting)
+            got += received(fast)
+        site.until(lambda: site.stats().clients[1].counts.sent == total)
+        stopped, quick = site.stats().clients
+        assert quick.counts.queue_full == 0
+        assert stopped.counts.queue_full > 0
+        assert stopped.counts.sent + stopped.counts.waiting + stopped.counts.queue_full == total
+        assert stopped.queue_bytes <= stopped.most_queue_bytes <= queue_max_bytes
+        got += received(fast)
+        site.stop()
+        rest = site.all_of(slow)
+        assert numbers_in(bytes(got) + site.all_of(fast)) == list(range(total))
+        numbers = numbers_in(rest)  # whole records, in order
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) == stopped.counts.sent + stopped.counts.waiting
+
+
+def test_what_is_counted_is_what_is_held() -> None:
+    """The bytes objects that wait, by their own sizes: a part that is sent to its half is held wholly."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        transport, outbox = Transport(accepted), Outbox(64 * MiB)
+        for _ in range(20):
+            outbox.put(bytes(1 * MiB), 7)
+        outbox.send(transport)
+        parts = [part.data for part in outbox._parts]
+        assert 0 < len(parts) < 20
+        assert 0 <= outbox.held_bytes - sum(map(sys.getsizeof, parts)) <= 200 * len(parts)
+        assert outbox.waiting_packets == 7 * len(parts)
+        assert outbox.sent_packets == 7 * (20 - len(parts))
+        transport.close()
+
+
+def test_a_packet_longer_than_the_queue_passes_if_the_socket_takes_it() -> None:
+    with Site(queue_max_bytes=256 * KiB) as site:
+        client = site.connect()
+        site.until_clients(1)
+        for number in range(5):
+            site.source.feed([Packet(udp(200_000, number)), Packet(udp(60, number))])
+            site.until(lambda: not site.source.waiting)
+        site.until(lambda: site.stats().total.waiting == 0)
+        assert site.stats().total.sent == 10
+        site.stop()
+        assert len(numbers_in(site.all_of(client))) == 10
+
+
+def test_statistics_do_not_fill_the_queue_of_a_client_that_does_not_read() -> None:
+    with Site(format="pcapng", queue_max_bytes=256 * KiB) as site:
+        client = site.connect(receive_buffer=8192)
+        site.until_clients(1)
+        begin = 0
+        while not site.stats().total.queue_full:
+            site.source.feed(numbered(range(begin, begin + 400), 1500))
+            begin += 400
+            site.until(lambda: not site.source.waiting)
+        held = site.stats().clients[0].queue_bytes
+        site.skip(STATISTICS_NS)
+        site.loop.run_once(0)
+        site.loop.run_once(0)
+        assert site.stats().clients[0].queue_bytes == held
+        client.close()
+
+
+def test_interfaces_without_end_end_the_stream_of_a_client_that_does_not_read() -> None:
+    with Site(format="pcapng", queue_max_bytes=256 * KiB) as site:
+        site.connect(receive_buffer=8192)
+        site.until_clients(1)
+        index = 100
+        while site.stats().clients:
+            site.source.captured[1:] = [
+                Interface(number, f"tap{number}", 1, alias="a" * 200) for number in range(index, index + 400)
+            ]
+            site.source.feed([Packet(udp(1500), ifindex=number) for number in range(index, index + 400)])
+            index += 400
+            site.until(lambda: not site.source.waiting)
+            assert all(client.queue_bytes <= 3 * 256 * KiB for client in site.stats().clients)
+        assert site.stats().ended.queue_full > 0
+
+
+def test_a_client_that_reads_again_goes_on() -> None:
+    with Site(queue_max_bytes=256 * KiB) as site:
+        client = site.connect(receive_buffer=8192)
+        site.until_clients(1)
+        begin = 0
+        while not site.stats().total.queue_full:
+            site.source.feed(numbered(range(begin, begin + 400), 1500))
+            begin += 400
+            site.until(lambda: not site.source.waiting)
+        got = bytearray()
+
+        def caught_up() -> bool:
+            got.extend(received(client))
+            return site.stats().total.waiting == 0
+
+        site.until(caught_up)
+        dropped = site.stats().total.queue_full
+        site.source.feed(numbered(range(1_000_000, 1_000_010)))
+        site.until(caught_up)
+        site.stop()
+        numbers = numbers_in(bytes(got) + site.all_of(client))
+        assert site.stats().total.queue_full == dropped
+        assert len(numbers) == begin - dropped + 10
+        assert numbers[-10:] == list(range(1_000_000, 1_000_010))
+
+
+def test_the_end_does_not_wait_for_ever() -> None:
+    with Site() as site:
+        client = site.connect(receive_buffer=8192)
+        site.until_clients(1)
+        for begin in range(0, 8000, 400):
+            site.source.feed(numbered(range(begin, begin + 400), 1500))
+        site.until(lambda: not site.source.waiting)
+        waiting = site.stats().total.waiting
+        assert waiting > 0
+        site.stop()
+        site.skip(2 * SECOND)
+        site.until(lambda: site.server.closed)
+        assert site.stats().total.not_sent == waiting
+        client.close()
+
+
+def test_a_reset_is_noticed_at_once() -> None:
+    with Site() as site:
+        client = site.connect()
+        site.until_clients(1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        site.until_clients(0)
