@@ -85,7 +85,7 @@ def lost_records(buffer: bytearray, losses: Positions) -> int:
 
 def _step(buffer: bytearray, begin: int, end: int) -> Positions:
     """Where records begin: a step for each."""
-    sizes = memoryview(buffer)[6:-2].cast("H")
+    sizes = memoryview(buffer)[6:].cast("H")
     position, end = begin >> 1, end >> 1
     found = array("q")
     append = found.append

@@ -126,6 +126,18 @@ def test_a_record_that_is_cut_short_stays(size: int, count: int) -> None:
         assert seen(records.assemble(buffer, [walk], [False]).batch) == [packet.seen() for packet in packets[:-1]]
 
 
+@pytest.mark.parametrize("size", [100, 4000])
+def test_a_record_may_be_cut_after_any_word(size: int) -> None:
+    """Also behind its header alone, where the buffer ends."""
+    made = [record for number in range(3) for record in Packet(bytes(size), time_ns=number).records()]
+    buffer = joined(made, HEADROOM_BYTES)
+    ends = [HEADROOM_BYTES + sum(map(len, made[:number])) for number in range(4)]
+    for end in range(HEADROOM_BYTES, len(buffer) + 1, 8):
+        walk = records.walk(buffer[:end], HEADROOM_BYTES, end)
+        assert walk.stop == max(each for each in ends if each <= end)
+        assert walk.samples.tolist() == [each for each in ends[:-1] if each < walk.stop]
+
+
 def test_nothing_at_all() -> None:
     nothing = read([], [])
     assert (nothing.seen, nothing.assembled.carry_from, nothing.lost_records) == ([], [-1, -1], 0)
