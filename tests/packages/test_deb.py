@@ -25,6 +25,7 @@ FILES = {
     "lib/systemd/system/netobs@.service",
     "usr/bin/netobs",
     f"{PYTHON}/netobs/bpf/netobs.bpf.o",
+    f"{PYTHON}/netobs/bpf/packets.bpf.o",
     f"{PYTHON}/netobs/encode/information_elements.csv",
     *(
         f"{PYTHON}/netobs-{__version__}.dist-info/{name}"
@@ -122,7 +123,8 @@ def test_what_it_depends_on(package: Path) -> None:
     ]
     assert field(package, "Architecture") == command(["dpkg", "--print-architecture"]).stdout.strip()
     assert field(package, "Version") == f"{__version__}-1"
-    for name in ("Recommends", "Suggests", "Pre-Depends", "Conflicts"):
+    assert field(package, "Recommends") == "libpcap0.8"
+    for name in ("Suggests", "Pre-Depends", "Conflicts"):
         assert field(package, name) == ""
 
 

@@ -91,7 +91,8 @@ def package_files(where: str) -> dict[str, str]:
     """The python package in the folder ``where``."""
     netobs = REPOSITORY / "netobs"
     modules = [f"{where}/{path.relative_to(REPOSITORY)}" for path in netobs.glob("**/*.py")]
-    others = [f"{where}/netobs/bpf/netobs.bpf.o", f"{where}/netobs/encode/information_elements.csv"]
+    names = ("bpf/netobs.bpf.o", "bpf/packets.bpf.o", "encode/information_elements.csv")
+    others = [f"{where}/netobs/{name}" for name in names]
     folders = {str(Path(name).parent) for name in [*modules, *others]}
     return {
         **dict.fromkeys([*modules, *others], "-rw-r--r-- root root"),

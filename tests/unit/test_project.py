@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-OBJECT = "netobs/bpf/netobs.bpf.o"
+OBJECTS = ("netobs/bpf/netobs.bpf.o", "netobs/bpf/packets.bpf.o")
 NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
 
 
@@ -115,10 +115,10 @@ def test_the_packages_are_those_of_this_version() -> None:
 def test_a_second_build_does_nothing() -> None:
     need((ROOT / ".venv/.installed").exists(), "make build has not been run")
     run("make", "build")
-    before = [(ROOT / name).stat().st_mtime_ns for name in (OBJECT, ".venv/.installed")]
+    before = [(ROOT / name).stat().st_mtime_ns for name in (*OBJECTS, ".venv/.installed")]
     output = run("make", "build")
     assert "Nothing to be done" in output or output == ""
-    assert [(ROOT / name).stat().st_mtime_ns for name in (OBJECT, ".venv/.installed")] == before
+    assert [(ROOT / name).stat().st_mtime_ns for name in (*OBJECTS, ".venv/.installed")] == before
 
 
 @pytest.mark.usefixtures("compiler")
@@ -127,12 +127,13 @@ def test_the_object_is_the_same_wherever_it_is_built(tmp_path: Path) -> None:
     for name in ("a", "another/and/deeper"):
         shutil.copytree(ROOT / "bpf", tmp_path / name / "bpf")
         run("make", "-C", tmp_path / name / "bpf")
-        objects.append((tmp_path / name / OBJECT).read_bytes())
+        objects.append([(tmp_path / name / each).read_bytes() for each in OBJECTS])
     assert objects[0] == objects[1]
-    assert objects[0].startswith(b"\x7fELF")
-    assert os.fsencode(tmp_path) not in objects[0]
-    assert b".BTF.ext" in objects[0]
-    assert b".debug_info" not in objects[0]
+    for each in objects[0]:
+        assert each.startswith(b"\x7fELF")
+        assert os.fsencode(tmp_path) not in each
+        assert b".BTF.ext" in each
+        assert b".debug_info" not in each
 
 
 @pytest.mark.usefixtures("compiler")
@@ -145,7 +146,7 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
         names = set(archive.namelist())
         metadata = next(archive.read(name).decode() for name in names if name.endswith("/METADATA"))
         scripts = next(archive.read(name).decode() for name in names if name.endswith("/entry_points.txt"))
-    data = [OBJECT, "netobs/encode/information_elements.csv", "netobs/templates/default.toml"]
+    data = [*OBJECTS, "netobs/encode/information_elements.csv", "netobs/templates/default.toml"]
     modules = [path.relative_to(tree).as_posix() for path in tree.glob("netobs/**/*.py")]
     assert {*data, *modules} <= names
     shared = {name.partition(".data/data/share/")[2] for name in names} - {""}
@@ -162,7 +163,7 @@ def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
     run("make", "install", *variables, cwd=tree)
     installed = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     library = {name for name in installed if name.startswith("usr/lib64/netobs/netobs/")}
-    assert f"usr/lib64/netobs/{OBJECT}" in library
+    assert {f"usr/lib64/netobs/{name}" for name in OBJECTS} <= library
     assert "usr/share/netobs/templates/default.toml" in installed
     assert (root / "usr/lib64/netobs/netobs/templates").resolve() == root / "usr/share/netobs/templates"
     assert len([name for name in library if name.endswith(".py")]) == len(list(tree.glob("netobs/**/*.py")))
