@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from netobs.config.addresses import as_address
-from netobs.config.schema import PacketCaptureConfig
+from netobs.config.schema import CaptureConfig, PacketCaptureConfig
 from netobs.config.text import quoted
+
+
+def effective(config: PacketCaptureConfig, capture: CaptureConfig) -> PacketCaptureConfig:
+    """With the interfaces of [capture] where [packet_capture] names none."""
+    return config if config.interfaces else replace(config, interfaces=capture.interfaces, exclude=capture.exclude)
 
 
 def packet_capture_problems(config: PacketCaptureConfig) -> Iterator[tuple[str, str]]:

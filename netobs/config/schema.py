@@ -29,14 +29,12 @@ from netobs.config.values import (
     Volume,
 )
 
-# The one place that says what this version provides: what is not built yet stands under "planned".
 FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
 PROTOCOLS = Choice(("ipfix", "netflow9", "netflow5"))
 MAX_NETFLOW5_SAMPLING = (1 << 14) - 1  # its header has 14 bits for it
 TRANSPORTS = Choice(("udp", "tcp", "tls"))
 POLICIES = Choice(("replicate", "failover", "balance"))
 TLS_PORT = 4740  # RFC 7011, section 10.1
-PACKET_CAPTURE = Boolean(planned=True)
 PACKET_FORMATS = Choice(("pcap", "pcapng"))
 DIRECTIONS = Choice(("ingress", "egress", "both"))
 
@@ -166,7 +164,7 @@ class GroupConfig:
 class PacketCaptureConfig:
     """[packet_capture]: the packet capture agent."""
 
-    enabled: bool = setting(False, PACKET_CAPTURE, "stream selected packets as pcap over TCP")
+    enabled: bool = setting(False, Boolean(), "stream selected packets as pcap over TCP")
     listen: Endpoint = setting("127.0.0.1:9990", Listen(), "address and port to listen on")  # noqa: RUF009  a tuple
     filter: tuple[str, ...] = setting(
         "tcp,80",
@@ -202,6 +200,11 @@ class PacketCaptureConfig:
         "0s", Duration("0s", "24h"), "keep the packets of the last so long in memory (flight recorder); 0s = keep none"
     )
     recorder_max_bytes: int = setting("64MiB", Size("1MiB", "64GiB"), "most memory for the packets that are kept")
+
+    @property
+    def selector(self) -> InterfaceSelector:
+        """Tells which interfaces are captured; see ``netobs.config.packet_capture.effective``."""
+        return InterfaceSelector(self.interfaces, self.exclude)
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,8 @@ class Integer(Kind):
         return value
 
 
-@dataclass(frozen=True)
 class Boolean(Kind):
-    """true or false. ``planned`` is the one that this version does not provide."""
-
-    planned: bool | None = None
+    """true or false."""
 
     @property
     def expected(self) -> str:
@@ -68,17 +65,14 @@ class Boolean(Kind):
     def parse(self, value: object) -> bool:
         if not isinstance(value, bool):
             raise self.refuse(value)
-        if value is self.planned:
-            raise BadValue(f"{toml_text(value)} is not provided by this version; use {toml_text(not value)}")
         return value
 
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One word of ``built``. ``planned`` are words of the design that this version does not provide."""
+    """One word of ``built``."""
 
     built: tuple[str, ...]
-    planned: tuple[str, ...] = ()
 
     @property
     def expected(self) -> str:
@@ -91,8 +85,6 @@ class Choice(Kind):
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
             raise self.refuse(value)
-        if value in self.planned:
-            raise BadValue(f"{quoted(value)} is not provided by this version; use {self.expected}")
         if value not in self.built:
             near = nearest(value, self.built)
             raise self.refuse(value, near and f"did you mean {quoted(near)}?")
@@ -118,7 +110,10 @@ class Text(Kind):
 
 @dataclass(frozen=True)
 class FilterTexts(Kind):
-    """A packet filter, or a list of several of which one is enough, parsed to a tuple of strings. Not compiled here."""
+    """A packet filter, or a list of several of which one is enough, parsed to a tuple of strings. Not compiled here.
+
+    An empty string selects every packet.
+    """
 
     maximum: int = 1000
 
@@ -129,7 +124,7 @@ class FilterTexts(Kind):
     def parse(self, value: object) -> tuple[str, ...]:
         texts = value if isinstance(value, (list, tuple)) else [value]
         found = [text.strip() for text in texts if isinstance(text, str) and text.isprintable()]
-        if not found or len(found) < len(texts) or not all(found) or sum(map(len, found)) > self.maximum:
+        if not found or len(found) < len(texts) or sum(map(len, found)) > self.maximum:
             raise self.refuse(value)
         return tuple(found)
 
