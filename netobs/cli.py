@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
 
 import click
 from click.core import ParameterSource
@@ -14,11 +15,20 @@ from netobs import __version__
 from netobs.errors import ConfigError, NetobsError
 from netobs.log import complain
 
+if TYPE_CHECKING:
+    from netobs.config.values import Kind
+
 # numpy's linear algebra, which nothing here uses, would start a thread for each CPU of the host.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 DEFAULT_CONF = "/etc/netobs.toml"
 PROTOCOLS = ("ipfix", "netflow9", "netflow5")
+PACKET_FORMATS = ("pcap", "pcapng")
+MEANINGLESS = {
+    "recorded": ("filter", "interface", "duration", "count", "snaplen", "alone"),
+    "alone": ("connect", "tls", "ca", "cert"),
+}
+"""Options of `netobs capture`, and those that have no meaning beside them."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -42,6 +52,7 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
       netobs --conf /etc/netobs.toml             run
       netobs listen --port 4739                  look at what an exporter sends
       netobs listen --file FLOWS.ipfix           look at what is in a file
+      netobs capture --write FILE.pcapng         capture packets
       netobs template check FILE --for nfdump    would this collector read my template?
 
     Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line, 70 an unexpected
@@ -132,6 +143,83 @@ def reload(context: click.Context, pid: int) -> None:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         raise NetobsError(f"process {pid}: {error.strerror}", "name the process ID of the netobs daemon") from None
+
+
+class Value(click.ParamType):  # type: ignore[type-arg]  # a generic only in newer versions
+    """An option that takes what a key of the configuration takes. ``kind`` imports it when it is needed."""
+
+    def __init__(self, name: str, kind: Callable[[], Kind]) -> None:
+        self.name = name
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """The Python value."""
+        from netobs.config.values import BadValue
+
+        try:
+            return self._kind().parse(value) if isinstance(value, str) else value
+        except BadValue as error:
+            self.fail("; ".join(error.reasons).replace(", in quotes", ""), param, context)
+
+
+def _duration() -> Kind:
+    from netobs.config.values import Duration
+
+    return Duration("100ms", "24h")
+
+
+def _endpoint() -> Kind:
+    from netobs.config.addresses import Listen
+
+    return Listen()
+
+
+@cli.command(context_settings=CONTEXT)
+@click.option("--filter", metavar="EXPR", default="", help="Packets to capture: tcp,80 or as in pcap-filter(7). [all]")
+@click.option("--interface", metavar="IF", default="", help="Only on this one. [all that netobs captures on]")
+@click.option("--write", metavar="FILE", default="-", show_default=True, help="File to write; - is standard output.")
+@click.option("--format", type=click.Choice(PACKET_FORMATS), help="[pcap for FILE.pcap and FILE.cap, else pcapng]")
+@click.option("--duration", type=Value("TIME", _duration), default=0, help="End after so long: 30s, 5m.")
+@click.option("--count", type=click.IntRange(1), metavar="N", default=None, help="End after N packets.")
+@click.option("--snaplen", type=click.IntRange(64, 262_144), metavar="N", help="Octets of a packet to keep at most.")
+@click.option("--recorded", is_flag=True, help="What the daemon's flight recorder holds, and nothing else.")
+@click.option("--alone", is_flag=True, help="Do not ask a daemon, load the programs and attach them.")
+@click.option("--connect", type=Value("HOST:PORT", _endpoint), help="Ask this daemon, whatever the configuration says.")
+@click.option("--tls", is_flag=True, help="The daemon of --connect talks TLS; so do --ca and --cert say.")
+@click.option("--ca", metavar="FILE", default="", help="PEM file of who may vouch for the daemon. [the system's]")
+@click.option("--cert", metavar="FILE", default="", help="PEM file of the certificate to show to the daemon.")
+@click.option("--key", metavar="FILE", default="", help="PEM file of its private key.")
+@click.pass_context
+def capture(context: click.Context, /, **given: Any) -> None:
+    """Capture whole packets to a file, or into a pipe.
+
+    Packets come from the daemon that runs on this host, if its configuration (--conf FILE, in front of the command)
+    enables [packet_capture]; else netobs loads its programs and attaches them for as long as it takes, as root or with
+    the capabilities of the daemon. Ctrl-C ends it.
+
+    \b
+    Examples:
+      netobs capture --filter "host 192.0.2.1 and port 443" --write FILE.pcapng
+      netobs capture --interface eth0 --duration 10s | tshark -r -
+      netobs capture --recorded --write FILE.pcapng
+    """
+    from netobs import capture_command
+
+    parent = context.parent
+    assert parent is not None
+    _refuse_together(context, given)
+    options = {name: value for name, value in given.items() if value is not None and name != "duration"}
+    capture_command.run(capture_command.Options(parent.params["conf"], duration_ns=given["duration"], **options))
+
+
+def _refuse_together(context: click.Context, given: dict[str, Any]) -> None:
+    """Options of which one makes the other mean nothing."""
+    for one, others in MEANINGLESS.items():
+        for other in others:
+            if given[one] and given[other]:
+                raise click.UsageError(f"--{other} has no meaning with --{one}", context)
+    if bool(given["cert"]) != bool(given["key"]):
+        raise click.UsageError("--cert and --key go together", context)
 
 
 protocol_option = click.option(

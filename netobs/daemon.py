@@ -17,6 +17,7 @@ from netobs import clock, reload
 from netobs import log as logs
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
+from netobs.capturing import PacketCapturing
 from netobs.config import Config, warnings_of
 from netobs.errors import CaptureError, NetobsError
 from netobs.exporting import POLL_NS, ExportingProcess
@@ -48,6 +49,7 @@ class Daemon:
         metering = config.metering
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._exporting = ExportingProcess(config, loop)
+        self._packets = PacketCapturing(config, loop)
         self._shed: list[Records] = []
         self._shed_rows = 0
         self._last_eviction_ns = 0
@@ -70,6 +72,7 @@ class Daemon:
         self._exporting.reporter.see_interfaces(self._capture.names.values())
         self._see_losses(pair.realtime_ns)
         self._exporting.open(pair, now_ns)
+        self._packets.start(now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
         self._loop.add_reader(self._capture.links.fileno(), self._on_links)
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -220,6 +223,7 @@ class Daemon:
         """All but the collectors."""
         logs.set_up(config.log.level)
         self._capture.reconfigure(config.capture)
+        self._packets.apply(config, now_ns)
         self._report_interfaces(now_ns)
         metering = config.metering
         self._export(
@@ -250,6 +254,7 @@ class Daemon:
         self._loop.remove(self._datapath.ring.fd)
         self._loop.remove(self._capture.links.fileno())
         self._capture.detach()
+        self._packets.stop(now_ns)
         for _ in range(2):  # both halves: a program that began before the detach may have written after the flip
             self._evict()
         self._export(self._metering.close())
@@ -263,7 +268,7 @@ class Daemon:
             self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
-        if self._exporting.closed:
+        if self._exporting.closed and self._packets.closed:
             self._log_stats(logging.INFO)  # the last lines say what became of every packet
             self._loop.stop()
         else:
@@ -289,7 +294,7 @@ class Daemon:
         )
 
     def _log_stats(self, level: int) -> None:
-        for line in self.stats().lines():
+        for line in (*self.stats().lines(), *self._packets.lines(clock.monotonic_ns())):
             log.log(level, "%s", line)
 
     def _log_every_minute(self, now_ns: int) -> None:
@@ -303,6 +308,7 @@ class Daemon:
 
     def close(self) -> None:
         """Frees what ``start`` took, whether it came to its end or not."""
+        self._packets.close(clock.monotonic_ns())
         self._capture.close()
         self._service.close()
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from netobs import __version__
+from netobs import __version__, capturing
 from netobs.capture import libbpf, requirements
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.memory import MIB
@@ -51,6 +51,9 @@ def make(config: Config) -> Plan:
     plan = Plan(warnings=warnings_of(config))
     plan.lines.append(f"netobs {__version__}, configuration {config.path}")
     _capture(config, plan)
+    lines, problems = capturing.plan(config)
+    plan.lines += lines
+    plan.problems += problems
     for collector in config.collectors:
         _collector(collector, config.capture.sampling, plan)
     for group in config.groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from netobs import capturing
 from netobs import config as configuration
 from netobs.capture.capture import check_interfaces
 from netobs.capture.interfaces import LinkMonitor
@@ -14,7 +15,6 @@ from netobs.exporting import make_exporters
 
 AT_START_ONLY = {
     "capture": ("sampling", "flow_table", "max_flows", "precise_time", "attach"),
-    "packet_capture": ("enabled", "listen", "filter"),
 }
 """What is fixed when the programs are loaded: keys by table. All others take effect at a reload."""
 
@@ -48,6 +48,7 @@ def check(config: Config) -> None:
                 client_context(collector)
             except NetobsError as error:
                 problems.append(str(error))
+    problems += capturing.problems(config)
     links = LinkMonitor()
     try:
         check_interfaces(config.capture, links.interfaces())

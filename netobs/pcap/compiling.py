@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Callable, Union
 
 from netobs.clock import NS_PER_S
+from netobs.config.schema import PacketCaptureConfig
 from netobs.errors import NetobsError
 from netobs.loop import EventLoop
 from netobs.pcap.selection import Filter
@@ -19,6 +20,17 @@ CompileFilter = Callable[[Sequence[str]], Filter]
 """Blocks; raises NetobsError."""
 Done = Callable[[Union[Filter, NetobsError], int], None]
 """Gets the filter or what is wrong with it, and ``now_ns``. Called once."""
+
+
+def compile_configured(compile_filter: CompileFilter, config: PacketCaptureConfig) -> Filter:
+    """The filter of the configuration. Blocks.
+
+    :raises NetobsError: it cannot be compiled; the message names the key.
+    """
+    try:
+        return compile_filter(config.filter)
+    except NetobsError as error:
+        raise NetobsError(f"packet_capture.filter: {error}", may_pass=error.may_pass) from error
 
 
 class Compiler:

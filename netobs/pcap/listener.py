@@ -40,7 +40,7 @@ class Listener:
 
     def open(self) -> None:
         """Raises NetobsError. A host name is resolved here, once; that may take a while."""
-        self._sockets = _listening_sockets(self._endpoint)
+        self._sockets = listening_sockets(self._endpoint)
         self._watch(0)
 
     @property
@@ -83,7 +83,11 @@ class Listener:
         self._loop.call_at(now_ns + PAUSE_NS, self._watch)
 
 
-def _listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
+def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
+    """A socket for each address of ``endpoint``. Resolves a name.
+
+    :raises NetobsError: none can be had, or one of them not; its cause is the OSError.
+    """
     try:
         found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:

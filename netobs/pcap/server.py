@@ -14,7 +14,7 @@ from netobs.config.schema import PacketCaptureConfig
 from netobs.errors import NetobsError
 from netobs.loop import EventLoop, Timer
 from netobs.pcap.clients import Clients
-from netobs.pcap.compiling import CompileFilter, Compiler
+from netobs.pcap.compiling import CompileFilter, Compiler, compile_configured
 from netobs.pcap.connection import REQUEST_NS, Connection, Phase
 from netobs.pcap.distribution import Distribution
 from netobs.pcap.door import Door
@@ -68,10 +68,7 @@ class PacketServer:
 
         :raises NetobsError: it cannot be done; the message names the key.
         """
-        try:
-            self._filter = self._compile(self._config.filter)
-        except NetobsError as error:
-            raise NetobsError(f"packet_capture.filter: {error}", may_pass=error.may_pass) from error
+        self._filter = compile_configured(self._compile, self._config)
         self._door.open()
         self._source.set_own_port(self._door.addresses[0].port)
         if self._recorder is not None:

@@ -74,7 +74,7 @@ class Tap:
 
     @property
     def links(self) -> LinkMonitor:
-        """For the loop while ``is_active``: ``follow_links`` when it is readable."""
+        """For the loop, at any time: ``follow_links`` when it is readable."""
         return self._points.links
 
     def fileno(self) -> int:
@@ -252,14 +252,22 @@ class Tap:
         """The interfaces that are captured now."""
         return self._points.attached
 
+    def capturable(self) -> list[Interface]:
+        """Those that are, or would be, captured while anything is selected."""
+        return self._points.wanted()
+
     @property
     def interface_names(self) -> InterfaceNames:
         """What interfaces are called, those too that have gone: packets of them may still come."""
         return self._points.interface_names
 
     def follow_links(self) -> None:
-        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable."""
-        self._points.follow_links()
+        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable. While nothing is
+        selected, what happens is of no interest."""
+        if self.is_active:
+            self._points.follow_links()
+        else:
+            self._points.links.read()
 
     def restore(self) -> None:
         """Attaches again where somebody has removed a filter of ours."""

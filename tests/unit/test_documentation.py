@@ -83,7 +83,7 @@ def test_a_key_that_a_reload_does_not_reach_says_so() -> None:
     assert {f"{key.table}.{key.name}" for key in all_keys() if "at the next start" in entry(key).text()} == late
     named = {name for macro, words in PROGRAM.macros("RELOADING") if macro == "Cm" for name in words}
     assert {name for name in named if name.startswith("capture.")} == late
-    assert set(AT_START_ONLY) == {"capture", "packet_capture"}  # which is not provided
+    assert set(AT_START_ONLY) == {"capture"}
 
 
 def test_the_examples_of_the_configuration_are_right() -> None:

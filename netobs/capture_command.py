@@ -1,0 +1,212 @@
+"""``netobs capture``: packets to a file or to standard output, from the daemon that runs, else by its own means."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from netobs import clock
+from netobs import config as configuration
+from netobs.config import CaptureConfig, Endpoint, PacketCaptureConfig
+from netobs.config.packet_capture import effective
+from netobs.errors import CaptureError, NetobsError
+from netobs.pcap import remote
+from netobs.pcap.stream import StreamReader
+
+COUNTER_NS = clock.NS_PER_S // 4
+"""So often the counter on a terminal moves."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. Empty, 0 or None: not given."""
+
+    conf: Path
+    filter: str = ""
+    interface: str = ""
+    write: str = "-"
+    format: str = ""
+    duration_ns: int = 0
+    count: int = 0
+    snaplen: int = 0
+    recorded: bool = False
+    alone: bool = False
+    connect: Endpoint | None = None
+    tls: bool = False
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    @property
+    def stream_format(self) -> str:
+        """pcapng tells more; who names a file .pcap, or .cap, means the other."""
+        is_classic = Path(self.write).suffix in (".pcap", ".cap")
+        return self.format or ("pcap" if is_classic else "pcapng")
+
+    def request(self) -> dict[str, object]:
+        """The request line for a daemon (netobs.pcap.request)."""
+        if self.recorded:
+            return {"recorded": True, "format": self.stream_format}
+        given = {
+            "snaplen": self.snaplen,
+            "interface": self.interface,
+            "count": self.count,
+            "duration": f"{self.duration_ns // 1_000_000}ms" if self.duration_ns else "",
+        }
+        return {
+            "filter": self.filter,
+            "format": self.stream_format,
+            **{name: value for name, value in given.items() if value},
+        }
+
+
+class Stop:
+    """Ends the capture between two records. A second signal ends the program at once, as if this were not here."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        self._requested = True
+        signal.signal(signum, signal.SIG_DFL)
+
+    def __call__(self) -> bool:
+        return self._requested
+
+
+class Counter:
+    """What has been captured, on a terminal as it goes, and at the end in any case."""
+
+    def __init__(self, target: str, start_ns: int) -> None:
+        self._target = target
+        self._start_ns = self._shown_ns = start_ns
+        self._live = sys.stderr is not None and sys.stderr.isatty()
+
+    def show(self, reader: StreamReader, now_ns: int) -> None:
+        """Writes over the line that was there."""
+        if self._live and now_ns - self._shown_ns >= COUNTER_NS:
+            self._shown_ns = now_ns
+            seconds = (now_ns - self._start_ns) // clock.NS_PER_S
+            print(f"\r{_summary(reader)}, {seconds} s \x1b[K", end="", file=sys.stderr, flush=True)
+
+    def finish(self, reader: StreamReader) -> None:
+        """The last word."""
+        print(f"{chr(13) if self._live else ''}{_summary(reader)} written to {self._target}", file=sys.stderr)
+
+
+def _summary(reader: StreamReader) -> str:
+    lost = "" if reader.lost is None else f", {reader.lost} lost"
+    return f"{reader.packets} packets{lost}, {reader.bytes} bytes"
+
+
+def run(options: Options) -> None:
+    """Captures until the count, the duration, SIGINT or SIGTERM.
+
+    :raises NetobsError: it cannot, or the daemon refuses.
+    """
+    if options.write == "-" and sys.stdout.isatty():
+        raise NetobsError("packets are no text for a terminal", "use --write FILE, or a pipe into tshark -r -")
+    stop = Stop()
+    pieces = _pieces(options, stop)
+    first = next(pieces, b"")  # a refusal must not leave an empty file, or end what a former capture has left
+    reader = StreamReader()
+    whole = reader.feed(first)
+    while not whole and (piece := next(pieces, None)) is not None:
+        whole = reader.feed(piece)
+    if not whole:
+        raise CaptureError("the daemon closed the connection without a packet", "its log says why")
+    target = "standard output" if options.write == "-" else options.write
+    counter = Counter(target, clock.monotonic_ns())
+    with _output(options.write) as fd, contextlib.suppress(BrokenPipeError):  # who reads it has had enough
+        _write(fd, whole)
+        for piece in pieces:
+            _write(fd, reader.feed(piece))
+            counter.show(reader, clock.monotonic_ns())
+    counter.finish(reader)
+    if not reader.is_whole:
+        raise CaptureError("the stream broke off within a packet", "the daemon's log says why")
+
+
+def _pieces(options: Options, stop: Stop) -> Iterator[bytes]:
+    """The stream, from where there is one."""
+    settings, capture = _settings(options)
+    endpoint = options.connect or settings.listen
+    if options.connect or (not options.alone and (settings.enabled or options.recorded)):
+        sock = remote.connect(endpoint)
+        if sock is not None:
+            tls = _tls(options, settings)
+            sock = remote.encrypt(sock, tls, endpoint) if tls else sock
+            return remote.receive(sock, options.request(), endpoint, stop)
+        if options.connect or options.recorded:
+            raise CaptureError(f"{endpoint}: nobody listens there", "is netobs running, with [packet_capture] enabled?")
+        print(f"netobs: nobody listens at {endpoint}: capturing without the daemon", file=sys.stderr)
+    from netobs.pcap import local
+
+    return local.capture(
+        _by_itself(options, settings, capture), capture.attach, options.count, options.duration_ns, stop
+    )
+
+
+def _by_itself(options: Options, settings: PacketCaptureConfig, capture: CaptureConfig) -> PacketCaptureConfig:
+    """What a daemon would do for the same request."""
+    if options.interface:
+        settings = replace(settings, interfaces=(options.interface,), exclude=())
+    return replace(
+        effective(settings, capture),
+        filter=(options.filter,),
+        snaplen=options.snaplen or settings.snaplen,
+        format=options.stream_format,
+    )
+
+
+def _tls(options: Options, settings: PacketCaptureConfig) -> remote.Tls | None:
+    """The certificate of the daemon on this host is known from its configuration, and vouches for itself."""
+    if options.connect:
+        wanted = options.tls or options.ca or options.cert
+        return remote.Tls(options.ca, options.cert, options.key) if wanted else None
+    if not settings.cert:
+        return None
+    return remote.Tls(options.ca or settings.cert, options.cert, options.key, pinned=not options.ca)
+
+
+def _settings(options: Options) -> tuple[PacketCaptureConfig, CaptureConfig]:
+    """Of the configuration file; without one, the defaults."""
+    if not options.conf.exists():
+        return PacketCaptureConfig(), CaptureConfig()
+    config = configuration.load(options.conf)
+    return config.packet_capture, config.capture
+
+
+@contextlib.contextmanager
+def _output(path: str) -> Iterator[int]:
+    """A descriptor to write to. A file is for its owner only: packets are nobody else's business."""
+    if path == "-":
+        yield sys.stdout.fileno()
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NetobsError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NetobsError(f"cannot write: {error.strerror}", "what was written before can be read") from error

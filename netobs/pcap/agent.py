@@ -1,0 +1,123 @@
+"""The packet capture agent of a daemon: its tap and its server, on the daemon's event loop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from typing import Callable
+
+from netobs import clock
+from netobs.config import PacketCaptureConfig
+from netobs.config.text import quoted
+from netobs.errors import NetobsError
+from netobs.loop import EventLoop, Timer
+from netobs.pcap.access import ServerTls
+from netobs.pcap.compiling import compile_configured
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.listener import listening_sockets
+from netobs.pcap.server import PacketServer
+from netobs.pcap.tap import Tap
+
+log = logging.getLogger("netobs.pcap")
+
+RESTORE_NS = 5 * clock.NS_PER_S
+"""How long an interface may go without a filter that somebody removed."""
+
+
+def problems(config: PacketCaptureConfig) -> Iterator[str]:
+    """What ``start`` would stumble over, but for the kernel's part. May block (names)."""
+    yield from _problem(lambda: compile_configured(compile_filter, config))
+    yield from _problem(lambda: config.cert and ServerTls(config))
+    yield from _problem(lambda: _check_address(config))
+
+
+def _problem(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except NetobsError as error:
+        yield str(error)
+
+
+def _check_address(config: PacketCaptureConfig) -> None:
+    """A daemon that runs may have the port: that is no problem of its next configuration."""
+    try:
+        for sock in listening_sockets(config.listen):
+            sock.close()
+    except NetobsError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+            raise
+
+
+def kernel_problem(config: PacketCaptureConfig, attach: str) -> str:
+    """What the kernel has against it, or an empty string: loads the programs, and attaches nothing."""
+    tap = None
+    try:
+        tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
+        tap.load()
+    except NetobsError as error:
+        return str(error)
+    finally:
+        if tap is not None:
+            tap.close()
+    return ""
+
+
+class PacketCaptureAgent:
+    """``start`` -> the loop runs -> ``stop``, until ``closed`` -> ``close``."""
+
+    def __init__(self, config: PacketCaptureConfig, attach: str, loop: EventLoop) -> None:
+        """``config`` names its interfaces; ``attach``: the key capture.attach.
+
+        :raises NetobsError: a certificate cannot be used, or there is no libbpf.
+        """
+        self.config = config
+        self._loop = loop
+        self._tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
+        self._server = PacketServer(config, self._tap, loop, compile_filter)
+        self._restoring: Timer | None = None
+
+    def start(self, now_ns: int) -> None:
+        """Loads the programs and listens. May block while names in the filter are resolved.
+
+        :raises NetobsError: it cannot be done.
+        """
+        self._tap.load()
+        self._server.start(now_ns)
+        self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
+        if self._tap.method == "tc":
+            self._restore(now_ns)
+        where = ", ".join(map(str, self._server.addresses))
+        chosen = " or ".join(map(quoted, self.config.filter))
+        log.info("packet capture: listening on %s, filter %s", where, chosen)
+
+    def _restore(self, now_ns: int) -> None:
+        if self._tap.is_active:
+            self._tap.restore()
+        self._restoring = self._loop.call_at(now_ns + RESTORE_NS, self._restore)
+
+    @property
+    def closed(self) -> bool:
+        """After ``stop``: whether all clients have got what waited for them, or are gone."""
+        return self._server.closed
+
+    def stop(self, now_ns: int) -> None:
+        """Ends the streams, each as it should end. ``closed`` follows soon."""
+        self._server.stop(now_ns)
+
+    def close(self, now_ns: int) -> None:
+        """Frees all, at once."""
+        if self._restoring is not None:
+            self._restoring.cancel()
+        self._loop.remove(self._tap.links.fileno())
+        self._server.close(now_ns)
+        self._tap.close()
+
+    def lines(self, now_ns: int) -> Iterator[str]:
+        """What became of the packets, for people."""
+        yield from self._server.stats(now_ns).lines()
+        count = self._tap.count()
+        yield (
+            f"packet buffer: {count.copied} packets copied, {count.lost} lost, {count.own} "
+            "left out, of streams of our own"
+        )

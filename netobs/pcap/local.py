@@ -1,0 +1,134 @@
+"""Capturing without a daemon: a tap, and one stream of what it has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Callable
+
+import numpy as np
+
+from netobs import clock
+from netobs.config import PacketCaptureConfig
+from netobs.errors import CaptureError
+from netobs.loop import EventLoop
+from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.channel import stream_of
+from netobs.pcap.distribution import Distribution, Subscription
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.formats.records import Counts
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import Selection
+from netobs.pcap.source import Moment
+from netobs.pcap.tap import Tap
+
+TURN_NS = 50_000_000
+"""How long to wait for packets at most before the caller has its turn."""
+STATISTICS_NS = clock.NS_PER_S
+
+
+def capture(
+    config: PacketCaptureConfig, attach: str, count: int, duration_ns: int, stopping: Callable[[], bool]
+) -> Iterator[bytes]:
+    """Whole records of a stream in ``config.format``, in pieces, an empty one where there was nothing for a moment.
+
+    It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.
+
+    :raises NetobsError: it cannot be done. The kernel and the interfaces are asked when the first piece is.
+    """
+    chosen = compile_filter(config.filter)
+    with EventLoop() as loop, contextlib.closing(_tap(config, attach)) as tap:
+        distribution = Distribution(tap, loop)
+        loop.add_reader(tap.links.fileno(), lambda _now_ns: tap.follow_links())
+        start_ns = clock.monotonic_ns()
+        stream = _Stream(config, _link(tap), chosen.text, count, start_ns)
+        subscription = distribution.subscribe(Selection(chosen), stream, start_ns)
+        yield stream.begin()
+        while not (stream.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
+            loop.run_once(TURN_NS)
+            now_ns = clock.monotonic_ns()
+            distribution.read(now_ns)
+            yield stream.take_pieces() + stream.statistics_if_due(subscription, distribution.moment(now_ns))
+        tap.detach()
+        while not stream.is_full and distribution.read_more(clock.monotonic_ns()):
+            yield stream.take_pieces()
+        yield stream.take_pieces() + stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
+
+
+def _tap(config: PacketCaptureConfig, attach: str) -> Tap:
+    tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
+    try:
+        tap.load()
+        if not tap.capturable():
+            present = ", ".join(interface.name for interface in tap.links.interfaces())
+            raise CaptureError(f"no interface is called {', '.join(config.interfaces)}", f"the host has {present}")
+    except BaseException:
+        tap.close()
+        raise
+    return tap
+
+
+def _link(tap: Tap) -> int:
+    """Of classic pcap, which has one."""
+    return LINK_ETHERNET if any(interface.has_ethernet for interface in tap.capturable()) else LINK_IP
+
+
+class _Stream:
+    """Takes packets of the one selection that there is, and makes records of them."""
+
+    def __init__(self, config: PacketCaptureConfig, link: int, text: str, count: int, start_ns: int) -> None:
+        self.snaplen = config.snaplen
+        self._format = stream_of(config.format, link, config.snaplen, text)
+        self._left = count
+        self._endless = not count
+        self._pieces: list[bytes] = []
+        self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
+        self._start_ns = start_ns
+        self._next_statistics_ns = start_ns + STATISTICS_NS
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many packets as were asked for."""
+        return not self._endless and not self._left
+
+    def begin(self) -> bytes:
+        """What stands in front."""
+        return self._format.header()
+
+    def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
+        """As a Sink of the distribution."""
+        records = self._format.records(batch, rows, moment.offset_ns, moment.interfaces)
+        taken = len(records) if self._endless else min(len(records), self._left)
+        if not taken:
+            return
+        self._left -= taken
+        self._pieces += [records.head, records.body[: int(records.ends[taken - 1])]]
+        sent = np.bincount(records.sources[:taken], minlength=len(self._sent))
+        sent[: len(self._sent)] += self._sent
+        self._sent = sent
+
+    def take_pieces(self) -> bytes:
+        """What was made since the last call."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+    def statistics_if_due(self, subscription: Subscription, moment: Moment) -> bytes:
+        """Once in a second."""
+        if moment.now_ns < self._next_statistics_ns:
+            return b""
+        self._next_statistics_ns = moment.now_ns + STATISTICS_NS
+        return self.statistics(subscription, moment)
+
+    def statistics(self, subscription: Subscription, moment: Moment) -> bytes:
+        """What the filter selected and what was lost, where the format has a place for it."""
+        lost = subscription.losses()
+        told = {interface.index for interface in self._format.interfaces}
+        head = self._format.introduce(
+            [moment.interfaces[each] for each in lost if each in moment.interfaces.keys() - told]
+        )
+        counts = {
+            place: Counts(int(self._sent[place]) if place < len(self._sent) else 0, 0, lost.get(interface.index, 0))
+            for place, interface in enumerate(self._format.interfaces)
+        }
+        offset_ns = moment.offset_ns
+        return head + self._format.statistics(counts, self._start_ns + offset_ns, moment.now_ns + offset_ns)

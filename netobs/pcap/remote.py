@@ -1,0 +1,108 @@
+"""Packets from a daemon that runs: its packet capture agent's socket, seen from the other side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netobs.config import Endpoint
+from netobs.errors import CaptureError
+
+if TYPE_CHECKING:
+    import ssl
+
+CONNECT_S = 5.0
+FIRST_BYTE_S = 20.0
+"""A filter with names of hosts takes the daemon up to 10 s, and it may have other things to do."""
+POLL_S = 0.25
+"""So often the caller has its turn when nothing arrives."""
+
+_RECEIVE_BYTES = 1 << 20
+_X509_PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h; ssl has a name for it from Python 3.10 on
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files for a daemon with TLS: who may vouch for it, and what to show it; empty = nothing of that.
+
+    ``pinned``: ``ca`` is the daemon's own certificate, whatever host it names.
+    """
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    pinned: bool = False
+
+
+def connect(endpoint: Endpoint) -> socket.socket | None:
+    """A connection to the daemon that listens at ``endpoint``; None if nobody does.
+
+    :raises CaptureError: it cannot be reached for another reason.
+    """
+    try:
+        return socket.create_connection(endpoint, timeout=CONNECT_S)
+    except ConnectionRefusedError:
+        return None
+    except OSError as error:
+        raise CaptureError(f"{endpoint}: cannot connect: {error.strerror or error}") from error
+
+
+def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
+    """The connection over TLS. The daemon's certificate must name the host, or be the pinned one.
+
+    :raises CaptureError: a file cannot be used, or one side does not trust the other.
+    """
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+        if tls.pinned:
+            context.check_hostname = False
+            context.verify_flags |= _X509_PARTIAL_CHAIN
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key or None)
+    except OSError as error:
+        raise CaptureError(f"{error.filename or tls.ca or tls.cert}: {error.strerror or error}") from error
+    try:
+        return context.wrap_socket(sock, server_hostname=endpoint.host)
+    except OSError as error:
+        reason = getattr(error, "verify_message", "") or error.strerror or str(error)
+        raise CaptureError(
+            f"{endpoint}: TLS: {reason}", "name the authority of the daemon's certificate with --ca"
+        ) from error
+
+
+def receive(
+    sock: socket.socket, request: dict[str, object], endpoint: Endpoint, stopping: Callable[[], bool]
+) -> Iterator[bytes]:
+    """Sends ``request`` and yields what arrives, an empty piece each POLL_S where nothing does, up to its end.
+
+    It is over, too, when ``stopping`` says so.
+
+    :raises CaptureError: the daemon does not answer, or the connection broke.
+    """
+    with contextlib.closing(sock):
+        try:
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            sock.settimeout(POLL_S)
+            waited_s = 0.0
+            began = False
+            while not stopping():
+                try:
+                    data = sock.recv(_RECEIVE_BYTES)
+                except socket.timeout:
+                    waited_s += POLL_S
+                    if not began and waited_s > FIRST_BYTE_S:
+                        raise CaptureError(f"{endpoint}: no answer: is it a netobs daemon?") from None
+                    yield b""
+                    continue
+                if not data:
+                    return
+                began = True
+                yield data
+        except OSError as error:
+            raise CaptureError(f"{endpoint}: the connection broke: {error.strerror or error}") from error
