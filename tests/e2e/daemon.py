@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,10 +35,12 @@ def configuration(
     collectors: Sequence[Table] = ({},),
     log: Table | None = None,
     groups: Sequence[Table] = (),
+    packet_capture: Table | None = None,
 ) -> str:
     """A configuration file that measures veth0 and exports to 127.0.0.1; the tables add keys, or replace them."""
     parts = [_table("[capture]", {"interfaces": ["veth0"], **(capture or {})})]
-    parts += [_table(f"[{name}]", table) for name, table in (("metering", metering), ("log", log)) if table]
+    tables = {"metering": metering, "packet_capture": packet_capture, "log": log}
+    parts += [_table(f"[{name}]", table) for name, table in tables.items() if table]
     parts += [_table("[[collector]]", {"host": "127.0.0.1", **collector}) for collector in collectors]
     parts += [_table("[[group]]", group) for group in groups]
     return "\n".join(parts)
@@ -224,7 +227,9 @@ def bpf_objects(process: subprocess.Popen[Any]) -> BpfObjects:
     """Kind and id of the BPF programs, maps and links that ``process`` holds open (proc(5), fdinfo)."""
     found = set()
     for file in Path(f"/proc/{process.pid}/fdinfo").iterdir():
-        found.update(re.findall(r"^(prog|map|link)_id:\s+(\d+)$", file.read_text(encoding="ascii"), re.MULTILINE))
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            text = file.read_text(encoding="ascii")
+            found.update(re.findall(r"^(prog|map|link)_id:\s+(\d+)$", text, re.MULTILINE))
     return frozenset((kind, int(number)) for kind, number in found)
 
 
