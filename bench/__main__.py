@@ -12,7 +12,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import exporting, filters, host, kernel, memory, overload, packets, throughput, traffic, userspace
+from bench import (
+    exporting,
+    filters,
+    host,
+    kernel,
+    memory,
+    overload,
+    packets,
+    streaming,
+    throughput,
+    traffic,
+    userspace,
+)
 from netobs.errors import NetobsError
 from tests.lab.namespaces import LabError
 
@@ -26,6 +38,7 @@ SECTIONS: dict[str, ModuleType] = {
     "memory": memory,
     "overload": overload,
     "export": exporting,
+    "streaming": streaming,
 }
 FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
 JSON = Path(__file__).resolve().parent / "results" / "bench.json"

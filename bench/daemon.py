@@ -95,6 +95,7 @@ class Daemon:
             raise
         self.ready_at = time.monotonic()
         self._cpu_before_s = self._cpu_so_far_s()
+        self.pid = self._process.pid
         return self
 
     def __exit__(
@@ -109,10 +110,10 @@ class Daemon:
 
     def _is_ready(self) -> bool:
         if self._process.poll() is not None:
-            raise RuntimeError(f"the daemon ended at once:\n{self._words()}")
-        return "netobs ready" in self._words()
+            raise RuntimeError(f"the daemon ended at once:\n{self.words()}")
+        return "netobs ready" in self.words()
 
-    def _words(self) -> str:
+    def words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def memory_kib(self) -> dict[str, int]:
@@ -149,10 +150,10 @@ class Daemon:
             if pid:
                 break
             if time.monotonic() > end:
-                raise RuntimeError(f"the daemon did not end within {EXIT_WITHIN_S} s:\n{self._words()}")
+                raise RuntimeError(f"the daemon did not end within {EXIT_WITHIN_S} s:\n{self.words()}")
             time.sleep(POLL_S)
         self._process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         if self._process.returncode:
-            raise RuntimeError(f"the daemon ended with {self._process.returncode}:\n{self._words()}")
+            raise RuntimeError(f"the daemon ended with {self._process.returncode}:\n{self.words()}")
         self.cpu_s = usage.ru_utime + usage.ru_stime - self._cpu_before_s
-        return Account.of(self._words())
+        return Account.of(self.words())

@@ -1,0 +1,200 @@
+"""(i) Packets to one client: how many per second without a loss, and what one costs, beside ``tcpdump -w``.
+
+Both take the same packets off the same interface and write classic pcap into a pipe whose bytes are counted: each
+packet that was sent is there or is missing. netobs meters flows at the same time. The rate goes up by steps until a
+packet is missing; both take turns. The sender's own CPU time tells what the copy in the kernel costs: it happens there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.daemon import Daemon
+from bench.text import table
+from bench.wire import Wire
+from tests.lab.namespaces import stop
+from tests.lab.programs import wait_until
+from tests.lab.traffic import Traffic
+
+TITLE = (
+    "streaming: packets per second to one client without a loss, CPU of a packet in the agent, and in the kernel\n"
+    "above nothing; UDP over veth at up to full speed of one CPU; netobs meters flows besides"
+)
+SIZES = (100, 1500)
+RATES = (25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000, 400_000, 600_000, 0)  # 0: full speed
+PORT = 9990
+SETTLED_S = 0.3  # no CPU time for so long: all is done
+COUNT_TIMEOUT_S = 30
+FILE_HEADER_BYTES, RECORD_HEADER_BYTES = 24, 16
+NOTHING, NETOBS, TCPDUMP = "nothing", "netobs", "tcpdump -w"
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    """A row for each size and agent: ``packets_per_second`` (the highest without a loss in every round), CPU ns."""
+    rounds, seconds = (1, 1.0) if quick else (3, 3.0)
+    rows = []
+    with Wire() as wire:
+        for size in SIZES:
+            samples: dict[str, list[dict[str, Any]]] = {NOTHING: [], NETOBS: [], TCPDUMP: []}
+            for rate in RATES:
+                going = [name for name in samples if all(not each["lost"] for each in samples[name])]
+                for _ in range(rounds):
+                    for name in going:
+                        samples[name].append(_sample(wire, name, size, rate, seconds))
+            rows += [_row(size, name, samples) for name in (NETOBS, TCPDUMP)]
+    return rows
+
+
+def _row(size: int, name: str, samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    mine = samples[name]
+    lossy = {each["rate"] for each in mine if each["lost"]}
+    whole = [each for each in mine if each["rate"] not in lossy]
+    best = max((each["rate"] or float("inf") for each in whole), default=0)
+    at_best = [each for each in whole if (each["rate"] or float("inf")) == best]
+    sender_ns = statistics.median(each["sender_ns"] for each in whole) if whole else 0
+    idle_ns = statistics.median(each["sender_ns"] for each in samples[NOTHING] if each["rate"] not in lossy)
+    return {
+        "size": size, "agent": name,
+        "packets_per_second": statistics.median(each["packets_per_second"] for each in at_best) if at_best else 0,
+        "agent_ns": statistics.median(each["agent_ns"] for each in at_best) if at_best else 0,
+        "kernel_ns": sender_ns - idle_ns,
+        "first_loss": [each for each in mine if each["lost"]][:1], "samples": mine,
+    }  # fmt: skip
+
+
+def _sample(wire: Wire, name: str, size: int, rate: int, seconds: float) -> dict[str, Any]:
+    packets = int((rate or 1_000_000) * seconds)
+    with AGENTS[name](wire) as agent:
+        before_s, busy_before_s = agent.cpu_s(), _busy_s(wire.traffic_cpu)
+        traffic = Traffic(packets=packets, flows=100, size=size)
+        sent = traffic.start(wire.lab, wire.sender, rate=rate, cpus=[wire.traffic_cpu]).wait()
+        busy_s = _busy_s(wire.traffic_cpu) - busy_before_s
+        agent.settle()
+        spent_s = agent.cpu_s() - before_s
+        lost = sent.packets - agent.finish(sent.packets, size)
+    return {
+        "rate": rate, "packets": sent.packets, "packets_per_second": sent.packets_per_second, "lost": lost,
+        "agent_ns": 1e9 * spent_s / sent.packets, "sender_ns": 1e9 * busy_s / sent.packets,
+    }  # fmt: skip
+
+
+def _busy_s(cpu: int) -> float:
+    """How long a CPU was not idle so far (proc(5), /proc/stat: all but idle and iowait)."""
+    line = next(line for line in Path("/proc/stat").read_text("ascii").splitlines() if line.startswith(f"cpu{cpu} "))
+    ticks = [int(field) for field in line.split()[1:8]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+_A = TypeVar("_A", bound="Nothing")
+
+
+class Nothing:
+    """Nobody captures: what sending costs by itself."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self: _A) -> _A:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._cleanup.close()
+
+    def cpu_s(self) -> float:
+        """Of the agent so far."""
+        return 0.0
+
+    def settle(self) -> None:
+        """Waits until it has done what there is to do."""
+
+    def finish(self, packets: int, _size: int) -> int:
+        """Ends it; how many whole packets came out of it."""
+        return packets
+
+
+class Tcpdump(Nothing):
+    """``tcpdump -w -`` into a pipe. Its buffer is as large as that of netobs for a CPU."""
+
+    ARGV = ("tcpdump", "-n", "-s", "262144", "-B", "4096", "--time-stamp-precision=nano", "-w", "-", "udp")
+
+    def __enter__(self: _A) -> _A:
+        words = self._cleanup.enter_context(tempfile.NamedTemporaryFile())
+        self._start([*self.ARGV, "-i", self._wire.receiver.name], words)
+        wait_until(lambda: b"listening on" in Path(words.name).read_bytes(), "tcpdump listens")
+        return self
+
+    def _start(self, argv: list[str], words: Any = None) -> None:
+        """``argv``, with its output counted."""
+        popen, ns = self._wire.lab.popen, self._wire.receiver.ns
+        self._agent = popen(ns, argv, stdout=subprocess.PIPE, stderr=words)
+        self._counter = popen(ns, ["wc", "-c"], stdin=self._agent.stdout, stdout=subprocess.PIPE)
+        self._agent.stdout.close()  # a pipe: its end is now that of wc alone
+        for process in (self._counter, self._agent):
+            self._cleanup.callback(stop, process)
+
+    def cpu_s(self) -> float:
+        return _cpu_s(self._agent.pid)
+
+    def settle(self) -> None:
+        before = -1.0
+        while before != self.cpu_s():
+            before = self.cpu_s()
+            time.sleep(SETTLED_S)
+
+    def finish(self, packets: int, size: int) -> int:
+        stop(self._agent, signal.SIGINT)
+        return self._whole(size)
+
+    def _whole(self, size: int) -> int:
+        output, _ = self._counter.communicate(timeout=COUNT_TIMEOUT_S)
+        packets, rest = divmod(int(output) - FILE_HEADER_BYTES, RECORD_HEADER_BYTES + size)
+        if rest:
+            raise RuntimeError(f"{output!r} bytes are no whole number of packets of {size} octets")
+        return packets
+
+
+class Streaming(Tcpdump):
+    """The daemon, and one client that only passes on what it gets."""
+
+    ARGV = ("socat", "-u", "-b", "1048576", f"TCP:127.0.0.1:{PORT}", "-")
+
+    def __enter__(self: _A) -> _A:
+        settings = {"enabled": True, "filter": "udp", "listen": f"127.0.0.1:{PORT}"}
+        self._daemon = self._cleanup.enter_context(Daemon(self._wire, packet_capture=settings))
+        self._start(list(self.ARGV))
+        wait_until(lambda: ": gets " in self._daemon.words(), "the client is served")
+        return self
+
+    def cpu_s(self) -> float:
+        return _cpu_s(self._daemon.pid)
+
+    def finish(self, packets: int, size: int) -> int:
+        self._daemon.stop()
+        return self._whole(size)
+
+
+AGENTS: dict[str, type[Nothing]] = {NOTHING: Nothing, NETOBS: Streaming, TCPDUMP: Tcpdump}
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """The table of ``rows``."""
+    lines = [
+        (f"{row['size']:>5} B  {row['agent']}", f"{row['packets_per_second']:,.0f}", f"{row['agent_ns']:.0f}",
+         f"{row['kernel_ns']:.0f}", f"{row['agent_ns'] + row['kernel_ns']:.0f}")
+        for row in rows
+    ]  # fmt: skip
+    return table((" size  agent", "packets/s", "agent ns", "kernel ns", "sum"), lines)
