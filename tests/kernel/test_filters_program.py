@@ -175,6 +175,8 @@ def test_three_capabilities_are_enough(lab: Lab) -> None:
 
 @pytest.mark.parametrize("missing", ["perfmon", "net_admin"])
 def test_a_capability_that_is_missing_is_said(lab: Lab, missing: str) -> None:
+    if missing == "perfmon" and "mitigations=off" in Path("/proc/cmdline").read_text(encoding="ascii"):
+        pytest.skip("without mitigations newer kernels ask nobody for CAP_PERFMON")
     status, said = loaded_by(lab, tuple(name for name in CAPABILITIES if name != missing))
     assert status == 1
     assert said.startswith(

@@ -215,22 +215,32 @@ class PagedReader(Reader):
         code.store(FP, TAG_AT, A)
         code.operate(ebpf.MOV, A, value=0)
         for position in range(offset, offset + size):
-            load, done = code.label(), code.label()
+            may_be_before, may_be_behind = position < offset + size - 1, position > offset
+            before, behind, done = code.label(), code.label(), code.label()
             code.operate(ebpf.LSH, A, value=8)
             self._at_index(position)
-            code.branch(load, ebpf.JLT, R2, value=_TAG_BEGINS, width=64)
-            behind = code.label()
-            code.branch(behind, ebpf.JGE, R2, value=_TAG_ENDS, width=64)
-            code.operate(ebpf.MOV, R3, value=_TAG_ENDS - 1)
-            code.operate(ebpf.SUB, R3, by=R2)
-            code.operate(ebpf.LSH, R3, value=3)
-            code.load(R1, 4, FP, TAG_AT)
-            code.operate(ebpf.RSH, R1, by=R3)
-            code.operate(ebpf.AND, R1, value=0xFF)
-            code.go(done)
-            code.place(behind)
-            code.operate(ebpf.ADD, R2, value=-_TAG_OCTETS, width=64)
-            code.place(load)
-            self._load_bytes(R1, 1)
-            code.place(done)
+            if may_be_before:
+                code.branch(before, ebpf.JLT, R2, value=_TAG_BEGINS, width=64)
+            if may_be_behind:
+                code.branch(behind, ebpf.JGE, R2, value=_TAG_ENDS, width=64)
+            self._octet_of_stored_tag()
+            if may_be_before or may_be_behind:
+                code.go(done)
+            if may_be_behind:
+                code.place(behind)
+                code.operate(ebpf.ADD, R2, value=-_TAG_OCTETS, width=64)
+            if may_be_before or may_be_behind:
+                code.place(before)
+                self._load_bytes(R1, 1)
+                code.place(done)
             code.operate(ebpf.OR, A, by=R1)
+
+    def _octet_of_stored_tag(self) -> None:
+        """R1 = octet R2 of the frame, which is in the tag."""
+        code = self.code
+        code.operate(ebpf.MOV, R3, value=_TAG_ENDS - 1)
+        code.operate(ebpf.SUB, R3, by=R2)
+        code.operate(ebpf.LSH, R3, value=3)
+        code.load(R1, 4, FP, TAG_AT)
+        code.operate(ebpf.RSH, R1, by=R3)
+        code.operate(ebpf.AND, R1, value=0xFF)
