@@ -17,6 +17,10 @@ _NEEDS = {
     "CAP_NET_ADMIN": (12, "to load programs for the TC hook and to set filters"),
     "CAP_PERFMON": (38, "for the verifier to let programs compute where in a packet a header begins"),
 }
+PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+MAINLINE_PARANOID = 2
+"""The highest level that the kernel's own sources know. Debian (3) and Ubuntu (4) add one, the default there, at which
+they ask for CAP_SYS_ADMIN and nothing else (perf_paranoid_any in their kernel/events/core.c)."""
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
 SECCOMP_FILTER = "2"
 
@@ -59,6 +63,13 @@ def explain_perf(number: int) -> tuple[str, str]:
     if number in (errno.EPERM, errno.EACCES):
         if "CAP_PERFMON" in lacking():
             return "CAP_PERFMON is missing (needed to open perf events of a CPU)", _grant(["CAP_PERFMON"])
+        level = int(PARANOID.read_text(encoding="ascii")) if PARANOID.exists() else 0
+        if level > MAINLINE_PARANOID and not int(status("CapEff") or "0", 16) & 1 << _SYS_ADMIN:
+            return (
+                f"kernel.perf_event_paranoid is {level}, at which this kernel wants CAP_SYS_ADMIN",
+                f"set kernel.perf_event_paranoid = {MAINLINE_PARANOID} in /etc/sysctl.d, or add CAP_SYS_ADMIN to "
+                "AmbientCapabilities= and CapabilityBoundingSet= of the unit",
+            )
         return what, forbidden_by("perf_event_open")
     if number == errno.ENOSYS:
         if status("Seccomp") == SECCOMP_FILTER:
