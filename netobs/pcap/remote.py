@@ -85,24 +85,34 @@ def receive(
 
     :raises CaptureError: the daemon does not answer, or the connection broke.
     """
+    began = False
     with contextlib.closing(sock):
         try:
             sock.sendall(json.dumps(request).encode() + b"\n")
-            sock.settimeout(POLL_S)
-            waited_s = 0.0
-            began = False
-            while not stopping():
-                try:
-                    data = sock.recv(_RECEIVE_BYTES)
-                except socket.timeout:
-                    waited_s += POLL_S
-                    if not began and waited_s > FIRST_BYTE_S:
-                        raise CaptureError(f"{endpoint}: no answer: is it a netobs daemon?") from None
-                    yield b""
-                    continue
-                if not data:
-                    return
-                began = True
+            for data in _pieces(sock, endpoint):
+                began = began or bool(data)
                 yield data
+                if stopping():
+                    return
         except OSError as error:
-            raise CaptureError(f"{endpoint}: the connection broke: {error.strerror or error}") from error
+            # With TLS 1.3 the handshake is over for us before the daemon has missed our certificate.
+            hint = "" if began else "if it asks for a certificate, --cert and --key name one"
+            raise CaptureError(f"{endpoint}: the connection broke: {error.strerror or error}", hint) from error
+
+
+def _pieces(sock: socket.socket, endpoint: Endpoint) -> Iterator[bytes]:
+    """What arrives, up to the end of the stream; an empty piece where nothing does for a moment."""
+    sock.settimeout(POLL_S)
+    waited_s = 0.0
+    while waited_s <= FIRST_BYTE_S:
+        try:
+            data = sock.recv(_RECEIVE_BYTES)
+            waited_s = float("-inf")
+        except socket.timeout:
+            waited_s += POLL_S
+            yield b""
+            continue
+        if not data:
+            return
+        yield data
+    raise CaptureError(f"{endpoint}: no answer", "is it a netobs daemon?")
