@@ -29,9 +29,9 @@ TITLE = (
     "above nothing; UDP over veth at up to full speed of one CPU; netobs meters flows besides"
 )
 SIZES = (100, 1500)
-RATES = (25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 300_000, 400_000, 600_000, 0)  # 0: full speed
+RATES = (50_000, 100_000, 200_000, 300_000, 400_000, 0)  # 0: full speed
 PORT = 9990
-SETTLED_S = 0.3  # no CPU time for so long: all is done
+SETTLED_S = 1.2  # no CPU time for so long: all is done; tcpdump gets what is left of its buffer after a second
 COUNT_TIMEOUT_S = 30
 FILE_HEADER_BYTES, RECORD_HEADER_BYTES = 24, 16
 NOTHING, NETOBS, TCPDUMP = "nothing", "netobs", "tcpdump -w"
@@ -39,13 +39,14 @@ NOTHING, NETOBS, TCPDUMP = "nothing", "netobs", "tcpdump -w"
 
 def run(quick: bool) -> list[dict[str, Any]]:
     """A row for each size and agent: ``packets_per_second`` (the highest without a loss in every round), CPU ns."""
-    rounds, seconds = (1, 1.0) if quick else (3, 3.0)
+    rounds, seconds = (1, 1.0) if quick else (3, 2.0)
     rows = []
     with Wire() as wire:
         for size in SIZES:
             samples: dict[str, list[dict[str, Any]]] = {NOTHING: [], NETOBS: [], TCPDUMP: []}
             for rate in RATES:
-                going = [name for name in samples if all(not each["lost"] for each in samples[name])]
+                # At full speed all have a turn: what the kernel does for each is compared there.
+                going = [name for name in samples if not rate or all(not each["lost"] for each in samples[name])]
                 for _ in range(rounds):
                     for name in going:
                         samples[name].append(_sample(wire, name, size, rate, seconds))
@@ -59,15 +60,19 @@ def _row(size: int, name: str, samples: dict[str, list[dict[str, Any]]]) -> dict
     whole = [each for each in mine if each["rate"] not in lossy]
     best = max((each["rate"] or float("inf") for each in whole), default=0)
     at_best = [each for each in whole if (each["rate"] or float("inf")) == best]
-    sender_ns = statistics.median(each["sender_ns"] for each in whole) if whole else 0
-    idle_ns = statistics.median(each["sender_ns"] for each in samples[NOTHING] if each["rate"] not in lossy)
     return {
         "size": size, "agent": name,
         "packets_per_second": statistics.median(each["packets_per_second"] for each in at_best) if at_best else 0,
         "agent_ns": statistics.median(each["agent_ns"] for each in at_best) if at_best else 0,
-        "kernel_ns": sender_ns - idle_ns,
+        "kernel_ns": _sender_ns(mine) - _sender_ns(samples[NOTHING]),
         "first_loss": [each for each in mine if each["lost"]][:1], "samples": mine,
     }  # fmt: skip
+
+
+def _sender_ns(samples: list[dict[str, Any]]) -> float:
+    """At full speed: below, the sender fills the time between two packets by waiting."""
+    full = [each["sender_ns"] for each in samples if not each["rate"]]
+    return statistics.median(full) if full else float("nan")
 
 
 def _sample(wire: Wire, name: str, size: int, rate: int, seconds: float) -> dict[str, Any]:

@@ -32,7 +32,9 @@ log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
-M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 1 << 20  # malloc.h; its default grows to 32 MiB and stays there
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+MMAP_THRESHOLD_BYTES = 1 << 20  # its default grows to 32 MiB and stays there
+KEPT_BYTES = 4 << 20  # packets come in pieces of 512 KiB: to fetch them anew each time costs more than to copy them
 MINUTE_NS = 60 * clock.NS_PER_S
 RESTORE_NS = 5 * clock.NS_PER_S  # how long an interface may go without a filter that somebody removed
 
@@ -313,10 +315,13 @@ class Daemon:
         self._service.close()
 
 
-def _return_memory() -> None:
+def _return_memory(captures_packets: bool) -> None:
     """Arrays of a large eviction go back to the system when they are freed (mallopt(3); only glibc has it)."""
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        if captures_packets:
+            library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def run(config: Config) -> None:
@@ -324,7 +329,7 @@ def run(config: Config) -> None:
 
     :raises NetobsError: it cannot start.
     """
-    _return_memory()
+    _return_memory(config.packet_capture.enabled)
     faulthandler.enable()  # where it hung, if the watchdog's SIGABRT ends it
     with EventLoop() as loop:
         daemon = Daemon(config, loop)
