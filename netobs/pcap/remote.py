@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from netobs.config import Endpoint
 from netobs.errors import CaptureError
+from netobs.tls import load_authorities, load_own
 
 if TYPE_CHECKING:
     import ssl
@@ -58,15 +59,17 @@ def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
     """
     import ssl
 
-    try:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.pinned:
-            context.check_hostname = False
-            context.verify_flags |= _X509_PARTIAL_CHAIN
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key or None)
-    except OSError as error:
-        raise CaptureError(f"{error.filename or tls.ca or tls.cert}: {error.strerror or error}") from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.pinned:
+        context.check_hostname = False
+        context.verify_flags |= _X509_PARTIAL_CHAIN
+    if tls.ca:
+        load_authorities(context, "ca", tls.ca, _unusable)
+    else:
+        context.load_default_certs()
+    if tls.cert:
+        load_own(context, tls.cert, tls.key, _unusable)
     try:
         return context.wrap_socket(sock, server_hostname=endpoint.host)
     except OSError as error:
@@ -74,6 +77,10 @@ def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
         raise CaptureError(
             f"{endpoint}: TLS: {reason}", "name the authority of the daemon's certificate with --ca"
         ) from error
+
+
+def _unusable(option: str, path: str, reason: str) -> CaptureError:
+    return CaptureError(f'--{option} "{path}": {reason}', "name a PEM file that is right")
 
 
 def receive(

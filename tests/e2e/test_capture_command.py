@@ -240,6 +240,8 @@ def test_over_tls_with_the_certificate_of_the_configuration(lab: Lab, tmp_path: 
         with CaptureCommand(lab, receiver.ns, tmp_path, *options, file="out.pcapng", conf=daemon.conf) as command:
             Traffic(packets=10, flows=1).send(lab, sender, rate=RATE)
             assert command.ended().startswith("10 packets, 0 lost")
+        wrong = netobs(lab, receiver.ns, *conf, "capture", "--ca", "/nowhere", "--write", str(tmp_path / "x"))
+        assert wrong.stderr == 'netobs: --ca "/nowhere": No such file or directory; name a PEM file that is right\n'
 
 
 def test_a_reload_changes_the_agent_and_no_flow_is_lost(lab: Lab, tmp_path: Path) -> None:
