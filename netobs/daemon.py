@@ -17,6 +17,7 @@ from netobs import clock, reload
 from netobs import log as logs
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
+from netobs.capture.observation_points import RESTORE_NS
 from netobs.capturing import PacketCapturing
 from netobs.config import Config, warnings_of
 from netobs.errors import CaptureError, NetobsError
@@ -36,7 +37,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MMAP_THRESHOLD_BYTES = 1 << 20  # its default grows to 32 MiB and stays there
 KEPT_BYTES = 4 << 20  # packets come in pieces of 512 KiB: to fetch them anew each time costs more than to copy them
 MINUTE_NS = 60 * clock.NS_PER_S
-RESTORE_NS = 5 * clock.NS_PER_S  # how long an interface may go without a filter that somebody removed
 
 
 class Daemon:

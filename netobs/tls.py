@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Callable
 
 from netobs.errors import NetobsError
@@ -50,6 +51,14 @@ def load_own(context: ssl.SSLContext, cert: str, key: str, unusable: Unusable) -
         if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
             raise unusable("key", key, f'does not belong to cert "{cert}"') from error
         raise unusable("cert", cert, f'it or key "{key}" is no PEM file of its kind') from error
+
+
+def close_notify(sock: ssl.SSLSocket) -> None:
+    """Tells the other side that nothing was cut off. The answer is not waited for: without blocking it is an error."""
+    import ssl
+
+    with contextlib.suppress(ssl.SSLError, OSError, ValueError):
+        sock.unwrap()
 
 
 def words(reason: str) -> tuple[str, str]:

@@ -14,10 +14,14 @@ from netobs.capture import privileges
 from netobs.capture.attach import FLOWS_PLACE, Attachment, FilterPlace, attach, disown, has_tcx, may_filter, method_for
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.names import InterfaceNames
+from netobs.clock import NS_PER_S
 from netobs.config.selector import InterfaceSelector
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
+
+RESTORE_NS = 5 * NS_PER_S
+"""How long an interface may go without a filter that somebody removed: who has the loop calls ``restore`` so often."""
 
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 

@@ -124,13 +124,8 @@ class TlsLink(TcpLink):
             raise BlockingIOError from error
 
     def _end_stream(self) -> None:
-        import ssl
-
-        try:
-            if self._tls is not None:
-                self._tls.unwrap()  # close_notify: the collector knows that nothing was cut off
-        except (ssl.SSLError, OSError, ValueError):
-            pass  # it does not wait for the answer, which is an error without blocking
+        if self._tls is not None:
+            tls.close_notify(self._tls)
         super()._end_stream()
 
     def _reason(self, error: OSError) -> str:

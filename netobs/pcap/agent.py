@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Callable
 
-from netobs import clock
+from netobs.capture.observation_points import RESTORE_NS
 from netobs.config import PacketCaptureConfig
 from netobs.config.text import quoted
 from netobs.errors import NetobsError
@@ -20,9 +20,6 @@ from netobs.pcap.server import PacketServer
 from netobs.pcap.tap import Tap
 
 log = logging.getLogger("netobs.pcap")
-
-RESTORE_NS = 5 * clock.NS_PER_S
-"""How long an interface may go without a filter that somebody removed."""
 
 
 def problems(config: PacketCaptureConfig) -> Iterator[str]:
@@ -71,7 +68,7 @@ class PacketCaptureAgent:
 
         :raises NetobsError: a certificate cannot be used, or there is no libbpf.
         """
-        self.config = config
+        self._config = config
         self._loop = loop
         self._tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
         self._server = PacketServer(config, self._tap, loop, compile_filter)
@@ -88,7 +85,7 @@ class PacketCaptureAgent:
         if self._tap.method == "tc":
             self._restore(now_ns)
         where = ", ".join(map(str, self._server.addresses))
-        chosen = " or ".join(map(quoted, self.config.filter))
+        chosen = " or ".join(map(quoted, self._config.filter))
         log.info("packet capture: listening on %s, filter %s", where, chosen)
 
     def _restore(self, now_ns: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable, Protocol
 
 from netobs.capture.interfaces import Interface
@@ -11,6 +11,7 @@ from netobs.pcap.distribution import Distribution, Subscription
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
 from netobs.pcap.formats.records import PacketFormat, Records
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
 from netobs.pcap.selection import Selection
 from netobs.pcap.source import Moment
 
@@ -103,3 +104,9 @@ def _losses_from_now(subscription: Subscription) -> Losses:
 def stream_of(name: str, link: int, snaplen: int, filter_text: str) -> PacketFormat:
     """A new stream of the format ``name``: "pcap" or "pcapng"."""
     return PcapFormat(link, snaplen) if name == "pcap" else PcapngFormat(snaplen, filter_text)
+
+
+def common_link(interfaces: Sequence[Interface]) -> int:
+    """The link type of a classic pcap stream: Ethernet, unless nothing that it may have packets of has it."""
+    has_ethernet = not interfaces or any(interface.has_ethernet for interface in interfaces)
+    return LINK_ETHERNET if has_ethernet else LINK_IP

@@ -15,7 +15,7 @@ from netobs.loop import Callback
 from netobs.pcap.batch import Numbers
 from netobs.pcap.channel import Channel, Losses
 from netobs.pcap.connection import Connection, Phase
-from netobs.pcap.formats.records import Counts, Records
+from netobs.pcap.formats.records import Records, add_places, counts_by_place
 from netobs.pcap.limits import Limits
 from netobs.pcap.request import Request
 from netobs.pcap.selection import Filter, Selection
@@ -143,7 +143,7 @@ class Client:
         self.counts.queue_full += allowed.rows - rows
         self.counts.beyond_rate += allowed.beyond_rate
         if self._channel.format.statistics_bytes:
-            self._dropped = _add(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
+            self._dropped = add_places(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
         self._spend(records, rows)
         if rows == allowed.rows and allowed.end:
             self.finish(allowed.end, now_ns)
@@ -246,7 +246,7 @@ class Client:
         if rows:
             self._limits.spend(int(records.ends[rows - 1]), rows)
             if self._channel.format.statistics_bytes:
-                self._sent = _add(self._sent, records.sources[:rows])
+                self._sent = add_places(self._sent, records.sources[:rows])
 
     def _put_statistics(self, now_ns: int) -> None:
         """Of the interfaces that have had packets, in the stream or lost."""
@@ -255,13 +255,7 @@ class Client:
             return
         if self._limits.has_room(MAX_HEAD_BYTES):
             self._channel.introduce(lost, now_ns)
-        places = {interface.index: place for place, interface in enumerate(stream.interfaces)}  # the latest of each
-        counts = {}
-        for place, interface in enumerate(stream.interfaces):
-            latest = places[interface.index] == place
-            each = Counts(_at(self._sent, place), _at(self._dropped, place), lost.get(interface.index, 0) * latest)
-            if any(each):
-                counts[place] = each
+        counts = counts_by_place(stream.interfaces, self._sent, self._dropped, lost)
         self._put(stream.statistics(counts, self.since_ns + self._offset_ns, now_ns + self._offset_ns))
 
 
@@ -271,14 +265,3 @@ def _part(ends: Numbers, rows: int, begin: int, room: int) -> int:
         return len(ends)
     stop = int(ends.searchsorted(begin + min(room, PART_BYTES), side="right"))
     return rows + 1 if stop == rows and int(ends[rows]) - begin <= room else stop  # it may be longer than a part
-
-
-def _add(counts: Numbers, places: Numbers) -> Numbers:
-    """``counts`` by place, and one for each of ``places``."""
-    more = np.bincount(places, minlength=len(counts))
-    more[: len(counts)] += counts
-    return more
-
-
-def _at(counts: Numbers, place: int) -> int:
-    return int(counts[place]) if place < len(counts) else 0

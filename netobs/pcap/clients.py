@@ -8,11 +8,11 @@ from netobs.capture.interfaces import Interface
 from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import nearest, quoted
 from netobs.errors import NetobsError
-from netobs.pcap.channel import Channel, Channels, stream_of
+from netobs.pcap.channel import Channel, Channels, common_link, stream_of
 from netobs.pcap.client import Client, terms_of
 from netobs.pcap.connection import Connection
 from netobs.pcap.distribution import Distribution
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.layout import LINK_ETHERNET
 from netobs.pcap.recorder import Recorder, Recording
 from netobs.pcap.request import Refusal, Request
 from netobs.pcap.selection import Filter
@@ -110,13 +110,12 @@ class Clients:
         return captured[name]
 
     def _link(self, interface: Interface | None) -> int:
-        """The link type of a classic pcap stream: Ethernet, unless nothing that it may have packets of has it."""
+        """The link type of a classic pcap stream."""
         if interface is not None:
-            return LINK_ETHERNET if interface.has_ethernet else LINK_IP
-        if any(each.has_ethernet for each in self._distribution.interfaces):
+            return common_link([interface])
+        if any(each.has_ethernet for each in self._distribution.interfaces):  # the kernel need not be asked
             return LINK_ETHERNET
-        interfaces = self._distribution.capturable()
-        return LINK_ETHERNET if not interfaces or any(each.has_ethernet for each in interfaces) else LINK_IP
+        return common_link(self._distribution.capturable())
 
     def _add(self, client: Client) -> None:
         self._clients[client.connection] = client

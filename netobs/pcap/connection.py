@@ -8,6 +8,7 @@ from typing import Protocol
 from netobs.clock import NS_PER_S
 from netobs.config.addresses import Endpoint
 from netobs.loop import Callback, EventLoop, Timer
+from netobs.pcap.formats import REFUSAL
 from netobs.pcap.outbox import Outbox
 from netobs.pcap.request import MAX_LINE_BYTES
 from netobs.pcap.transport import Need, Transport
@@ -119,7 +120,7 @@ class Connection:
         if self.phase is Phase.HANDSHAKE and self._transport.encrypted:  # nothing can be said yet
             self.abort(message, now_ns)
         else:
-            self.outbox.put(f"netobs: {message}\n".encode())
+            self.outbox.put(REFUSAL + f"{message}\n".encode())
             self.finish(now_ns)
 
     def abort(self, reason: str, now_ns: int) -> None:

@@ -13,11 +13,11 @@ from netobs.config import PacketCaptureConfig
 from netobs.errors import CaptureError
 from netobs.loop import EventLoop
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.channel import stream_of
+from netobs.pcap.channel import common_link, stream_of
 from netobs.pcap.distribution import Distribution, Subscription
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.formats.records import Counts
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.formats.records import add_places, counts_by_place
+from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Selection
 from netobs.pcap.source import Moment
 from netobs.pcap.tap import Tap
@@ -41,7 +41,7 @@ def capture(
         distribution = Distribution(tap, loop)
         loop.add_reader(tap.links.fileno(), lambda _now_ns: tap.follow_links())
         start_ns = clock.monotonic_ns()
-        stream = _Stream(config, _link(tap), chosen.text, count, start_ns)
+        stream = _Stream(config, common_link(tap.capturable()), chosen.text, count, start_ns)
         subscription = distribution.subscribe(Selection(chosen), stream, start_ns)
         yield stream.begin()
         while not (stream.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
@@ -68,28 +68,20 @@ def _tap(config: PacketCaptureConfig, attach: str) -> Tap:
     return tap
 
 
-def _link(tap: Tap) -> int:
-    """Of classic pcap, which has one."""
-    return LINK_ETHERNET if any(interface.has_ethernet for interface in tap.capturable()) else LINK_IP
-
-
 class _Stream:
     """Takes packets of the one selection that there is, and makes records of them."""
 
     def __init__(self, config: PacketCaptureConfig, link: int, text: str, count: int, start_ns: int) -> None:
         self.snaplen = config.snaplen
         self._format = stream_of(config.format, link, config.snaplen, text)
-        self._left = count
-        self._endless = not count
+        self._limits = Limits(count, 0, 0, start_ns)
+        self.is_full = False
+        """Whether it has as many packets as were asked for."""
         self._pieces: list[bytes] = []
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
+        self._dropped = np.zeros(0, dtype=np.int64)  # none: what it takes it keeps
         self._start_ns = start_ns
         self._next_statistics_ns = start_ns + STATISTICS_NS
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many packets as were asked for."""
-        return not self._endless and not self._left
 
     def begin(self) -> bytes:
         """What stands in front."""
@@ -98,14 +90,14 @@ class _Stream:
     def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
         """As a Sink of the distribution."""
         records = self._format.records(batch, rows, moment.offset_ns, moment.interfaces)
-        taken = len(records) if self._endless else min(len(records), self._left)
-        if not taken:
+        allowed = self._limits.allow(records.ends, 0, moment.now_ns)
+        self.is_full = self.is_full or bool(allowed.end)
+        if not allowed.rows:
             return
-        self._left -= taken
-        self._pieces += [records.head, records.body[: int(records.ends[taken - 1])]]
-        sent = np.bincount(records.sources[:taken], minlength=len(self._sent))
-        sent[: len(self._sent)] += self._sent
-        self._sent = sent
+        end = int(records.ends[allowed.rows - 1])
+        self._limits.spend(end, allowed.rows)
+        self._pieces += [records.head, records.body[:end]]
+        self._sent = add_places(self._sent, records.sources[: allowed.rows])
 
     def take_pieces(self) -> bytes:
         """What was made since the last call."""
@@ -126,9 +118,6 @@ class _Stream:
         head = self._format.introduce(
             [moment.interfaces[each] for each in lost if each in moment.interfaces.keys() - told]
         )
-        counts = {
-            place: Counts(int(self._sent[place]) if place < len(self._sent) else 0, 0, lost.get(interface.index, 0))
-            for place, interface in enumerate(self._format.interfaces)
-        }
+        counts = counts_by_place(self._format.interfaces, self._sent, self._dropped, lost)
         offset_ns = moment.offset_ns
         return head + self._format.statistics(counts, self._start_ns + offset_ns, moment.now_ns + offset_ns)

@@ -8,12 +8,10 @@ from __future__ import annotations
 import struct
 
 from netobs.errors import CaptureError
+from netobs.pcap.formats import MAGIC_NUMBERS, REFUSAL
 
-PCAP_MAGIC = 0xA1B23C4D  # times in ns
-PCAPNG_SECTION, PCAPNG_STATISTICS, PCAPNG_PACKET = 0x0A0D0D0A, 5, 6
+PCAPNG_STATISTICS, PCAPNG_PACKET = 5, 6
 ISB_IFDROP, ISB_OSDROP = 5, 7
-REFUSAL = b"netobs: "
-"""What a server that serves no stream begins its one line with."""
 
 _PCAP_HEADER_BYTES = 24
 _PCAP_RECORD = struct.Struct("<8xII")
@@ -62,11 +60,10 @@ class StreamReader:
             return 0
         if len(data) < _BLOCK.size:
             return 0
-        (magic,) = struct.unpack_from("<I", data)
-        if magic == PCAPNG_SECTION:
+        if data.startswith(MAGIC_NUMBERS["pcapng"]):
             self._walk = self._walk_pcapng
             return self._walk_pcapng(data)
-        if magic != PCAP_MAGIC:
+        if not data.startswith(MAGIC_NUMBERS["pcap"]):
             raise CaptureError("what arrives there is no stream of packets", "is it the port of a netobs daemon?")
         if len(data) < _PCAP_HEADER_BYTES:
             return 0

@@ -13,7 +13,6 @@ from typing import TypeVar
 from netobs.capture.attach import PACKETS_PLACE
 from netobs.capture.grace import GracePeriod
 from netobs.capture.interfaces import Interface, LinkMonitor
-from netobs.capture.names import InterfaceNames
 from netobs.capture.observation_points import DIRECTIONS, ObservationPoints, Purpose
 from netobs.config.selector import InterfaceSelector
 from netobs.errors import CaptureError
@@ -255,11 +254,6 @@ class Tap:
     def capturable(self) -> list[Interface]:
         """Those that are, or would be, captured while anything is selected."""
         return self._points.wanted()
-
-    @property
-    def interface_names(self) -> InterfaceNames:
-        """What interfaces are called, those too that have gone: packets of them may still come."""
-        return self._points.interface_names
 
     def follow_links(self) -> None:
         """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable. While nothing is

@@ -124,12 +124,7 @@ class TlsTransport(Transport):
             return None
 
     def end(self) -> None:
-        import ssl
-
-        try:
-            self._tls.unwrap()  # close_notify: the client knows that nothing was cut off
-        except (ssl.SSLError, OSError, ValueError):
-            pass  # it does not wait for the answer, which is an error without blocking
+        tls.close_notify(self._tls)
         super().end()
 
     def reason(self, error: OSError) -> str:

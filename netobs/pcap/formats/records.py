@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable, NamedTuple, Protocol
 
+import numpy as np
+
 from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 
@@ -70,3 +72,31 @@ class PacketFormat(Protocol):
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """Counts by place in ``interfaces``, from ``start_ns`` to ``now_ns`` (CLOCK_REALTIME)."""
+
+
+def add_places(counts: Numbers, places: Numbers) -> Numbers:
+    """``counts`` by place, and one for each of ``places``."""
+    more = np.bincount(places, minlength=len(counts))
+    more[: len(counts)] += counts
+    return more
+
+
+def counts_by_place(
+    interfaces: list[Interface], sent: Numbers, dropped: Numbers, lost: Mapping[int, int]
+) -> dict[int, Counts]:
+    """What ``PacketFormat.statistics`` wants, of the interfaces that have had packets, in the stream or lost.
+
+    ``sent`` and ``dropped`` are by place, ``lost`` is by interface index: it counts at the latest place of an index.
+    """
+    latest = {interface.index: place for place, interface in enumerate(interfaces)}
+    counts = {}
+    for place, interface in enumerate(interfaces):
+        is_latest = latest[interface.index] == place
+        each = Counts(_at(sent, place), _at(dropped, place), lost.get(interface.index, 0) * is_latest)
+        if any(each):
+            counts[place] = each
+    return counts
+
+
+def _at(counts: Numbers, place: int) -> int:
+    return int(counts[place]) if place < len(counts) else 0
