@@ -8,9 +8,10 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TypeVar
 
-from netobs.capture.attach import PACKETS_PLACE
+from netobs.capture.attach import PACKETS_PLACE, FilterPlace
 from netobs.capture.grace import GracePeriod
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.observation_points import DIRECTIONS, ObservationPoints, Purpose
@@ -34,7 +35,6 @@ PACKETS = Purpose(
     say_missed=lambda name, direction: log.warning(
         "packet capture: %s: %s was not captured for a while: somebody removed the filter", name, direction
     ),
-    place=PACKETS_PLACE,
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
@@ -49,12 +49,21 @@ class Tap:
     While nothing is selected, nothing is attached, and there is no perf buffer. All times are CLOCK_MONOTONIC.
     """
 
-    def __init__(self, selector: InterfaceSelector, direction: str, bytes_per_cpu: int, attach: str = "auto") -> None:
-        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of the perf buffer."""
+    def __init__(
+        self,
+        selector: InterfaceSelector,
+        direction: str,
+        bytes_per_cpu: int,
+        attach: str = "auto",
+        place: FilterPlace = PACKETS_PLACE,
+    ) -> None:
+        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of the perf buffer; ``place``:
+        of clsact filters, which no other process may use."""
         self._directions = DIRECTIONS[direction]
         self._programs = PacketPrograms()
         self._perf = PerfBuffer(bytes_per_cpu)
-        self._points = ObservationPoints(selector, direction, attach, PACKETS, self._programs.program_fd)
+        purpose = replace(PACKETS, place=place)
+        self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
         self._bits = FilterBits()
         self._grace = GracePeriod()
         self._lost_before: dict[int, Counter[int]] = {}
