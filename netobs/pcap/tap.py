@@ -19,7 +19,7 @@ from netobs.config.selector import InterfaceSelector
 from netobs.errors import CaptureError
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.filter_bits import MAX_SELECTIONS, FilterBits
-from netobs.pcap.filters.program import load_filter
+from netobs.pcap.filters.program import check_together, load_filter
 from netobs.pcap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET, LINK_IP
 from netobs.pcap.perf import PerfBuffer
 from netobs.pcap.programs import WAYS, PacketCount, PacketPrograms
@@ -109,7 +109,8 @@ class Tap:
         """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
         share one. The first makes the perf buffer and attaches to the first interfaces; see ``step``.
 
-        :raises CaptureError: there are 32 others already, or the kernel refused something. All is as before then.
+        :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
+            All is as before then.
         """
         first = not self.is_active
         bit = self._bits.acquire(selection)
@@ -124,6 +125,7 @@ class Tap:
             if first:
                 self._perf.open(self._programs.map_fd("packet_events"))
             self._lost_before[bit] = self._lost(bit)
+            check_together(self._bits.in_use())
             self._put_filters(now_ns)
         except CaptureError:
             self._bits.forget(bit)
