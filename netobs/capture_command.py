@@ -206,8 +206,12 @@ def _tls(options: Options, settings: PacketCaptureConfig) -> remote.Tls | None:
 
 def _settings(options: Options) -> tuple[PacketCaptureConfig, CaptureConfig]:
     """Of the configuration file; without one, the defaults."""
-    if not options.conf.exists():
+    try:
+        options.conf.stat()
+    except FileNotFoundError:
         return PacketCaptureConfig(), CaptureConfig()
+    except OSError:
+        pass  # it may be there: ``load`` says why it cannot be read
     config = configuration.load(options.conf)
     return config.packet_capture, config.capture
 

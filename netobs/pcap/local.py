@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Callable
 
@@ -23,6 +24,8 @@ from netobs.pcap.place import own_place
 from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.source import Moment
 from netobs.pcap.tap import Tap
+
+log = logging.getLogger("netobs.pcap")
 
 TURN_NS = 50_000_000
 """How long to wait for packets at most before the caller has its turn."""
@@ -62,6 +65,10 @@ def capture(
         while not stream.is_full and distribution.read_more(clock.monotonic_ns()):
             yield stream.take_pieces()
         yield stream.take_pieces() + stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
+        if stream.other_link:
+            log.warning(
+                "%d packets were left out: classic pcap has one link type, pcapng has place for all", stream.other_link
+            )
 
 
 def _tap(config: PacketCaptureConfig, attach: str, place: FilterPlace) -> Tap:
@@ -91,6 +98,8 @@ class _Stream:
         self._limits = Limits(count, 0, 0, start_ns)
         self.is_full = False
         """Whether it has as many packets as were asked for."""
+        self.other_link = 0
+        """Packets that the format has no place for."""
         self._pieces: list[bytes] = []
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
         self._dropped = np.zeros(0, dtype=np.int64)  # none: what it takes it keeps
@@ -104,6 +113,7 @@ class _Stream:
     def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
         """As a Sink of the distribution."""
         records = self._format.records(batch, rows, moment.offset_ns, moment.interfaces)
+        self.other_link += len(rows) - len(records)
         allowed = self._limits.allow(records.ends, 0, moment.now_ns)
         self.is_full = self.is_full or bool(allowed.end)
         if not allowed.rows:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import NETOBS, Daemon, configuration, traffic_control
+from tests.e2e.daemon import NETOBS, Daemon, configuration, netobs, traffic_control
 from tests.e2e.test_capture_command import RATE, CaptureCommand, recorded, served, tcpdump
+from tests.kernel import frames
+from tests.kernel.wire import Tun
 from tests.lab.namespaces import Lab, Link
 from tests.lab.programs import wait_until
 from tests.lab.traffic import REPOSITORY, Traffic
@@ -113,6 +115,25 @@ def test_a_signal_ends_it_while_its_filter_is_compiled(lab: Lab, tmp_path: Path)
     assert process.wait(20) == -signal.SIGINT
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_packets_that_classic_pcap_has_no_place_for(lab: Lab, tmp_path: Path) -> None:
+    sender, receiver = lab.pair()
+    directory = tmp_path / "alone"
+    directory.mkdir()
+    options = ("--alone", "--filter", "udp", "--count", "30")
+    command = CaptureCommand(lab, receiver.ns, directory, *options, file="out.pcap")
+    with Tun(lab, receiver.ns, "tun0") as tun, command:
+        tun.send(*[frames.ipv4(frames.UDP, frames.udp())] * 5)
+        send(lab, sender, 30)
+        words = command.ended()
+    assert "5 packets were left out: classic pcap has one link type, pcapng has place for all\n" in words
+    assert "30 packets, " in words
+
+
+def test_a_configuration_that_cannot_be_read(lab: Lab) -> None:
+    done = netobs(lab, lab.namespace(), "--conf", "n" * 300, "capture", "--write", "x")
+    assert (done.returncode, done.stderr) == (1, f"netobs: {'n' * 300}: cannot be read: File name too long\n")
 
 
 def test_nohup_keeps_it_running(lab: Lab, tmp_path: Path, conf: Path) -> None:
