@@ -139,10 +139,13 @@ class Client:
         if not self.streaming:
             return
         allowed = self._limits.allow(records.ends, self._reserve_bytes, now_ns)
-        rows = self._queue(records, allowed.rows, now_ns)
         self.counts.other_link += other_link
-        self.counts.queue_full += allowed.rows - rows
         self.counts.beyond_rate += allowed.beyond_rate
+        self.counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
+        rows = self._queue(records, allowed.rows, now_ns)
+        if self.streaming:
+            self.counts.not_sent -= allowed.rows - rows
+            self.counts.queue_full += allowed.rows - rows
         if self._channel.format.statistics_bytes:
             self._dropped = add_places(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
         self._spend(records, rows)
@@ -232,6 +235,7 @@ class Client:
             if stop > rows:
                 end = int(ends[stop - 1])
                 outbox.put(records.body[begin:end], stop - rows)  # all of it: no copy
+                self.counts.not_sent -= stop - rows
                 rows, begin = stop, end
             elif not self.connection.flush(now_ns):
                 break
