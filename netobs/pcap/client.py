@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ ENDS = {
     "duration": "its time is over",
     "max_bytes": "max_bytes is reached",
     "asked": "the client asked for the end",
+    "interface": "its interface is not captured any more",
     "recording": "the recording is complete",
     "stop": "netobs ends",
 }
@@ -100,6 +102,7 @@ class Client:
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
         self._dropped = np.zeros(0, dtype=np.int64)
         self._end_reason = ""
+        self._was_captured = False  # its interface
         self._channel: Channel
         self._losses: Losses
         self._left: Callback
@@ -186,6 +189,16 @@ class Client:
                 self._put_statistics(now_ns)
                 self.connection.flush(now_ns)
         self.connection.check(now_ns)
+
+    def check_interface(self, captured: Collection[int], now_ns: int) -> None:
+        """End the stream with the interface (index) that it is of: another one may get its name, but not its packets.
+        Before it was captured, it is waited for."""
+        if self.terms.interface is None or self.terms.recorded:
+            return
+        is_captured = self.terms.interface.index in captured
+        if self._was_captured and not is_captured:
+            self.finish("interface", now_ns)
+        self._was_captured = is_captured
 
     def finish(self, reason: str, now_ns: int) -> None:
         """End the stream, with statistics as its last words. ``reason``: a key of ENDS."""
