@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from netobs.pcap.stream import StreamReader
 from tests.e2e.daemon import NETOBS, Daemon, configuration, netobs, traffic_control
 from tests.e2e.test_capture_command import RATE, CaptureCommand, recorded, served, tcpdump
 from tests.kernel import frames
@@ -102,6 +105,33 @@ def test_a_signal_ends_it_well(lab: Lab, tmp_path: Path, conf: Path, number: sig
     assert tcpdump(command.file) == 30
     assert "packets_" not in traffic_control(lab, receiver.ns)
     assert "clsact" not in traffic_control(lab, receiver.ns)
+
+
+def test_its_terminal_is_gone(lab: Lab, tmp_path: Path, conf: Path) -> None:
+    sender, receiver = lab.pair()
+    ours, theirs = pty.openpty()
+    file = tmp_path / "out.pcapng"
+    argv = [*NETOBS, "--conf", str(conf), "capture", "--alone", *UDP, "--write", str(file)]
+    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY, stderr=theirs)
+    os.close(theirs)
+    wait_until(lambda: file.exists() and file.stat().st_size > 0, "it captures")
+    send(lab, sender, 30)
+    os.close(ours)
+    for _ in range(2):  # from the shell, and from the kernel when the shell is gone
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 0
+    reader = StreamReader()
+    reader.feed(file.read_bytes())
+    assert (reader.packets, reader.lost) == (30, 0)
+    assert "packets_" not in traffic_control(lab, receiver.ns)
+
+
+def test_without_standard_error_nothing_is_said_among_the_packets(lab: Lab) -> None:
+    script = f"cd {REPOSITORY} && {' '.join(NETOBS)} capture --alone --interface lo --duration 100ms 2>&-"
+    done = subprocess.run(["ip", "netns", "exec", lab.namespace(), "sh", "-c", script], capture_output=True, check=True)
+    reader = StreamReader()
+    reader.feed(done.stdout)
+    assert (reader.bytes, reader.is_whole) == (len(done.stdout), True)
 
 
 def test_a_signal_ends_it_while_its_filter_is_compiled(lab: Lab, tmp_path: Path) -> None:
