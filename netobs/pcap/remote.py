@@ -125,9 +125,18 @@ def receive(
                     yield from _rest(sock)
                     return
         except OSError as error:
-            # With TLS 1.3 the handshake is over for us before the daemon has missed our certificate.
-            hint = "" if began else "if it asks for a certificate, --cert and --key name one"
+            hint = "" if began else _hint_without_answer(sock)
             raise CaptureError(f"{endpoint}: the connection broke: {error.strerror or error}", hint) from error
+
+
+def _hint_without_answer(sock: socket.socket) -> str:
+    import ssl
+
+    if isinstance(
+        sock, ssl.SSLSocket
+    ):  # with TLS 1.3 the handshake is over for us before it has missed our certificate
+        return "if it asks for a certificate, --cert and --key name one"
+    return "if it talks TLS, so do with --tls"
 
 
 def _rest(sock: socket.socket) -> Iterator[bytes]:

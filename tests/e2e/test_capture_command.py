@@ -253,6 +253,8 @@ def test_over_tls_with_the_certificate_of_the_configuration(lab: Lab, tmp_path: 
         unknown = netobs(lab, receiver.ns, *conf, "capture", "--write", str(tmp_path / "x"))
         assert unknown.returncode == 1
         assert unknown.stderr.endswith("; if it asks for a certificate, --cert and --key name one\n")
+        plain = netobs(lab, receiver.ns, *conf, "capture", "--connect", f"127.0.0.1:{PORT}", "--write", "x")
+        assert plain.stderr.endswith("; if it talks TLS, so do with --tls\n")
         options = ("--cert", str(mine.cert), "--key", str(mine.key), "--count", "10")
         with CaptureCommand(lab, receiver.ns, tmp_path, *options, file="out.pcapng", conf=daemon.conf) as command:
             Traffic(packets=10, flows=1).send(lab, sender, rate=RATE)
