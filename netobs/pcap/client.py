@@ -249,7 +249,7 @@ class Client:
                 self._sent = add_places(self._sent, records.sources[:rows])
 
     def _put_statistics(self, now_ns: int) -> None:
-        """Of the interfaces that have had packets, in the stream or lost."""
+        """Of the interfaces that have had packets, in the stream or lost; without any, the captured ones alone."""
         stream, lost = self._channel.format, self._losses()
         if not stream.statistics_bytes:
             return

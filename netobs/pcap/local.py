@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 import numpy as np
 
 from netobs import clock
+from netobs.capture.interfaces import Interface
 from netobs.config import PacketCaptureConfig
 from netobs.errors import CaptureError
 from netobs.loop import EventLoop
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.channel import common_link, stream_of
+from netobs.pcap.channel import common_link, stream_of, untold
 from netobs.pcap.distribution import Distribution, Subscription
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.formats.records import add_places, counts_by_place
@@ -41,7 +42,7 @@ def capture(
         distribution = Distribution(tap, loop)
         loop.add_reader(tap.links.fileno(), lambda _now_ns: tap.follow_links())
         start_ns = clock.monotonic_ns()
-        stream = _Stream(config, common_link(tap.capturable()), chosen.text, count, start_ns)
+        stream = _Stream(config, tap.capturable, chosen.text, count, start_ns)
         subscription = distribution.subscribe(Selection(chosen), stream, start_ns)
         yield stream.begin()
         while not (stream.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
@@ -71,9 +72,17 @@ def _tap(config: PacketCaptureConfig, attach: str) -> Tap:
 class _Stream:
     """Takes packets of the one selection that there is, and makes records of them."""
 
-    def __init__(self, config: PacketCaptureConfig, link: int, text: str, count: int, start_ns: int) -> None:
+    def __init__(
+        self,
+        config: PacketCaptureConfig,
+        capturable: Callable[[], Sequence[Interface]],
+        text: str,
+        count: int,
+        start_ns: int,
+    ) -> None:
         self.snaplen = config.snaplen
-        self._format = stream_of(config.format, link, config.snaplen, text)
+        self._capturable = capturable
+        self._format = stream_of(config.format, common_link(capturable()), config.snaplen, text)
         self._limits = Limits(count, 0, 0, start_ns)
         self.is_full = False
         """Whether it has as many packets as were asked for."""
@@ -114,10 +123,7 @@ class _Stream:
     def statistics(self, subscription: Subscription, moment: Moment) -> bytes:
         """What the filter selected and what was lost, where the format has a place for it."""
         lost = subscription.losses()
-        told = {interface.index for interface in self._format.interfaces}
-        head = self._format.introduce(
-            [moment.interfaces[each] for each in lost if each in moment.interfaces.keys() - told]
-        )
+        head = self._format.introduce(untold(self._format, moment.interfaces, lost, self._capturable))
         counts = counts_by_place(self._format.interfaces, self._sent, self._dropped, lost)
         offset_ns = moment.offset_ns
         return head + self._format.statistics(counts, self._start_ns + offset_ns, moment.now_ns + offset_ns)

@@ -107,12 +107,14 @@ def test_so_many_packets(lab: Lab, tmp_path: Path) -> None:
     assert [(packet.length, len(packet.octets)) for packet in read_pcap(command.file)] == [(200, 64)] * 7
 
 
-def test_so_long(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["out.pcap", "out.pcapng"])
+def test_so_long_without_a_packet(lab: Lab, tmp_path: Path, file: str) -> None:
     receiver = lab.pair()[1]
     options = ("--interface", "veth0", "--duration", "300ms")
-    with CaptureCommand(lab, receiver.ns, tmp_path, *options, file="out.pcapng") as command:
+    with CaptureCommand(lab, receiver.ns, tmp_path, *options, file=file) as command:
         assert command.ended().startswith("0 packets, ")
     assert tshark(command.file, "frame.number") == []
+    assert tcpdump(command.file) == 0
 
 
 def test_into_a_pipe_whose_reader_has_had_enough(lab: Lab) -> None:

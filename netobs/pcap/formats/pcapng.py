@@ -14,8 +14,7 @@ from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch, slices
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import LINK_TYPES
-from netobs.pcap.formats.records import Counts, Records
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.formats.records import Counts, Records, link_of
 
 _SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
 _INTERFACE, _STATISTICS, _PACKET = 1, 5, 6  # block types
@@ -95,8 +94,7 @@ class PcapngFormat:
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """Interface Description Blocks of those that the stream has not told of."""
-        links = [LINK_ETHERNET if interface.has_ethernet else LINK_IP for interface in interfaces]
-        return b"".join(self._place(interface, link)[1] for interface, link in zip(interfaces, links))
+        return b"".join(self._place(interface, link_of(interface))[1] for interface in interfaces)
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """An Interface Statistics Block for each place of ``counts``.

@@ -11,6 +11,7 @@ import numpy as np
 
 from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class PacketFormat(Protocol):
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """Counts by place in ``interfaces``, from ``start_ns`` to ``now_ns`` (CLOCK_REALTIME)."""
+
+
+def link_of(interface: Interface) -> int:
+    """What packets of ``interface`` begin with."""
+    return LINK_ETHERNET if interface.has_ethernet else LINK_IP
 
 
 def add_places(counts: Numbers, places: Numbers) -> Numbers:

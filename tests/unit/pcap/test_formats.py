@@ -15,7 +15,7 @@ from netobs.capture.interfaces import Interface
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
-from netobs.pcap.formats.records import Counts
+from netobs.pcap.formats.records import Counts, add_places, counts_by_place
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
 from tests.lab.packets import (
     EGRESS,
@@ -232,6 +232,20 @@ def test_introduce_tells_only_what_is_new() -> None:
     stream = PcapngFormat(96, "tcp")
     assert [block.options[2] for block in blocks(stream.introduce([ETH0, WG0]))] == [b"eth0", b"wg0"]
     assert stream.introduce([ETH0, WG0]) == b""
+
+
+def test_counts_of_an_interface_that_got_another_name() -> None:
+    """It has two places: what it lost is known by its index alone, and counts once."""
+    interfaces = [ETH0, WG0, replace(ETH0, name="uplink"), Interface(99, "idle", 1)]
+    none = np.zeros(0, dtype=np.int64)
+    sent = add_places(add_places(none, np.array([0, 0, 1])), np.array([2, 0]))
+    dropped = add_places(none, np.array([2]))
+    lost = {ETH0.index: 5, 1234: 7}
+    assert counts_by_place(interfaces, sent, dropped, lost) == {
+        0: Counts(sent=3, dropped=0, lost=0),
+        1: Counts(sent=1, dropped=0, lost=0),
+        2: Counts(sent=1, dropped=1, lost=5),
+    }
 
 
 def test_pcap_has_no_place_for_statistics() -> None:
