@@ -13,6 +13,7 @@ from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.records import Counts, Records
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import vectors
 
 LINK_TYPES = {LINK_ETHERNET: 1, LINK_IP: 101}
 """LINKTYPE_ETHERNET and LINKTYPE_RAW, of pcap and of pcapng."""
@@ -42,12 +43,18 @@ class PcapFormat:
         rows = rows[batch.meta["link"][rows] == self._link]
         captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
 
-        def make() -> bytes:
+        def bounds() -> tuple[Numbers, Numbers]:
             start = batch.start[rows]
             _write_headers(batch, rows, start, captured, offset_ns)
-            return b"".join(slices(batch.buffer, start - HEADROOM_BYTES, start + captured))
+            return start - HEADROOM_BYTES, start + captured
 
-        return Records(b"", np.cumsum(captured + HEADROOM_BYTES), np.zeros(len(rows), dtype=np.int64), make)
+        return Records(
+            b"",
+            np.cumsum(captured + HEADROOM_BYTES),
+            np.zeros(len(rows), dtype=np.int64),
+            make=lambda: b"".join(slices(batch.buffer, *bounds())),
+            gather=lambda: vectors(batch.buffer, *bounds()),
+        )
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """Nothing: the format has no interfaces."""

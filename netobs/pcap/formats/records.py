@@ -12,6 +12,7 @@ import numpy as np
 from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Records:
     """Shape (n,): the place of each packet's interface in ``PacketFormat.interfaces``."""
 
     make: Callable[[], bytes]
+
+    gather: Callable[[], Vectors] | None = None
+    """The same as ``make``, where it lies: to be written before anything else is made of the batch."""
 
     @cached_property
     def body(self) -> bytes:

@@ -1,0 +1,69 @@
+"""Pieces of a buffer, written by the kernel as they lie there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from netobs.pcap.vectors import MOST, Vectors, vectors, write
+
+BUFFER = bytearray(os.urandom(1 << 20))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    source, sink = socket.socketpair()
+    with source, sink:
+        source.setblocking(False)
+        sink.setblocking(False)
+        yield source, sink
+
+
+def pieces(count: int, octets: int, gap: int) -> tuple[Vectors, bytes]:
+    """``count`` pieces of BUFFER of that length, and what they are, back to back."""
+    first = np.arange(count, dtype=np.int64) * (octets + gap)
+    made = vectors(BUFFER, first, first + octets)
+    return made, b"".join(BUFFER[begin : begin + octets] for begin in first.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST - 1, MOST, MOST + 1, 3 * MOST])
+def test_all_pieces_in_order(pair: tuple[socket.socket, socket.socket], count: int) -> None:
+    made, octets = pieces(count, 20, 13)
+    assert write(pair[0].fileno(), made) == len(octets)
+    assert pair[1].recv(1 << 20, socket.MSG_WAITALL) == octets
+
+
+def test_pieces_without_octets(pair: tuple[socket.socket, socket.socket]) -> None:
+    assert write(pair[0].fileno(), vectors(BUFFER, np.array([3, 5, 9]), np.array([3, 8, 9]))) == 3
+    assert pair[1].recv(100) == BUFFER[5:8]
+    assert write(pair[0].fileno(), np.empty((0, 2), dtype=np.uint64)) == 0
+
+
+def test_what_is_not_taken_is_known() -> None:
+    """A pipe takes whole pages, and then nothing."""
+    made, octets = pieces(2 * MOST, 301, 7)
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    try:
+        taken = write(writer, made)
+        assert 0 < taken < len(octets)
+        with pytest.raises(BlockingIOError):
+            write(writer, made)
+        assert os.read(reader, len(octets)) == octets[:taken]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_nobody_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[1].close()
+    with pytest.raises(BrokenPipeError):
+        write(pair[0].fileno(), pieces(3, 20, 0)[0])
+
+
+def test_memory_that_is_not_there(pair: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(OSError, match="Bad address"):
+        write(pair[0].fileno(), np.array([[8, 8]], dtype=np.uint64))
