@@ -35,7 +35,7 @@ EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however 
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MMAP_THRESHOLD_BYTES = 1 << 20  # its default grows to 32 MiB and stays there
-KEPT_BYTES = 4 << 20  # packets come in pieces of 512 KiB: to fetch them anew each time costs more than to copy them
+KEPT_BYTES = 4 << 20  # packets come in pieces of 960 KiB: to fetch them anew each time costs more than to copy them
 MINUTE_NS = 60 * clock.NS_PER_S
 
 

@@ -15,9 +15,10 @@ from netobs.pcap.selection import Selection
 from netobs.pcap.source import Moment, PacketSource, Sink
 from netobs.records import ClockPair
 
-READ_BYTES = 512 << 10
-"""The most that is read in a round, so that evictions come in time. What is made of it fits the memory allocator's
-pool (netobs/daemon.py: what is larger is fetched from the kernel anew each time)."""
+READ_BYTES = 960 << 10
+"""The most that is read in a round, so that evictions come in time, and enough that what each round costs is little.
+What is made of it fits the memory allocator's pool (netobs/daemon.py: what is larger is fetched from the kernel anew
+each time)."""
 LINGER_NS = clock.NS_PER_S
 """How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
 CLOCK_NS = clock.NS_PER_S

@@ -240,12 +240,12 @@ def test_wakes_when_a_ring_fills_up(pair: Pair, sender: Sender) -> None:
         sender.send(FRAME)
         wait_for(lambda: tap.count().copied == 1, "a packet")
         assert not select.select([tap], [], [], 0)[0]  # not for each
-        sender.send(*[f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(1400))))] * 100)
+        sender.send(*[f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(1400))))] * 200)
         assert select.select([tap], [], [], 10)[0]
-        wait_for(lambda: tap.count().copied == 101, "all packets")
-        assert sum(map(len, read_all(tap))) == 101
+        wait_for(lambda: tap.count().copied == 201, "all packets")
+        assert sum(map(len, read_all(tap))) == 201
         assert not select.select([tap], [], [], 0)[0]
-        sender.send(*[f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(1400))))] * 100)
+        sender.send(*[f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(1400))))] * 200)
         assert select.select([tap], [], [], 10)[0]
 
 
