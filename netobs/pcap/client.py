@@ -241,9 +241,9 @@ class Client:
         """Past the queue, if nothing waits there: nothing is copied but by the kernel. How many records, and bytes, are
         sent or, of the last one, have to be."""
         connection, ends = self.connection, records.ends[:wanted]
-        if not wanted or records.gather is None or not connection.sends_at_once:
+        if not wanted or not connection.sends_at_once:
             return 0, 0
-        sent = connection.send_at_once(records.gather()[:wanted], ends, now_ns)
+        sent = connection.send_at_once(records.gather(wanted), ends, now_ns)
         rows = int(ends.searchsorted(sent, side="right"))
         if rows == wanted or not self.streaming:
             return rows, sent

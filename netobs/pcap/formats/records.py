@@ -30,8 +30,9 @@ class Records:
 
     make: Callable[[], bytes]
 
-    gather: Callable[[], Vectors] | None = None
-    """The same as ``make``, where it lies: to be written before anything else is made of the batch."""
+    gather: Callable[[int], Vectors]
+    """The first so many records, as ``body`` has them, where they lie: to be used before anything else is made of the
+    batch."""
 
     @cached_property
     def body(self) -> bytes:

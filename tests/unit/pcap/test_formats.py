@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 
 from netobs import __version__
 from netobs.capture.interfaces import Interface
+from netobs.pcap.channel import stream_of
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
 from netobs.pcap.formats.records import Counts, add_places, counts_by_place
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import write
 from tests.lab.packets import (
     EGRESS,
     ETH0,
@@ -114,6 +117,20 @@ def test_a_record_ends_where_it_is_said_to() -> None:
         for count in (1, 7, 50):
             part = made.body[: int(made.ends[count - 1])]
             assert len(records(part) if isinstance(stream, PcapFormat) else blocks(part)) == count
+
+
+@pytest.mark.parametrize("snaplen", [262_144, 65, 64])
+@pytest.mark.parametrize("name", MAGIC_NUMBERS)
+def test_where_it_lies_is_what_is_joined(name: str, snaplen: int, tmp_path: Path) -> None:
+    packets = mixed(400)
+    batch = batch_of(packets, gap=0)
+    rows = np.arange(1, 400, 3)
+    made = stream_of(name, LINK_ETHERNET, snaplen, "tcp").records(batch, rows, OFFSET_NS, INTERFACES)
+    for count in (1, 2, 130, len(made)):
+        with (tmp_path / str(count)).open("wb") as file:
+            assert write(file.fileno(), made.gather(count)) == made.ends[count - 1]
+    for count in (1, 2, 130, len(made)):
+        assert (tmp_path / str(count)).read_bytes() == made.body[: int(made.ends[count - 1])]
 
 
 def test_pcap_leaves_out_other_links() -> None:

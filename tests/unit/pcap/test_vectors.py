@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.pcap.vectors import MOST, Vectors, vectors, write
+from netobs.pcap.batch import Numbers
+from netobs.pcap.vectors import MOST, Vectors, write
 
 BUFFER = bytearray(os.urandom(1 << 20))
 
@@ -23,11 +24,16 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield source, sink
 
 
+def pieces_at(first: Numbers, last: Numbers) -> Vectors:
+    made = Vectors(len(first))
+    made.put(slice(None), BUFFER, first, last)
+    return made
+
+
 def pieces(count: int, octets: int, gap: int) -> tuple[Vectors, bytes]:
     """``count`` pieces of BUFFER of that length, and what they are, back to back."""
     first = np.arange(count, dtype=np.int64) * (octets + gap)
-    made = vectors(BUFFER, first, first + octets)
-    return made, b"".join(BUFFER[begin : begin + octets] for begin in first.tolist())
+    return pieces_at(first, first + octets), b"".join(BUFFER[begin : begin + octets] for begin in first.tolist())
 
 
 @pytest.mark.parametrize("count", [1, 2, MOST - 1, MOST, MOST + 1, 3 * MOST])
@@ -38,9 +44,17 @@ def test_all_pieces_in_order(pair: tuple[socket.socket, socket.socket], count: i
 
 
 def test_pieces_without_octets(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert write(pair[0].fileno(), vectors(BUFFER, np.array([3, 5, 9]), np.array([3, 8, 9]))) == 3
+    assert write(pair[0].fileno(), pieces_at(np.array([3, 5, 9]), np.array([3, 8, 9]))) == 3
     assert pair[1].recv(100) == BUFFER[5:8]
-    assert write(pair[0].fileno(), np.empty((0, 2), dtype=np.uint64)) == 0
+    assert write(pair[0].fileno(), Vectors(0)) == 0
+
+
+def test_pieces_of_two_buffers(pair: tuple[socket.socket, socket.socket]) -> None:
+    made, at = Vectors(4), np.array([10, 20])
+    made.put(slice(0, None, 2), BUFFER, at, at + 3)
+    made.put(slice(1, None, 2), bytearray(b"0123456789"), at // 10, at // 10 + 2)  # which nobody else keeps
+    assert write(pair[0].fileno(), made) == 10
+    assert pair[1].recv(100) == BUFFER[10:13] + b"12" + BUFFER[20:23] + b"23"
 
 
 def test_what_is_not_taken_is_known() -> None:
@@ -65,5 +79,7 @@ def test_nobody_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def test_memory_that_is_not_there(pair: tuple[socket.socket, socket.socket]) -> None:
+    nowhere = Vectors(1)
+    nowhere.table[0] = (8, 8)
     with pytest.raises(OSError, match="Bad address"):
-        write(pair[0].fileno(), np.array([[8, 8]], dtype=np.uint64))
+        write(pair[0].fileno(), nowhere)
