@@ -61,7 +61,7 @@ def blocks(data: bytes) -> list[Block]:
 
 
 def options(data: bytes) -> dict[int, bytes]:
-    found = {}
+    found: dict[int, bytes] = {}
     while True:
         code, size = struct.unpack_from("<HH", data)
         if code == 0:
