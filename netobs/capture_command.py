@@ -15,6 +15,8 @@ from netobs import clock
 from netobs import config as configuration
 from netobs.config import CaptureConfig, Endpoint, PacketCaptureConfig
 from netobs.config.packet_capture import effective
+from netobs.config.selector import is_name
+from netobs.config.text import quoted
 from netobs.errors import CaptureError, NetobsError
 from netobs.pcap import remote
 from netobs.pcap.stream import StreamReader
@@ -67,12 +69,20 @@ class Options:
 
 
 class Stop:
-    """Ends the capture between two records. A second signal ends the program at once, as if this were not here."""
+    """Ends the capture between two records. A second signal ends the program at once, as if this were not here; so does
+    the first until ``arm``: nothing is attached or written before, and no handler would run where libpcap compiles a
+    long filter, or asks the name service."""
 
     def __init__(self) -> None:
         self._requested = False
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._on_signal)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def arm(self) -> None:
+        """From now on there is something to be ended well."""
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup wants it
+                signal.signal(signum, self._on_signal)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         self._requested = True
@@ -108,7 +118,7 @@ def _summary(reader: StreamReader) -> str:
 
 
 def run(options: Options) -> None:
-    """Captures until the count, the duration, SIGINT or SIGTERM.
+    """Captures until the count, the duration, SIGINT, SIGTERM or SIGHUP.
 
     :raises NetobsError: it cannot, or the daemon refuses.
     """
@@ -123,6 +133,7 @@ def run(options: Options) -> None:
         whole = reader.feed(piece)
     if not whole:
         raise CaptureError("the daemon closed the connection without a packet", "its log says why")
+    stop.arm()
     target = "standard output" if options.write == "-" else options.write
     counter = Counter(target, clock.monotonic_ns())
     with _output(options.write) as fd, contextlib.suppress(BrokenPipeError):  # who reads it has had enough
@@ -149,15 +160,19 @@ def _pieces(options: Options, stop: Stop) -> Iterator[bytes]:
             raise CaptureError(f"{endpoint}: nobody listens there", "is netobs running, with [packet_capture] enabled?")
         print(f"netobs: nobody listens at {endpoint}: capturing without the daemon", file=sys.stderr)
     from netobs.pcap import local
+    from netobs.pcap.filters import compile_filter
 
-    return local.capture(
-        _by_itself(options, settings, capture), capture.attach, options.count, options.duration_ns, stop
-    )
+    alone = _by_itself(options, settings, capture)
+    chosen = compile_filter(alone.filter)
+    stop.arm()
+    return local.capture(alone, chosen, capture.attach, options.count, options.duration_ns, stop)
 
 
 def _by_itself(options: Options, settings: PacketCaptureConfig, capture: CaptureConfig) -> PacketCaptureConfig:
     """What a daemon would do for the same request."""
     if options.interface:
+        if not is_name(options.interface):
+            raise NetobsError(f"--interface {quoted(options.interface)} is no name of an interface", "give one name")
         settings = replace(settings, interfaces=(options.interface,), exclude=())
     return replace(
         effective(settings, capture),

@@ -9,17 +9,19 @@ from typing import Callable
 import numpy as np
 
 from netobs import clock
+from netobs.capture.attach import FilterPlace
 from netobs.capture.interfaces import Interface
+from netobs.capture.observation_points import RESTORE_NS
 from netobs.config import PacketCaptureConfig
 from netobs.errors import CaptureError
 from netobs.loop import EventLoop
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.channel import common_link, stream_of, untold
 from netobs.pcap.distribution import Distribution, Subscription
-from netobs.pcap.filters import compile_filter
 from netobs.pcap.formats.records import add_places, counts_by_place
 from netobs.pcap.limits import Limits
-from netobs.pcap.selection import Selection
+from netobs.pcap.place import own_place
+from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.source import Moment
 from netobs.pcap.tap import Tap
 
@@ -29,19 +31,26 @@ STATISTICS_NS = clock.NS_PER_S
 
 
 def capture(
-    config: PacketCaptureConfig, attach: str, count: int, duration_ns: int, stopping: Callable[[], bool]
+    config: PacketCaptureConfig,
+    chosen: Filter,
+    attach: str,
+    count: int,
+    duration_ns: int,
+    stopping: Callable[[], bool],
 ) -> Iterator[bytes]:
-    """Whole records of a stream in ``config.format``, in pieces, an empty one where there was nothing for a moment.
+    """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one where there
+    was nothing for a moment.
 
     It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.
 
     :raises NetobsError: it cannot be done. The kernel and the interfaces are asked when the first piece is.
     """
-    chosen = compile_filter(config.filter)
-    with EventLoop() as loop, contextlib.closing(_tap(config, attach)) as tap:
+    with EventLoop() as loop, own_place() as place, contextlib.closing(_tap(config, attach, place)) as tap:
         distribution = Distribution(tap, loop)
         loop.add_reader(tap.links.fileno(), lambda _now_ns: tap.follow_links())
         start_ns = clock.monotonic_ns()
+        if tap.method == "tc":
+            _keep_restoring(tap, loop, start_ns)
         stream = _Stream(config, tap.capturable, chosen.text, count, start_ns)
         subscription = distribution.subscribe(Selection(chosen), stream, start_ns)
         yield stream.begin()
@@ -56,8 +65,8 @@ def capture(
         yield stream.take_pieces() + stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
 
 
-def _tap(config: PacketCaptureConfig, attach: str) -> Tap:
-    tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
+def _tap(config: PacketCaptureConfig, attach: str, place: FilterPlace) -> Tap:
+    tap = Tap(config.selector, config.direction, config.buffer_bytes, attach, place)
     try:
         tap.load()
         if not tap.capturable():
@@ -67,6 +76,11 @@ def _tap(config: PacketCaptureConfig, attach: str) -> Tap:
         tap.close()
         raise
     return tap
+
+
+def _keep_restoring(tap: Tap, loop: EventLoop, now_ns: int) -> None:
+    tap.restore()
+    loop.call_at(now_ns + RESTORE_NS, lambda later_ns: _keep_restoring(tap, loop, later_ns))
 
 
 class _Stream:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from netobs.config import Endpoint
 from netobs.errors import CaptureError
-from netobs.tls import load_authorities, load_own
+from netobs.tls import load_authorities, load_own, words
 
 if TYPE_CHECKING:
     import ssl
@@ -73,10 +73,27 @@ def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
     try:
         return context.wrap_socket(sock, server_hostname=endpoint.host)
     except OSError as error:
-        reason = getattr(error, "verify_message", "") or error.strerror or str(error)
-        raise CaptureError(
-            f"{endpoint}: TLS: {reason}", "name the authority of the daemon's certificate with --ca"
-        ) from error
+        raise CaptureError(f"{endpoint}: TLS: {_reason(error)}", _hint(error)) from error
+
+
+def _reason(error: OSError) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    reason, alert = words(error.reason or str(error))
+    return f"the daemon refused: {alert}" if alert else reason
+
+
+def _hint(error: OSError) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "name the authority of the daemon's certificate with --ca"
+    no_tls = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
+    return "the daemon there speaks no TLS: connect without --tls, --ca and --cert" if no_tls else ""
 
 
 def _unusable(option: str, path: str, reason: str) -> CaptureError:

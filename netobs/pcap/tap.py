@@ -8,9 +8,10 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
-from netobs.capture.attach import PACKETS_PLACE
+from netobs.capture.attach import PACKETS_PLACE, FilterPlace
 from netobs.capture.grace import GracePeriod
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.observation_points import DIRECTIONS, ObservationPoints, Purpose
@@ -18,7 +19,7 @@ from netobs.config.selector import InterfaceSelector
 from netobs.errors import CaptureError
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.filter_bits import MAX_SELECTIONS, FilterBits
-from netobs.pcap.filters.program import load_filter
+from netobs.pcap.filters.program import check_together, load_filter
 from netobs.pcap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET, LINK_IP
 from netobs.pcap.perf import PerfBuffer
 from netobs.pcap.programs import WAYS, PacketCount, PacketPrograms
@@ -34,7 +35,6 @@ PACKETS = Purpose(
     say_missed=lambda name, direction: log.warning(
         "packet capture: %s: %s was not captured for a while: somebody removed the filter", name, direction
     ),
-    place=PACKETS_PLACE,
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
@@ -49,12 +49,21 @@ class Tap:
     While nothing is selected, nothing is attached, and there is no perf buffer. All times are CLOCK_MONOTONIC.
     """
 
-    def __init__(self, selector: InterfaceSelector, direction: str, bytes_per_cpu: int, attach: str = "auto") -> None:
-        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of the perf buffer."""
+    def __init__(
+        self,
+        selector: InterfaceSelector,
+        direction: str,
+        bytes_per_cpu: int,
+        attach: str = "auto",
+        place: FilterPlace = PACKETS_PLACE,
+    ) -> None:
+        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of the perf buffer; ``place``:
+        of clsact filters, which no other process may use."""
         self._directions = DIRECTIONS[direction]
         self._programs = PacketPrograms()
         self._perf = PerfBuffer(bytes_per_cpu)
-        self._points = ObservationPoints(selector, direction, attach, PACKETS, self._programs.program_fd)
+        purpose = replace(PACKETS, place=place)
+        self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
         self._bits = FilterBits()
         self._grace = GracePeriod()
         self._lost_before: dict[int, Counter[int]] = {}
@@ -100,7 +109,8 @@ class Tap:
         """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
         share one. The first makes the perf buffer and attaches to the first interfaces; see ``step``.
 
-        :raises CaptureError: there are 32 others already, or the kernel refused something. All is as before then.
+        :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
+            All is as before then.
         """
         first = not self.is_active
         bit = self._bits.acquire(selection)
@@ -115,6 +125,7 @@ class Tap:
             if first:
                 self._perf.open(self._programs.map_fd("packet_events"))
             self._lost_before[bit] = self._lost(bit)
+            check_together(self._bits.in_use())
             self._put_filters(now_ns)
         except CaptureError:
             self._bits.forget(bit)

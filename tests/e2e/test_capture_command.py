@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,20 @@ RATE = 2000
 class CaptureCommand(Program):
     """`netobs capture` in the background; it is attached, or has its stream, when it is entered."""
 
-    def __init__(self, lab: Lab, ns: str, directory: Path, *options: str, file: str, conf: Path | None = None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        ns: str,
+        directory: Path,
+        *options: str,
+        file: str,
+        conf: Path | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         super().__init__(lab, ns, directory, "capture")
         self.file = self.directory / file
         before = ["--conf", str(conf or self.directory / "none.toml")]
-        self._argv = [*NETOBS, *before, "capture", "--write", str(self.file), *options]
+        self._argv = [*prefix, *NETOBS, *before, "capture", "--write", str(self.file), *options]
 
     def _start(self) -> None:
         process = self._process = self._run(self._argv, cwd=REPOSITORY)
@@ -79,7 +89,7 @@ def test_by_itself_until_it_is_interrupted(lab: Lab, tmp_path: Path, file: str) 
     assert tcpdump(command.file) == 500
     assert tshark(command.file, "ip.proto") == [["17"]] * 500
     assert alive(objects) == frozenset()
-    assert "netobs" not in traffic_control(lab, receiver.ns)
+    assert "packets_" not in traffic_control(lab, receiver.ns)
     assert command.file.stat().st_mode & 0o777 == 0o600
 
 
@@ -136,6 +146,7 @@ MISTAKES = [
     (["--filter", "host and"], 'netobs: filter "host and": can\'t parse filter expression: syntax error\n'),
     (["--filter", "tcp,http"], 'netobs: filter "tcp,http": port "http" is no number; write tcp,80\n'),
     (["--write", "/proc/nowhere/x"], "netobs: /proc/nowhere/x: cannot be written: No such file or directory\n"),
+    (["--interface", "veth["], 'netobs: --interface "veth[" is no name of an interface; give one name\n'),
     (["--connect", "127.0.0.1:9"], "netobs: 127.0.0.1:9: nobody listens there; is netobs running, with "),
     (["--recorded"], "netobs: 127.0.0.1:9990: nobody listens there; is netobs running, with "),
 ]
@@ -202,6 +213,11 @@ def test_through_the_daemon(lab: Lab, tmp_path: Path) -> None:
         refused = netobs(lab, receiver.ns, "--conf", str(daemon.conf), "capture", "--interface", "lo", "--write", "x")
         assert refused.stderr == 'netobs: interface "lo" is not captured; captured are: veth0\n'
         assert refused.returncode == 1
+        secret = netobs(lab, receiver.ns, "capture", "--connect", f"127.0.0.1:{PORT}", "--tls", "--write", "x")
+        assert secret.stderr == (
+            f"netobs: 127.0.0.1:{PORT}: TLS: wrong version number; the daemon there speaks no TLS: connect without "
+            "--tls, --ca and --cert\n"
+        )
     assert tshark(command.file, "ip.proto", "frame.interface_name") == [["6", "veth0"]] * 30
 
 

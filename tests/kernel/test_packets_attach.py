@@ -234,6 +234,21 @@ def test_more_filters_than_there_are_bits(pair: Pair, sender: Sender) -> None:
         assert batch.meta["filters"].tolist() == [1 << 6 | 1 << 31]
 
 
+def test_filters_that_are_too_large_together(pair: Pair, sender: Sender) -> None:
+    """Who connects chooses them, and nothing else is done while the kernel verifies them."""
+    long = [" or ".join(f"vlan {number + first} and port 9" for number in range(34)) for first in (0, 50, 100)]
+    with tap_on(pair[1].ns, "target") as tap:
+        tap.select(ALL, now_ns())
+        bit = tap.select(Selection(compile_filter(long[:1])), now_ns())
+        said = "the long filters in use would have [0-9]+ instructions together, and at most 2048 are possible"
+        for _ in range(40):  # none of them takes a bit for itself
+            with pytest.raises(CaptureError, match=said):
+                tap.select(Selection(compile_filter(long[1:])), now_ns())
+        assert [one.octets for one in exchange(tap, lambda: sender.send(FRAME), 1)] == [FRAME]
+        tap.release(bit, now_ns())
+        tap.select(Selection(compile_filter(long[1:2])), now_ns())
+
+
 def test_wakes_when_a_ring_fills_up(pair: Pair, sender: Sender) -> None:
     with tap_on(pair[1].ns, "target", size=MIB) as tap, on_cpu(cpus()[0]):
         tap.select(ALL, now_ns())

@@ -27,8 +27,8 @@ from netobs.pcap.filters.packet import (
     SKB_VLAN_PRESENT,
 )
 from netobs.pcap.filters.translate import Translation
-from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET
-from netobs.pcap.selection import Selection
+from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import Filter, Selection
 
 log = logging.getLogger("netobs.pcap")
 
@@ -36,6 +36,10 @@ NAME = "packet_filter"
 MAX_INSTRUCTIONS = 1_000_000  # linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS, what the verifier goes through at most
 NEXT = -1  # TCX_NEXT, TC_ACT_UNSPEC
 MAP_LOOKUP, TAIL_CALL = 1, 12  # enum bpf_func_id
+SHORT, MAX_TOGETHER = 128, 2048
+"""Instructions of classic programs: of a filter that may always be added, and of all longer ones at a time. To make and
+verify the programs for so many takes up to a second, when the loop does nothing else: strangers whose filters are long
+must not hold it for longer. A single filter may have more."""
 LOG_BYTES, LOG_LINES = 1 << 20, 12
 _EGRESS_SLOTS = {COPY_SLOTS[1], COPY_SLOTS[3]}
 
@@ -204,6 +208,25 @@ class FilterProgram:
         kind = "Ethernet" if self.link == LINK_ETHERNET else "IP"
         count = len(self.selections)
         return f"program {NAME} for {kind} packets, {way}, of {count} filter{'' if count == 1 else 's'}"
+
+
+def check_together(selections: Sequence[tuple[int, Selection]]) -> None:
+    """Whether so many filters may be in use at a time.
+
+    :raises CaptureError: they are too large.
+    """
+    sizes = [_size(filter_) for filter_ in {selection.filter for _, selection in selections}]
+    long = [size for size in sizes if size > SHORT]
+    if len(long) > 1 and sum(long) > MAX_TOGETHER:
+        raise CaptureError(
+            f"the long filters in use would have {sum(long)} instructions together, and at most {MAX_TOGETHER} are "
+            "possible",
+            "use a shorter one, or one that is in use, or end another stream",
+        )
+
+
+def _size(filter_: Filter) -> int:
+    return sum(len(program) for link in (LINK_ETHERNET, LINK_IP) for program in filter_.programs(link))
 
 
 def load_filter(

@@ -1,0 +1,129 @@
+"""`netobs capture` without a daemon, beside others of its kind, and whatever ends it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import NETOBS, Daemon, configuration, traffic_control
+from tests.e2e.test_capture_command import RATE, CaptureCommand, recorded, served, tcpdump
+from tests.lab.namespaces import Lab, Link
+from tests.lab.programs import wait_until
+from tests.lab.traffic import REPOSITORY, Traffic
+
+pytestmark = pytest.mark.e2e(tools=("tcpdump", "tc", "bpftool"))
+
+UDP = ("--filter", "udp", "--interface", "veth0")
+
+
+@pytest.fixture(params=["tcx", "tc"])
+def conf(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A configuration that attaches in this way."""
+    path = tmp_path / "netobs.toml"
+    path.write_text(configuration({"attach": request.param}), encoding="utf-8")
+    return path
+
+
+def alone(
+    lab: Lab, link: Link, directory: Path, conf: Path, *options: str, prefix: Sequence[str] = ()
+) -> CaptureCommand:
+    directory.mkdir()
+    given = ("--alone", *UDP, *options)
+    return CaptureCommand(lab, link.ns, directory, *given, file="out.pcapng", conf=conf, prefix=prefix)
+
+
+def send(lab: Lab, sender: Link, packets: int = 100) -> None:
+    Traffic(packets=packets, flows=1).send(lab, sender, rate=RATE)
+
+
+def test_two_at_a_time(lab: Lab, tmp_path: Path, conf: Path) -> None:
+    sender, receiver = lab.pair()
+    with alone(lab, receiver, tmp_path / "first", conf) as first:
+        with alone(lab, receiver, tmp_path / "second", conf) as second:
+            send(lab, sender, 100)
+            assert second.interrupt().startswith("100 packets, 0 lost, ")
+        send(lab, sender, 50)
+        assert first.interrupt().startswith("150 packets, 0 lost, ")
+    assert "packets_" not in traffic_control(lab, receiver.ns)
+    assert "clsact" not in traffic_control(lab, receiver.ns)
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_beside_a_daemon(lab: Lab, tmp_path: Path, attach: str) -> None:
+    sender, receiver = lab.pair()
+    settings = served(recorder="1h").replace("[capture]\n", f'[capture]\nattach = "{attach}"\n')
+    with Daemon(lab, receiver.ns, tmp_path, settings) as daemon:
+        with alone(lab, receiver, tmp_path / "alone", daemon.conf) as command:
+            send(lab, sender, 100)
+            assert command.interrupt().startswith("100 packets, 0 lost, ")
+        send(lab, sender, 50)
+        wait_until(lambda: recorded(lab, receiver, daemon, tmp_path / "out.pcap") == 150, "the recorder got all")
+        assert daemon.finish().is_balanced()
+        assert "somebody removed the filter" not in daemon.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+def test_a_signal_ends_it_well(lab: Lab, tmp_path: Path, conf: Path, number: signal.Signals) -> None:
+    sender, receiver = lab.pair()
+    with alone(lab, receiver, tmp_path / "alone", conf) as command:
+        send(lab, sender, 30)
+        command.process.send_signal(number)
+        assert command.ended().startswith("30 packets, 0 lost, ")
+    assert tcpdump(command.file) == 30
+    assert "packets_" not in traffic_control(lab, receiver.ns)
+    assert "clsact" not in traffic_control(lab, receiver.ns)
+
+
+def test_a_signal_ends_it_while_its_filter_is_compiled(lab: Lab, tmp_path: Path) -> None:
+    receiver = lab.pair()[1]
+    takes_minutes = " or ".join(f"host 10.{number // 250}.{number % 250}.9" for number in range(2000))
+    argv = [*NETOBS, "capture", "--alone", "--filter", takes_minutes, "--write", str(tmp_path / "x")]
+    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait_until(lambda: "libpcap" in maps.read_text(encoding="utf-8"), "libpcap is loaded")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_nohup_keeps_it_running(lab: Lab, tmp_path: Path, conf: Path) -> None:
+    sender, receiver = lab.pair()
+    with alone(lab, receiver, tmp_path / "alone", conf, "--count", "30", prefix=["nohup"]) as command:
+        command.process.send_signal(signal.SIGHUP)
+        send(lab, sender, 30)
+        assert "30 packets, 0 lost, " in command.ended()
+
+
+def test_what_a_killed_one_has_left_is_taken_over(lab: Lab, tmp_path: Path) -> None:
+    sender, receiver = lab.pair()
+    conf = tmp_path / "netobs.toml"
+    conf.write_text(configuration({"attach": "tc"}), encoding="utf-8")
+    with alone(lab, receiver, tmp_path / "killed", conf) as killed:
+        killed.process.kill()
+        killed.process.wait()
+    left = re.findall(r"handle \S+ packets_", traffic_control(lab, receiver.ns))
+    assert len(left) == 2
+    with alone(lab, receiver, tmp_path / "alone", conf) as command:
+        send(lab, sender, 30)
+        assert len(re.findall(r"handle \S+ packets_", traffic_control(lab, receiver.ns))) == 2
+        assert command.interrupt().startswith("30 packets, 0 lost, ")
+    assert "packets_" not in traffic_control(lab, receiver.ns)
+
+
+def test_a_filter_that_somebody_removed_is_set_again(lab: Lab, tmp_path: Path) -> None:
+    sender, receiver = lab.pair()
+    conf = tmp_path / "netobs.toml"
+    conf.write_text(configuration({"attach": "tc"}), encoding="utf-8")
+    with alone(lab, receiver, tmp_path / "alone", conf) as command:
+        lab.run(receiver.ns, ["tc", "qdisc", "del", "dev", receiver.name, "clsact"])
+        wait_until(lambda: "packets_ingress" in traffic_control(lab, receiver.ns), "it is there again")
+        send(lab, sender, 30)
+        words = command.interrupt()
+    assert "packet capture: veth0: ingress was not captured for a while: somebody removed the filter" in words
+    assert "30 packets, 0 lost, " in words
