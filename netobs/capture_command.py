@@ -23,6 +23,8 @@ from netobs.pcap.stream import StreamReader
 
 COUNTER_NS = clock.NS_PER_S // 4
 """So often the counter on a terminal moves."""
+DURATION_SLACK_NS = clock.NS_PER_S
+"""The daemon has begun to count a duration before its stream arrives here."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,12 @@ class Counter:
             seconds = (now_ns - self._start_ns) // clock.NS_PER_S
             print(f"\r{_summary(reader)}, {seconds} s \x1b[K", end="", file=sys.stderr, flush=True)
 
+    def is_all_of(self, options: Options, reader: StreamReader) -> bool:
+        """Whether it is what was asked for."""
+        lasted_ns = clock.monotonic_ns() - self._start_ns
+        is_over = options.duration_ns and lasted_ns >= options.duration_ns - DURATION_SLACK_NS
+        return bool(is_over or (options.count and reader.packets >= options.count))
+
     def finish(self, reader: StreamReader) -> None:
         """The last word."""
         print(f"{chr(13) if self._live else ''}{_summary(reader)} written to {self._target}", file=sys.stderr)
@@ -136,12 +144,16 @@ def run(options: Options) -> None:
     stop.arm()
     target = "standard output" if options.write == "-" else options.write
     counter = Counter(target, clock.monotonic_ns())
+    is_at_end = False
     with _output(options.write) as fd, contextlib.suppress(BrokenPipeError):  # who reads it has had enough
         _write(fd, whole)
         for piece in pieces:
             _write(fd, reader.feed(piece))
             counter.show(reader, clock.monotonic_ns())
+        is_at_end = True
     counter.finish(reader)
+    if is_at_end and not (stop() or options.recorded or counter.is_all_of(options, reader)):
+        print("netobs: the daemon ended the stream before it was to end; its log says why", file=sys.stderr)
     if not reader.is_whole:
         raise CaptureError("the stream broke off within a packet", "the daemon's log says why")
 

@@ -15,6 +15,7 @@ IPNetwork = Union[IPv4Network, IPv6Network]
 LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST_NAME = re.compile(rf"(?=.{{1,254}}$){LABEL}(?:\.{LABEL})*\.?")
 MAX_PORT = 65535
+IPV4_MAPPED_BITS = 96  # RFC 4291, section 2.5.5.2
 
 
 class Endpoint(NamedTuple):
@@ -147,4 +148,7 @@ def _network(entry: object) -> IPNetwork | str:
         return f"{quoted(entry)} is neither an address nor a prefix"
     if as_address(entry.partition("/")[0]) != network.network_address:
         return f'{quoted(entry)} has bits beyond its prefix; write "{network}"'
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped and network.prefixlen >= IPV4_MAPPED_BITS:  # IPv4, whatever a socket calls it: clients are compared so
+        return f'{quoted(entry)} is IPv4; write "{mapped}/{network.prefixlen - IPV4_MAPPED_BITS}"'
     return network

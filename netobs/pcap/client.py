@@ -36,6 +36,7 @@ ENDS = {
     "count": "it has the packets that it asked for",
     "duration": "its time is over",
     "max_bytes": "max_bytes is reached",
+    "asked": "the client asked for the end",
     "recording": "the recording is complete",
     "stop": "netobs ends",
 }

@@ -96,6 +96,11 @@ class Clients:
         for client in tuple(self._clients.values()):
             client.finish(reason, now_ns)
 
+    def finish_one(self, connection: Connection, reason: str, now_ns: int) -> None:
+        """The same for the stream of ``connection``, if it has one."""
+        if connection in self._clients:
+            self._clients[connection].finish(reason, now_ns)
+
     def stats(self) -> tuple[ClientStats, ...]:
         """Of each client."""
         return tuple(client.stats() for client in self._clients.values())

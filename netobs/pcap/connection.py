@@ -11,7 +11,7 @@ from netobs.loop import Callback, EventLoop, Timer
 from netobs.pcap.batch import Numbers
 from netobs.pcap.formats import REFUSAL
 from netobs.pcap.outbox import Outbox
-from netobs.pcap.request import MAX_LINE_BYTES
+from netobs.pcap.request import END_LINE, MAX_LINE_BYTES
 from netobs.pcap.transport import Need, Transport
 from netobs.pcap.vectors import Vectors
 
@@ -52,6 +52,9 @@ class Owner(Protocol):
     def on_silent_end(self, connection: Connection, now_ns: int) -> None:
         """The client closed its side at once. ``on_request`` follows when the time for a request is over."""
 
+    def on_end_line(self, connection: Connection, now_ns: int) -> None:
+        """The client wants its stream to end."""
+
     def on_drained(self, connection: Connection, now_ns: int) -> None:
         """Nothing waits any more, and the stream goes on. Comes after something waited, or was waited for."""
 
@@ -77,6 +80,7 @@ class Connection:
         self._loop = loop
         self._owner = owner
         self._line = b""
+        """What came of the request; then the last that came."""
         self._talk_bytes = 0
         self._half_closed = False  # the client says nothing more; it may still read
         self._timer: Timer | None = None
@@ -218,6 +222,10 @@ class Connection:
         self._talk_bytes += len(data)
         if self._talk_bytes > MAX_TALK_BYTES:
             self.abort("the client sends more than a request", now_ns)
+        elif self.phase is Phase.OPEN:
+            self._line = (self._line + data)[-len(END_LINE) :]
+            if self._line == END_LINE:
+                self._owner.on_end_line(self, now_ns)
 
     def _on_end_of_stream(self, now_ns: int) -> None:
         self._half_closed = True

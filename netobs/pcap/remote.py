@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from netobs.config import Endpoint
 from netobs.errors import CaptureError
+from netobs.pcap.request import END_LINE
 from netobs.tls import load_authorities, load_own, words
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ FIRST_BYTE_S = 20.0
 """A filter with names of hosts takes the daemon up to 10 s, and it may have other things to do."""
 POLL_S = 0.25
 """So often the caller has its turn when nothing arrives."""
+
+END_S = 3.0
+"""How long nothing may arrive after the end was asked for."""
 
 _RECEIVE_BYTES = 1 << 20
 _X509_PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h; ssl has a name for it from Python 3.10 on
@@ -105,7 +109,7 @@ def receive(
 ) -> Iterator[bytes]:
     """Sends ``request`` and yields what arrives, an empty piece each POLL_S where nothing does, up to its end.
 
-    It is over, too, when ``stopping`` says so.
+    It is over, too, when ``stopping`` says so: the daemon is asked to end it, with statistics as its last words.
 
     :raises CaptureError: the daemon does not answer, or the connection broke.
     """
@@ -117,11 +121,21 @@ def receive(
                 began = began or bool(data)
                 yield data
                 if stopping():
+                    sock.sendall(END_LINE)
+                    yield from _rest(sock)
                     return
         except OSError as error:
             # With TLS 1.3 the handshake is over for us before the daemon has missed our certificate.
             hint = "" if began else "if it asks for a certificate, --cert and --key name one"
             raise CaptureError(f"{endpoint}: the connection broke: {error.strerror or error}", hint) from error
+
+
+def _rest(sock: socket.socket) -> Iterator[bytes]:
+    """What still arrives, up to the end of the stream. Who waits for a daemon that is wedged has waited long enough."""
+    sock.settimeout(END_S)
+    with contextlib.suppress(socket.timeout):
+        while data := sock.recv(_RECEIVE_BYTES):
+            yield data
 
 
 def _pieces(sock: socket.socket, endpoint: Endpoint) -> Iterator[bytes]:

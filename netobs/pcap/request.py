@@ -13,6 +13,8 @@ from netobs.errors import NetobsError
 
 MAX_LINE_BYTES = 1024
 """With its newline."""
+END_LINE = b"end\n"
+"""What a client may send later: its stream ends, with statistics as its last words."""
 
 _KINDS: dict[str, Kind] = {
     "filter": FilterTexts(),

@@ -163,6 +163,11 @@ class PacketServer:
         connection.outbox.put(MAGIC_NUMBERS[self._config.format])
         connection.flush(now_ns)
 
+    def on_end_line(self, connection: Connection, now_ns: int) -> None:
+        """With what was captured so far."""
+        self._distribution.read(now_ns)
+        self._clients.finish_one(connection, "asked", now_ns)
+
     def on_drained(self, connection: Connection, now_ns: int) -> None:
         """A recording goes on."""
         self._clients.go_on(connection, now_ns)

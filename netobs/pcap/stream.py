@@ -11,7 +11,7 @@ from netobs.errors import CaptureError
 from netobs.pcap.formats import MAGIC_NUMBERS, REFUSAL
 
 PCAPNG_STATISTICS, PCAPNG_PACKET = 5, 6
-ISB_IFDROP, ISB_OSDROP = 5, 7
+ISB_IFDROP = 5
 
 _PCAP_HEADER_BYTES = 24
 _PCAP_RECORD = struct.Struct("<8xII")
@@ -110,8 +110,8 @@ class StreamReader:
             code, length = _OPTION.unpack_from(block, at)
             if code == 0:
                 break
-            if code in (ISB_IFDROP, ISB_OSDROP):
-                lost += int(struct.unpack_from("<Q", block, at + 4)[0])
+            if code == ISB_IFDROP:  # osdrop is a part of it (formats/pcapng.py)
+                lost = int(struct.unpack_from("<Q", block, at + 4)[0])
             at += 4 + (length + 3 & ~3)
         self._lost[interface] = lost
 

@@ -67,6 +67,29 @@ def test_beside_a_daemon(lab: Lab, tmp_path: Path, attach: str) -> None:
         assert "somebody removed the filter" not in daemon.log
 
 
+def test_an_interrupted_one_makes_room_for_the_next(lab: Lab, tmp_path: Path) -> None:
+    sender, receiver = lab.pair()
+    with Daemon(lab, receiver.ns, tmp_path, served(max_clients=1)) as daemon:
+        for number, packets in enumerate((0, 0, 30)):
+            directory = tmp_path / f"capture{number}"
+            directory.mkdir()
+            with CaptureCommand(lab, receiver.ns, directory, file="out.pcapng", conf=daemon.conf) as command:
+                if packets:
+                    send(lab, sender, packets)
+                lost = ", 0 lost" if packets else ""
+                assert command.interrupt().startswith(f"{packets} packets{lost}, ")
+                daemon.wait_for(f"the client asked for the end: {packets} packets in ")
+
+
+def test_a_daemon_that_ends_a_stream_is_told_of(lab: Lab, tmp_path: Path) -> None:
+    receiver = lab.pair()[1]
+    with Daemon(lab, receiver.ns, tmp_path, served()) as daemon:
+        options = ("--count", "5", "--duration", "1h")
+        with CaptureCommand(lab, receiver.ns, tmp_path, *options, file="out.pcapng", conf=daemon.conf) as command:
+            daemon.finish()
+            assert "netobs: the daemon ended the stream before it was to end; its log says why\n" in command.ended()
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 def test_a_signal_ends_it_well(lab: Lab, tmp_path: Path, conf: Path, number: signal.Signals) -> None:
     sender, receiver = lab.pair()

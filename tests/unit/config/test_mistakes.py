@@ -150,6 +150,11 @@ KEY_MISTAKES = [
     ("packet_capture", "allow = [7]", "allow: entry 1: expected an address or a prefix, got 7"),
     (
         "packet_capture",
+        "allow = ['::ffff:192.0.2.0/120']",
+        'allow: entry 1: "::ffff:192.0.2.0/120" is IPv4; write "192.0.2.0/24"',
+    ),
+    (
+        "packet_capture",
         "allow = ['192.0.2.1/24']",
         'allow: entry 1: "192.0.2.1/24" has bits beyond its prefix; write "192.0.2.0/24"',
     ),

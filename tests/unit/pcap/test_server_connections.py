@@ -17,6 +17,7 @@ import pytest
 from netobs.errors import NetobsError
 from netobs.pcap.client import Client
 from netobs.pcap.connection import Connection
+from netobs.pcap.stream import StreamReader
 from netobs.pcap.transport import DEAD_PEER_MS, Transport
 from tests.lab.packet_site import Site, descriptors, numbered, numbers_in
 from tests.lab.packets import SECOND
@@ -48,6 +49,23 @@ def test_a_client_that_went_away_after_closing_its_side() -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()  # a reset: nobody reads the server's socket any more, and it is noticed nevertheless
         site.until_clients(0)
+
+
+@pytest.mark.parametrize("pieces", [(b"end\n",), (b"e", b"nd\n"), (b"the ", b"end\n")], ids=repr)
+def test_a_client_that_asks_for_the_end(pieces: tuple[bytes, ...], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Site(format="pcapng") as site:
+        client = site.connect(b"udp\n")
+        site.until_clients(1)
+        site.source.feed(numbered(range(10)))  # in the perf buffer: not read yet
+        for piece in pieces:
+            client.send(piece)
+            site.loop.run_once(0)
+        reader = StreamReader()
+        reader.feed(site.all_of(client))
+        assert (reader.packets, reader.lost, reader.is_whole) == (10, 0, True)
+        site.until_clients(0)
+    assert "the client asked for the end: 10 packets in " in caplog.text
 
 
 def test_a_port_scan_attaches_nothing(caplog: pytest.LogCaptureFixture) -> None:

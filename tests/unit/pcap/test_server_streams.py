@@ -9,6 +9,7 @@ import pytest
 
 from netobs.capture.interfaces import Interface
 from netobs.pcap.client import STATISTICS_NS
+from netobs.pcap.stream import StreamReader
 from tests.lab.packet_site import Site, ask, numbered, numbers_in
 from tests.lab.packets import ETH0, ETH1, SECOND, Packet, udp
 
@@ -82,6 +83,9 @@ def test_statistics_tell_what_was_dropped_and_lost() -> None:
     missing = counts.beyond_rate + 7
     assert numbers(first) == [5000 + 7, missing, 5000 + 7, 7, counts.sent]
     assert numbers(second) == [3, 3, 3, 3, 0]
+    reader = StreamReader()
+    reader.feed(stream)
+    assert (reader.packets, reader.lost) == (counts.sent, missing + 3)
 
 
 def test_a_new_interface_in_the_middle_reaches_all_members() -> None:
