@@ -23,6 +23,7 @@ from netobs.pcap.limits import Limits
 from netobs.pcap.place import own_place
 from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.source import Moment
+from netobs.pcap.stream import WholeRecords
 from netobs.pcap.tap import Tap
 
 TURN_NS = 50_000_000
@@ -37,9 +38,8 @@ def capture(
     count: int,
     duration_ns: int,
     stopping: Callable[[], bool],
-) -> Iterator[bytes]:
-    """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one where there
-    was nothing for a moment.
+) -> Iterator[bytes | WholeRecords]:
+    """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one now and then.
 
     It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.
 
@@ -58,11 +58,13 @@ def capture(
             loop.run_once(TURN_NS)
             now_ns = clock.monotonic_ns()
             distribution.read(now_ns)
-            yield stream.take_pieces() + stream.statistics_if_due(subscription, distribution.moment(now_ns))
+            yield from stream.take_pieces()
+            yield stream.statistics_if_due(subscription, distribution.moment(now_ns))
         tap.detach()
         while not stream.is_full and distribution.read_more(clock.monotonic_ns()):
-            yield stream.take_pieces()
-        yield stream.take_pieces() + stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
+            yield from stream.take_pieces()
+        yield from stream.take_pieces()
+        yield stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
 
 
 def _tap(config: PacketCaptureConfig, attach: str, place: FilterPlace) -> Tap:
@@ -100,7 +102,7 @@ class _Stream:
         self._limits = Limits(count, 0, 0, start_ns)
         self.is_full = False
         """Whether it has as many packets as were asked for."""
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | WholeRecords] = []
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
         self._dropped = np.zeros(0, dtype=np.int64)  # none: what it takes it keeps
         self._start_ns = start_ns
@@ -119,13 +121,13 @@ class _Stream:
             return
         end = int(records.ends[allowed.rows - 1])
         self._limits.spend(end, allowed.rows)
-        self._pieces += [records.head, records.body[:end]]
+        self._pieces += [records.head, WholeRecords(records.gather(allowed.rows), allowed.rows, end)]
         self._sent = add_places(self._sent, records.sources[: allowed.rows])
 
-    def take_pieces(self) -> bytes:
+    def take_pieces(self) -> list[bytes | WholeRecords]:
         """What was made since the last call."""
         pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+        return pieces
 
     def statistics_if_due(self, subscription: Subscription, moment: Moment) -> bytes:
         """Once in a second."""

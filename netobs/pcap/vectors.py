@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -31,6 +32,16 @@ class Vectors:
         self.table["address"][places] = first + ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self.table["length"][places] = last - first
 
+    def skip(self, count: int) -> None:
+        """Leaves the first ``count`` bytes out."""
+        ends = self.table["length"].cumsum()
+        whole = int(ends.searchsorted(count, side="right"))
+        self.table = self.table[whole:]
+        begun = count - (int(ends[whole - 1]) if whole else 0)
+        if begun:
+            self.table["address"][0] += np.uint64(begun)
+            self.table["length"][0] -= np.uint64(begun)
+
 
 def write(fd: int, pieces: Vectors) -> int:
     """Writes the beginning of all ``pieces`` that ``fd`` takes; how many bytes.
@@ -49,3 +60,13 @@ def write(fd: int, pieces: Vectors) -> int:
         if taken < int(table["length"][begin : begin + count].sum()):
             break
     return written
+
+
+def write_all(fd: int, pieces: Vectors) -> None:
+    """Writes all ``pieces``, which are used up, to ``fd``, however long that takes; goes on where a signal came.
+
+    :raises OSError: it takes nothing more.
+    """
+    while len(pieces.table):
+        with contextlib.suppress(InterruptedError):
+            pieces.skip(write(fd, pieces))
