@@ -17,7 +17,7 @@ from netobs.records import ClockPair
 
 READ_BYTES = 960 << 10
 """The most that is read in a round, so that evictions come in time, and enough that what each round costs is little.
-What is made of it fits the memory allocator's pool (netobs/daemon.py: what is larger is fetched from the kernel anew
+What is made of it fits the memory allocator's pool (netobs/allocator.py: what is larger is fetched from the kernel anew
 each time)."""
 LINGER_NS = clock.NS_PER_S
 """How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
