@@ -89,7 +89,8 @@ class Stop:
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         self._requested = True
-        signal.signal(signum, signal.SIG_DFL)
+        # When a terminal is gone, its shell and the kernel both say so.
+        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else signal.SIG_DFL)
 
     def __call__(self) -> bool:
         return self._requested
@@ -108,7 +109,7 @@ class Counter:
         if self._live and now_ns - self._shown_ns >= COUNTER_NS:
             self._shown_ns = now_ns
             seconds = (now_ns - self._start_ns) // clock.NS_PER_S
-            print(f"\r{_summary(reader)}, {seconds} s \x1b[K", end="", file=sys.stderr, flush=True)
+            _say(f"\r{_summary(reader)}, {seconds} s \x1b[K", end="")
 
     def is_all_of(self, options: Options, reader: StreamReader) -> bool:
         """Whether it is what was asked for."""
@@ -118,7 +119,15 @@ class Counter:
 
     def finish(self, reader: StreamReader) -> None:
         """The last word."""
-        print(f"{chr(13) if self._live else ''}{_summary(reader)} written to {self._target}", file=sys.stderr)
+        _say(f"{chr(13) if self._live else ''}{_summary(reader)} written to {self._target}")
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """On standard error, if there is one: a terminal may be gone, and the capture is to end well nevertheless."""
+    if sys.stderr is None:  # print would take standard output, where the packets are
+        return
+    with contextlib.suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _summary(reader: StreamReader) -> str:
@@ -149,7 +158,7 @@ def run(options: Options) -> None:
         is_at_end = True
     counter.finish(reader)
     if is_at_end and not (stop() or options.recorded or counter.is_all_of(options, reader)):
-        print("netobs: the daemon ended the stream before it was to end; its log says why", file=sys.stderr)
+        _say("netobs: the daemon ended the stream before it was to end; its log says why")
     if not reader.is_whole:
         raise CaptureError("the stream broke off within a packet", "the daemon's log says why")
 
@@ -174,7 +183,7 @@ def _pieces(options: Options, stop: Stop) -> Iterator[bytes | WholeRecords]:
             return remote.receive(sock, options.request(), endpoint, stop)
         if options.connect or options.recorded:
             raise CaptureError(f"{endpoint}: nobody listens there", "is netobs running, with [packet_capture] enabled?")
-        print(f"netobs: nobody listens at {endpoint}: capturing without the daemon", file=sys.stderr)
+        _say(f"netobs: nobody listens at {endpoint}: capturing without the daemon")
     from netobs.pcap import local
     from netobs.pcap.filters import compile_filter
 
@@ -210,8 +219,12 @@ def _tls(options: Options, settings: PacketCaptureConfig) -> remote.Tls | None:
 
 def _settings(options: Options) -> tuple[PacketCaptureConfig, CaptureConfig]:
     """Of the configuration file; without one, the defaults."""
-    if not options.conf.exists():
+    try:
+        options.conf.stat()
+    except FileNotFoundError:
         return PacketCaptureConfig(), CaptureConfig()
+    except OSError:
+        pass  # it may be there: ``load`` says why it cannot be read
     config = configuration.load(options.conf)
     return config.packet_capture, config.capture
 

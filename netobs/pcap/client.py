@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ ENDS = {
     "duration": "its time is over",
     "max_bytes": "max_bytes is reached",
     "asked": "the client asked for the end",
+    "interface": "its interface is not captured any more",
     "recording": "the recording is complete",
     "stop": "netobs ends",
 }
@@ -100,6 +102,7 @@ class Client:
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
         self._dropped = np.zeros(0, dtype=np.int64)
         self._end_reason = ""
+        self._was_captured = False  # its interface
         self._channel: Channel
         self._losses: Losses
         self._left: Callback
@@ -139,10 +142,13 @@ class Client:
         if not self.streaming:
             return
         allowed = self._limits.allow(records.ends, self._reserve_bytes, now_ns)
-        rows = self._queue(records, allowed.rows, now_ns)
         self.counts.other_link += other_link
-        self.counts.queue_full += allowed.rows - rows
         self.counts.beyond_rate += allowed.beyond_rate
+        self.counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
+        rows = self._queue(records, allowed.rows, now_ns)
+        if self.streaming:
+            self.counts.not_sent -= allowed.rows - rows
+            self.counts.queue_full += allowed.rows - rows
         if self._channel.format.statistics_bytes:
             self._dropped = add_places(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
         self._spend(records, rows)
@@ -183,6 +189,16 @@ class Client:
                 self._put_statistics(now_ns)
                 self.connection.flush(now_ns)
         self.connection.check(now_ns)
+
+    def check_interface(self, captured: Collection[int], now_ns: int) -> None:
+        """End the stream with the interface (index) that it is of: another one may get its name, but not its packets.
+        Before it was captured, it is waited for."""
+        if self.terms.interface is None or self.terms.recorded:
+            return
+        is_captured = self.terms.interface.index in captured
+        if self._was_captured and not is_captured:
+            self.finish("interface", now_ns)
+        self._was_captured = is_captured
 
     def finish(self, reason: str, now_ns: int) -> None:
         """End the stream, with statistics as its last words. ``reason``: a key of ENDS."""
@@ -227,11 +243,13 @@ class Client:
         """Put the first ``wanted`` records into the queue, as many as fit; how many that are."""
         outbox, ends = self.connection.outbox, records.ends
         rows, begin = self._send_at_once(records, wanted, now_ns)
+        self.counts.not_sent -= rows
         while rows < wanted and self.streaming:
             stop = _part(ends[:wanted], rows, begin, outbox.room)
             if stop > rows:
                 end = int(ends[stop - 1])
                 outbox.put(records.body[begin:end], stop - rows)  # all of it: no copy
+                self.counts.not_sent -= stop - rows
                 rows, begin = stop, end
             elif not self.connection.flush(now_ns):
                 break

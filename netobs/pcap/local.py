@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
@@ -25,6 +26,8 @@ from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.source import Moment
 from netobs.pcap.stream import WholeRecords
 from netobs.pcap.tap import Tap
+
+log = logging.getLogger("netobs.pcap")
 
 TURN_NS = 50_000_000
 """How long to wait for packets at most before the caller has its turn."""
@@ -65,6 +68,10 @@ def capture(
             yield from stream.take_pieces()
         yield from stream.take_pieces()
         yield stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
+        if stream.other_link:
+            log.warning(
+                "%d packets were left out: classic pcap has one link type, pcapng has place for all", stream.other_link
+            )
 
 
 def _tap(config: PacketCaptureConfig, attach: str, place: FilterPlace) -> Tap:
@@ -102,6 +109,8 @@ class _Stream:
         self._limits = Limits(count, 0, 0, start_ns)
         self.is_full = False
         """Whether it has as many packets as were asked for."""
+        self.other_link = 0
+        """Packets that the format has no place for."""
         self._pieces: list[bytes | WholeRecords] = []
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
         self._dropped = np.zeros(0, dtype=np.int64)  # none: what it takes it keeps
@@ -115,6 +124,7 @@ class _Stream:
     def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
         """As a Sink of the distribution."""
         records = self._format.records(batch, rows, moment.offset_ns, moment.interfaces)
+        self.other_link += len(rows) - len(records)
         allowed = self._limits.allow(records.ends, 0, moment.now_ns)
         self.is_full = self.is_full or bool(allowed.end)
         if not allowed.rows:

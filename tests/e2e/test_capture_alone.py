@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -10,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import NETOBS, Daemon, configuration, traffic_control
+from netobs.pcap.stream import StreamReader
+from tests.e2e.daemon import NETOBS, Daemon, configuration, netobs, traffic_control
 from tests.e2e.test_capture_command import RATE, CaptureCommand, recorded, served, tcpdump
+from tests.kernel import frames
+from tests.kernel.wire import Tun
 from tests.lab.namespaces import Lab, Link
 from tests.lab.programs import wait_until
 from tests.lab.traffic import REPOSITORY, Traffic
@@ -102,6 +107,33 @@ def test_a_signal_ends_it_well(lab: Lab, tmp_path: Path, conf: Path, number: sig
     assert "clsact" not in traffic_control(lab, receiver.ns)
 
 
+def test_its_terminal_is_gone(lab: Lab, tmp_path: Path, conf: Path) -> None:
+    sender, receiver = lab.pair()
+    ours, theirs = pty.openpty()
+    file = tmp_path / "out.pcapng"
+    argv = [*NETOBS, "--conf", str(conf), "capture", "--alone", *UDP, "--write", str(file)]
+    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY, stderr=theirs)
+    os.close(theirs)
+    wait_until(lambda: file.exists() and file.stat().st_size > 0, "it captures")
+    send(lab, sender, 30)
+    os.close(ours)
+    for _ in range(2):  # from the shell, and from the kernel when the shell is gone
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 0
+    reader = StreamReader()
+    reader.feed(file.read_bytes())
+    assert (reader.packets, reader.lost) == (30, 0)
+    assert "packets_" not in traffic_control(lab, receiver.ns)
+
+
+def test_without_standard_error_nothing_is_said_among_the_packets(lab: Lab) -> None:
+    script = f"cd {REPOSITORY} && {' '.join(NETOBS)} capture --alone --interface lo --duration 100ms 2>&-"
+    done = subprocess.run(["ip", "netns", "exec", lab.namespace(), "sh", "-c", script], capture_output=True, check=True)
+    reader = StreamReader()
+    reader.feed(done.stdout)
+    assert (reader.bytes, reader.is_whole) == (len(done.stdout), True)
+
+
 def test_a_signal_ends_it_while_its_filter_is_compiled(lab: Lab, tmp_path: Path) -> None:
     receiver = lab.pair()[1]
     takes_minutes = " or ".join(f"host 10.{number // 250}.{number % 250}.9" for number in range(2000))
@@ -113,6 +145,25 @@ def test_a_signal_ends_it_while_its_filter_is_compiled(lab: Lab, tmp_path: Path)
     assert process.wait(20) == -signal.SIGINT
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_packets_that_classic_pcap_has_no_place_for(lab: Lab, tmp_path: Path) -> None:
+    sender, receiver = lab.pair()
+    directory = tmp_path / "alone"
+    directory.mkdir()
+    options = ("--alone", "--filter", "udp", "--count", "30")
+    command = CaptureCommand(lab, receiver.ns, directory, *options, file="out.pcap")
+    with Tun(lab, receiver.ns, "tun0") as tun, command:
+        tun.send(*[frames.ipv4(frames.UDP, frames.udp())] * 5)
+        send(lab, sender, 30)
+        words = command.ended()
+    assert "5 packets were left out: classic pcap has one link type, pcapng has place for all\n" in words
+    assert "30 packets, " in words
+
+
+def test_a_configuration_that_cannot_be_read(lab: Lab) -> None:
+    done = netobs(lab, lab.namespace(), "--conf", "n" * 300, "capture", "--write", "x")
+    assert (done.returncode, done.stderr) == (1, f"netobs: {'n' * 300}: cannot be read: File name too long\n")
 
 
 def test_nohup_keeps_it_running(lab: Lab, tmp_path: Path, conf: Path) -> None:

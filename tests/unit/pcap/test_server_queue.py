@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from typing import Any
 
 import pytest
 
@@ -165,3 +166,17 @@ def test_a_reset_is_noticed_at_once() -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         site.until_clients(0)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_rate_bytes": 100 * KiB}])
+def test_what_a_connection_that_breaks_had_to_get_is_all_counted(limits: dict[str, Any]) -> None:
+    with Site(queue_max_bytes=256 * KiB, **limits) as site:
+        client = site.connect(b"udp\n", receive_buffer=8192)
+        site.until_clients(1)
+        site.source.feed(numbered(range(5000), 1000))  # more than the socket and the queue take
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # a reset, which the first write of the batch notices: it is read before the socket is
+        site.stop()
+        site.until_clients(0)
+        counts = site.stats().total
+        assert counts.sent + counts.not_sent + counts.queue_full + counts.beyond_rate == 5000

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -86,6 +88,24 @@ def test_statistics_tell_what_was_dropped_and_lost() -> None:
     reader = StreamReader()
     reader.feed(stream)
     assert (reader.packets, reader.lost) == (counts.sent, missing + 3)
+
+
+def test_a_stream_ends_with_the_interface_that_it_is_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Site(interfaces=()) as site:
+        site.source.could_be_captured = [ETH0, ETH1]  # attached to one after the other, when there is a client
+        one, every = site.connect(ask(interface="eth1")), site.connect(b"\n")
+        site.until_clients(2)
+        site.until(lambda: site.source.captured == [ETH0, ETH1], "both are attached to")
+        site.skip(SECOND)
+        site.loop.run_once(0)
+        assert len(site.stats().clients) == 2
+        site.source.captured = [ETH0, replace(ETH1, index=77)]  # deleted, and made again
+        assert numbers_in(site.all_of(one)) == []
+        assert len(site.stats().clients) == 1
+        site.stop()
+        site.all_of(every)
+    assert "its interface is not captured any more: 0 packets in 24 bytes sent" in caplog.text
 
 
 def test_a_new_interface_in_the_middle_reaches_all_members() -> None:
