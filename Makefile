@@ -84,7 +84,7 @@ lint-c: ## clang-format on the C sources
 lint-shell: ## shellcheck on the scripts
 	shellcheck $(SHELL_SCRIPTS)
 
-type: $(DEV) ## mypy --strict on netobs/
+type: $(DEV) ## mypy --strict on netobs/, tests/, bench/
 	$(BIN)/mypy
 
 bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)

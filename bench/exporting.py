@@ -62,7 +62,7 @@ def _encoding(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
     made = {case: exporter(*case, boot_s=flows.clock.realtime_ns // clock.NS_PER_S, sampling=1) for case in cases}
     samples: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
     for _ in range(rounds + 1):
-        for case, (encoder, header) in made.items():
+        for case, (encoder, header, _) in made.items():
             head = header(flows.clock.realtime_ns // clock.NS_PER_S, 0, 1)
             before = time.process_time_ns()
             for data_set in encoder.encode(flows):
@@ -158,7 +158,8 @@ class _Exporting:
         self._sessions = []
         for name, port in zip(templates, ports):
             config = CollectorConfig(host="127.0.0.1", port=port, observation_domain=1)
-            session: TransportSession[Any, Any] = TransportSession(config, *self._exporters[name], loop)
+            encoder, header, _ = self._exporters[name]
+            session: TransportSession[Any, Any] = TransportSession(config, encoder, header, loop)
             session.open(clock.read_pair(), clock.monotonic_ns())
             self._sessions.append((name, session))
 

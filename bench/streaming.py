@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from bench.daemon import Daemon
 from bench.text import table
@@ -98,9 +98,6 @@ def _busy_s(cpu: int) -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-_A = TypeVar("_A", bound="Nothing")
-
-
 class Nothing:
     """Nobody captures: what sending costs by itself."""
 
@@ -108,7 +105,7 @@ class Nothing:
         self._wire = wire
         self._cleanup = contextlib.ExitStack()
 
-    def __enter__(self: _A) -> _A:
+    def __enter__(self) -> Nothing:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -129,9 +126,11 @@ class Nothing:
 class Tcpdump(Nothing):
     """``tcpdump -w -`` into a pipe. Its buffer is as large as that of netobs for a CPU."""
 
-    ARGV = ("tcpdump", "-n", "-s", "262144", "-B", "4096", "--time-stamp-precision=nano", "-w", "-", "udp")
+    ARGV: tuple[str, ...] = (
+        "tcpdump", "-n", "-s", "262144", "-B", "4096", "--time-stamp-precision=nano", "-w", "-", "udp"
+    )  # fmt: skip
 
-    def __enter__(self: _A) -> _A:
+    def __enter__(self) -> Tcpdump:
         words = self._cleanup.enter_context(tempfile.NamedTemporaryFile())
         self._start([*self.ARGV, "-i", self._wire.receiver.name], words)
         wait_until(lambda: b"listening on" in Path(words.name).read_bytes(), "tcpdump listens")
@@ -142,6 +141,7 @@ class Tcpdump(Nothing):
         popen, ns = self._wire.lab.popen, self._wire.receiver.ns
         self._agent = popen(ns, argv, stdout=subprocess.PIPE, stderr=words)
         self._counter = popen(ns, ["wc", "-c"], stdin=self._agent.stdout, stdout=subprocess.PIPE)
+        assert self._agent.stdout is not None
         self._agent.stdout.close()  # a pipe: its end is now that of wc alone
         for process in (self._counter, self._agent):
             self._cleanup.callback(stop, process)
@@ -172,7 +172,7 @@ class Streaming(Tcpdump):
 
     ARGV = ("socat", "-u", "-b", "1048576", f"TCP:127.0.0.1:{PORT}", "-")
 
-    def __enter__(self: _A) -> _A:
+    def __enter__(self) -> Streaming:
         settings = {"enabled": True, "filter": "udp", "listen": f"127.0.0.1:{PORT}"}
         self._daemon = self._cleanup.enter_context(Daemon(self._wire, packet_capture=settings))
         self._start(list(self.ARGV))

@@ -19,7 +19,8 @@ from netobs.config.selector import is_name
 from netobs.config.text import quoted
 from netobs.errors import CaptureError, NetobsError
 from netobs.pcap import remote
-from netobs.pcap.stream import StreamReader
+from netobs.pcap.stream import StreamReader, WholeRecords
+from netobs.pcap.vectors import Vectors, write_all
 
 COUNTER_NS = clock.NS_PER_S // 4
 """So often the counter on a terminal moves."""
@@ -143,21 +144,16 @@ def run(options: Options) -> None:
         raise NetobsError("packets are no text for a terminal", "use --write FILE, or a pipe into tshark -r -")
     stop = Stop()
     pieces = _pieces(options, stop)
-    first = next(pieces, b"")  # a refusal must not leave an empty file, or end what a former capture has left
     reader = StreamReader()
-    whole = reader.feed(first)
-    while not whole and (piece := next(pieces, None)) is not None:
-        whole = reader.feed(piece)
-    if not whole:
-        raise CaptureError("the daemon closed the connection without a packet", "its log says why")
+    first = _first(pieces, reader)
     stop.arm()
     target = "standard output" if options.write == "-" else options.write
     counter = Counter(target, clock.monotonic_ns())
     is_at_end = False
     with _output(options.write) as fd, contextlib.suppress(BrokenPipeError):  # who reads it has had enough
-        _write(fd, whole)
+        _write(fd, first)
         for piece in pieces:
-            _write(fd, reader.feed(piece))
+            _pass_on(fd, piece, reader)
             counter.show(reader, clock.monotonic_ns())
         is_at_end = True
     counter.finish(reader)
@@ -167,7 +163,15 @@ def run(options: Options) -> None:
         raise CaptureError("the stream broke off within a packet", "the daemon's log says why")
 
 
-def _pieces(options: Options, stop: Stop) -> Iterator[bytes]:
+def _first(pieces: Iterator[bytes | WholeRecords], reader: StreamReader) -> bytes:
+    """The beginning of the stream. A refusal must not leave an empty file, or end what a former capture has left."""
+    for piece in pieces:
+        if isinstance(piece, bytes) and (whole := reader.feed(piece)):
+            return whole
+    raise CaptureError("the daemon closed the connection without a packet", "its log says why")
+
+
+def _pieces(options: Options, stop: Stop) -> Iterator[bytes | WholeRecords]:
     """The stream, from where there is one."""
     settings, capture = _settings(options)
     endpoint = options.connect or settings.listen
@@ -241,9 +245,21 @@ def _output(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
+def _pass_on(fd: int, piece: bytes | WholeRecords, reader: StreamReader) -> None:
+    """Counts ``piece`` and writes it, as far as its records are whole."""
+    if isinstance(piece, WholeRecords):
+        reader.count(piece)
+        _write(fd, piece.vectors)
+    else:
+        _write(fd, reader.feed(piece))
+
+
+def _write(fd: int, data: bytes | Vectors) -> None:
     try:
+        if isinstance(data, Vectors):
+            write_all(fd, data)
+            return
+        view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
     except BrokenPipeError:

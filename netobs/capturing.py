@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from netobs.capture import privileges
 from netobs.clock import NS_PER_S
 from netobs.config import Config, PacketCaptureConfig
 from netobs.config.packet_capture import effective
@@ -33,10 +34,10 @@ def problems(config: Config) -> Iterator[str]:
         yield from agent.problems(effective(config.packet_capture, config.capture))
 
 
-def plan(config: Config) -> tuple[list[str], list[str]]:
-    """For --dry-run: what would be done, and what would keep it from being done. Nothing is attached."""
+def plan(config: Config) -> tuple[list[str], list[str], list[str]]:
+    """For --dry-run: what would be done, what is odd, and what would keep it from being done. Nothing is attached."""
     if not config.packet_capture.enabled:
-        return [], []
+        return [], [], []
     from netobs.pcap import agent
 
     settings, attach = _wanted(config)
@@ -50,7 +51,8 @@ def plan(config: Config) -> tuple[list[str], list[str]]:
         kept_s, most = settings.recorder_ns / NS_PER_S, settings.recorder_max_bytes // MIB
         lines.append(f"  recorder: the last {kept_s:g} s, at most {most} MiB of process memory")
     found = [*problems(config), agent.kernel_problem(settings, attach)]
-    return lines, [problem for problem in found if problem]
+    warning = privileges.only_admin_has_perf()
+    return lines, [f"packet capture: {warning}"] if warning else [], [problem for problem in found if problem]
 
 
 class PacketCapturing:

@@ -29,7 +29,7 @@ MEANINGLESS = {
     "alone": ("connect", "tls", "ca", "cert"),
 }
 """Options of `netobs capture`, and those that have no meaning beside them."""
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(invoke_without_command=True, context_settings=CONTEXT)

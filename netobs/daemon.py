@@ -5,15 +5,13 @@ The only module that sees every stage. One direction: rows from the kernel -> du
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import faulthandler
 import logging
 import os
 import signal
 import sys
 
-from netobs import clock, reload
+from netobs import allocator, clock, reload
 from netobs import log as logs
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
@@ -33,9 +31,6 @@ log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-MMAP_THRESHOLD_BYTES = 1 << 20  # its default grows to 32 MiB and stays there
-KEPT_BYTES = 4 << 20  # packets come in pieces of 512 KiB: to fetch them anew each time costs more than to copy them
 MINUTE_NS = 60 * clock.NS_PER_S
 
 
@@ -315,21 +310,12 @@ class Daemon:
         self._service.close()
 
 
-def _return_memory(captures_packets: bool) -> None:
-    """Arrays of a large eviction go back to the system when they are freed (mallopt(3); only glibc has it)."""
-    with contextlib.suppress(AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-        if captures_packets:
-            library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
 def run(config: Config) -> None:
     """Runs the daemon until a signal ends it.
 
     :raises NetobsError: it cannot start.
     """
-    _return_memory(config.packet_capture.enabled)
+    allocator.return_large()
     faulthandler.enable()  # where it hung, if the watchdog's SIGABRT ends it
     with EventLoop() as loop:
         daemon = Daemon(config, loop)

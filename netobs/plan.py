@@ -51,8 +51,9 @@ def make(config: Config) -> Plan:
     plan = Plan(warnings=warnings_of(config))
     plan.lines.append(f"netobs {__version__}, configuration {config.path}")
     _capture(config, plan)
-    lines, problems = capturing.plan(config)
+    lines, warnings, problems = capturing.plan(config)
     plan.lines += lines
+    plan.warnings += warnings
     plan.problems += problems
     for collector in config.collectors:
         _collector(collector, config.capture.sampling, plan)

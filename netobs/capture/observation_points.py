@@ -102,7 +102,7 @@ class ObservationPoints:
     def attach_to(self, interface: Interface) -> None:
         """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
         self.names[interface.index] = interface
-        self.interface_names.learn(interface.index, interface.name, interface.alias)
+        self.interface_names.learn(interface)
         present = self._attachments.get(interface.index, [])
         there = [attachment.direction for attachment in present]
         missing = [direction for direction in self._directions if direction not in there]

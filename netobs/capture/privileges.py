@@ -21,6 +21,10 @@ PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 MAINLINE_PARANOID = 2
 """The highest level that the kernel's own sources know. Debian (3) and Ubuntu (4) add one, the default there, at which
 they ask for CAP_SYS_ADMIN and nothing else (perf_paranoid_any in their kernel/events/core.c)."""
+_LESS_STRICT = (
+    f"set kernel.perf_event_paranoid = {MAINLINE_PARANOID} in /etc/sysctl.d, or add CAP_SYS_ADMIN to "
+    "AmbientCapabilities= and CapabilityBoundingSet= of the unit"
+)
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
 SECCOMP_FILTER = "2"
 
@@ -63,19 +67,36 @@ def explain_perf(number: int) -> tuple[str, str]:
     if number in (errno.EPERM, errno.EACCES):
         if "CAP_PERFMON" in lacking():
             return "CAP_PERFMON is missing (needed to open perf events of a CPU)", _grant(["CAP_PERFMON"])
-        level = int(PARANOID.read_text(encoding="ascii")) if PARANOID.exists() else 0
-        if level > MAINLINE_PARANOID and not int(status("CapEff") or "0", 16) & 1 << _SYS_ADMIN:
-            return (
-                f"kernel.perf_event_paranoid is {level}, at which this kernel wants CAP_SYS_ADMIN",
-                f"set kernel.perf_event_paranoid = {MAINLINE_PARANOID} in /etc/sysctl.d, or add CAP_SYS_ADMIN to "
-                "AmbientCapabilities= and CapabilityBoundingSet= of the unit",
-            )
+        level = _strict_level()
+        if level and not _is_admin():
+            return f"kernel.perf_event_paranoid is {level}, at which this kernel wants CAP_SYS_ADMIN", _LESS_STRICT
         return what, forbidden_by("perf_event_open")
     if number == errno.ENOSYS:
         if status("Seccomp") == SECCOMP_FILTER:
             return what, forbidden_by("perf_event_open")
         return what, "this kernel was built without it: CONFIG_PERF_EVENTS is needed"
     return what, "raise LimitNOFILE= of the unit, or ulimit -n" if number == errno.EMFILE else ""
+
+
+def only_admin_has_perf() -> str:
+    """What to say to root of the service, which is refused here what root may: to open perf events; else empty."""
+    level = _strict_level()
+    if not level or not _is_admin():
+        return ""
+    return (
+        f"kernel.perf_event_paranoid is {level}: root may open perf events, and netobs.service may not, as it has no "
+        f"CAP_SYS_ADMIN; {_LESS_STRICT}"
+    )
+
+
+def _strict_level() -> int:
+    """kernel.perf_event_paranoid where it is higher than the kernel's own sources know, else 0."""
+    level = int(PARANOID.read_text(encoding="ascii")) if PARANOID.exists() else 0
+    return level if level > MAINLINE_PARANOID else 0
+
+
+def _is_admin() -> bool:
+    return bool(int(status("CapEff") or "0", 16) & 1 << _SYS_ADMIN)
 
 
 def forbidden_by(call: str = "bpf") -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Callable
 
+from netobs import allocator
 from netobs.capture.observation_points import RESTORE_NS
 from netobs.config import PacketCaptureConfig
 from netobs.config.text import quoted
@@ -79,6 +80,7 @@ class PacketCaptureAgent:
 
         :raises NetobsError: it cannot be done.
         """
+        allocator.keep_packets()
         self._tap.load()
         self._server.start(now_ns)
         self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())

@@ -10,7 +10,7 @@ from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.distribution import Distribution, Subscription
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
-from netobs.pcap.formats.records import PacketFormat, Records
+from netobs.pcap.formats.records import PacketFormat, Records, link_of
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
 from netobs.pcap.selection import Selection
 from netobs.pcap.source import Moment
@@ -35,11 +35,19 @@ class Member(Protocol):
 class Channel:
     """A sink for packets of one selection, in one format."""
 
-    def __init__(self, stream: PacketFormat, snaplen: int, interfaces: Mapping[int, Interface]) -> None:
+    def __init__(
+        self,
+        stream: PacketFormat,
+        snaplen: int,
+        interfaces: Mapping[int, Interface],
+        captured: Callable[[], Sequence[Interface]],
+    ) -> None:
+        """``interfaces``: those whose names are known; ``captured``: tells which may have packets for it."""
         self.format = stream
         self.snaplen = snaplen
         self.members: list[Member] = []
         self._known = interfaces
+        self._captured = captured
 
     def may_be_joined(self, interfaces: int) -> bool:
         """Whether a client that comes now can do with this stream, as there are so many ``interfaces``."""
@@ -52,10 +60,9 @@ class Channel:
         for member in tuple(self.members):
             member.take(records, len(rows) - len(records), moment.now_ns)
 
-    def introduce(self, ifindexes: Iterable[int], now_ns: int) -> None:
-        """Tell all members of interfaces that the stream does not know, where their names are known."""
-        told = {interface.index for interface in self.format.interfaces}
-        head = self.format.introduce([self._known[each] for each in ifindexes if each in self._known.keys() - told])
+    def introduce(self, lost: Iterable[int], now_ns: int) -> None:
+        """Tell all members of the interfaces that statistics need. ``lost``: indices of those that lost packets."""
+        head = self.format.introduce(untold(self.format, self._known, lost, self._captured))
         for member in tuple(self.members):
             member.take_head(head, now_ns)
 
@@ -79,10 +86,15 @@ class Channels:
         key = selection, name, link, snaplen
         channel = self._current.get(key)
         if channel is None or not channel.may_be_joined(len(self._distribution.interfaces)):
-            channel = Channel(stream_of(name, link, snaplen, selection.filter.text), snaplen, moment.interfaces)
+            stream = stream_of(name, link, snaplen, selection.filter.text)
+            channel = Channel(stream, snaplen, moment.interfaces, lambda: self.captured(selection.ifindex))
             self._subscriptions[channel] = self._distribution.subscribe(selection, channel, moment.now_ns)
             self._current[key] = channel
         return channel, _losses_from_now(self._subscriptions[channel])
+
+    def captured(self, ifindex: int) -> Sequence[Interface]:
+        """The interfaces that are captured now; with ``ifindex`` other than 0 this one alone."""
+        return [each for each in self._distribution.interfaces if ifindex in (0, each.index)]
 
     def leave(self, channel: Channel, now_ns: int) -> None:
         """A member has left: without members there is no channel."""
@@ -104,6 +116,25 @@ def _losses_from_now(subscription: Subscription) -> Losses:
 def stream_of(name: str, link: int, snaplen: int, filter_text: str) -> PacketFormat:
     """A new stream of the format ``name``: "pcap" or "pcapng"."""
     return PcapFormat(link, snaplen) if name == "pcap" else PcapngFormat(snaplen, filter_text)
+
+
+def untold(
+    stream: PacketFormat,
+    known: Mapping[int, Interface],
+    lost: Iterable[int],
+    captured: Callable[[], Sequence[Interface]],
+) -> list[Interface]:
+    """What ``stream`` has to be told of before its statistics: interfaces that only ``lost`` packets, by index, as far
+    as they are ``known``; if nothing at all was selected, those that are ``captured``. Without any interface libpcap
+    takes no pcapng, and with interfaces of several link types neither.
+    """
+    told = {interface.index for interface in stream.interfaces}
+    missing = [known[index] for index in lost if index in known.keys() - told]
+    if told or missing:
+        return missing
+    interfaces = captured()
+    link = common_link(interfaces)
+    return [interface for interface in interfaces if link_of(interface) == link]
 
 
 def common_link(interfaces: Sequence[Interface]) -> int:

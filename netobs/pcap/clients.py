@@ -131,9 +131,10 @@ class Clients:
     def _begin_recorded(self, client: Client, moment: Moment) -> None:
         assert self._recorder is not None
         terms = client.terms
-        recording = self._recorder.recording(terms.interface.index if terms.interface else 0, moment.now_ns)
+        ifindex = terms.selection.ifindex
+        recording = self._recorder.recording(ifindex, moment.now_ns)
         stream = stream_of(terms.format, terms.link, terms.snaplen, terms.filter.text)
-        channel = Channel(stream, terms.snaplen, recording.interfaces)
+        channel = Channel(stream, terms.snaplen, recording.interfaces, lambda: self._channels.captured(ifindex))
         client.since_ns = recording.since_ns
         self._playback = _Playback(client, channel, recording)
         self._add(client)

@@ -8,10 +8,12 @@ from typing import Protocol
 from netobs.clock import NS_PER_S
 from netobs.config.addresses import Endpoint
 from netobs.loop import Callback, EventLoop, Timer
+from netobs.pcap.batch import Numbers
 from netobs.pcap.formats import REFUSAL
 from netobs.pcap.outbox import Outbox
 from netobs.pcap.request import END_LINE, MAX_LINE_BYTES
 from netobs.pcap.transport import Need, Transport
+from netobs.pcap.vectors import Vectors
 
 HANDSHAKE_NS = 5 * NS_PER_S
 REQUEST_NS = NS_PER_S // 4
@@ -106,6 +108,20 @@ class Connection:
             elif sent:
                 self._set_timer(now_ns + STALL_NS, self._on_stall)
         return sent
+
+    def send_at_once(self, pieces: Vectors, ends: Numbers, now_ns: int) -> int:
+        """Send what the socket takes now of packets that end at ``ends``, as nothing waits; how many bytes. The
+        connection may be closed afterwards."""
+        try:
+            return self.outbox.send_at_once(self._transport, pieces, ends)
+        except OSError as error:
+            self.abort(self._transport.reason(error), now_ns)
+            return 0
+
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether ``send_at_once`` may be called: nothing waits, and nothing is encrypted."""
+        return self.phase is Phase.OPEN and not self.outbox and not self._transport.encrypted
 
     def wait_writable(self) -> None:
         """Let ``Owner.on_drained`` come in the next round, or as soon as the socket takes more."""

@@ -15,14 +15,13 @@ from netobs.pcap.selection import Selection
 from netobs.pcap.source import Moment, PacketSource, Sink
 from netobs.records import ClockPair
 
-READ_BYTES = 512 << 10
-"""The most that is read in a round, so that evictions come in time. What is made of it fits the memory allocator's
-pool (netobs/daemon.py: what is larger is fetched from the kernel anew each time)."""
+READ_BYTES = 960 << 10
+"""The most that is read in a round, so that evictions come in time, and enough that what each round costs is little.
+What is made of it fits the memory allocator's pool (netobs/allocator.py: what is larger is fetched from the kernel anew
+each time)."""
 LINGER_NS = clock.NS_PER_S
 """How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
 CLOCK_NS = clock.NS_PER_S
-MAX_GONE = 256
-"""Interfaces that are remembered for packets which are still on their way."""
 
 
 class Subscription:
@@ -54,7 +53,6 @@ class Distribution:
         self._next_pair_ns = 0
         self._subscriptions: dict[Selection, Subscription] = {}
         self._lingering: tuple[Subscription, Timer] | None = None
-        self._interfaces: dict[int, Interface] = {}
         self._snaplen = 0
         self._last_read_ns = -1
 
@@ -103,14 +101,7 @@ class Distribution:
             pair = self._read_pair()
             self._offset_ns = pair.realtime_ns - pair.monotonic_ns
             self._next_pair_ns = now_ns + CLOCK_NS
-        captured = self._source.interfaces()
-        current = {interface.index: interface for interface in captured}
-        for index, interface in self._interfaces.items():
-            current.setdefault(index, interface)
-        while len(current) > len(captured) + MAX_GONE:
-            current.popitem()
-        self._interfaces = current
-        return Moment(now_ns, self._offset_ns, current)
+        return Moment(now_ns, self._offset_ns, self._source.known_interfaces())
 
     def read(self, now_ns: int) -> None:
         """Hand out what the tap has, once in a round of the loop, and go on in the next if there is more."""

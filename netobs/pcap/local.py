@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 import numpy as np
 
 from netobs import clock
 from netobs.capture.attach import FilterPlace
+from netobs.capture.interfaces import Interface
 from netobs.capture.observation_points import RESTORE_NS
 from netobs.config import PacketCaptureConfig
 from netobs.errors import CaptureError
 from netobs.loop import EventLoop
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.channel import common_link, stream_of
+from netobs.pcap.channel import common_link, stream_of, untold
 from netobs.pcap.distribution import Distribution, Subscription
 from netobs.pcap.formats.records import add_places, counts_by_place
 from netobs.pcap.limits import Limits
 from netobs.pcap.place import own_place
 from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.source import Moment
+from netobs.pcap.stream import WholeRecords
 from netobs.pcap.tap import Tap
 
 log = logging.getLogger("netobs.pcap")
@@ -39,9 +41,8 @@ def capture(
     count: int,
     duration_ns: int,
     stopping: Callable[[], bool],
-) -> Iterator[bytes]:
-    """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one where there
-    was nothing for a moment.
+) -> Iterator[bytes | WholeRecords]:
+    """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one now and then.
 
     It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.
 
@@ -53,18 +54,20 @@ def capture(
         start_ns = clock.monotonic_ns()
         if tap.method == "tc":
             _keep_restoring(tap, loop, start_ns)
-        stream = _Stream(config, common_link(tap.capturable()), chosen.text, count, start_ns)
+        stream = _Stream(config, tap.capturable, chosen.text, count, start_ns)
         subscription = distribution.subscribe(Selection(chosen), stream, start_ns)
         yield stream.begin()
         while not (stream.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
             loop.run_once(TURN_NS)
             now_ns = clock.monotonic_ns()
             distribution.read(now_ns)
-            yield stream.take_pieces() + stream.statistics_if_due(subscription, distribution.moment(now_ns))
+            yield from stream.take_pieces()
+            yield stream.statistics_if_due(subscription, distribution.moment(now_ns))
         tap.detach()
         while not stream.is_full and distribution.read_more(clock.monotonic_ns()):
-            yield stream.take_pieces()
-        yield stream.take_pieces() + stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
+            yield from stream.take_pieces()
+        yield from stream.take_pieces()
+        yield stream.statistics(subscription, distribution.moment(clock.monotonic_ns()))
         if stream.other_link:
             log.warning(
                 "%d packets were left out: classic pcap has one link type, pcapng has place for all", stream.other_link
@@ -92,15 +95,23 @@ def _keep_restoring(tap: Tap, loop: EventLoop, now_ns: int) -> None:
 class _Stream:
     """Takes packets of the one selection that there is, and makes records of them."""
 
-    def __init__(self, config: PacketCaptureConfig, link: int, text: str, count: int, start_ns: int) -> None:
+    def __init__(
+        self,
+        config: PacketCaptureConfig,
+        capturable: Callable[[], Sequence[Interface]],
+        text: str,
+        count: int,
+        start_ns: int,
+    ) -> None:
         self.snaplen = config.snaplen
-        self._format = stream_of(config.format, link, config.snaplen, text)
+        self._capturable = capturable
+        self._format = stream_of(config.format, common_link(capturable()), config.snaplen, text)
         self._limits = Limits(count, 0, 0, start_ns)
         self.is_full = False
         """Whether it has as many packets as were asked for."""
         self.other_link = 0
         """Packets that the format has no place for."""
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | WholeRecords] = []
         self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
         self._dropped = np.zeros(0, dtype=np.int64)  # none: what it takes it keeps
         self._start_ns = start_ns
@@ -120,13 +131,13 @@ class _Stream:
             return
         end = int(records.ends[allowed.rows - 1])
         self._limits.spend(end, allowed.rows)
-        self._pieces += [records.head, records.body[:end]]
+        self._pieces += [records.head, WholeRecords(records.gather(allowed.rows), allowed.rows, end)]
         self._sent = add_places(self._sent, records.sources[: allowed.rows])
 
-    def take_pieces(self) -> bytes:
+    def take_pieces(self) -> list[bytes | WholeRecords]:
         """What was made since the last call."""
         pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+        return pieces
 
     def statistics_if_due(self, subscription: Subscription, moment: Moment) -> bytes:
         """Once in a second."""
@@ -138,10 +149,7 @@ class _Stream:
     def statistics(self, subscription: Subscription, moment: Moment) -> bytes:
         """What the filter selected and what was lost, where the format has a place for it."""
         lost = subscription.losses()
-        told = {interface.index for interface in self._format.interfaces}
-        head = self._format.introduce(
-            [moment.interfaces[each] for each in lost if each in moment.interfaces.keys() - told]
-        )
+        head = self._format.introduce(untold(self._format, moment.interfaces, lost, self._capturable))
         counts = counts_by_place(self._format.interfaces, self._sent, self._dropped, lost)
         offset_ns = moment.offset_ns
         return head + self._format.statistics(counts, self._start_ns + offset_ns, moment.now_ns + offset_ns)

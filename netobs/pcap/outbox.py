@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from netobs.pcap.batch import Numbers
 from netobs.pcap.transport import Transport
+from netobs.pcap.vectors import Vectors
 
 ROUND_BYTES = 4 << 20
 """The most that one client is sent before others have their turn."""
@@ -66,6 +68,14 @@ class Outbox:
             self.waiting_packets -= packets
             self.sent_packets += packets
         return total
+
+    def send_at_once(self, transport: Transport, pieces: Vectors, ends: Numbers) -> int:
+        """Hand over what ``transport`` takes of ``pieces``, packets that end at ``ends``, while nothing waits; how many
+        bytes. Raises OSError."""
+        sent = transport.send_pieces(pieces)
+        self.sent_bytes += sent
+        self.sent_packets += int(ends.searchsorted(sent, side="right"))
+        return sent
 
     def clear(self) -> None:
         """Nobody is there any more to send it to. ``waiting_packets`` still tells what was not sent."""

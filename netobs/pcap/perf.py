@@ -37,7 +37,7 @@ WATERMARK = 1 << 14  # of the flags: wake when so many bytes were written
 POSITIONS_OFFSET = 1024  # struct perf_event_mmap_page: data_head, data_tail
 
 LEAST_PAGES = 16
-WAKEUP_SHARE = 8
+WAKEUP_SHARE = 4
 LONGEST_RECORD_BYTES = 1 << 16
 KIB = 1024
 
@@ -128,8 +128,8 @@ class PerfBuffer:
         """What the last read left in the rings."""
 
     def fileno(self) -> int:
-        """For the event loop, the same at all times. It becomes readable when a ring is an eighth full, once until the
-        next time: who waits for it also reads now and then, and goes on after a read that left something."""
+        """For the event loop, the same at all times. It becomes readable when a quarter of a ring is full, once until
+        the next time: who waits for it also reads now and then, and goes on after a read that left something."""
         return self._poll.fileno()
 
     @property

@@ -18,6 +18,8 @@ from netobs.pcap.stats import RecorderStats
 
 PART_BYTES = 128 << 10
 """How much of a recording is put into a client's queue at a time."""
+LEAST_ENTRIES = 16
+"""A recorder that is full has so many: it forgets one at a time."""
 MAX_INTERFACES = 4096
 """Whose names are remembered."""
 
@@ -54,7 +56,11 @@ class Recorder:
 
     def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
         """Keep a copy of the packets ``rows`` of ``batch``."""
-        kept = compact(batch, rows)
+        octets = np.cumsum(batch.meta["caplen"][rows], dtype=np.int64)
+        for part in np.split(rows, np.flatnonzero(np.diff(octets // (self._max_bytes // LEAST_ENTRIES))) + 1):
+            self._keep(compact(batch, part), moment)
+
+    def _keep(self, kept: PacketBatch, moment: Moment) -> None:
         for index in np.unique(kept.meta["ifindex"]).tolist():
             if index in moment.interfaces:
                 self._interfaces.pop(index, None)  # to be the last again

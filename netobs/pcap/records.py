@@ -62,7 +62,8 @@ def walk(buffer: bytearray, begin: int, end: int) -> Walk:
     elif len(probe) > 1 and probe[-1] - begin < (len(probe) - 1) * SHORT_RECORD_BYTES:
         positions = _scan(buffer, begin, end)
     else:
-        positions = _step(buffer, begin, end)
+        run = _run(buffer, begin, end)
+        positions = np.concatenate([run, _step(buffer, int(run[-1]), end)[1:]])
     if not len(positions):
         return Walk(positions, begin, positions)
     words = np.frombuffer(buffer, dtype="<u8")
@@ -93,6 +94,15 @@ def _step(buffer: bytearray, begin: int, end: int) -> Positions:
         append(position)
         position += sizes[position] >> 1
     return np.frombuffer(found, dtype=np.int64) << 1 if found else np.empty(0, dtype=np.int64)
+
+
+def _run(buffer: bytearray, begin: int, end: int) -> Positions:
+    """Where the records begin that are the first and those behind it of its size: bulk traffic comes so."""
+    words = np.frombuffer(buffer, dtype="<u8", count=(end - begin) >> 3, offset=begin)
+    stride = int(words[0] >> SIZE_SHIFT)
+    others = np.flatnonzero(words[::stride] != words[0])
+    count = int(others[0]) if len(others) else -(-len(words) // stride)
+    return begin + np.arange(count, dtype=np.int64) * (stride << 3)
 
 
 def _scan(buffer: bytearray, begin: int, end: int) -> Positions:

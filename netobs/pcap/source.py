@@ -43,6 +43,9 @@ class PacketSource(Protocol):
     def interfaces(self) -> Sequence[Interface]:
         """Those that are captured now."""
 
+    def known_interfaces(self) -> Mapping[int, Interface]:
+        """By index: those that are captured now or were, as packets of these may still come. Not changed later."""
+
     def capturable(self) -> Sequence[Interface]:
         """Those that are captured while anything is selected. Asks the kernel."""
 

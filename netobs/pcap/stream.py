@@ -6,9 +6,11 @@ The file formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng, as far as
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from netobs.errors import CaptureError
 from netobs.pcap.formats import MAGIC_NUMBERS, REFUSAL
+from netobs.pcap.vectors import Vectors
 
 PCAPNG_STATISTICS, PCAPNG_PACKET = 5, 6
 ISB_IFDROP = 5
@@ -18,6 +20,14 @@ _PCAP_RECORD = struct.Struct("<8xII")
 _BLOCK = struct.Struct("<II")
 _OPTION = struct.Struct("<HH")
 _LONGEST = 1 << 24  # of a record or a line: what claims to have more is no stream of netobs
+
+
+class WholeRecords(NamedTuple):
+    """Records whose number is known: nobody has to look for them."""
+
+    vectors: Vectors
+    packets: int
+    bytes: int
 
 
 class StreamReader:
@@ -42,6 +52,11 @@ class StreamReader:
     def is_whole(self) -> bool:
         """Whether what came so far ends with a whole record."""
         return not self._rest
+
+    def count(self, records: WholeRecords) -> None:
+        """``records`` are the next ones."""
+        self.packets += records.packets
+        self.bytes += records.bytes
 
     def feed(self, data: bytes) -> bytes:
         """The whole records that ``data`` completes; what is behind them is kept for the next call.

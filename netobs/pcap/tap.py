@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -261,6 +261,10 @@ class Tap:
     def interfaces(self) -> list[Interface]:
         """The interfaces that are captured now."""
         return self._points.attached
+
+    def known_interfaces(self) -> Mapping[int, Interface]:
+        """By index: those that are captured now or were, as packets of these may still come. Not changed later."""
+        return self._points.interface_names.by_index()
 
     def capturable(self) -> list[Interface]:
         """Those that are, or would be, captured while anything is selected."""

@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from netobs import tls
+from netobs.pcap.vectors import Vectors, write
 from netobs.sockets import notice_dead_peer
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ class Transport:
         """Hand over a beginning of ``data``; its length, 0 if the socket takes nothing now. Raises OSError."""
         try:
             return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def send_pieces(self, pieces: Vectors) -> int:
+        """The same with ``pieces``."""
+        try:
+            return write(self.fileno(), pieces)
         except BlockingIOError:
             return 0
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.lab.namespaces import Lab, LabError, command
 from tests.lab.privileges import CAPABILITIES, give, unprivileged
@@ -223,7 +223,14 @@ def netobs(
 BpfObjects = frozenset[tuple[str, int]]
 
 
-def bpf_objects(process: subprocess.Popen[Any]) -> BpfObjects:
+class HasId(Protocol):
+    """A process of ours, or one of a container."""
+
+    @property
+    def pid(self) -> int: ...
+
+
+def bpf_objects(process: HasId) -> BpfObjects:
     """Kind and id of the BPF programs, maps and links that ``process`` holds open (proc(5), fdinfo)."""
     found = set()
     for file in Path(f"/proc/{process.pid}/fdinfo").iterdir():

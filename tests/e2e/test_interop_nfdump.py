@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conversations import Flow
 from tests.e2e.interop import (
     ABSENT,
     ANYTHING,
     Columns,
-    Flow,
     Shows,
     always,
     differences,

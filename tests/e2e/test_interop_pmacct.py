@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conversations import Flow
 from tests.e2e.interop import (
     TIME_TOLERANCE_NS,
     Columns,
-    Flow,
     Shows,
     always,
     differences,

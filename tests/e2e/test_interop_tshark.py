@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conversations import Flow
 from tests.e2e.daemon import Table
 from tests.e2e.interop import (
     ABSENT,
     TIME_TOLERANCE_NS,
     Columns,
-    Flow,
     Shows,
     differences,
     element,

@@ -25,7 +25,7 @@ CLASS_AT, CLASS_32 = 4, b"\x01"
 
 @pytest.fixture(params=["--dry-run", ""], ids=["dry run", "daemon"])
 def option(request: pytest.FixtureRequest) -> list[str]:
-    return request.param.split()
+    return str(request.param).split()
 
 
 def said(lab: Lab, tmp_path: Path, option: list[str], steps: Iterable[str] = (), stubs: Path | None = None) -> str:

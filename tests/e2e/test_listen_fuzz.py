@@ -86,9 +86,16 @@ def mutated(generator: random.Random) -> bytes:
         mutation(generator, raw)
         raw += bytes(max(0, 2 - len(raw)))
     del raw[8_000:]
-    if len(raw) >= 16 and raw[:2] not in (b"\0\5", b"\0\x09") and generator.random() < 0.8:
+    if len(raw) >= 16 and bytes(raw[:2]) not in (b"\0\5", b"\0\x09") and generator.random() < 0.8:
         raw[:4] = struct.pack("!HH", 10, len(raw))
     return bytes(raw)
+
+
+def number_in(pattern: str, text: str) -> int:
+    """What the group of ``pattern`` finds in ``text``."""
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return int(found[1])
 
 
 class Listener:
@@ -125,9 +132,7 @@ class Listener:
             assert self._marked.wait_for(lambda: self._marks >= wanted, WAIT_S), "a good flow was not printed"
 
     def resident_kb(self) -> int:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii"))
-        assert found is not None
-        return int(found[1])
+        return number_in(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii"))
 
     def end(self) -> str:
         """The account that it gives when it ends."""
@@ -142,8 +147,8 @@ class Listener:
 @contextmanager
 def listening() -> Iterator[Listener]:
     command = [sys.executable, "-m", "netobs", "listen", "--host", "127.0.0.1", "--port", "0", "--json", "--options"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             yield Listener(process)
         finally:
@@ -192,7 +197,7 @@ def test_damaged_messages_do_no_harm() -> None:
         resident_kb = listener.resident_kb()
         account = listener.end()
     print(f"{account.strip()}; {listener.lines} lines; peak {after_udp_kb} KiB after UDP, {resident_kb} KiB at the end")
-    messages, malformed = (int(re.search(rf"(\d+) {word}", account)[1]) for word in ("Messages,", "Messages malformed"))
+    messages, malformed = (number_in(rf"(\d+) {word}", account) for word in ("Messages,", "Messages malformed"))
     marks = UDP_MESSAGES // UDP_BATCH + 2
     assert messages + malformed >= UDP_MESSAGES + 2 * TCP_MESSAGES + marks
     assert min(messages, malformed) > 20_000

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.stats import ClientStats
 from tests.lab.packet_site import Site, descriptors, numbered, numbers_in
-from tests.lab.packets import LINK_ETHERNET, LINK_IP, OFFSET_NS, SECOND, mixed
+from tests.lab.packets import OFFSET_NS, SECOND, mixed
 
 TOOLS = ("tshark", "dumpcap", "tcpdump", "socat", "bash")
 pytestmark = pytest.mark.e2e(tools=TOOLS)
@@ -41,6 +43,10 @@ def shell(command: str, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+def until_ended(site: Site, process: subprocess.Popen[bytes]) -> None:
+    site.until(lambda: process.poll() is not None, "the client's program ends")
+
+
 def serve(site: Site, process: subprocess.Popen[bytes], packets: int = COUNT) -> None:
     """Let the client of ``process`` have mixed packets, end its stream, and wait for the end of the process."""
     site.until_clients(1)
@@ -49,7 +55,7 @@ def serve(site: Site, process: subprocess.Popen[bytes], packets: int = COUNT) ->
         site.source.feed(everything[begin : begin + 100])
     site.until(lambda: site.stats().total.sent == packets)
     site.stop()
-    site.until(lambda: process.poll() is not None, "the client's program ends")
+    until_ended(site, process)
     assert process.returncode == 0
 
 
@@ -157,7 +163,7 @@ def test_one_stops_one_dies_one_is_fast(size: int, tmp_path: Path) -> None:
         assert gone.sent + gone.not_sent + gone.queue_full < 3 * total  # of the killed one not everything came
 
 
-def _client(site: Site, port: int):
+def _client(site: Site, port: int) -> ClientStats:
     return next(client for client in site.stats().clients if client.name.endswith(f":{port}"))
 
 
@@ -177,5 +183,5 @@ def test_streams_of_both_formats_begin_with_their_magic_number(tmp_path: Path) -
             with saving(site, tmp_path, format_) as process:
                 site.until_clients(1)
                 site.stop()
-                site.until(lambda process=process: process.poll() is not None)
+                until_ended(site, process)
             assert (tmp_path / format_).read_bytes().startswith(magic)

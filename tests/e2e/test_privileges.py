@@ -45,7 +45,7 @@ def host(lab: Lab) -> Link:
 
 @pytest.fixture(params=["--dry-run", ""], ids=["dry run", "daemon"])
 def option(request: pytest.FixtureRequest) -> list[str]:
-    return request.param.split()
+    return str(request.param).split()
 
 
 def write(tmp_path: Path, **capture: str) -> str:

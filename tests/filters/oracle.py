@@ -35,7 +35,7 @@ class Oracle:
         self._filter = libpcap.library().pcap_offline_filter
         self._filter.restype = c_int
         self._filter.argtypes = [POINTER(libpcap.BpfProgram), POINTER(PacketHeader), c_char_p]
-        instructions = (libpcap.BpfInstruction * len(program))(*map(tuple, program))
+        instructions = (libpcap.BpfInstruction * len(program))(*(libpcap.BpfInstruction(*each) for each in program))
         self._program = libpcap.BpfProgram(len(program), instructions)
 
     def __call__(self, packet: bytes) -> bool:

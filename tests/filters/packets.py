@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 
 from tests.kernel import frames as f
 
@@ -94,7 +95,10 @@ def _labels(rng: Random) -> bytes:
 
 
 def _pppoe(rng: Random) -> bytes:
-    protocol, packet = rng.choice([(PPP_IPV4, ipv4), (PPP_IPV6, ipv6), (0xC021, lambda rng: rng.randbytes(20))])
+    kinds: list[tuple[int, Callable[[Random], bytes]]] = [
+        (PPP_IPV4, ipv4), (PPP_IPV6, ipv6), (0xC021, lambda rng: rng.randbytes(20))
+    ]  # fmt: skip
+    protocol, packet = rng.choice(kinds)
     payload = struct.pack("!H", protocol) + packet(rng)
     return struct.pack("!BBHH", 0x11, 0, rng.choice((1, 7, 500)), len(payload)) + payload
 

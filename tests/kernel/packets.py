@@ -167,7 +167,7 @@ class PacketSocket:
 
     def read(self) -> list[tuple[int, Seen]]:
         """(CLOCK_REALTIME in ns, packet) of each packet since the last call."""
-        found = []
+        found: list[tuple[int, Seen]] = []
         while True:
             try:
                 octets, control, _, (_, _, kind, *_) = self._socket.recvmsg(LONGEST, 256)

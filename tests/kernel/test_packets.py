@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ class Mixture:
 
     def __init__(self, sender: Sender, offload: Sender, upper: Sender) -> None:
         self._rng = random.Random(1)
-        self._kinds = [
+        self._kinds: list[tuple[int, Callable[[int], object]]] = [
             (30, lambda size: sender.send(f.ethernet(*udp4(octets(size - 42))))),
             (20, lambda size: sender.send(f.ethernet(*udp6(octets(max(size - 62, 0)))))),
             (15, lambda size: sender.send(tcp4(octets(max(size - 54, 0))))),

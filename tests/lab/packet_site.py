@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from netobs.capture.interfaces import Interface
+from netobs.capture.names import InterfaceNames
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
 from netobs.errors import NetobsError
@@ -36,6 +37,7 @@ class PacketsAtHand:
     def __init__(self, interfaces: Sequence[Interface] = (ETH0, ETH1, WG0)) -> None:
         self.captured = list(interfaces)
         self.could_be_captured: list[Interface] = []
+        self._names = InterfaceNames()
         self.own_port = 0
         self.selected: dict[int, Selection] = {}
         self.selections_ever = 0
@@ -94,6 +96,11 @@ class PacketsAtHand:
 
     def interfaces(self) -> Sequence[Interface]:
         return self.captured
+
+    def known_interfaces(self) -> Mapping[int, Interface]:
+        for interface in self.captured:
+            self._names.learn(interface)
+        return self._names.by_index()
 
     def capturable(self) -> Sequence[Interface]:
         return self.could_be_captured or self.captured

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch
@@ -88,5 +89,5 @@ def mixed(count: int, seed: int = 1, links: Sequence[int] = (LINK_ETHERNET,)) ->
     return packets
 
 
-def all_rows(batch: PacketBatch) -> np.ndarray:
+def all_rows(batch: PacketBatch) -> npt.NDArray[np.int_]:
     return np.arange(len(batch))

@@ -31,7 +31,8 @@ def read_pcap(path: Path) -> list[Packet]:
         raise LabError(f"{path}: no pcap file: {data[:16]!r}")
     order, unit_ns = _FORMS[data[:4]]
     header = struct.Struct(f"{order}IIII")
-    packets, at = [], 24
+    packets: list[Packet] = []
+    at = 24
     while at < len(data):
         if at + 16 > len(data):
             raise LabError(f"{path}: ends within the header of packet {len(packets)}")

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from netobs.encode.received import Record
 from netobs.errors import NetobsError
 from netobs.listen import Collector, Exporter, listen
 from tests.unit.encode.samples import golden_messages
@@ -30,14 +31,14 @@ FLOWS = 12
 
 
 @pytest.fixture
-def collector():
+def collector() -> Iterator[Collector]:
     with closing(Collector("", 0)) as opened:
         yield opened
 
 
-def serve_until(collector: Collector, done: Callable[[], bool]) -> list[tuple[Exporter, dict]]:
+def serve_until(collector: Collector, done: Callable[[], bool]) -> list[tuple[Exporter, Record]]:
     """Serve the sockets until ``done``; the flows that came."""
-    got: list[tuple[Exporter, dict]] = []
+    got: list[tuple[Exporter, Record]] = []
     deadline = time.monotonic() + WAIT_S
     while not done():
         left = deadline - time.monotonic()
@@ -46,7 +47,7 @@ def serve_until(collector: Collector, done: Callable[[], bool]) -> list[tuple[Ex
     return got
 
 
-def receive(collector: Collector, flows: int) -> list[tuple[Exporter, dict]]:
+def receive(collector: Collector, flows: int) -> list[tuple[Exporter, Record]]:
     """Serve the sockets until ``flows`` more flows have come."""
     total = collector.decoder.stats.flows + flows
     return serve_until(collector, lambda: collector.decoder.stats.flows >= total)
@@ -62,14 +63,14 @@ def send_udp(address: str, port: int, messages: list[bytes]) -> Exporter:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_udp(collector, address):
+def test_udp(collector: Collector, address: str) -> None:
     exporter = send_udp(address, collector.port, golden_messages())
     got = receive(collector, FLOWS)
     assert {peer for peer, _ in got} == {exporter}
     assert [flow["protocolIdentifier"] for _, flow in got] == [6, 17, 1, 1, 17, 6, 47, 6, 17, 58, 132, 58]
 
 
-def test_all_protocols_on_one_port(collector):
+def test_all_protocols_on_one_port(collector: Collector) -> None:
     for messages, flows in ((built9(), 12), (built5(), 6), (golden_messages(), 12)):
         send_udp("127.0.0.1", collector.port, messages)
         assert len(receive(collector, flows)) == flows
@@ -78,7 +79,7 @@ def test_all_protocols_on_one_port(collector):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_tcp_in_pieces_of_any_size(collector, address):
+def test_tcp_in_pieces_of_any_size(collector: Collector, address: str) -> None:
     stream = b"".join(golden_messages())
     with socket.create_connection((address, collector.port)) as sender:
         sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -91,7 +92,7 @@ def test_tcp_in_pieces_of_any_size(collector, address):
     assert collector.decoder.stats.sequence_errors == 0
 
 
-def test_several_exporters_at_once(collector):
+def test_several_exporters_at_once(collector: Collector) -> None:
     templates, *data = golden_messages()
     with socket.create_connection(("127.0.0.1", collector.port)) as one:
         with socket.create_connection(("::1", collector.port)) as two:
@@ -106,7 +107,7 @@ def test_several_exporters_at_once(collector):
     assert collector.decoder.stats.sets_without_template == 0
 
 
-def test_the_same_template_id_means_another_thing_to_each_exporter(collector):
+def test_the_same_template_id_means_another_thing_to_each_exporter(collector: Collector) -> None:
     """Six sessions with Template 256: two over UDP, one over TCP, one with two domains, and NetFlow v9 beside IPFIX."""
     kinds = {"protocolIdentifier": 4, "ipVersion": 60, "flowDirection": 61, "minimumTTL": 52, "maximumTTL": 53}
     sets = {name: (2, template(256, (number, 1))) for name, number in kinds.items()}
@@ -134,7 +135,7 @@ def test_the_same_template_id_means_another_thing_to_each_exporter(collector):
     assert collector.decoder.stats.sets_without_template == 0
 
 
-def test_templates_end_with_the_connection(collector):
+def test_templates_end_with_the_connection(collector: Collector) -> None:
     templates, data, *_ = golden_messages()
     with socket.create_connection(("127.0.0.1", collector.port)) as sender:
         port = sender.getsockname()[1]
@@ -145,7 +146,7 @@ def test_templates_end_with_the_connection(collector):
     assert collector.decoder.stats.sets_without_template == 1
 
 
-def test_garbage_on_tcp_closes_that_peer_only(collector, caplog):
+def test_garbage_on_tcp_closes_that_peer_only(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_connection(("127.0.0.1", collector.port)) as good:
         good.sendall(golden_messages()[0])
         list(collector.receive(WAIT_S))
@@ -163,7 +164,7 @@ def test_garbage_on_tcp_closes_that_peer_only(collector, caplog):
     ]
 
 
-def test_a_bad_set_on_tcp_closes_the_connection(collector, caplog):
+def test_a_bad_set_on_tcp_closes_the_connection(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
     message = struct.pack("!HHIIIHH", 10, 20, 0, 0, 1, 2, 3)
     with socket.create_connection(("127.0.0.1", collector.port)) as bad:
         bad.settimeout(WAIT_S)
@@ -173,7 +174,7 @@ def test_a_bad_set_on_tcp_closes_the_connection(collector, caplog):
     assert "octet 18: Set length 3" in caplog.text
 
 
-def test_half_a_message_at_the_end_of_a_connection(collector, caplog):
+def test_half_a_message_at_the_end_of_a_connection(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_connection(("127.0.0.1", collector.port)) as sender:
         sender.sendall(golden_messages()[0] + golden_messages()[1][:30])
         serve_until(collector, lambda: collector.decoder.stats.messages == 1)
@@ -181,7 +182,7 @@ def test_half_a_message_at_the_end_of_a_connection(collector, caplog):
     assert "ended 30 bytes into a Message" in caplog.text
 
 
-def test_garbage_on_udp_is_ignored_with_one_line(collector, caplog):
+def test_garbage_on_udp_is_ignored_with_one_line(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
     messages = golden_messages()
     exporter = send_udp("127.0.0.1", collector.port, [b"x", b"", messages[0], b"\0\x09" * 20, messages[1]])
     assert len(receive(collector, 5)) == 5
@@ -190,19 +191,19 @@ def test_garbage_on_udp_is_ignored_with_one_line(collector, caplog):
     assert str(exporter) in caplog.text
 
 
-def test_port_in_use(collector):
+def test_port_in_use(collector: Collector) -> None:
     with pytest.raises(
         NetobsError, match=rf"cannot listen on 127.0.0.1 port {collector.port}: .* in use; .* another one"
     ):
         Collector("127.0.0.1", collector.port)
 
 
-def test_address_that_is_not_here():
+def test_address_that_is_not_here() -> None:
     with pytest.raises(NetobsError, match=r"cannot listen on 192.0.2.1 port 0: Cannot assign requested address"):
         Collector("192.0.2.1", 0)
 
 
-def test_one_address_family():
+def test_one_address_family() -> None:
     with closing(Collector("127.0.0.1", 0)) as collector:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("::1", collector.port))
@@ -241,7 +242,7 @@ class Process:
         self.run.wait()
 
 
-def test_json_lines_until_enough():
+def test_json_lines_until_enough() -> None:
     with Process("'127.0.0.1', 0, as_json=True, once=7") as process:
         send_udp("127.0.0.1", process.port, golden_messages())
         output, errors = process.finish()
@@ -254,7 +255,7 @@ def test_json_lines_until_enough():
     assert "7 flows in 3 Messages, 0 records lost, 0 Sets without a Template, 0 Messages malformed" in errors
 
 
-def test_options_of_netflow9_are_printed_where_asked_for():
+def test_options_of_netflow9_are_printed_where_asked_for() -> None:
     with Process("'127.0.0.1', 0, as_json=True, options=True, once=1") as process:
         send_udp("127.0.0.1", process.port, [OPTIONS9, *golden_messages()[:2]])
         output, errors = process.finish()
@@ -271,7 +272,7 @@ def test_options_of_netflow9_are_printed_where_asked_for():
     assert ", 1 options records" in errors
 
 
-def test_table_until_enough():
+def test_table_until_enough() -> None:
     with Process("'::1', 0, once=1") as process, socket.create_connection(("::1", process.port)) as sender:
         sender.sendall(b"".join(golden_messages()))
         output, _ = process.finish()
@@ -279,7 +280,7 @@ def test_table_until_enough():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_cleanly(number):
+def test_signals_end_it_cleanly(number: signal.Signals) -> None:
     with Process("'', 0, as_json=True") as process:
         send_udp("127.0.0.1", process.port, golden_messages()[:2])
         assert process.run.stdout is not None
@@ -292,7 +293,7 @@ def test_signals_end_it_cleanly(number):
     assert "Traceback" not in errors
 
 
-def test_broken_pipe_ends_it_quietly():
+def test_broken_pipe_ends_it_quietly() -> None:
     with Process("'127.0.0.1', 0, as_json=True") as process:
         assert process.run.stdout is not None
         process.run.stdout.close()
@@ -305,7 +306,7 @@ def test_broken_pipe_ends_it_quietly():
     assert "BrokenPipe" not in errors
 
 
-def test_listen_leaves_signal_handling_as_it_was():
+def test_listen_leaves_signal_handling_as_it_was() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 

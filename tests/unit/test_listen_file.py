@@ -169,8 +169,8 @@ def test_wrong_usage(arguments: list[str], text: str) -> None:
 
 def test_a_signal_ends_the_wait_for_standard_input() -> None:
     command = [sys.executable, "-m", "netobs", "listen", "--json", "--file", "-"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"".join(GOLDEN[:2]) + GOLDEN[2][:16])

@@ -19,7 +19,7 @@ def said(tmp_path: Path, journal_stream: str) -> list[str]:
     with errors.open("wb") as file:
         state = os.fstat(file.fileno())
         environment = {**os.environ, "JOURNAL_STREAM": journal_stream.format(f"{state.st_dev}:{state.st_ino}")}
-        command = [sys.executable, "-m", "netobs", "--conf", conf]
+        command = [sys.executable, "-m", "netobs", "--conf", str(conf)]
         done = subprocess.run(command, stderr=file, env=environment, check=False)
     assert done.returncode == 1
     return errors.read_text(encoding="utf-8").splitlines()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from netobs.capture.interfaces import Interface
 from netobs.capture.ledger import Count, LedgerReading
-from netobs.encode.data_set import Unencodable
 from netobs.export import ExportStats, Tally
 from netobs.report import Exported, Losses, LossWatch, ReportedInterface
 from netobs.reporter import Reporter
@@ -37,7 +36,7 @@ def test_each_collector_has_its_own_counts() -> None:
     stats = ExportStats(seen=Tally(10, 20, 2000), queued=Tally(10, 20, 2000), messages=3, template_messages=4, bytes=5)
     stats.count_sent(Tally(6, 12, 1200))
     stats.count_not_sent("queue_full", Tally(3, 6, 600))
-    reporter.see_not_sent(2, stats, Unencodable(1, 2, 200), 77)
+    reporter.see_not_sent(2, stats, Tally(1, 2, 200), 77)
     report = reporter.report(2, stats)
     assert report.exporting_process == 2
     assert report.exported == Exported(messages=7, flows=6, octets=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ step no_qdisc_dry check usual
 
 def files() -> str:
     """Shell commands that write the configurations."""
-    texts = {"usual": {"attach": "tc"}, "large": {"max_flows": 4_000_000}}
+    texts: dict[str, dict[str, Any]] = {"usual": {"attach": "tc"}, "large": {"max_flows": 4_000_000}}
     return "\n".join(f"cat >/tmp/{name}.toml <<'END'\n{configuration(keys)}END" for name, keys in texts.items())
 
 

@@ -13,6 +13,7 @@ from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.records import Counts, Records
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import Vectors
 
 LINK_TYPES = {LINK_ETHERNET: 1, LINK_IP: 101}
 """LINKTYPE_ETHERNET and LINKTYPE_RAW, of pcap and of pcapng."""
@@ -42,12 +43,23 @@ class PcapFormat:
         rows = rows[batch.meta["link"][rows] == self._link]
         captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
 
-        def make() -> bytes:
-            start = batch.start[rows]
-            _write_headers(batch, rows, start, captured, offset_ns)
-            return b"".join(slices(batch.buffer, start - HEADROOM_BYTES, start + captured))
+        def bounds(count: int) -> tuple[Numbers, Numbers]:
+            start = batch.start[rows[:count]]
+            _write_headers(batch, rows[:count], start, captured[:count], offset_ns)
+            return start - HEADROOM_BYTES, start + captured[:count]
 
-        return Records(b"", np.cumsum(captured + HEADROOM_BYTES), np.zeros(len(rows), dtype=np.int64), make)
+        def gather(count: int) -> Vectors:
+            vectors = Vectors(count)
+            vectors.put(slice(None), batch.buffer, *bounds(count))
+            return vectors
+
+        return Records(
+            b"",
+            np.cumsum(captured + HEADROOM_BYTES),
+            np.zeros(len(rows), dtype=np.int64),
+            make=lambda: b"".join(slices(batch.buffer, *bounds(len(rows)))),
+            gather=gather,
+        )
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """Nothing: the format has no interfaces."""

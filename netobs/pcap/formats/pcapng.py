@@ -14,8 +14,8 @@ from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch, slices
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import LINK_TYPES
-from netobs.pcap.formats.records import Counts, Records
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.formats.records import Counts, Records, link_of
+from netobs.pcap.vectors import Vectors
 
 _SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
 _INTERFACE, _STATISTICS, _PACKET = 1, 5, 6  # block types
@@ -49,6 +49,8 @@ _BETWEEN = np.dtype(
 _END_BYTES = 16
 _BEGIN_BYTES = _BETWEEN.itemsize - _END_BYTES
 _OPAQUE = np.dtype((np.void, _BETWEEN.itemsize))  # whose tolist gives bytes
+_PADDING_BYTES = 4  # room for 3, and aligned
+_FRAMED = np.dtype([("padding", f"V{_PADDING_BYTES}"), ("between", _OPAQUE)])
 
 
 class PcapngFormat:
@@ -91,12 +93,16 @@ class PcapngFormat:
             parts[0], parts[-1] = between[0][_END_BYTES:], between[-1][:_END_BYTES]
             return _join_padded(batch, batch.start[rows], captured, padded, parts)
 
-        return Records(head, np.cumsum(total), sources, make)
+        def gather(count: int) -> Vectors:
+            first = slice(0, count)
+            between = _between(batch, rows[first], offset_ns, sources[first], captured[first], total[first])
+            return _padded_vectors(batch, batch.start[rows[first]], captured[first], padded[first], between)
+
+        return Records(head, np.cumsum(total), sources, make, gather)
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """Interface Description Blocks of those that the stream has not told of."""
-        links = [LINK_ETHERNET if interface.has_ethernet else LINK_IP for interface in interfaces]
-        return b"".join(self._place(interface, link)[1] for interface, link in zip(interfaces, links))
+        return b"".join(self._place(interface, link_of(interface))[1] for interface in interfaces)
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """An Interface Statistics Block for each place of ``counts``.
@@ -182,6 +188,23 @@ def _join_padded(
     joined = b"".join(parts)
     octets[place] = before
     return joined
+
+
+def _padded_vectors(
+    batch: PacketBatch, start: Numbers, captured: Numbers, padded: Numbers, between: npt.NDArray[np.void]
+) -> Vectors:
+    """The same where it lies. What is between two packets begins with the padding of the first."""
+    framed = np.zeros(len(between), dtype=_FRAMED)
+    framed["between"] = between.view(_OPAQUE)
+    begin = np.arange(len(between)) * _FRAMED.itemsize + _PADDING_BYTES
+    end = begin + _BETWEEN.itemsize
+    begin[0] += _END_BYTES
+    begin[1:] -= padded - captured
+    end[-1] -= _BEGIN_BYTES
+    vectors = Vectors(2 * len(start) + 1)
+    vectors.put(slice(0, None, 2), framed.data.cast("B"), begin, end)
+    vectors.put(slice(1, None, 2), batch.buffer, start, start + captured)
+    return vectors
 
 
 def _statistics(place: int, counts: Counts, start_ns: int, now_ns: int) -> bytes:

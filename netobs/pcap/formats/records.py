@@ -11,6 +11,8 @@ import numpy as np
 
 from netobs.capture.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Records:
     """Shape (n,): the place of each packet's interface in ``PacketFormat.interfaces``."""
 
     make: Callable[[], bytes]
+
+    gather: Callable[[int], Vectors]
+    """The first so many records, as ``body`` has them, where they lie: to be used before anything else is made of the
+    batch."""
 
     @cached_property
     def body(self) -> bytes:
@@ -72,6 +78,11 @@ class PacketFormat(Protocol):
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """Counts by place in ``interfaces``, from ``start_ns`` to ``now_ns`` (CLOCK_REALTIME)."""
+
+
+def link_of(interface: Interface) -> int:
+    """What packets of ``interface`` begin with."""
+    return LINK_ETHERNET if interface.has_ethernet else LINK_IP
 
 
 def add_places(counts: Numbers, places: Numbers) -> Numbers:

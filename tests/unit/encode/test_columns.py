@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,9 +27,9 @@ from tests.unit.encode.samples import (
 _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}
 
 
-def parse_messages(encoder: Encoder, flows: FlowBatch, size: int) -> dict[str, list[dict]]:
+def parse_messages(encoder: Encoder, flows: FlowBatch, size: int) -> dict[str, list[dict[str, Any]]]:
     """Encode ``flows`` and parse every Message by construct: Data Records by family."""
-    parsed: dict[str, list[dict]] = {"ipv4": [], "ipv6": []}
+    parsed: dict[str, list[dict[str, Any]]] = {"ipv4": [], "ipv6": []}
     for data_set in encoder.encode(flows):
         block = encoder.data_messages(data_set, Header(0, 0, 1), size)
         for number in range(len(block)):
@@ -42,12 +44,14 @@ def parse_messages(encoder: Encoder, flows: FlowBatch, size: int) -> dict[str, l
 
 @settings(deadline=None)
 @given(batches())
-def test_all_elements_equal_the_model(flows):
+def test_all_elements_equal_the_model(flows: FlowBatch) -> None:
     encoder = Encoder([everything("ipv4"), everything("ipv6", 301)])
     parsed = parse_messages(encoder, flows, 512)
     for ethertype, family in _FAMILIES.items():
         rows = [model(row, flows.clock) for row in flows.records if row["ethertype"] == ethertype]
-        wanted = [{name: row[name] for name in everything(family).dtype.names} for row in rows]
+        names = everything(family).dtype.names
+        assert names is not None
+        wanted = [{name: row[name] for name in names} for row in rows]
         got = [{name: value for name, value in record.items() if name != "_io"} for record in parsed[family]]
         for record in got:
             for name in ("interfaceName", "interfaceDescription"):
@@ -58,7 +62,7 @@ def test_all_elements_equal_the_model(flows):
 
 @settings(deadline=None)
 @given(batches())
-def test_default_templates_equal_the_model(flows):
+def test_default_templates_equal_the_model(flows: FlowBatch) -> None:
     parsed = parse_messages(Encoder(default_templates()), flows, 1400)
     for ethertype, family in _FAMILIES.items():
         rows = [model(row, flows.clock) for row in flows.records if row["ethertype"] == ethertype]
@@ -71,18 +75,18 @@ def test_default_templates_equal_the_model(flows):
 
 @settings(deadline=None)
 @given(batches())
-def test_start_end_and_export_time_are_in_order(flows):
+def test_start_end_and_export_time_are_in_order(flows: FlowBatch) -> None:
     out = fill(everything("any"), flows)
     for unit in ("Seconds", "Milliseconds", "Microseconds", "Nanoseconds"):
         assert (out[f"flowStart{unit}"] <= out[f"flowEnd{unit}"]).all()
     assert (out["flowEndMilliseconds"] <= flows.clock.realtime_ns // 10**6).all()
 
 
-def test_model_knows_every_element():
+def test_model_knows_every_element() -> None:
     assert set(model(batch(flow("192.0.2.1", "192.0.2.2")).records[0], CLOCK)) == set(COLUMNS)
 
 
-def test_fill_by_mask_and_index_is_the_same():
+def test_fill_by_mask_and_index_is_the_same() -> None:
     every = everything("any")
     flows = batch(*(flow("192.0.2.1", "192.0.2.2", packets=number) for number in range(5)))
     mask = np.array([True, False, False, True, True])
@@ -92,7 +96,7 @@ def test_fill_by_mask_and_index_is_the_same():
     assert len(fill(every, flows, np.zeros(5, dtype=np.bool_))) == 0
 
 
-def test_fill_of_several_chunks():
+def test_fill_of_several_chunks() -> None:
     rows = np.repeat(batch(flow("192.0.2.1", "192.0.2.2")).records, 5_001)
     rows["packets"] = np.arange(len(rows))
     out = fill(everything("ipv4"), FlowBatch(rows, CLOCK), np.arange(1, 5_001))
@@ -110,25 +114,25 @@ def test_fill_of_several_chunks():
         (999_999_999, 0xFFFFF000, 0xFFFFFFFC),
     ],
 )
-def test_ntp_fractions_are_rounded_up(ns, us_fraction, ns_fraction):
+def test_ntp_fractions_are_rounded_up(ns: int, us_fraction: int, ns_fraction: int) -> None:
     clock = ClockPair(0, 1_700_000_000 * S + ns)
     out = fill(everything("any"), FlowBatch(flow("192.0.2.1", "192.0.2.2", first_ns=0, last_ns=0), clock))
     assert int(out["flowEndMicroseconds"][0]) & 0xFFFFFFFF == us_fraction
     assert int(out["flowEndNanoseconds"][0]) & 0xFFFFFFFF == ns_fraction
 
 
-def test_ntp_era_of_2036():
+def test_ntp_era_of_2036() -> None:
     clock = ClockPair(0, (2**32 - 2_208_988_800 + 5) * S)
     out = fill(everything("any"), FlowBatch(flow("192.0.2.1", "192.0.2.2", first_ns=0, last_ns=0), clock))
     assert out["flowEndMicroseconds"][0] == out["flowEndNanoseconds"][0] == 5 << 32
 
 
-def test_a_flow_that_ends_after_the_clock_pair_ends_with_it():
+def test_a_flow_that_ends_after_the_clock_pair_ends_with_it() -> None:
     out = fill(everything("any"), batch(flow("192.0.2.1", "192.0.2.2", last_ns=CLOCK.monotonic_ns + S)))
     assert out["flowEndMilliseconds"][0] == CLOCK.realtime_ns // 10**6
 
 
-def test_a_flow_that_ends_before_its_start_lasts_no_time():
+def test_a_flow_that_ends_before_its_start_lasts_no_time() -> None:
     times = {"first_ns": CLOCK.monotonic_ns - S, "last_ns": CLOCK.monotonic_ns - 2 * S}
     out = fill(everything("any"), batch(flow("192.0.2.1", "192.0.2.2", **times)))
     assert out["flowStartMilliseconds"][0] == out["flowEndMilliseconds"][0] == CLOCK.realtime_ns // 10**6 - 2_000

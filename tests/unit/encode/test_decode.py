@@ -11,6 +11,7 @@ import pytest
 from netobs.encode import wire
 from netobs.encode.decode import Decoded, Decoder, DecodeStats, message_length
 from netobs.encode.flow_table import FlowTable
+from netobs.encode.received import Record
 from netobs.errors import DecodeError
 from tests.unit.encode.samples import golden_messages
 
@@ -38,13 +39,13 @@ def options_template(number: int, scopes: int, *fields: tuple[int, ...]) -> byte
     return plain[:4] + struct.pack("!H", scopes) + plain[4:]
 
 
-def read(record: bytes, *fields: tuple[int, ...]) -> dict:
+def read(record: bytes, *fields: tuple[int, ...]) -> Record:
     """The one Data Record ``record`` of a Template of ``fields``."""
     (flow,) = Decoder().decode(message((2, template(300, *fields)), (300, record))).flows
     return flow
 
 
-def test_golden_messages():
+def test_golden_messages() -> None:
     decoder = Decoder()
     decoded = [decoder.decode(item, "exporter") for item in golden_messages()]
     assert [len(item.flows) for item in decoded] == [0, 5, 2, 4, 1]
@@ -119,11 +120,11 @@ def test_golden_messages():
         ((291, 65535), b"\3\1\2\3", "basicList", "010203"),
     ],
 )
-def test_values(field, raw, name, value):
+def test_values(field: tuple[int, ...], raw: bytes, name: str, value: object) -> None:
     assert read(raw, field) == {name: value}
 
 
-def test_repeated_element_gets_a_number():
+def test_repeated_element_gets_a_number() -> None:
     assert read(b"\1\2\3", (4, 1), (4, 1), (4, 1)) == {
         "protocolIdentifier": 1,
         "protocolIdentifier#2": 2,
@@ -131,7 +132,7 @@ def test_repeated_element_gets_a_number():
     }
 
 
-def test_options_data_are_no_flows():
+def test_options_data_are_no_flows() -> None:
     decoder = Decoder()
     decoder.decode(message((3, options_template(400, 1, (149, 4), (41, 8)))))
     decoded = decoder.decode(message((400, b"\0\0\0\x2a" + bytes(7) + b"\x09" + b"\0")))
@@ -140,13 +141,13 @@ def test_options_data_are_no_flows():
     assert decoder.stats == DecodeStats(messages=2, options=1)
 
 
-def test_padding_of_any_set():
+def test_padding_of_any_set() -> None:
     sets = ((2, template(300, (11, 2)) + bytes(3)), (3, options_template(400, 1, (149, 4)) + bytes(2)))
     decoded = Decoder().decode(message(*sets, (300, b"\0\1\0\2" + b"\0")))
     assert decoded.flows == [{"destinationTransportPort": 1}, {"destinationTransportPort": 2}]
 
 
-def test_data_before_its_template_is_counted():
+def test_data_before_its_template_is_counted() -> None:
     decoder = Decoder()
     assert decoder.decode(message((300, b"\1"))).flows == []
     assert decoder.stats.sets_without_template == 1
@@ -154,13 +155,13 @@ def test_data_before_its_template_is_counted():
     assert decoder.stats.sequence_errors == 0
 
 
-def test_reserved_sets_are_skipped():
+def test_reserved_sets_are_skipped() -> None:
     decoder = Decoder()
     assert decoder.decode(message((4, b"\1\2\3"), (255, b""))).flows == []
     assert decoder.stats.skipped_sets == 2
 
 
-def test_templates_belong_to_exporter_and_domain():
+def test_templates_belong_to_exporter_and_domain() -> None:
     decoder = Decoder()
     decoder.decode(message((2, template(300, (4, 1)))), "a")
     for exporter, domain in (("b", 1), ("a", 2)):
@@ -180,7 +181,7 @@ def test_templates_belong_to_exporter_and_domain():
         ((2, b"\1\x2d\0\0\1\x2c\0\0"), {400}),
     ],
 )
-def test_withdrawals(withdrawal, left):
+def test_withdrawals(withdrawal: tuple[int, bytes], left: set[int]) -> None:
     decoder = Decoder()
     decoder.decode(
         message((2, template(300, (4, 1)) + template(301, (4, 1))), (3, options_template(400, 1, (149, 4), (4, 1))))
@@ -193,7 +194,7 @@ def test_withdrawals(withdrawal, left):
     assert found == left
 
 
-def test_golden_withdrawals():
+def test_golden_withdrawals() -> None:
     """Built by construct, and read: after each Message, which of the three Templates is left."""
     templates, *withdrawals = golden_messages("ipfix_withdrawals.hex")
     parts = [(2, 300), (3, 400), (2, 2)]
@@ -212,13 +213,13 @@ def test_golden_withdrawals():
     assert left == [[300, 301, 400], [301, 400], [301], []]
 
 
-def test_template_that_changes():
+def test_template_that_changes() -> None:
     decoder = Decoder()
     decoder.decode(message((2, template(300, (4, 1)))))
     assert decoder.decode(message((2, template(300, (60, 1))), (300, b"\4"))).flows == [{"ipVersion": 4}]
 
 
-def test_sequence_numbers_are_checked():
+def test_sequence_numbers_are_checked() -> None:
     decoder = Decoder()
     data = (300, b"\1\2\3")
     decoder.decode(message((2, template(300, (4, 1))), sequence=2**32 - 4))
@@ -231,7 +232,7 @@ def test_sequence_numbers_are_checked():
     assert (decoder.stats.sequence_errors, decoder.stats.lost_records) == (2, 5)
 
 
-def test_state_is_bounded():
+def test_state_is_bounded() -> None:
     decoder = Decoder()
     for domain in range(3_000):
         decoder.decode(message((2, template(300, (4, 1))), domain=domain))
@@ -239,7 +240,7 @@ def test_state_is_bounded():
     assert len(decoder.decode(message((300, b"\1"), domain=2_999)).flows) == 1
 
 
-def test_templates_are_bounded_and_an_active_exporter_keeps_its_own():
+def test_templates_are_bounded_and_an_active_exporter_keeps_its_own() -> None:
     decoder = Decoder()
     decoder.decode(message((2, template(300, (4, 1)))), "good")
     for number in range(40):
@@ -252,7 +253,7 @@ def test_templates_are_bounded_and_an_active_exporter_keeps_its_own():
     assert decoder._room == sum(domain.room for domain in decoder._domains.values())
 
 
-def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one():
+def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one() -> None:
     decoder = Decoder()
     decoder.decode(message((2, template(300, (4, 1)))), "good")
     for domain in range(3_000):
@@ -260,7 +261,7 @@ def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one():
         assert len(decoder.decode(message((300, b"\1")), "good").flows) == 1
 
 
-def test_fields_of_no_octets_have_no_value():
+def test_fields_of_no_octets_have_no_value() -> None:
     """A Message of 64 KiB could hold thousands of millions of them."""
     decoder = Decoder()
     decoder.decode(message((2, template(300, (4, 1), *[(1, 0)] * 16_000))))
@@ -292,7 +293,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("mistake", MALFORMED)
-def test_malformed_messages_name_the_octet(mistake):
+def test_malformed_messages_name_the_octet(mistake: str) -> None:
     raw, text = MALFORMED[mistake]
     decoder = Decoder()
     with pytest.raises(DecodeError) as caught:
@@ -301,13 +302,13 @@ def test_malformed_messages_name_the_octet(mistake):
     assert decoder.stats == DecodeStats(malformed=1)
 
 
-def test_message_length_for_framing():
+def test_message_length_for_framing() -> None:
     assert message_length(golden_messages()[0][:16]) == 236
     with pytest.raises(DecodeError, match="not an IPFIX Message: octet 0: version 18245, expected 10"):
         message_length(b"GET / HTTP/1.1\r\n")
 
 
-def test_mutated_messages_are_decoded_or_refused():
+def test_mutated_messages_are_decoded_or_refused() -> None:
     generator = random.Random(7011)  # any order of events must be repeatable
     variable = [
         template(300, (82, 65535), (5, 65535, 32473), (152, 8), (6, 9)),

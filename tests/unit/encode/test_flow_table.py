@@ -6,12 +6,13 @@ import pytest
 
 from netobs.encode.decode import Decoder
 from netobs.encode.flow_table import FlowTable
+from netobs.encode.received import Record
 from tests.unit.encode.samples import golden_messages
 
 COLUMNS = ("start", "duration", "proto", "source", "destination", "if", "dir", "packets", "octets", "flags", "end")
 
 
-def test_table_of_the_golden_messages():
+def test_table_of_the_golden_messages() -> None:
     decoder, table = Decoder(), FlowTable()
     flows = [flow for message in golden_messages() for flow in decoder.decode(message).flows]
     lines = [table.title(), *(table.row(flow) for flow in flows)]
@@ -35,7 +36,7 @@ def test_table_of_the_golden_messages():
     assert "[fe80::2]:135.0" in lines[10]
 
 
-def test_columns_are_aligned():
+def test_columns_are_aligned() -> None:
     table = FlowTable()
     flow = {"sourceIPv4Address": "192.0.2.1", "destinationIPv4Address": "192.0.2.2", "flowEndReason": 1}
     wide = {"sourceIPv6Address": "2001:db8:1111:2222:3333:4444:5555:6666", "flowEndReason": 1}
@@ -55,19 +56,19 @@ def test_columns_are_aligned():
         {"flowStartNanoseconds": "2036-02-07T06:28:21.000000000Z"},
     ],
 )
-def test_what_is_missing_or_impossible_is_a_dash(flow):
+def test_what_is_missing_or_impossible_is_a_dash(flow: Record) -> None:
     cells = FlowTable().row(flow).split()
     assert cells[1] == "-"
     assert cells[4] == "->"
 
 
-def test_nanoseconds_and_unknown_protocol():
+def test_nanoseconds_and_unknown_protocol() -> None:
     start, end = "2023-11-14T22:13:20.000000001Z", "2023-11-14T22:13:21.500000001Z"
     flow = {"flowStartNanoseconds": start, "flowEndNanoseconds": end, "protocolIdentifier": 200}
     assert FlowTable().row(flow).split()[:3] == [start, "1.500", "200"]
 
 
-def test_a_value_of_impossible_length_does_not_widen_the_table():
+def test_a_value_of_impossible_length_does_not_widen_the_table() -> None:
     table = FlowTable()
     wide = table.row({"packetDeltaCount": "00" * 4_000, "octetDeltaCount": 5})
     assert "0..." in wide

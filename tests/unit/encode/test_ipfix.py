@@ -36,7 +36,7 @@ def counters(rows: int, number: int = 300) -> DataSet:
     return data_set.slice(0, rows)
 
 
-def test_golden_bytes():
+def test_golden_bytes() -> None:
     encoder, header = Encoder(default_templates()), HEADER
     built = encoder.template_messages(header, 512)
     for data_set in encoder.encode(golden_batch()):
@@ -48,7 +48,7 @@ def test_golden_bytes():
     assert header.sequence == 10
 
 
-def test_golden_bytes_hold_what_the_block_says():
+def test_golden_bytes_hold_what_the_block_says() -> None:
     encoder = Encoder(default_templates())
     ipv4, ipv6 = encoder.encode(golden_batch())
     assert (ipv4.template.id, len(ipv4), ipv6.template.id, len(ipv6)) == (256, 7, 257, 5)
@@ -60,7 +60,7 @@ def test_golden_bytes_hold_what_the_block_says():
     assert {part.dtype for part in (block.flows, block.packets, block.octets)} == {np.dtype(np.int64)}
 
 
-def test_each_template_has_a_message_and_needs_no_padding():
+def test_each_template_has_a_message_and_needs_no_padding() -> None:
     """Some collectors read only the first Template of a Message, or the first Set."""
     built = Encoder(default_templates()).template_messages(HEADER, 512)
     for message, each in zip(built, default_templates()):
@@ -78,7 +78,7 @@ def test_each_template_has_a_message_and_needs_no_padding():
     start=st.sampled_from([0, 1, 2**31, 2**32 - 700, 2**32 - 1]),
     size=st.integers(OVERHEAD + 8, 600),
 )
-def test_sequence_numbers_count_data_records(blocks, start, size):
+def test_sequence_numbers_count_data_records(blocks: list[int], start: int, size: int) -> None:
     encoder = Encoder([template("any", "packetDeltaCount")])
     header, before = Header(EXPORT_TIME_S, start, 1), 0
     for rows in blocks:
@@ -110,7 +110,7 @@ def test_sequence_numbers_count_data_records(blocks, start, size):
         (8_190, 1 << 20, [8_189, 1]),
     ],
 )
-def test_messages_are_filled_to_the_limit(rows, size, flows):
+def test_messages_are_filled_to_the_limit(rows: int, size: int, flows: list[int]) -> None:
     data_set = counters(rows)
     block = Encoder([data_set.template]).data_messages(data_set, HEADER, size)
     assert block.flows.tolist() == flows
@@ -124,7 +124,7 @@ def test_messages_are_filled_to_the_limit(rows, size, flows):
     assert values == list(range(rows))
 
 
-def test_a_record_that_does_not_fit():
+def test_a_record_that_does_not_fit() -> None:
     data_set = counters(1)
     encoder = Encoder([data_set.template])
     with pytest.raises(TemplateError, match=r"test.toml: .* template 300 needs a Message of 28 bytes, .* has 27; use"):
@@ -132,7 +132,7 @@ def test_a_record_that_does_not_fit():
     encoder.check(OVERHEAD + 8)
 
 
-def test_a_template_that_does_not_fit():
+def test_a_template_that_does_not_fit() -> None:
     encoder = Encoder(default_templates())
     encoder.check(OVERHEAD + 120)
     with pytest.raises(TemplateError, match="template 257 needs a Message of 140 bytes"):
@@ -143,7 +143,7 @@ def test_a_template_that_does_not_fit():
         many.template_messages(HEADER, 43)
 
 
-def test_data_set_slices_are_views():
+def test_data_set_slices_are_views() -> None:
     data_set = counters(10)
     part = data_set.slice(3, 6)
     assert (len(part), part.packets.tolist()) == (3, [3, 4, 5])
@@ -154,7 +154,7 @@ def test_data_set_slices_are_views():
 
 @settings(deadline=None)
 @given(batches())
-def test_every_record_is_encoded_or_counted(flows):
+def test_every_record_is_encoded_or_counted(flows: FlowBatch) -> None:
     for families in (("ipv4",), ("ipv6",), ("ipv4", "ipv6"), ("any",), ()):
         encoder = Encoder([template(family, "packetDeltaCount", number=300 + at) for at, family in enumerate(families)])
         data_sets = encoder.encode(flows)
@@ -164,7 +164,7 @@ def test_every_record_is_encoded_or_counted(flows):
         assert sum(int(item.octets.sum()) for item in data_sets) + left.octets == flows.records["octets"].sum()
 
 
-def test_unencodable_records_add_up():
+def test_unencodable_records_add_up() -> None:
     encoder = Encoder(default_templates()[:1])
     flows = batch(flow("2001:db8::1", "2001:db8::2"), flow("192.0.2.1", "192.0.2.2"))
     for _ in range(2):
@@ -172,11 +172,11 @@ def test_unencodable_records_add_up():
     assert (encoder.unencodable.flows, encoder.unencodable.packets, encoder.unencodable.octets) == (2, 20, 10_800)
 
 
-def test_empty_batch():
+def test_empty_batch() -> None:
     assert Encoder(default_templates()).encode(batch()) == []
 
 
-def test_one_template_for_any_family():
+def test_one_template_for_any_family() -> None:
     flows = batch(flow("2001:db8::1", "2001:db8::2"), flow("192.0.2.1", "192.0.2.2"))
     (data_set,) = Encoder([template("any", "ipVersion")]).encode(flows)
     assert data_set.rows["ipVersion"].tolist() == [6, 4]
@@ -184,7 +184,7 @@ def test_one_template_for_any_family():
 
 @pytest.mark.parametrize("octets", [0, 1, 2**32 - 1, 2**32, 3 * (2**32 - 1), 3 * (2**32 - 1) + 1, 2**40 + 12345])
 @pytest.mark.parametrize("packet_octets", [4, 8])
-def test_counters_that_do_not_fit_become_several_records(octets, packet_octets):
+def test_counters_that_do_not_fit_become_several_records(octets: int, packet_octets: int) -> None:
     reduced = template(
         "any",
         "{element = 'octetDeltaCount', octets = 4}",
@@ -206,7 +206,7 @@ def test_counters_that_do_not_fit_become_several_records(octets, packet_octets):
     assert rows["ipVersion"].tolist() == [4] * (1 + pieces) + [6]
 
 
-def test_the_batch_is_left_as_it_was():
+def test_the_batch_is_left_as_it_was() -> None:
     flows = golden_batch()
     before = flows.records.tobytes()
     Encoder(default_templates()).encode(flows)

@@ -6,6 +6,7 @@ import pytest
 
 from netobs.encode import Field, Template
 from netobs.encode.lint import RULES, Rule, check
+from netobs.encode.options_choice import TemplateSet
 from netobs.encode.registry import InformationElement, by_id, by_name
 from netobs.encode.template_file import parse
 from tests.unit.encode.samples import default_templates, template
@@ -46,16 +47,16 @@ WITH = [
 
 
 def one(collector: str, *elements: str) -> list[tuple[str, bool]]:
-    return [tuple(finding) for finding in check([template("ipv4", *elements)], collector)]
+    return [(text, fatal) for text, fatal in check([template("ipv4", *elements)], collector)]
 
 
 @pytest.mark.parametrize("collector", RULES)
-def test_no_complaint_about_a_good_template(collector):
+def test_no_complaint_about_a_good_template(collector: str) -> None:
     assert one(collector, *GOOD) == []
 
 
 @pytest.mark.parametrize(("collector", "element", "fatal"), WITHOUT)
-def test_a_missing_element_is_named(collector, element, fatal):
+def test_a_missing_element_is_named(collector: str, element: str, fatal: bool) -> None:
     (finding,) = one(collector, *(name for name in GOOD if name != element))
     text, is_fatal = finding
     assert text.startswith("test.toml: [[template]] 1: without ")
@@ -64,7 +65,7 @@ def test_a_missing_element_is_named(collector, element, fatal):
 
 
 @pytest.mark.parametrize(("collector", "element", "fatal"), WITH)
-def test_an_element_that_is_misread_is_named_with_its_place(collector, element, fatal):
+def test_an_element_that_is_misread_is_named_with_its_place(collector: str, element: str, fatal: bool) -> None:
     (finding,) = one(collector, *GOOD, element)
     text, is_fatal = finding
     name = element.split('"')[1] if element.startswith("{") else element
@@ -72,7 +73,7 @@ def test_an_element_that_is_misread_is_named_with_its_place(collector, element, 
     assert is_fatal is fatal
 
 
-def test_the_tables_above_meet_every_rule_but_those_about_shape():
+def test_the_tables_above_meet_every_rule_but_those_about_shape() -> None:
     met = {
         (collector, element.split('"')[1] if "{" in element else element) for collector, element, _ in WITHOUT + WITH
     }
@@ -85,14 +86,14 @@ def test_the_tables_above_meet_every_rule_but_those_about_shape():
     ] == []
 
 
-def test_advice_is_for_the_family_of_the_template():
+def test_advice_is_for_the_family_of_the_template() -> None:
     (text, _), *_ = check([template("ipv6", "protocolIdentifier")], "solarwinds")
     assert "without sourceIPv6Address: " in text
     (text, _), *_ = check([template("any", "protocolIdentifier")], "solarwinds")
     assert "without sourceIPv4Address or sourceIPv6Address: " in text
 
 
-def test_flags_in_one_octet_are_right_for_pmacct():
+def test_flags_in_one_octet_are_right_for_pmacct() -> None:
     assert one("pmacct", *GOOD, '{element = "tcpControlBits", octets = 1}') == []
 
 
@@ -100,24 +101,24 @@ def test_flags_in_one_octet_are_right_for_pmacct():
     ("number", "enterprise", "refused"),
     [(257, 0, False), (433, 0, False), (434, 0, True), (416, 0, True), (97, 0, True), (1, 32473, True), (500, 9, True)],
 )
-def test_logstash_knows_the_elements_of_its_table_only(number, enterprise, refused):
+def test_logstash_knows_the_elements_of_its_table_only(number: int, enterprise: int, refused: bool) -> None:
     element = InformationElement("some", number, "unsigned32", 4, "", "", enterprise)
     found = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "logstash")
     assert [finding.fatal for finding in found] == [True] * refused
 
 
-def test_go_ipfix_closes_at_an_enterprise_element():
+def test_go_ipfix_closes_at_an_enterprise_element() -> None:
     element = InformationElement("own", 5, "unsigned32", 4, "", "", enterprise=32473)
     (finding,) = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "go-ipfix")
     assert "entry 1: own: closes the connection" in finding.text
 
 
-def with_options(lines: str, *elements: str):
+def with_options(lines: str, *elements: str) -> TemplateSet:
     listed = ", ".join(f'"{element}"' for element in elements)
     return parse(f'{lines}\n[[template]]\nid = 256\nfamily = "ipv4"\nelements = [{listed}]\n', "x.toml")
 
 
-def test_go_ipfix_closes_at_options_records():
+def test_go_ipfix_closes_at_options_records() -> None:
     (finding,) = check(with_options("", *GOOD), "go-ipfix")
     assert finding.text.startswith("x.toml: options: takes an Options Template for data without a Template")
     assert finding.fatal
@@ -125,27 +126,27 @@ def test_go_ipfix_closes_at_options_records():
 
 
 @pytest.mark.parametrize(("collector", "fatal"), [("nfdump", False), ("pmacct", False), ("python-netflow", True)])
-def test_strict_options_cost_something(collector, fatal):
+def test_strict_options_cost_something(collector: str, fatal: bool) -> None:
     (finding,) = check(with_options('options_form = "strict"', *GOOD), collector)
     assert finding.text.startswith("x.toml: options_form: ")
     assert finding.fatal is fatal
     assert check(with_options("", *GOOD), collector) == []
 
 
-def test_each_place_is_a_finding_of_its_own():
+def test_each_place_is_a_finding_of_its_own() -> None:
     found = check(default_templates(), "go-ipfix")
     assert [finding.fatal for finding in found] == [True, True, True]
     for number, finding in enumerate(found[:2], 1):
         assert f"[[template]] {number}: elements, entry 7: tcpControlBits: " in finding.text
 
 
-def test_a_template_of_every_family_can_be_checked():
+def test_a_template_of_every_family_can_be_checked() -> None:
     (both,) = parse('[[template]]\nid = 256\nfamily = "any"\nelements = ["octetDeltaCount"]\n', "any.toml")
     assert [len(check([both], collector)) for collector in ("nfdump", "goflow2", "solarwinds")] == [0, 2, 5]
 
 
 @pytest.mark.parametrize("rule", [rule for rules in RULES.values() for rule in rules])
-def test_rules_are_well_formed(rule: Rule):
+def test_rules_are_well_formed(rule: Rule) -> None:
     assert rule.when in {"with", "without", "reduced", "variable", "enterprise", "unknown", "options", "strict"}
     assert bool(rule.elements) == (rule.when in {"with", "without"})
     assert bool(rule.known) == (rule.when == "unknown")

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netobs.encode import DataSet, netflow5, netflow9
-from netobs.encode.decode import Decoder, Record
+from netobs.encode.decode import Decoder
 from netobs.encode.netflow9 import netflow9_template
 from netobs.encode.protocols import exporter
+from netobs.encode.received import Record
 from netobs.encode.uptime import Uptime
 from netobs.errors import DecodeError, TemplateError
 from netobs.records import ClockPair, FlowBatch, MessageBlock
@@ -87,7 +88,9 @@ def test_golden_netflow9_is_read_back() -> None:
 
 def test_netflow9_has_one_field_for_the_icmp_type_of_both_families() -> None:
     """Field 32 (RFC 3954, section 8). nfdump shows type 0 for ICMPv6 if it is not there, whatever the port says."""
-    assert all("icmpTypeCodeIPv4" in each.dtype.names for each in netflow9.Encoder(default_templates(), 0).templates)
+    assert all(
+        "icmpTypeCodeIPv4" in (each.dtype.names or ()) for each in netflow9.Encoder(default_templates(), 0).templates
+    )
     flows = [flow for flow in decoded(built9())[0] if flow["protocolIdentifier"] in {1, 58}]
     assert [flow["icmpTypeCodeIPv4"] for flow in flows] == [0x0800, 0x0301, 0x8700, 0x80FF]
     assert [flow["destinationTransportPort"] for flow in flows] == [0x0800, 0x0301, 0x8700, 0x80FF]

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netobs.encode import Encoder, Field, Header, Template, netflow5, netflow9, wire
-from netobs.encode.decode import Decoder, Record
+from netobs.encode.decode import Decoder
 from netobs.encode.options import element, ntp_us, octets_of
 from netobs.encode.options_choice import FORMS, KINDS, OptionsChoice
+from netobs.encode.received import Record
 from netobs.encode.registry import InformationElement
 from netobs.report import Exported, Losses, Report, ReportedInterface
 from tests.unit.encode.samples import EXPORT_TIME_S, S, default_templates, golden_messages

@@ -60,39 +60,42 @@ KNOWN = {
 }
 
 
-def test_every_element_that_can_be_filled_is_compared():
+def test_every_element_that_can_be_filled_is_compared() -> None:
     assert list(COLUMNS) == list(KNOWN)
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_element(name):
+def test_element(name: str) -> None:
     element = by_name(name)
+    assert element is not None
     assert (element.id, element.type, element.octets) == KNOWN[name]
     assert by_id(element.id) is element
     assert COLUMNS[name].least_octets <= element.octets
 
 
-def test_all_rows_are_read_in_order():
+def test_all_rows_are_read_in_order() -> None:
     ids = [element.id for element in elements()]
     assert len(ids) == 499
     assert ids == sorted(set(ids))
     assert len({element.name for element in elements()}) == len(ids)
 
 
-def test_row_with_semantics_and_units():
+def test_row_with_semantics_and_units() -> None:
     assert by_name("octetDeltaCount") == InformationElement(
         "octetDeltaCount", 1, "unsigned64", 8, "deltaCounter", "octets", 0
     )
-    assert by_name("interfaceName").octets == VARIABLE_LENGTH
+    text = by_name("interfaceName")
+    assert text is not None
+    assert text.octets == VARIABLE_LENGTH
 
 
-def test_unknown_elements_are_none():
+def test_unknown_elements_are_none() -> None:
     assert by_name("octetDeltaCounter") is None
     assert by_id(0xFFFF) is None
     assert by_id(1, enterprise=32473) is None
 
 
-def test_what_may_be_reduced():
+def test_what_may_be_reduced() -> None:
     # RFC 7011, 6.2: integers of more than one octet, and float64
     reducible = {name for name, form in TYPES.items() if form.reducible}
     integers = {f"{sign}signed{bits}" for sign in ("", "un") for bits in (16, 32, 64)}

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from netobs.encode import Encoder, Header, Template, netflow5, netflow9
 from netobs.encode.columns import COLUMNS
-from netobs.encode.decode import Decoder, Record
+from netobs.encode.decode import Decoder
 from netobs.encode.netflow9 import netflow9_template
+from netobs.encode.received import Record
 from netobs.encode.registry import abstract_type, by_name
 from netobs.encode.uptime import Uptime
 from netobs.records import FlowBatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_is_named(mistake, tmp_path):
+def test_mistake_is_named(mistake: str, tmp_path: Path) -> None:
     text, parts = MISTAKES[mistake]
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
@@ -94,7 +95,7 @@ def test_mistake_is_named(mistake, tmp_path):
 
 @pytest.mark.parametrize("protocol", ["ipfix", "netflow9"])
 @pytest.mark.parametrize("part", ["Data Record", "Template Record"])
-def test_template_that_exceeds_a_message_is_named(protocol, part, tmp_path):
+def test_template_that_exceeds_a_message_is_named(protocol: str, part: str, tmp_path: Path) -> None:
     """The second of a file. Addresses make the Data Record the longer one, single octets the Template Record."""
     long = '"sourceIPv6Address", "destinationIPv6Address"'
     short = '"minimumTTL", "maximumTTL", "ipVersion", "flowDirection"'
@@ -110,42 +111,42 @@ def test_template_that_exceeds_a_message_is_named(protocol, part, tmp_path):
     assert str(caught.value).startswith(f"{path}: [[template]] 2: template 257 needs a Message of {needed} bytes")
 
 
-def test_unknown_name_lists_the_known_ones():
+def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(TemplateError, match=r'no template file "defualt.toml" in .*; use one of .*default'):
         load_templates("defualt", [TEMPLATES])
 
 
-def test_unknown_name_without_any_file(tmp_path):
+def test_unknown_name_without_any_file(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match="give a path"):
         load_templates("default", [tmp_path])
 
 
 @pytest.mark.parametrize(("name", "reason"), [("missing.toml", "No such file"), ("folder", "Is a directory")])
-def test_unreadable_path(tmp_path, name, reason):
+def test_unreadable_path(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(TemplateError, match=f"{name}: cannot read the template file: {reason}"):
         load_templates(str(tmp_path / name))
 
 
-def test_file_that_is_not_utf8(tmp_path):
+def test_file_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "latin.toml"
     path.write_bytes(b"# \xe4\n" + GOOD.encode())
     with pytest.raises(TemplateError, match="not UTF-8 at byte 2; save the file as UTF-8"):
         load_templates(str(path))
 
 
-def test_first_directory_with_the_name_wins(tmp_path):
+def test_first_directory_with_the_name_wins(tmp_path: Path) -> None:
     shutil.copy(TEMPLATES / "default.toml", tmp_path / "mine.toml")
     (tmp_path / "default.toml").write_text(GOOD, encoding="utf-8")
     assert len(load_templates("default", [tmp_path, TEMPLATES])) == 1
     assert len(load_templates("mine", [TEMPLATES, tmp_path])) == 2
 
 
-def test_the_source_tree_is_searched():
+def test_the_source_tree_is_searched() -> None:
     assert TEMPLATES in template_dirs()
 
 
-def test_default_templates():
+def test_default_templates() -> None:
     ipv4, ipv6 = default_templates()
     assert [(item.id, item.family, item.dtype.itemsize, len(item.fields)) for item in (ipv4, ipv6)] == [
         (256, "ipv4", 96, 26),
@@ -160,36 +161,38 @@ def test_default_templates():
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6", "any"])
-def test_dtype_and_construct_agree(family):
+def test_dtype_and_construct_agree(family: str) -> None:
     every = everything(family)
     raw = (bytes(range(256)) * 2)[: every.dtype.itemsize]
     row = np.frombuffer(raw, dtype=every.dtype)[0]
     parsed = every.construct.parse(raw)
     assert every.construct.sizeof() == every.dtype.itemsize
-    assert [name for name in parsed if name != "_io"] == list(every.dtype.names)
-    for name in every.dtype.names:
+    names = every.dtype.names
+    assert names is not None
+    assert [name for name in parsed if name != "_io"] == list(names)
+    for name in names:
         value = row[name]
         assert parsed[name] == (bytes(value) if value.ndim else int(value))
     assert every.construct.build(parsed) == raw
 
 
-def test_reduced_sizes():
+def test_reduced_sizes() -> None:
     sizes = {"octetDeltaCount": 4, "packetDeltaCount": 8, "tcpControlBits": 1, "minimumIpTotalLength": 2}
     reduced = template("any", *(f'{{element = "{name}", octets = {octets}}}' for name, octets in sizes.items()))
     assert reduced.dtype == np.dtype([(name, f">u{octets}") for name, octets in sizes.items()])
     assert reduced.construct.sizeof() == 15
 
 
-def test_template_record():
+def test_template_record() -> None:
     parsed = wire.TemplateRecord.parse(default_templates()[0].record)
     assert (parsed.template_id, parsed.field_count) == (256, 26)
     assert (parsed.fields[6].element_id, parsed.fields[6].octets, parsed.fields[6].enterprise) == (6, 1, None)
 
 
-def test_template_record_with_an_enterprise_element():
+def test_template_record_with_an_enterprise_element() -> None:
     element = InformationElement("own", 5, "unsigned32", 4, "", "", enterprise=32473)
     assert Template(256, "any", (Field(element, 4),)).record == bytes.fromhex("0100 0001 8005 0004 00007ed9")
 
 
-def test_parse_names_the_source():
+def test_parse_names_the_source() -> None:
     assert parse(GOOD, "mine.toml")[0].source == "mine.toml: [[template]] 1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import construct
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,7 +110,7 @@ def test_the_length_in_front(length: int, most: int, prefix: bytes) -> None:
     assert bytes(block.message(0)[OVERHEAD:]) == prefix + b"x" * min(length, most)
 
 
-def _data_set(of: Template, rows: np.ndarray) -> DataSet:
+def _data_set(of: Template, rows: npt.NDArray[np.void]) -> DataSet:
     counts = np.arange(1, len(rows) + 1, dtype=np.int64)
     return DataSet(of, rows, counts, counts * 100)
 

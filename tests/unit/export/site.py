@@ -87,8 +87,10 @@ class Site:
         self.check()
         return list(range(start, self._next))
 
-    def until(self, condition: Callable[[], Any], what: str) -> None:
+    def until(self, condition: Callable[[], Any], what: str, step_s: float = 0) -> None:
+        """Run the loop until ``condition``; before each look at it the clock moves by ``step_s``."""
         for _ in range(1000):
+            self.move(step_s)
             if condition():
                 return
             self.loop.run_once(5_000_000)

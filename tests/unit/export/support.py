@@ -190,13 +190,13 @@ class TcpCollector:
         self.partial = b""
         self.ended = False
 
-    def poll(self, limit: int = 1 << 30) -> None:
-        """Accept and read what is there, at most ``limit`` bytes."""
+    def poll(self, limit: int = 1 << 30) -> TcpCollector:
+        """Accept and read what is there, at most ``limit`` bytes. Gives itself: a condition can look at it at once."""
         if self.connection is None:
             try:
                 self.connection, _ = self.listener.accept()
             except BlockingIOError:
-                return
+                return self
             self.connection.setblocking(False)
             self.sessions.append([])
             self.partial, self.ended = b"", False
@@ -216,6 +216,7 @@ class TcpCollector:
                 break
             self.sessions[-1].append(Message.parse(self.partial[:length]))
             self.partial = self.partial[length:]
+        return self
 
     def hang_up(self) -> None:
         if self.connection is not None:

@@ -55,10 +55,11 @@ class Collectors:
             for collector in lives:
                 collector.close()
 
-    def poll(self) -> None:
+    def poll(self) -> Collectors:
         for collector in self.up:
             if collector is not None:
                 collector.poll()
+        return self
 
     def numbers(self) -> list[list[int]]:
         return [[number for life in lives for number in _numbers(life)] for lives in self.lives]
@@ -94,10 +95,8 @@ def test_each_flow_comes_to_one_collector(policy: str, events: list[tuple[str, i
             collectors.poll()
         for number in range(len(NAMES)):
             collectors.start(number)
-        site.until(lambda: site.move(1) or all(session.available for session in site.sessions), "all are up")
-        site.until(
-            lambda: collectors.poll() or sum(map(len, collectors.numbers())) >= sent, "all arrives, or is there already"
-        )
+        site.until(lambda: all(session.available for session in site.sessions), "all are up", step_s=1)
+        site.until(lambda: sum(map(len, collectors.poll().numbers())) >= sent, "all arrives, or is there already")
         numbers = collectors.numbers()
         assert sorted(number for share in numbers for number in share) == list(range(sent))
         assert [session.stats.sent.flows for session in site.sessions] == [len(share) for share in numbers]

@@ -12,10 +12,11 @@ import pytest
 from netobs.encode.decode import Decoder
 from netobs.encode.protocols import exporter
 from netobs.export import TransportSession
+from netobs.export.udp import PACE_NS
 from netobs.loop import EventLoop
 from netobs.records import ClockPair
 from tests.unit.encode.samples import batch, flow
-from tests.unit.export.support import PACE_NS, REALTIME_NS, SECOND, UdpCollector, udp_config
+from tests.unit.export.support import REALTIME_NS, SECOND, UdpCollector, udp_config
 
 FLOWS = 100
 REFRESH_S = 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 
 from netobs import __version__
 from netobs.capture.interfaces import Interface
+from netobs.pcap.channel import stream_of
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
-from netobs.pcap.formats.records import Counts
+from netobs.pcap.formats.records import Counts, add_places, counts_by_place
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import write
 from tests.lab.packets import (
     EGRESS,
     ETH0,
@@ -58,7 +61,7 @@ def blocks(data: bytes) -> list[Block]:
 
 
 def options(data: bytes) -> dict[int, bytes]:
-    found = {}
+    found: dict[int, bytes] = {}
     while True:
         code, size = struct.unpack_from("<HH", data)
         if code == 0:
@@ -114,6 +117,20 @@ def test_a_record_ends_where_it_is_said_to() -> None:
         for count in (1, 7, 50):
             part = made.body[: int(made.ends[count - 1])]
             assert len(records(part) if isinstance(stream, PcapFormat) else blocks(part)) == count
+
+
+@pytest.mark.parametrize("snaplen", [262_144, 65, 64])
+@pytest.mark.parametrize("name", MAGIC_NUMBERS)
+def test_where_it_lies_is_what_is_joined(name: str, snaplen: int, tmp_path: Path) -> None:
+    packets = mixed(400)
+    batch = batch_of(packets, gap=0)
+    rows = np.arange(1, 400, 3)
+    made = stream_of(name, LINK_ETHERNET, snaplen, "tcp").records(batch, rows, OFFSET_NS, INTERFACES)
+    for count in (1, 2, 130, len(made)):
+        with (tmp_path / str(count)).open("wb") as file:
+            assert write(file.fileno(), made.gather(count)) == made.ends[count - 1]
+    for count in (1, 2, 130, len(made)):
+        assert (tmp_path / str(count)).read_bytes() == made.body[: int(made.ends[count - 1])]
 
 
 def test_pcap_leaves_out_other_links() -> None:
@@ -232,6 +249,20 @@ def test_introduce_tells_only_what_is_new() -> None:
     stream = PcapngFormat(96, "tcp")
     assert [block.options[2] for block in blocks(stream.introduce([ETH0, WG0]))] == [b"eth0", b"wg0"]
     assert stream.introduce([ETH0, WG0]) == b""
+
+
+def test_counts_of_an_interface_that_got_another_name() -> None:
+    """It has two places: what it lost is known by its index alone, and counts once."""
+    interfaces = [ETH0, WG0, replace(ETH0, name="uplink"), Interface(99, "idle", 1)]
+    none = np.zeros(0, dtype=np.int64)
+    sent = add_places(add_places(none, np.array([0, 0, 1])), np.array([2, 0]))
+    dropped = add_places(none, np.array([2]))
+    lost = {ETH0.index: 5, 1234: 7}
+    assert counts_by_place(interfaces, sent, dropped, lost) == {
+        0: Counts(sent=3, dropped=0, lost=0),
+        1: Counts(sent=1, dropped=0, lost=0),
+        2: Counts(sent=1, dropped=1, lost=5),
+    }
 
 
 def test_pcap_has_no_place_for_statistics() -> None:

@@ -73,10 +73,19 @@ def test_bounded_in_bytes_oldest_go_first() -> None:
     assert recorder.recording(0, 200 * SECOND).since_ns == (200 - recorder.packets // 100) * SECOND
 
 
-def test_a_batch_that_is_larger_than_all_is_not_kept() -> None:
+def test_of_a_batch_that_is_larger_than_all_the_end_is_kept() -> None:
     recorder = Recorder(3600 * SECOND, MiB, 262_144)
-    feed(recorder, second(1, 9000))
-    assert (recorder.bytes, recorder.packets) == (0, 0)
+    packets = second(1, 9000)
+    feed(recorder, packets)
+    assert MiB * 7 // 8 < recorder.bytes <= MiB
+    assert octets(recorder, 2 * SECOND) == [packet.octets for packet in packets[-recorder.packets :]]
+
+
+def test_a_packet_that_is_larger_than_a_part() -> None:
+    recorder = Recorder(3600 * SECOND, MiB, 262_144)
+    sizes = [100, 250_000, 100, 250_000, 250_000]
+    feed(recorder, [Packet(bytes(size), time_ns=SECOND) for size in sizes])
+    assert list(map(len, octets(recorder, 2 * SECOND))) == sizes
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])
@@ -131,6 +140,15 @@ def test_losses_belong_to_what_is_kept() -> None:
     assert recorder.recording(0, 12 * SECOND).lost == {2: 3, 3: 1}
     recorder.check(30 * SECOND)
     assert recorder.recording(0, 30 * SECOND).lost == {}
+
+
+def test_a_full_recorder_forgets_little_at_a_time() -> None:
+    recorder = Recorder(60 * SECOND, MiB, 262_144)
+    for number in range(5):
+        feed(recorder, [Packet(udp(500, each), time_ns=9 * SECOND + each) for each in range(number, number + 1700)])
+        assert recorder.bytes <= MiB
+    assert recorder.bytes > MiB * 7 // 8
+    assert len(octets(recorder, 10 * SECOND)) == recorder.packets
 
 
 def test_names_are_kept_when_the_interface_is_gone() -> None:

@@ -138,6 +138,17 @@ def test_a_record_may_be_cut_after_any_word(size: int) -> None:
         assert walk.samples.tolist() == [each for each in ends[:-1] if each < walk.stop]
 
 
+@pytest.mark.parametrize("between", [record(THROTTLE, bytes(24)), lost(3), Packet(octets(9, 2100)).records()[0]])
+@pytest.mark.parametrize("first", [1, 2, 40])
+def test_bulk_with_something_else_in_it(between: bytes, first: int) -> None:
+    bulk = [Packet(octets(number, 2000), number) for number in range(100)]
+    ring = [record for packet in bulk for record in packet.records()]
+    got = read([*ring[:first], between, *ring[first:]])
+    others = [packet for packet in got.seen if packet[1] != 2000]
+    assert [packet for packet in got.seen if packet[1] == 2000] == [packet.seen() for packet in bulk]
+    assert (len(others), got.lost_records) == (between[0] == SAMPLE and 1, 3 if between == lost(3) else 0)
+
+
 def test_nothing_at_all() -> None:
     nothing = read([], [])
     assert (nothing.seen, nothing.assembled.carry_from, nothing.lost_records) == ([], [-1, -1], 0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from netobs.errors import NetobsError
-from netobs.pcap.selection import Filter
+from netobs.pcap.selection import Filter, Selection
 from tests.lab.packet_site import Site, any_filter, ask, numbered, numbers_in
 from tests.lab.packets import ETH0, ETH1, SECOND, WG0, mixed
 
@@ -256,6 +256,6 @@ def test_a_configured_filter_that_cannot_be_compiled() -> None:
 def test_a_tap_that_has_no_bit_left() -> None:
     with Site(max_clients=31) as site:
         for bit in range(32):
-            site.source.selected[bit] = any_filter  # others' selections
+            site.source.selected[bit] = Selection(any_filter([f"udp port {bit}"]))  # others' selections
         assert site.answer(b"udp\n") == "netobs: 32 filters are in use already; try again later\n"
         site.source.selected.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_a_reset_is_noticed_at_once() -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_rate_bytes": 100 * KiB}])
-def test_what_a_connection_that_breaks_had_to_get_is_all_counted(limits: dict[str, int]) -> None:
+def test_what_a_connection_that_breaks_had_to_get_is_all_counted(limits: dict[str, Any]) -> None:
     with Site(queue_max_bytes=256 * KiB, **limits) as site:
         client = site.connect(b"udp\n", receive_buffer=8192)
         site.until_clients(1)

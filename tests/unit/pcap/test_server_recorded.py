@@ -29,6 +29,12 @@ def fill(site: Site, packets: int, size: int = 100) -> None:
     site.until(lambda: not site.source.waiting)
 
 
+def recorded_packets(site: Site) -> int:
+    recorder = site.stats().recorder
+    assert recorder is not None
+    return recorder.packets
+
+
 def test_what_is_kept_is_sent_and_the_stream_ends(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="netobs.pcap")
     with Site(recorder_ns=60 * SECOND) as site:
@@ -37,7 +43,7 @@ def test_what_is_kept_is_sent_and_the_stream_ends(caplog: pytest.LogCaptureFixtu
         client = site.connect(recorded())
         assert numbers_in(site.all_of(client)) == list(range(1000))
         assert numbers_in(site.all_of(site.connect(recorded(count=10)))) == list(range(10))
-        assert site.stats().recorder.packets == 1000
+        assert recorded_packets(site) == 1000
         assert 'gets the recording of "tcp,80" as pcap' in caplog.messages[0]
         assert "the recording is complete: 1000 packets" in caplog.messages[1]
         assert [line for line in site.stats().lines() if line.startswith("packet recorder: 1000 packets of the last ")]
@@ -47,7 +53,7 @@ def test_of_one_interface_in_pcapng_cut() -> None:
     with Site(recorder_ns=60 * SECOND) as site:
         site.source.lost[0] = {ETH0.index: 5, ETH1.index: 2}
         site.source.feed(now_numbered(site, 0, 10) + now_numbered(site, 10, 10, ifindex=3))
-        site.until(lambda: site.stats().recorder.packets == 20)
+        site.until(lambda: recorded_packets(site) == 20)
         stream = site.all_of(site.connect(recorded(interface="eth1", format="pcapng", snaplen=64)))
     assert stream.startswith(MAGIC_NUMBERS["pcapng"])
     assert (stream.count(b"eth1"), stream.count(b"eth0")) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import struct
 from dataclasses import replace
@@ -140,6 +141,26 @@ def test_a_stream_with_many_dead_interfaces_is_not_joined() -> None:
         site.stop()
         assert b"tap101" in site.all_of(first)
         assert b"tap" not in site.all_of(second)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "interfaces"),
+    [(b"\n", {b"eth0", b"eth1"}), (b'{"interface": "eth1"}\n', {b"eth1"}), (b'{"interface": "wg0"}\n', {b"wg0"})],
+)
+@pytest.mark.parametrize("kind", ["live", "recorded"])
+def test_a_stream_without_packets_names_what_was_captured(
+    request_line: bytes, interfaces: set[bytes], kind: str
+) -> None:
+    """Of one link type, as libpcap reads no stream of several."""
+    if kind == "recorded":
+        request_line = json.dumps({**json.loads(request_line.strip() or b"{}"), "recorded": True}).encode() + b"\n"
+    with Site(format="pcapng", recorder_ns=SECOND) as site:
+        client = site.connect(request_line)
+        if kind == "live":
+            site.until_clients(1)
+            site.stop()
+        stream = site.all_of(client)
+    assert {name for name in (b"eth0", b"eth1", b"wg0") if name in stream} == interfaces
 
 
 def test_end_with_unread_bytes_is_no_reset() -> None:

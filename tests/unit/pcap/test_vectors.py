@@ -1,0 +1,120 @@
+"""Pieces of a buffer, written by the kernel as they lie there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from netobs.pcap.batch import Numbers
+from netobs.pcap.vectors import MOST, Vectors, write, write_all
+
+BUFFER = bytearray(os.urandom(1 << 20))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    source, sink = socket.socketpair()
+    with source, sink:
+        source.setblocking(False)
+        sink.setblocking(False)
+        yield source, sink
+
+
+def pieces_at(first: Numbers, last: Numbers) -> Vectors:
+    made = Vectors(len(first))
+    made.put(slice(None), BUFFER, first, last)
+    return made
+
+
+def pieces(count: int, octets: int, gap: int) -> tuple[Vectors, bytes]:
+    """``count`` pieces of BUFFER of that length, and what they are, back to back."""
+    first = np.arange(count, dtype=np.int64) * (octets + gap)
+    return pieces_at(first, first + octets), b"".join(BUFFER[begin : begin + octets] for begin in first.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST - 1, MOST, MOST + 1, 3 * MOST])
+def test_all_pieces_in_order(pair: tuple[socket.socket, socket.socket], count: int) -> None:
+    made, octets = pieces(count, 20, 13)
+    assert write(pair[0].fileno(), made) == len(octets)
+    assert pair[1].recv(1 << 20, socket.MSG_WAITALL) == octets
+
+
+def test_pieces_without_octets(pair: tuple[socket.socket, socket.socket]) -> None:
+    assert write(pair[0].fileno(), pieces_at(np.array([3, 5, 9]), np.array([3, 8, 9]))) == 3
+    assert pair[1].recv(100) == BUFFER[5:8]
+    assert write(pair[0].fileno(), Vectors(0)) == 0
+
+
+def test_pieces_of_two_buffers(pair: tuple[socket.socket, socket.socket]) -> None:
+    made, at = Vectors(4), np.array([10, 20])
+    made.put(slice(0, None, 2), BUFFER, at, at + 3)
+    made.put(slice(1, None, 2), bytearray(b"0123456789"), at // 10, at // 10 + 2)  # which nobody else keeps
+    assert write(pair[0].fileno(), made) == 10
+    assert pair[1].recv(100) == BUFFER[10:13] + b"12" + BUFFER[20:23] + b"23"
+
+
+def test_what_is_not_taken_is_known() -> None:
+    """A pipe takes whole pages, and then nothing."""
+    made, octets = pieces(2 * MOST, 301, 7)
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    try:
+        taken = write(writer, made)
+        assert 0 < taken < len(octets)
+        with pytest.raises(BlockingIOError):
+            write(writer, made)
+        assert os.read(reader, len(octets)) == octets[:taken]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 19, 20, 21, 59, 60])
+def test_what_is_written_is_skipped(pair: tuple[socket.socket, socket.socket], taken: int) -> None:
+    made, octets = pieces(3, 20, 5)
+    made.skip(taken)
+    assert write(pair[0].fileno(), made) == len(octets) - taken
+    assert taken == 60 or pair[1].recv(100) == octets[taken:]
+
+
+def test_a_slow_reader_gets_all_in_spite_of_signals() -> None:
+    """A pipe is full again and again, and the writer is interrupted in the middle."""
+    made, octets = pieces(3000, 301, 7)
+    reader, writer = os.pipe()
+    signals, got = [], bytearray()
+
+    def read_all() -> None:
+        while part := os.read(reader, 5000):
+            got.extend(part)
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    main, before = threading.get_ident(), signal.signal(signal.SIGUSR1, lambda *_: signals.append(1))
+    thread = threading.Thread(target=read_all)
+    thread.start()
+    try:
+        write_all(writer, made)
+    finally:
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+        signal.signal(signal.SIGUSR1, before)
+    assert got == octets
+    assert signals
+
+
+def test_nobody_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[1].close()
+    with pytest.raises(BrokenPipeError):
+        write(pair[0].fileno(), pieces(3, 20, 0)[0])
+
+
+def test_memory_that_is_not_there(pair: tuple[socket.socket, socket.socket]) -> None:
+    nowhere = Vectors(1)
+    nowhere.table[0] = (8, 8)
+    with pytest.raises(OSError, match="Bad address"):
+        write(pair[0].fileno(), nowhere)
