@@ -49,9 +49,8 @@ class Recorder:
         self._max_bytes = max_bytes
         self._entries: deque[_Entry] = deque()
         self._interfaces: dict[int, Interface] = {}
-        self._lost: deque[tuple[int, dict[int, int]]] = deque(
-            maxlen=_MAX_LOSSES
-        )  # when it was noticed, and by interface index
+        # When it was noticed, and by interface index.
+        self._lost: deque[tuple[int, dict[int, int]]] = deque(maxlen=_MAX_LOSSES)
         self._lost_before: dict[int, int] = {}
 
     def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:

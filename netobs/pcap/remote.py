@@ -132,9 +132,8 @@ def receive(
 def _hint_without_answer(sock: socket.socket) -> str:
     import ssl
 
-    if isinstance(
-        sock, ssl.SSLSocket
-    ):  # with TLS 1.3 the handshake is over for us before it has missed our certificate
+    # With TLS 1.3 the handshake is over for us before the daemon has missed our certificate.
+    if isinstance(sock, ssl.SSLSocket):
         return "if it asks for a certificate, --cert and --key name one"
     return "if it talks TLS, so do with --tls"
 
