@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from netobs.pcap.vectors import Vectors, write_all
 
 COUNTER_NS = clock.NS_PER_S // 4
 """So often the counter on a terminal moves."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DURATION_SLACK_NS = clock.NS_PER_S
 """The daemon has begun to count a duration before its stream arrives here."""
 
@@ -72,9 +73,9 @@ class Options:
 
 
 class Stop:
-    """Ends the capture between two records. A second signal ends the program at once, as if this were not here; so does
-    the first until ``arm``: nothing is attached or written before, and no handler would run where libpcap compiles a
-    long filter, or asks the name service."""
+    """Ends the capture between two records; a second signal does so wherever it is, as where nobody reads from a pipe.
+    Until ``arm`` the first ends the program at once: nothing is attached or written before, and no handler would run
+    where libpcap compiles a long filter, or asks the name service."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -83,14 +84,17 @@ class Stop:
 
     def arm(self) -> None:
         """From now on there is something to be ended well."""
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in SIGNALS:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup wants it
                 signal.signal(signum, self._on_signal)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        self._requested = True
-        # When a terminal is gone, its shell and the kernel both say so.
-        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else signal.SIG_DFL)
+        if not self._requested:
+            self._requested = True
+        elif signum != signal.SIGHUP:  # when a terminal is gone, its shell and the kernel both say so
+            for each in SIGNALS:
+                signal.signal(each, signal.SIG_IGN)  # what is attached is to be detached
+            raise SystemExit(128 + signum)
 
     def __call__(self) -> bool:
         return self._requested
@@ -150,7 +154,8 @@ def run(options: Options) -> None:
     target = "standard output" if options.write == "-" else options.write
     counter = Counter(target, clock.monotonic_ns())
     is_at_end = False
-    with _output(options.write) as fd, contextlib.suppress(BrokenPipeError):  # who reads it has had enough
+    # A broken pipe: who reads it has had enough.
+    with contextlib.closing(pieces), _output(options.write) as fd, contextlib.suppress(BrokenPipeError):
         _write(fd, first)
         for piece in pieces:
             _pass_on(fd, piece, reader)
@@ -171,7 +176,7 @@ def _first(pieces: Iterator[bytes | WholeRecords], reader: StreamReader) -> byte
     raise CaptureError("the daemon closed the connection without a packet", "its log says why")
 
 
-def _pieces(options: Options, stop: Stop) -> Iterator[bytes | WholeRecords]:
+def _pieces(options: Options, stop: Stop) -> Generator[bytes | WholeRecords, None, None]:
     """The stream, from where there is one."""
     settings, capture = _settings(options)
     endpoint = options.connect or settings.listen

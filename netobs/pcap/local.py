@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Callable
 
 import numpy as np
@@ -41,7 +41,7 @@ def capture(
     count: int,
     duration_ns: int,
     stopping: Callable[[], bool],
-) -> Iterator[bytes | WholeRecords]:
+) -> Generator[bytes | WholeRecords, None, None]:
     """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one now and then.
 
     It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,7 @@ def _unusable(option: str, path: str, reason: str) -> CaptureError:
 
 def receive(
     sock: socket.socket, request: dict[str, object], endpoint: Endpoint, stopping: Callable[[], bool]
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Sends ``request`` and yields what arrives, an empty piece each POLL_S where nothing does, up to its end.
 
     It is over, too, when ``stopping`` says so: the daemon is asked to end it, with statistics as its last words.

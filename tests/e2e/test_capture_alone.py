@@ -126,6 +126,24 @@ def test_its_terminal_is_gone(lab: Lab, tmp_path: Path, conf: Path) -> None:
     assert "packets_" not in traffic_control(lab, receiver.ns)
 
 
+def test_a_second_signal_ends_it_where_nobody_reads(lab: Lab, tmp_path: Path, conf: Path) -> None:
+    receiver = lab.pair()[1]
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    argv = [*NETOBS, "--conf", str(conf), "capture", "--alone", *UDP, "--write", str(fifo)]
+    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY)
+    opening = Path(f"/proc/{process.pid}/wchan")
+    wait_until(lambda: opening.read_text(encoding="ascii") == "wait_for_partner", "it waits for a reader")
+
+    def has_ended() -> bool:
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    wait_until(has_ended, "it ends")
+    assert process.returncode == 128 + signal.SIGINT
+    assert "packets_" not in traffic_control(lab, receiver.ns)
+
+
 def test_without_standard_error_nothing_is_said_among_the_packets(lab: Lab) -> None:
     script = f"cd {REPOSITORY} && {' '.join(NETOBS)} capture --alone --interface lo --duration 100ms 2>&-"
     done = subprocess.run(["ip", "netns", "exec", lab.namespace(), "sh", "-c", script], capture_output=True, check=True)
