@@ -220,6 +220,8 @@ def _refuse_together(context: click.Context, given: dict[str, Any]) -> None:
                 raise click.UsageError(f"--{other} has no meaning with --{one}", context)
     if bool(given["cert"]) != bool(given["key"]):
         raise click.UsageError("--cert and --key go together", context)
+    if given["tls"] and not given["connect"]:
+        raise click.UsageError("--tls goes with --connect; of the daemon here the configuration says it", context)
 
 
 protocol_option = click.option(

@@ -11,8 +11,8 @@ from netobs.config.text import nearest, printable, quoted
 from netobs.config.values import BadValue, Boolean, Duration, FilterTexts, Integer, Kind, Text
 from netobs.errors import NetobsError
 
-MAX_LINE_BYTES = 1024
-"""With its newline."""
+MAX_LINE_BYTES = 4096
+"""With its newline: room for a text of a filter as long as the configuration may have one, and all else."""
 END_LINE = b"end\n"
 """What a client may send later: its stream ends, with statistics as its last words."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from netobs.pcap.request import MAX_LINE_BYTES, Refusal, Request, parse_request
@@ -53,7 +55,7 @@ def test_what_is_understood(line: bytes, request_: Request) -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00", "this port does not speak TLS; set packet_capture.cert and key there"),
         (b"tcp\x00,80", "the request is no line of text; send a filter or a JSON object, or nothing"),
         (b"\xff\xfe", "the request is no line of text"),
-        (b"x" * MAX_LINE_BYTES, "the request has more than 1024 bytes"),
+        (b"x" * MAX_LINE_BYTES, "the request has more than 4096 bytes"),
     ],
 )
 def test_what_is_refused(line: bytes, message: str) -> None:
@@ -64,5 +66,8 @@ def test_what_is_refused(line: bytes, message: str) -> None:
 
 
 def test_the_longest_line() -> None:
-    line = b"x" * (MAX_LINE_BYTES - 25)
-    assert parse_request(line).filter == (line.decode(),)
+    text = "x" * 1000  # as long as the configuration may have one
+    line = json.dumps({"filter": text, "snaplen": 64}).ljust(MAX_LINE_BYTES - 1).encode()
+    assert parse_request(line).filter == (text,)
+    with pytest.raises(Refusal):
+        parse_request(line + b" ")

@@ -129,8 +129,8 @@ def test_snaplen_of_the_tap_is_the_largest_that_anybody_wants() -> None:
         (b'{"recorded": true}\n', "netobs: nothing is recorded here; set packet_capture.recorder\n"),
         (b"\x16\x03\x01\x02\x00\x01\n", None),
         (b"\x00\x01\x02\xff\n", None),
-        (b"x" * 10_000, "netobs: the request has more than 1024 bytes; a shorter filter, or fewer of them\n"),
-        (b"x" * 10_000 + b"\n", "netobs: the request has more than 1024 bytes; a shorter filter, or fewer of them\n"),
+        (b"x" * 10_000, "netobs: the request has more than 4096 bytes; a shorter filter, or fewer of them\n"),
+        (b"x" * 10_000 + b"\n", "netobs: the request has more than 4096 bytes; a shorter filter, or fewer of them\n"),
         (b"tcp,80", None),  # no newline
     ],
 )
