@@ -55,13 +55,14 @@ class Nfacctd(Program):
         process = self._process = self._run(["nfacctd", "-f", str(conf)])
         self._ready(process, lambda: self._bound(process, self.port, "udp"))
 
-    def flows(self) -> list[dict[str, Any]]:
-        """End it (SIGINT flushes), and what it printed."""
-        process = self._process
-        assert process is not None
+    def end(self) -> None:
+        """Let it read all that has arrived, then tell it to end (SIGINT flushes), which takes it two seconds."""
         wait_until(self._has_read_all, "nfacctd reads its socket empty")
-        process.send_signal(signal.SIGINT)
-        process.wait(WAIT_S)
+        self.process.send_signal(signal.SIGINT)
+
+    def flows(self) -> list[dict[str, Any]]:
+        """What it printed, after ``end``."""
+        self.process.wait(WAIT_S)
         wait_until(self.output.exists, "nfacctd prints the flows")
         return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
 
@@ -108,6 +109,8 @@ def test_sampling_is_known_to_every_collector(lab: Lab, tmp_path: Path, template
         assert others == [sent] * (len(collectors) - 1)
         assert [account.is_balanced(name) for name in account.sent] == [True] * len(collectors)
         expected = (sent.packets * SAMPLING, sent.octets * SAMPLING)
+        for each in pmacct + plain:
+            each.end()
         for each in nfdump:
             flows = each.flows()
             assert (sum(f["in_packets"] for f in flows), sum(f["in_bytes"] for f in flows)) == expected
@@ -184,7 +187,10 @@ def test_ipfixdump_finds_no_fault(lab: Lab, tmp_path: Path, template: str) -> No
     collector = {"transport": "tcp", "template": template, "options_refresh": "1s"}
     config = configuration({"sampling": SAMPLING, "eviction_interval": "200ms"}, {"active_timeout": "0s"}, [collector])
     said = re.compile(r"exportedFlowRecordTotalCount : (\d+)")
-    with IpfixDump(lab, far.ns, tmp_path) as dump, Tshark(lab, far.ns, tmp_path, transport="tcp") as stream:
+    with (
+        IpfixDump(lab, far.ns, tmp_path, by_line=True) as dump,
+        Tshark(lab, far.ns, tmp_path, transport="tcp") as stream,
+    ):
 
         def counts() -> list[int]:
             return [int(count) for count in said.findall(dump.output.read_text(encoding="utf-8", errors="replace"))]

@@ -168,11 +168,17 @@ class UdpSink:
 
 
 class IpfixDump(Program):
-    """libfixbuf's strict reader behind a TCP listener that takes one connection. Reading waits for that to close."""
+    """libfixbuf's strict reader behind a TCP listener that takes one connection. Reading waits for that to close.
 
-    def __init__(self, lab: Lab, ns: str, directory: Path, port: int = 4739, host: str = "127.0.0.1") -> None:
+    ``by_line``: each line is in ``output`` at once; slow, but a test can wait for one.
+    """
+
+    def __init__(
+        self, lab: Lab, ns: str, directory: Path, port: int = 4739, host: str = "127.0.0.1", by_line: bool = False
+    ) -> None:
         super().__init__(lab, ns, directory, f"ipfixdump-{port}")
         self.port, self.host = port, host
+        self._argv = [*(["stdbuf", "-oL"] if by_line else []), "ipfixDump", "--rfc5610", "-i"]
         self.output = self.directory / "output"
         self._reader: subprocess.Popen[Any] | None = None
 
@@ -185,7 +191,7 @@ class IpfixDump(Program):
     def _start(self) -> None:
         process = self._process = self._run(["socat", "-u", self._listen(), "-"], stdout=subprocess.PIPE)
         with self.output.open("wb") as output:
-            self._reader = self._run(["ipfixDump", "-i", "-", "--rfc5610"], stdin=process.stdout, stdout=output)
+            self._reader = self._run([*self._argv, "-"], stdin=process.stdout, stdout=output)
         if process.stdout:
             process.stdout.close()
         self._ready(process, lambda: self._bound(process, self.port, "tcp"))

@@ -46,5 +46,5 @@ class StoredStream(IpfixDump):
             if self._process:
                 self._process.wait(WAIT_S)  # until the exporter has closed its connection
             with self.output.open("wb") as output:
-                self._reader = self._run(["ipfixDump", "-i", str(self.stored), "--rfc5610"], stdout=output)
+                self._reader = self._run([*self._argv, str(self.stored)], stdout=output)
         return super().text()
