@@ -27,13 +27,13 @@ RATE = 8_000
 SETTINGS = {"enabled": True, "buffer": "64MiB", "queue_max": "256MiB", "filter": "tcp,80"}
 
 MIXED = [
-    (Traffic(packets=30_000, flows=50, size=(60, 1514)), 15_000),
-    (Traffic(packets=20_000, flows=50, size=(80, 1514), ipv6=True), 15_000),
-    (Traffic(packets=20_000, flows=50, size=(60, 1514), protocol="tcp", dst_port=80), 15_000),
-    (Traffic(packets=10_000, flows=50, size=(68, 1514), vlan=7, priority=3), 15_000),
-    (Traffic(packets=4_000, flows=50, size=(90, 1514), vlan=7, qinq=99, ipv6=True), 15_000),
-    (Traffic(packets=15_000, flows=50, size=(60, 9000)), 5_000),
-    (Traffic(packets=1_000, flows=10, size=(20_000, 65_000), protocol="tcp", gso=1400), 500),
+    (Traffic(packets=30_000, flows=50, size=(60, 1514)), 30_000),
+    (Traffic(packets=20_000, flows=50, size=(80, 1514), ipv6=True), 30_000),
+    (Traffic(packets=20_000, flows=50, size=(60, 1514), protocol="tcp", dst_port=80), 30_000),
+    (Traffic(packets=10_000, flows=50, size=(68, 1514), vlan=7, priority=3), 30_000),
+    (Traffic(packets=4_000, flows=50, size=(90, 1514), vlan=7, qinq=99, ipv6=True), 30_000),
+    (Traffic(packets=15_000, flows=50, size=(60, 9000)), 10_000),
+    (Traffic(packets=1_000, flows=10, size=(20_000, 65_000), protocol="tcp", gso=1400), 1_000),
 ]
 """Plans and their rates: 100,000 packets, of 60 to 9,000 octets, and super-packets."""
 
@@ -160,6 +160,7 @@ def held(daemon: Daemon) -> tuple[int, int]:
     return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())), len(bpf_objects(daemon.process))
 
 
+@pytest.mark.beside
 def test_a_thousand_clients_leave_nothing(lab: Lab, tmp_path: Path) -> None:
     sender, receiver = lab.pair()
     config = configuration({"direction": "ingress"}, KEPT, packet_capture=SETTINGS)
