@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -241,12 +242,19 @@ def bpf_objects(process: HasId) -> BpfObjects:
 
 
 def alive(objects: BpfObjects) -> BpfObjects:
-    """Those of ``objects`` that the kernel still has, as bpftool lists them."""
-    there = set()
-    for kind in ("prog", "map", "link"):
-        listed = json.loads(command(["bpftool", "-j", kind, "list"]).stdout)
-        there |= {(kind, int(entry["id"])) for entry in listed}
-    return objects & there
+    """Those of ``objects`` that the kernel still has, as bpftool shows them.
+
+    One after the other: its list of all ends at a link that anybody is just making (EAGAIN).
+    """
+    return frozenset(one for one in objects if _is_alive(*one))
+
+
+def _is_alive(kind: str, number: int) -> bool:
+    argv = ["bpftool", "-j", kind, "show", "id", str(number)]
+    done = command(argv, check=False)
+    if done.returncode and os.strerror(errno.ENOENT) not in done.stdout + done.stderr:
+        raise LabError(f"{' '.join(argv)}: exit {done.returncode}: {done.stdout}{done.stderr}")
+    return done.returncode == 0
 
 
 def traffic_control(lab: Lab, ns: str, interface: str = "veth0") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from netobs.encode.decode import Decoder
 from tests.e2e.daemon import AS_USER, KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from tests.kernel.foreign import Foreign, compile_foreign
+from tests.kernel.programs import Hammer
 from tests.lab.collectors import Nfcapd, UdpSink
 from tests.lab.namespaces import Lab, stop
 from tests.lab.programs import wait_until
@@ -118,3 +121,20 @@ def test_a_second_signal_changes_nothing(lab: Lab, tmp_path: Path) -> None:
             daemon.process.send_signal(signal.SIGINT)
             assert daemon.finish().is_balanced()
         assert collector.summary().flows == 5000
+
+
+@pytest.mark.e2e(tools=("clang",))
+def test_links_that_others_make_meanwhile_do_not_matter(lab: Lab, tmp_path: Path) -> None:
+    """To the tests here, which ask the kernel what it still has."""
+    _, far = lab.pair()
+    with Foreign(compile_foreign(tmp_path)) as foreign:
+
+        def make_and_drop() -> None:
+            foreign.attach_tcx(far, "ingress")
+            os.close(foreign._links.pop())
+
+        loaded = frozenset({("prog", foreign.program_id())})
+        with Hammer(min(os.sched_getaffinity(0)), make_and_drop) as others:
+            for _ in range(30):
+                others.go_on(1)
+                assert alive(loaded | {("link", 1 << 30)}) == loaded
