@@ -155,7 +155,10 @@ def test_the_end_does_not_wait_for_ever() -> None:
         site.stop()
         site.skip(2 * SECOND)
         site.until(lambda: site.server.closed)
-        assert site.stats().total.not_sent == waiting
+        total = site.stats().total
+        # The client's kernel may have made room for another packet meanwhile.
+        assert 0 < total.not_sent <= waiting
+        assert total.sent + total.not_sent == 8000
         client.close()
 
 
