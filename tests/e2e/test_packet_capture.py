@@ -160,7 +160,6 @@ def held(daemon: Daemon) -> tuple[int, int]:
     return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())), len(bpf_objects(daemon.process))
 
 
-@pytest.mark.beside
 def test_a_thousand_clients_leave_nothing(lab: Lab, tmp_path: Path) -> None:
     sender, receiver = lab.pair()
     config = configuration({"direction": "ingress"}, KEPT, packet_capture=SETTINGS)
