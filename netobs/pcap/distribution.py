@@ -109,7 +109,7 @@ class Distribution:
             self._last_read_ns = now_ns
             self.read_more(now_ns)
             if self._source.backlog_bytes:
-                self._loop.call_at(now_ns, self.read)
+                self._loop.call_at(now_ns + 1, self.read)  # not in this round, which is over for us
 
     def read_more(self, now_ns: int) -> int:
         """Hand out what the tap has; how many packets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -54,8 +55,7 @@ class PacketsAtHand:
     def feed(self, packets: Iterable[Packet] | PacketBatch) -> None:
         """``filters`` of the packets are bits as in ``selected``."""
         self._batches.append(packets if isinstance(packets, PacketBatch) else batch_of(packets))
-        if len(self._batches) == 1:
-            os.write(self._writable, b"\0")
+        os.write(self._writable, b"\0")
 
     @property
     def waiting(self) -> int:
@@ -84,12 +84,9 @@ class PacketsAtHand:
         return self.waiting
 
     def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
-        if not self._batches:
-            return no_packets()
-        batch = self._batches.popleft()
-        if not self._batches:
-            os.read(self._readable, 1)
-        return batch
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._readable, 1 << 16)  # like a tap, it tells once that there is something
+        return self._batches.popleft() if self._batches else no_packets()
 
     def losses(self, bit: int) -> Mapping[int, int]:
         return self.lost[bit]

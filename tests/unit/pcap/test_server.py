@@ -66,6 +66,17 @@ def test_the_interface_of_a_request() -> None:
         assert site.all_of(client)[20:24] == struct.pack("<I", 101)  # LINKTYPE_RAW
 
 
+def test_what_is_left_is_read_in_the_next_rounds() -> None:
+    with Site() as site:
+        site.connect()
+        site.until_clients(1)
+        for number in range(10):
+            site.source.feed(numbered(range(number, number + 1)))
+        for _ in range(11):
+            site.loop.run_once(0)
+        assert site.source.waiting == 0
+
+
 def test_an_interface_that_is_not_captured_yet() -> None:
     with Site(interfaces=()) as site:
         site.source.could_be_captured = [ETH0, ETH1, WG0]  # nothing is attached as long as nobody is there
