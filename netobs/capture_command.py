@@ -130,8 +130,12 @@ def _say(text: str, end: str = "\n") -> None:
     """On standard error, if there is one: a terminal may be gone, and the capture is to end well nevertheless."""
     if sys.stderr is None:  # print would take standard output, where the packets are
         return
-    with contextlib.suppress(OSError):
+    try:
         print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        # What is left in its buffer is written at the end of the interpreter, whose failure would be our exit status.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
 def _summary(reader: StreamReader) -> str:

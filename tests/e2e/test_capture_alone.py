@@ -112,7 +112,8 @@ def test_its_terminal_is_gone(lab: Lab, tmp_path: Path, conf: Path) -> None:
     ours, theirs = pty.openpty()
     file = tmp_path / "out.pcapng"
     argv = [*NETOBS, "--conf", str(conf), "capture", "--alone", *UDP, "--write", str(file)]
-    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY, stderr=theirs)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY, stderr=theirs, env=buffered)
     os.close(theirs)
     wait_until(lambda: file.exists() and file.stat().st_size > 0, "it captures")
     send(lab, sender, 30)

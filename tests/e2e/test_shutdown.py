@@ -124,7 +124,7 @@ def test_a_second_signal_changes_nothing(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e(tools=("clang",))
-def test_links_that_others_make_meanwhile_do_not_matter(lab: Lab, tmp_path: Path) -> None:
+def test_tcx_links_that_others_make_meanwhile_do_not_matter(lab: Lab, tmp_path: Path) -> None:
     """To the tests here, which ask the kernel what it still has."""
     _, far = lab.pair()
     with Foreign(compile_foreign(tmp_path)) as foreign:
