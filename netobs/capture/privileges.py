@@ -31,8 +31,13 @@ SECCOMP_FILTER = "2"
 
 def lacking() -> list[str]:
     """The names of the needed capabilities that this process does not have in effect."""
-    held = int(status("CapEff") or "0", 16)
+    held = _held()
     return [name for name, (bit, _) in _NEEDS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
+
+
+def _held() -> int:
+    """The capabilities in effect, a bit for each."""
+    return int(status("CapEff") or "0", 16)
 
 
 def explain(number: int) -> tuple[str, str]:
@@ -79,7 +84,7 @@ def explain_perf(number: int) -> tuple[str, str]:
 
 
 def only_admin_has_perf() -> str:
-    """What to say to root of the service, which is refused here what root may: to open perf events; else empty."""
+    """What to say where root may open perf events and the service may not; empty where that is not so."""
     level = _strict_level()
     if not level or not _is_admin():
         return ""
@@ -96,7 +101,7 @@ def _strict_level() -> int:
 
 
 def _is_admin() -> bool:
-    return bool(int(status("CapEff") or "0", 16) & 1 << _SYS_ADMIN)
+    return bool(_held() & 1 << _SYS_ADMIN)
 
 
 def forbidden_by(call: str = "bpf") -> str:

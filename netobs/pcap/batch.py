@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Union
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from netobs.pcap.layout import META
 
 Numbers = npt.NDArray[np.int64]
+Buffer = Union[bytearray, memoryview]
 
 HEADROOM_BYTES = 16
 """So many bytes in front of each packet in the buffer are free: a format writes the header of its record there."""
@@ -40,7 +43,7 @@ def no_packets() -> PacketBatch:
     return PacketBatch(bytearray(), np.empty(0, dtype=META), np.empty(0, dtype=np.int64))
 
 
-def slices(buffer: bytearray, first: Numbers, last: Numbers) -> list[bytearray] | list[memoryview]:
+def slices(buffer: Buffer, first: Numbers, last: Numbers) -> Sequence[Buffer]:
     """The bytes ``first`` to ``last`` of each packet."""
     bounds = zip(first.tolist(), last.tolist())
     if int((last - first).sum()) <= _SHORT_OCTETS * len(first):

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from netobs.pcap.batch import Numbers
+from netobs.pcap.batch import Buffer, Numbers, slices
 
 MOST = 1024  # UIO_MAXIOV (include/uapi/linux/uio.h)
 VECTOR = np.dtype([("address", "=u8"), ("length", "=u8")])  # struct iovec, where addresses have 64 bits
@@ -24,13 +24,20 @@ class Vectors:
     def __init__(self, count: int) -> None:
         self.table = np.empty(count, dtype=VECTOR)
         """Shape (count,): where each piece is."""
-        self._buffers: list[object] = []
+        self._put: list[tuple[slice, Buffer, Numbers, Numbers]] = []
 
-    def put(self, places: slice, buffer: bytearray | memoryview, first: Numbers, last: Numbers) -> None:
+    def put(self, places: slice, buffer: Buffer, first: Numbers, last: Numbers) -> None:
         """The pieces at ``places`` are the bytes ``first`` to ``last`` of ``buffer``."""
-        self._buffers.append(buffer)
+        self._put.append((places, buffer, first, last))
         self.table["address"][places] = first + ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self.table["length"][places] = last - first
+
+    def join(self) -> bytes:
+        """A copy of all pieces, back to back. A step of Python for each."""
+        parts: list[Buffer] = [bytearray()] * len(self.table)
+        for places, buffer, first, last in self._put:
+            parts[places] = slices(buffer, first, last)
+        return b"".join(parts)
 
     def skip(self, count: int) -> None:
         """Leaves the first ``count`` bytes out."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from netobs.capture.interfaces import Interface
 from netobs.clock import NS_PER_S
-from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
+from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.records import Counts, Records
 from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
@@ -39,27 +39,18 @@ class PcapFormat:
     def records(
         self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
     ) -> Records:
-        """The record headers go into the headroom of the packets, when ``body`` is asked for."""
+        """The record headers go into the headroom of the packets, when they are asked for."""
         rows = rows[batch.meta["link"][rows] == self._link]
         captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
 
-        def bounds(count: int) -> tuple[Numbers, Numbers]:
+        def gather(count: int) -> Vectors:
             start = batch.start[rows[:count]]
             _write_headers(batch, rows[:count], start, captured[:count], offset_ns)
-            return start - HEADROOM_BYTES, start + captured[:count]
-
-        def gather(count: int) -> Vectors:
             vectors = Vectors(count)
-            vectors.put(slice(None), batch.buffer, *bounds(count))
+            vectors.put(slice(None), batch.buffer, start - HEADROOM_BYTES, start + captured[:count])
             return vectors
 
-        return Records(
-            b"",
-            np.cumsum(captured + HEADROOM_BYTES),
-            np.zeros(len(rows), dtype=np.int64),
-            make=lambda: b"".join(slices(batch.buffer, *bounds(len(rows)))),
-            gather=gather,
-        )
+        return Records(b"", np.cumsum(captured + HEADROOM_BYTES), np.zeros(len(rows), dtype=np.int64), gather)
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """Nothing: the format has no interfaces."""

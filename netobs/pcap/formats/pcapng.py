@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from netobs import __version__
 from netobs.capture.interfaces import Interface
-from netobs.pcap.batch import Numbers, PacketBatch, slices
+from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import LINK_TYPES
 from netobs.pcap.formats.records import Counts, Records, link_of
@@ -48,7 +48,7 @@ _BETWEEN = np.dtype(
 )
 _END_BYTES = 16
 _BEGIN_BYTES = _BETWEEN.itemsize - _END_BYTES
-_OPAQUE = np.dtype((np.void, _BETWEEN.itemsize))  # whose tolist gives bytes
+_OPAQUE = np.dtype((np.void, _BETWEEN.itemsize))  # numpy copies records field by field, these at once
 _PADDING_BYTES = 4  # room for 3, and aligned
 _FRAMED = np.dtype([("padding", f"V{_PADDING_BYTES}"), ("between", _OPAQUE)])
 
@@ -86,19 +86,12 @@ class PcapngFormat:
         padded = (captured + 3) & ~3
         total = padded + _BETWEEN.itemsize
 
-        def make() -> bytes:
-            between = _between(batch, rows, offset_ns, sources, captured, total).view(_OPAQUE).tolist()
-            parts: list[bytes | bytearray | memoryview] = [b""] * (2 * len(rows) + 1)
-            parts[0::2] = between
-            parts[0], parts[-1] = between[0][_END_BYTES:], between[-1][:_END_BYTES]
-            return _join_padded(batch, batch.start[rows], captured, padded, parts)
-
         def gather(count: int) -> Vectors:
             first = slice(0, count)
             between = _between(batch, rows[first], offset_ns, sources[first], captured[first], total[first])
             return _padded_vectors(batch, batch.start[rows[first]], captured[first], padded[first], between)
 
-        return Records(head, np.cumsum(total), sources, make, gather)
+        return Records(head, np.cumsum(total), sources, gather)
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """Interface Description Blocks of those that the stream has not told of."""
@@ -165,35 +158,11 @@ def _between(
     return between
 
 
-def _join_padded(
-    batch: PacketBatch,
-    start: Numbers,
-    captured: Numbers,
-    padded: Numbers,
-    parts: list[bytes | bytearray | memoryview],
-) -> bytes:
-    """All ``parts``, with the packets at the odd places, padded with zeros.
-
-    A packet is followed by its padding in the buffer: there are others' headroom, octets that ``snaplen`` cuts off, and
-    the end of the buffer. So the zeros are there only for the moment.
-    """
-    buffer, stop = batch.buffer, start + captured
-    if len(start) and int((start + padded).max()) > len(buffer):
-        buffer = buffer + b"\0\0\0"
-    place = np.concatenate([stop[padded - captured > missing] + missing for missing in range(3)])
-    octets = np.frombuffer(buffer, dtype=np.uint8)
-    before = octets[place]
-    octets[place] = 0
-    parts[1::2] = slices(buffer, start, start + padded)
-    joined = b"".join(parts)
-    octets[place] = before
-    return joined
-
-
 def _padded_vectors(
     batch: PacketBatch, start: Numbers, captured: Numbers, padded: Numbers, between: npt.NDArray[np.void]
 ) -> Vectors:
-    """The same where it lies. What is between two packets begins with the padding of the first."""
+    """Packets and what is between them, which begins with the padding of the first: what follows a packet in the buffer
+    is others' headroom, or octets that ``snaplen`` cuts off."""
     framed = np.zeros(len(between), dtype=_FRAMED)
     framed["between"] = between.view(_OPAQUE)
     begin = np.arange(len(between)) * _FRAMED.itemsize + _PADDING_BYTES
@@ -202,7 +171,7 @@ def _padded_vectors(
     begin[1:] -= padded - captured
     end[-1] -= _BEGIN_BYTES
     vectors = Vectors(2 * len(start) + 1)
-    vectors.put(slice(0, None, 2), framed.data.cast("B"), begin, end)
+    vectors.put(slice(0, None, 2), bytearray(framed.data.cast("B")), begin, end)  # short slices of these are faster
     vectors.put(slice(1, None, 2), batch.buffer, start, start + captured)
     return vectors
 

@@ -28,16 +28,13 @@ class Records:
     sources: Numbers
     """Shape (n,): the place of each packet's interface in ``PacketFormat.interfaces``."""
 
-    make: Callable[[], bytes]
-
     gather: Callable[[int], Vectors]
-    """The first so many records, as ``body`` has them, where they lie: to be used before anything else is made of the
-    batch."""
+    """The first so many records where they lie: to be used before anything else is made of the batch."""
 
     @cached_property
     def body(self) -> bytes:
         """The records, back to back. Made when the first client has room for one."""
-        return self.make() if len(self.ends) else b""
+        return self.gather(len(self)).join() if len(self) else b""
 
     def __len__(self) -> int:
         return len(self.ends)
