@@ -49,6 +49,11 @@ class Channel:
         self._known = interfaces
         self._captured = captured
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether any interface that may have packets for it is captured now."""
+        return bool(self._captured())
+
     def may_be_joined(self, interfaces: int) -> bool:
         """Whether a client that comes now can do with this stream, as there are so many ``interfaces``."""
         return bool(self.members) and len(self.format.interfaces) <= interfaces + SPARE_INTERFACES

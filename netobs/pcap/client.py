@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,13 +188,13 @@ class Client:
                 self._put_statistics(now_ns)
                 self.connection.flush(now_ns)
         self.connection.check(now_ns)
+        if self.terms.interface is not None and not self.terms.recorded:
+            self._check_interface(now_ns)
 
-    def check_interface(self, captured: Collection[int], now_ns: int) -> None:
-        """End the stream with the interface (index) that it is of: another one may get its name, but not its packets.
-        Before it was captured, it is waited for."""
-        if self.terms.interface is None or self.terms.recorded:
-            return
-        is_captured = self.terms.interface.index in captured
+    def _check_interface(self, now_ns: int) -> None:
+        """End the stream with the interface that it is of: another one may get its name, but not its packets. Before it
+        was captured, it is waited for."""
+        is_captured = self._channel.is_captured
         if self._was_captured and not is_captured:
             self.finish("interface", now_ns)
         self._was_captured = is_captured

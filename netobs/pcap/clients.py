@@ -86,10 +86,8 @@ class Clients:
     def check(self, now_ns: int) -> None:
         """What time brings."""
         moment = self._distribution.moment(now_ns)
-        captured = {each.index for each in self._distribution.interfaces}
         for client in tuple(self._clients.values()):
             client.check(moment)
-            client.check_interface(captured, now_ns)
         if self._playback is not None:
             self._playback.go_on(now_ns)
 
