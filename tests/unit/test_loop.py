@@ -32,15 +32,6 @@ def loop(hand: HandClock) -> Iterator[EventLoop]:
         yield made
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    left, right = socket.socketpair()
-    with left, right:
-        left.setblocking(False)
-        right.setblocking(False)
-        yield left, right
-
-
 def test_timers_run_in_order_of_time_and_not_early(loop: EventLoop, hand: HandClock) -> None:
     calls: list[tuple[str, int]] = []
     loop.call_at(3_000, lambda now: calls.append(("late", now)))

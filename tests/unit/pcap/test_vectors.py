@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,15 +14,6 @@ from netobs.pcap.batch import Numbers
 from netobs.pcap.vectors import MOST, Vectors, write, write_all
 
 BUFFER = bytearray(os.urandom(1 << 20))
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    source, sink = socket.socketpair()
-    with source, sink:
-        source.setblocking(False)
-        sink.setblocking(False)
-        yield source, sink
 
 
 def pieces_at(first: Numbers, last: Numbers) -> Vectors:
