@@ -22,7 +22,7 @@ from netobs.errors import CaptureError, NetobsError
 from netobs.exporting import POLL_NS, ExportingProcess
 from netobs.loop import EventLoop, Timer
 from netobs.metering.process import Metering
-from netobs.records import FlowBatch, Records, concatenate, empty
+from netobs.records import ClockPair, FlowBatch, Records, concatenate, empty
 from netobs.service import ServiceManager
 from netobs.stats import Stats, TableStats
 from netobs.status import Condition, StatusLine
@@ -67,7 +67,7 @@ class Daemon:
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
         self._exporting.reporter.see_interfaces(self._capture.names.values())
-        self._see_losses(pair.realtime_ns)
+        self._see_losses(pair)
         self._exporting.open(pair, now_ns)
         self._packets.start(now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
@@ -93,10 +93,10 @@ class Daemon:
         if self._exporting.reporter.see_interfaces(self._capture.names.values()):
             self._exporting.options_changed(now_ns)
 
-    def _see_losses(self, realtime_ns: int) -> None:
+    def _see_losses(self, pair: ClockPair) -> None:
         """What was lost is dated when it is seen here: at each eviction."""
-        self._exporting.reporter.see_ledger(self._datapath.read_ledger(), realtime_ns)
-        self._exporting.see_losses(realtime_ns)
+        self._exporting.reporter.see_ledger(self._datapath.read_ledger(), pair)
+        self._exporting.see_losses(pair)
 
     def _attach(self) -> None:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
@@ -136,7 +136,7 @@ class Daemon:
     def _on_interval(self, now_ns: int) -> None:
         if self._evict():
             self._service.alive()
-        self._see_losses(clock.read_pair().realtime_ns)
+        self._see_losses(clock.read_pair())
         self._say_status(now_ns)
         self._schedule_eviction(now_ns)
 
@@ -266,6 +266,7 @@ class Daemon:
 
     def _when_closed(self, now_ns: int) -> None:
         if self._exporting.closed and self._packets.closed:
+            self._see_losses(clock.read_pair())
             self._log_stats(logging.INFO)  # the last lines say what became of every packet
             self._loop.stop()
         else:
@@ -295,6 +296,7 @@ class Daemon:
             log.log(level, "%s", line)
 
     def _log_every_minute(self, now_ns: int) -> None:
+        self._see_losses(clock.read_pair())
         self._log_stats(logging.DEBUG)
         self._loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
 

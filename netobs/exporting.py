@@ -118,14 +118,19 @@ class ExportingProcess:
         stats = self.stats()
         return sum(each.export.not_sent_total().packets + each.unencodable.packets for each in stats)
 
-    def see_losses(self, realtime_ns: int) -> None:
-        """What was lost is dated when it is seen here."""
+    def see_losses(self, pair: ClockPair) -> None:
+        """What was lost is dated when it is seen here, and the operator is warned."""
         for collector in self._collectors:
-            self._see_not_sent(collector, realtime_ns)
+            self._see_not_sent(collector, pair.realtime_ns)
+            self._warn(collector, pair)
 
     def _see_not_sent(self, collector: Collector, realtime_ns: int) -> None:
         member = collector.member
         self.reporter.see_not_sent(collector.number, member.session.stats, member.unencodable, realtime_ns)
+
+    def _warn(self, collector: Collector, pair: ClockPair) -> None:
+        member = collector.member
+        self.reporter.warn_of_not_sent(member.name, member.session.stats, member.unencodable, pair)
 
     def options_changed(self, now_ns: int) -> None:
         """What the options records say is different now."""
@@ -213,7 +218,9 @@ class ExportingProcess:
             self._open_late(config, change, now_ns)
         self._change = None
         self._exporters = change.exporters
-        self._former += [each.stats() for each in change.leaving]
+        for collector in change.leaving:
+            self._warn(collector, clock.read_pair())
+            self._former.append(collector.stats())
         in_order = {config.name: number for number, config in enumerate(change.config.collectors)}
         self._collectors = sorted([*change.staying, *change.fresh], key=lambda each: in_order[each.config.name])
         present = {each.config.name for each in self._collectors}

@@ -7,7 +7,24 @@ from collections.abc import Iterable
 from netobs.capture.interfaces import Interface
 from netobs.capture.ledger import LedgerReading
 from netobs.export.stats import ExportStats, Tally
+from netobs.loss_warnings import LossWarnings
+from netobs.records import ClockPair
 from netobs.report import Exported, LossWatch, Report, ReportedInterface
+
+REMEDIES = {
+    "queue_full": "the collector is away or too slow; look at it, raise queue_max, or set a spool",
+    "queue_age": "the collector is away or too slow; look at it, raise queue_max_age, or set a spool",
+    "closed": "the time to send was over; a spool keeps flows for the next run",
+    "spool_full": "the collector is away for too long; look at it, or raise spool_max",
+    "other_template": "the spool was written with another template; see netobs(8)",
+    "too_large": "Messages in the spool exceed max_message_size; see netobs(8)",
+    "damaged": "a file of the spool cannot be read; see netobs(8)",
+    "EMSGSIZE": "the path MTU is too small; set a smaller max_message_size",
+    "EPERM": "a firewall rule of this host forbids it; allow it",
+}
+"""What an operator can do, by the reason of ``ExportStats.not_sent``."""
+_ANY_REMEDY = "the system refused to send; look at the routes and firewall rules of this host"
+_NO_TEMPLATE = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
 
 
 class Reporter:
@@ -18,6 +35,7 @@ class Reporter:
         self._interfaces: tuple[ReportedInterface, ...] = ()
         self._ignored = LossWatch()
         self._not_sent: dict[int, LossWatch] = {}
+        self._warnings = LossWarnings()
 
     def see_interfaces(self, interfaces: Iterable[Interface]) -> bool:
         """Take in the observed interfaces; whether any is new, changed in what is reported, or gone."""
@@ -29,15 +47,23 @@ class Reporter:
         self._interfaces = found
         return changed
 
-    def see_ledger(self, ledger: LedgerReading, realtime_ns: int) -> None:
+    def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
         """Take in the ledger of now."""
-        self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, realtime_ns)
+        self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, clock.realtime_ns)
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
         """Take in what the collector ``number`` did not get: not sent, or without a Template for it."""
         lost = stats.not_sent_total() + unencodable
         watch = self._not_sent.setdefault(number, LossWatch())
         watch.observe(lost.flows, lost.packets, lost.octets, realtime_ns)
+
+    def warn_of_not_sent(self, name: str, stats: ExportStats, unencodable: Tally, clock: ClockPair) -> None:
+        """Tell the operator what the collector ``name`` does not get, by reason."""
+        for reason, lost in stats.not_sent.items():
+            what = f'collector "{name}": not sent, {reason}'
+            self._warnings.tell(what, REMEDIES.get(reason, _ANY_REMEDY), lost.flows, lost.packets, lost.octets, clock)
+        what, lost = f'collector "{name}": no template', unencodable
+        self._warnings.tell(what, _NO_TEMPLATE, lost.flows, lost.packets, lost.octets, clock)
 
     def report(self, number: int, stats: ExportStats) -> Report:
         """What the collector ``number`` is told."""

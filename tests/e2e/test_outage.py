@@ -140,6 +140,10 @@ def test_tcp_collector_that_stays_away_costs_bounded_memory(lab: Lab, tmp_path: 
     assert account.is_balanced()
     assert sum(not_sent(account).values()) == 5000
     assert set(not_sent(account)) == {"queue_full", "closed"}
+    for reason, remedy in (("queue_full", "raise queue_max"), ("closed", "a spool keeps flows")):
+        warnings = re.findall(rf' WARNING .*collector "127.0.0.1": not sent, {reason}: a loss begins: .*', daemon.log)
+        assert len(warnings) == 1
+        assert remedy in warnings[0]
 
 
 def test_a_collector_that_is_down_harms_no_other(lab: Lab, tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
+
 from netobs.capture.interfaces import Interface
 from netobs.capture.ledger import Count, LedgerReading
-from netobs.export import ExportStats, Tally
+from netobs.export import ExportStats, Tally, spool
+from netobs.records import ClockPair
 from netobs.report import Exported, Losses, LossWatch, ReportedInterface
-from netobs.reporter import Reporter
+from netobs.reporter import REMEDIES, Reporter
+from tests.unit import sources
 
 ETHER = 1
 
@@ -25,9 +31,11 @@ def test_a_loss_is_dated_when_it_is_seen() -> None:
 
 def test_only_what_should_have_been_in_a_flow_is_lost() -> None:
     reporter = Reporter(100)
-    reporter.see_ledger(ledger(not_ip=(9, 900), not_sampled=(99, 9900), malformed=(0, 0), ring_full=(0, 0)), 3)
+    reporter.see_ledger(
+        ledger(not_ip=(9, 900), not_sampled=(99, 9900), malformed=(0, 0), ring_full=(0, 0)), ClockPair(0, 3)
+    )
     assert reporter.report(1, ExportStats()).ignored == Losses()
-    reporter.see_ledger(ledger(not_ip=(9, 900), malformed=(2, 200), ring_full=(3, 450)), 4)
+    reporter.see_ledger(ledger(not_ip=(9, 900), malformed=(2, 200), ring_full=(3, 450)), ClockPair(0, 4))
     assert reporter.report(1, ExportStats()).ignored == Losses(0, 5, 650, 4, 4)
 
 
@@ -56,3 +64,21 @@ def test_interfaces_are_in_order_and_changes_are_noticed() -> None:
     assert not reporter.see_interfaces([wan, lan])
     assert reporter.see_interfaces([wan])
     assert reporter.see_interfaces([wan, Interface(3, "lan0", ETHER, "veth", "store", b"\2\0\0\0\0\3")])
+
+
+def test_each_reason_has_its_warning_and_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "netobs")
+    reporter, stats, second = Reporter(1), ExportStats(), 1_000_000_000
+    reporter.warn_of_not_sent("main", stats, Tally(), ClockPair(second, 0))
+    stats.count_not_sent("queue_full", Tally(3, 6, 600))
+    stats.count_not_sent("EPERM", Tally(1, 1, 40))
+    reporter.warn_of_not_sent("main", stats, Tally(2, 2, 80), ClockPair(2 * second, 0))
+    assert [line.split("; ")[0] for line in caplog.messages] == [
+        'collector "main": not sent, queue_full: a loss begins: 3 flows, 6 packets',
+        'collector "main": not sent, EPERM: a loss begins: 1 flows, 1 packets',
+        'collector "main": no template: a loss begins: 2 flows, 2 packets',
+    ]
+    assert all(REMEDIES[reason] in caplog.text for reason in ("queue_full", "EPERM"))
+    own = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool._REASONS}
+    assert own
+    assert own <= set(REMEDIES)
