@@ -81,6 +81,11 @@ static __always_inline __u64 now_ns(void)
 	return bpf_jiffies64() * settings.tick_ns + state.tick_offset_ns;
 }
 
+static __always_inline int counting_has_ended(void)
+{
+	return *(volatile __u32 *)&state.active_half & NETOBS_COUNTING_ENDED;
+}
+
 static __always_inline __u32 half_in_use(void)
 {
 	return *(volatile __u32 *)&state.active_half & 1;
@@ -212,7 +217,7 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 	struct ledger *ledger = bpf_map_lookup_elem(&ledgers, &cpu);
 	enum verdict verdict;
 
-	if (!ledger)
+	if (!ledger || counting_has_ended())
 		return NEXT;
 	if (!is_sampled())
 		return not_in_a_flow(skb, ledger, LEDGER_NOT_SAMPLED);

@@ -139,6 +139,10 @@ struct netobs_settings {
 	__u64 tick_ns; /* length of a jiffy */
 };
 
+enum netobs_counting { /* a bit of active_half */
+	NETOBS_COUNTING_ENDED = 2,
+};
+
 /* Shared with user space while the programs run. */
 struct netobs_state {
 	__u32 active_half; /* which half of the table packets go to: user space turns it, and has the other for itself */

@@ -240,7 +240,9 @@ class Daemon:
             self._service.ready()
 
     def stop(self, now_ns: int) -> None:
-        """Detaches, takes out and exports everything that was measured, then ends the loop."""
+        """Ends counting, takes out and exports everything that was measured, then ends the loop. The programs stay
+        attached until ``close``: to detach them from hundreds of interfaces takes longer than the last flows may wait.
+        """
         if self._stopping:
             return
         self._stopping = True
@@ -250,12 +252,13 @@ class Daemon:
                 timer.cancel()
         self._loop.remove(self._datapath.ring.fd)
         self._loop.remove(self._capture.links.fileno())
-        self._capture.detach()
-        self._packets.stop(now_ns)
-        for _ in range(2):  # both halves: a program that began before the detach may have written after the flip
+        self._datapath.end_counting()
+        for _ in range(2):  # both halves
             self._evict()
         self._export(self._metering.close())
-        self._close_sessions(now_ns)
+        log.info("stopping: counting has ended, and the last flows are on their way")
+        self._packets.stop(now_ns)
+        self._close_sessions(clock.monotonic_ns())  # their time begins now
 
     def _close_sessions(self, now_ns: int) -> None:
         if self._exporting.changing:  # a reload holds the last flows: it takes a moment

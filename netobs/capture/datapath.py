@@ -111,6 +111,14 @@ class Datapath:
         assert self._object is not None
         return self._object.map_fd(name)
 
+    def end_counting(self) -> None:
+        """From now on packets are not counted, nor seen; what was counted before is in the table, the ring or the
+        ledger when this returns, and two evictions take all of it.
+
+        :raises CaptureError: no grace period can be waited for.
+        """
+        self.halves.end_counting()
+
     def evict(self, now_ns: int) -> Records:
         """Takes all flows out of the table: rows as ``FlowTable.evict`` gives them."""
         return self.table.evict(now_ns)

@@ -29,6 +29,14 @@ class Halves:
         self._grace.wait()
         return quiet
 
+    def end_counting(self) -> None:
+        """No packet is counted any more: both halves are at rest then.
+
+        :raises CaptureError: no grace period can be waited for.
+        """
+        self._state.end_counting()
+        self._grace.wait()  # a program that has begun still counts its packet
+
     def emptied(self, half: int) -> None:
         """All of ``half`` was taken out."""
         self._emptied[half] = True

@@ -76,6 +76,9 @@ SLOT_PROBES = 4
 OVERFLOW_KEY = np.dtype([("flow", KEY), ("cpu", "<u4"), ("reserved", "<u4")])
 """struct overflow_key."""
 
+COUNTING_ENDED = 2
+"""enum netobs_counting."""
+
 LEDGER_REASONS = ("not_ip", "malformed", "not_sampled", "ring_full")
 """enum ledger_reason: each way in which the kernel does not put a packet into a flow, in its order."""
 

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-from netobs.capture.layout import STATE
+from netobs.capture.layout import COUNTING_ENDED, STATE
 from netobs.capture.object import BpfObject
 
 
@@ -24,11 +24,15 @@ class SharedState:
     @property
     def active_half(self) -> int:
         """Which half of the flow table packets go to."""
-        return int(self._state["active_half"][0])
+        return int(self._state["active_half"][0]) & 1
 
     @active_half.setter
     def active_half(self, half: int) -> None:
-        self._state["active_half"][0] = half
+        self._state["active_half"][0] = int(self._state["active_half"][0]) & COUNTING_ENDED | half
+
+    def end_counting(self) -> None:
+        """The programs pass over each packet from now on."""
+        self._state["active_half"][0] |= COUNTING_ENDED
 
     def set_tick_offset(self, offset_ns: int) -> None:
         """CLOCK_MONOTONIC at jiffy 0, for the programs' coarse clock."""

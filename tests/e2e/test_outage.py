@@ -28,9 +28,12 @@ TEMPLATE_SET_ID = 2
 class TcpCollector:
     """Takes one connection after another, and keeps all that comes over the present one."""
 
-    def __init__(self, ns: str, port: int = 4739) -> None:
+    def __init__(self, ns: str, port: int = 4739, receive_bytes: int = 0) -> None:
+        """``receive_bytes``: what the kernel takes in for it while it does not read; 0 is the system's default."""
         with in_namespace(ns):
             self._listener = socket.create_server(("127.0.0.1", port))
+        if receive_bytes:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self._listener.settimeout(WAIT_S)
         self._connection: socket.socket | None = None
         self.data = b""

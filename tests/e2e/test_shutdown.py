@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from netobs.encode.decode import Decoder
-from tests.e2e.daemon import AS_USER, KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from tests.e2e.daemon import (
+    AS_USER,
+    EXIT_WITHIN_S,
+    KEPT,
+    Daemon,
+    alive,
+    bpf_objects,
+    configuration,
+    read_account,
+    traffic_control,
+)
+from tests.e2e.test_outage import TcpCollector
 from tests.kernel.foreign import Foreign, compile_foreign
 from tests.kernel.programs import Hammer
 from tests.lab.collectors import Nfcapd, UdpSink
@@ -64,6 +75,30 @@ def test_what_the_kernel_holds_is_sent_and_nothing_stays(
     assert flows == (PLAN.flows, PLAN.packets, OCTETS)
     wait_until(lambda: not alive(objects), "the kernel frees programs and maps")
     assert traffic_control(lab, far.ns) == before
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_nothing_is_detached_before_the_last_flows_are_sent(lab: Lab, tmp_path: Path, attach: str) -> None:
+    """Detaching from hundreds of interfaces takes as long as a service manager waits before it kills."""
+    near, far = lab.pair()
+    config = configuration({"attach": attach, "eviction_interval": "1h"}, KEPT, [{"transport": "tcp"}])
+    with TcpCollector(far.ns, receive_bytes=2048) as collector, Daemon(lab, far.ns, tmp_path, config) as daemon:
+        collector.accept()  # and read nothing: a window of this size holds a part of the last flows
+        Traffic(flows=2000, packets=4000).send(lab, near)
+        objects, attached = bpf_objects(daemon.process), traffic_control(lab, far.ns)
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("counting has ended")
+        Traffic(packets=100).send(lab, near)  # too late
+        assert alive(objects) == objects
+        assert traffic_control(lab, far.ns) == attached
+        wait_until(collector.read, "the daemon ends its session")
+        assert daemon.process.wait(EXIT_WITHIN_S) == 0
+        assert collector.packets() == 4000
+    account = read_account(daemon.log)
+    assert account.seen.packets == 4000
+    assert account.is_balanced()
+    assert account.not_sent == {}
+    wait_until(lambda: not alive(objects), "the kernel frees programs and maps")
 
 
 def test_others_keep_their_qdisc_and_filter(lab: Lab, tmp_path: Path) -> None:

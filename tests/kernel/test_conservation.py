@@ -264,3 +264,26 @@ def test_what_the_ring_does_not_take_is_in_the_ledger(flow_table: str) -> None:
         assert (flows[f"min_{name}"] >= expected.values[f"min_{name}"][kept]).all()
         assert (flows[f"max_{name}"] <= expected.values[f"max_{name}"][kept]).all()
     check_constants(flows)
+
+
+@pytest.mark.parametrize("flow_table", [*TABLES, "ringbuf"])
+def test_when_counting_ends_what_was_seen_is_taken_out_and_nothing_is_seen_later(flow_table: str) -> None:
+    with Programs(BATCH, max_flows=TABLES.get(flow_table, 64), flow_table=flow_table, precise_time=True) as programs:
+        senders = [Sender(programs, seed=50 + cpu) for cpu in CPUS]
+        with contextlib.ExitStack() as storm:
+            hammers = [storm.enter_context(Hammer(cpu, sender)) for cpu, sender in zip(CPUS, senders)]
+            taken = []
+            for _ in range(10):
+                for hammer in hammers:
+                    hammer.go_on(5)
+                taken.append(programs.evict())
+            programs.datapath.end_counting()
+            seen = programs.ledger().seen
+            for hammer in hammers:
+                hammer.go_on(20)
+            taken += [programs.evict(), programs.evict()]
+        assert programs.ledger().seen == seen
+        assert len(programs.evict()) == 0
+        sent = sum(SHAPES[shape].packets * repeat for sender in senders for _, _, _, shape, repeat, *_ in sender.sent)
+    assert 0 < seen.packets < sent
+    assert sum(int(rows["packets"].sum()) for rows in taken) == seen.packets

@@ -71,6 +71,7 @@ def test_enums_of_the_header() -> None:
     reasons = [f"LEDGER_{name.upper()}" for name in layout.LEDGER_REASONS]
     assert enum(HEADER, "ledger_reason") == [*reasons, "LEDGER_REASONS"]
     assert enum(HEADER, "flow_table") == [f"TABLE_{name.upper()}" for name in layout.FLOW_TABLES]
+    assert enum(HEADER, "netobs_counting") == [f"NETOBS_COUNTING_ENDED = {layout.COUNTING_ENDED}"]
     assert enum(HEADER, "netobs_direction") == ["NETOBS_INGRESS = 0", "NETOBS_EGRESS = 1"]
 
 
