@@ -74,13 +74,10 @@ class Options:
 
 class Stop:
     """Ends the capture between two records; a second signal does so wherever it is, as where nobody reads from a pipe.
-    Until ``arm`` the first ends the program at once: nothing is attached or written before, and no handler would run
-    where libpcap compiles a long filter, or asks the name service."""
+    Until ``arm`` the first ends the program at once (netobs.__main__): nothing is attached or written before."""
 
     def __init__(self) -> None:
         self._requested = False
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def arm(self) -> None:
         """From now on there is something to be ended well."""

@@ -64,19 +64,15 @@ class Daemon:
         for warning in warnings_of(self._config):
             log.warning("%s", warning)
         self._capture.load()
+        self._packets.start(clock.monotonic_ns())  # may ask the name service: a signal still ends the daemon at once
+        self._follow_signals()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
         self._exporting.reporter.see_interfaces(self._capture.names.values())
         self._see_losses(pair)
         self._exporting.open(pair, now_ns)
-        self._packets.start(now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
         self._loop.add_reader(self._capture.links.fileno(), self._on_links)
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(signum, self.stop)
-        # Who runs it by hand has gone away with the terminal; for a daemon the signal has another meaning.
-        self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
-        self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
         self._log_every_minute(now_ns)
         if self._capture.method == "tc":
             self._loop.call_at(now_ns + RESTORE_NS, self._restore)
@@ -84,6 +80,13 @@ class Daemon:
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._schedule_eviction(now_ns)
         self._report_ready(now_ns)
+
+    def _follow_signals(self) -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(signum, self.stop)
+        # Who runs it by hand has gone away with the terminal; for a daemon the signal has another meaning.
+        self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
+        self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
 
     def _on_links(self, now_ns: int) -> None:
         self._capture.follow_links()
@@ -102,7 +105,7 @@ class Daemon:
         warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
         if warning:
             log.warning("%s", warning)
-        elif not self._capture.attach():
+        elif not self._capture.attach(lambda: self._loop.has_pending) and not self._loop.has_pending:
             raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
 
     def _report_ready(self, now_ns: int) -> None:

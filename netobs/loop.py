@@ -113,6 +113,11 @@ class EventLoop:
             # Without it, a signal that the kernel gives to another thread leaves the main thread in its wait.
             self._wakeup_before = signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether a signal has come, or a thread has handed something in, that waits for the next round."""
+        return bool(self._pending)
+
     def run(self) -> None:
         """Run rounds until ``stop``. A ``stop`` that came before ``run`` counts."""
         while not self._stopping:

@@ -32,7 +32,7 @@ install_command() {
 import sys
 
 sys.path.insert(0, "$LIBDIR/netobs")
-from netobs.cli import main
+from netobs.__main__ import main
 
 sys.exit(main())
 END

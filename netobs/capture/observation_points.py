@@ -93,9 +93,11 @@ class ObservationPoints:
             return False
         return True
 
-    def attach(self) -> int:
-        """Attaches to all wanted interfaces; returns how many are attached."""
+    def attach(self, is_over: Callable[[], bool] = lambda: False) -> int:
+        """Attaches to all wanted interfaces, or until ``is_over``; returns how many are attached."""
         for interface in self.wanted():
+            if is_over():
+                break
             self.attach_to(interface)
         return len(self.attached)
 

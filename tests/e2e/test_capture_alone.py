@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ from tests.e2e.daemon import NETOBS, Daemon, configuration, netobs, traffic_cont
 from tests.e2e.test_capture_command import RATE, CaptureCommand, recorded, served, tcpdump
 from tests.kernel import frames
 from tests.kernel.wire import Tun
-from tests.lab.namespaces import Lab, Link
-from tests.lab.programs import wait_until
+from tests.lab.namespaces import Lab, Link, in_namespace
+from tests.lab.programs import WAIT_S, wait_until
 from tests.lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("tcpdump", "tc", "bpftool"))
@@ -153,17 +154,47 @@ def test_without_standard_error_nothing_is_said_among_the_packets(lab: Lab) -> N
     assert (reader.bytes, reader.is_whole) == (len(done.stdout), True)
 
 
-def test_a_signal_ends_it_while_its_filter_is_compiled(lab: Lab, tmp_path: Path) -> None:
-    receiver = lab.pair()[1]
+def ended_by(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    """Whether the signal ends it as it ends any program, without a word."""
+    process.send_signal(number)
+    assert process.stderr is not None
+    return (process.wait(WAIT_S), process.stderr.read()) == (-number, "")
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "in_background"),
+    [
+        ("_ctypes.", signal.SIGINT, False),
+        ("_umath_linalg", signal.SIGTERM, False),
+        ("_multiarray_umath", signal.SIGINT, True),
+        ("libpcap", signal.SIGINT, False),
+        ("libpcap", signal.SIGINT, True),
+    ],
+)
+def test_a_signal_ends_it_at_any_moment_of_its_start(
+    lab: Lab, tmp_path: Path, moment: str, number: signal.Signals, in_background: bool
+) -> None:
+    """``moment``: a library is loaded. A script's shell starts what it puts into the background with SIGINT ignored."""
     takes_minutes = " or ".join(f"host 10.{number // 250}.{number % 250}.9" for number in range(2000))
     argv = [*NETOBS, "capture", "--alone", "--filter", takes_minutes, "--write", str(tmp_path / "x")]
-    process = lab.popen(receiver.ns, argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    if in_background:
+        argv = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *argv]
+    process = lab.popen(lab.namespace(), argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     maps = Path(f"/proc/{process.pid}/maps")
-    wait_until(lambda: "libpcap" in maps.read_text(encoding="utf-8"), "libpcap is loaded")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == -signal.SIGINT
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
+    wait_until(lambda: moment in maps.read_text(encoding="utf-8"), f"{moment} is loaded")
+    assert ended_by(process, number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_the_daemon_does_not_answer(lab: Lab, number: signal.Signals) -> None:
+    ns = lab.namespace()
+    with in_namespace(ns), socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(WAIT_S)
+        argv = [*NETOBS, "capture", "--connect", f"127.0.0.1:{silent.getsockname()[1]}"]
+        process = lab.popen(ns, argv, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with silent.accept()[0] as connection:
+            assert connection.recv(1) == b"{"
+            assert ended_by(process, number)
 
 
 def test_packets_that_classic_pcap_has_no_place_for(lab: Lab, tmp_path: Path) -> None:

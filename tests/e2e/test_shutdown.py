@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +36,13 @@ pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "bpftool", "tc")
 PLAN = Traffic(flows=50_000, packets=150_000)
 OCTETS = PLAN.packets * 50
 FOREIGN_FILTER = ["prio", "9", "protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 0"]
+
+
+class StartingDaemon(Daemon):
+    """One that is not waited for."""
+
+    def _ready(self, process: subprocess.Popen[Any], condition: Callable[[], bool]) -> None:
+        pass
 
 
 def arrived(collector: UdpSink) -> tuple[int, int, int]:
@@ -99,6 +109,22 @@ def test_nothing_is_detached_before_the_last_flows_are_sent(lab: Lab, tmp_path: 
     assert account.is_balanced()
     assert account.not_sent == {}
     wait_until(lambda: not alive(objects), "the kernel frees programs and maps")
+
+
+def test_a_signal_while_it_attaches_ends_it_as_later(lab: Lab, tmp_path: Path) -> None:
+    far = lab.pair()[1]
+    for number in range(10):
+        lab.veth(far.ns, far.ns, names=(f"tap{number}", f"peer{number}"))
+    before = traffic_control(lab, far.ns)
+    config = configuration({"interfaces": ["veth0", "tap*", "peer*"], "attach": "tc", "eviction_interval": "1h"}, KEPT)
+    with UdpSink(far.ns) as collector, StartingDaemon(lab, far.ns, tmp_path, config) as daemon:
+        daemon.wait_for("veth0: attached")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(EXIT_WITHIN_S) == 0
+        assert arrived(collector) == (0, 0, 0)
+    assert "peer9: attached" not in daemon.log
+    assert read_account(daemon.log).is_balanced()
+    assert traffic_control(lab, far.ns) == before
 
 
 def test_others_keep_their_qdisc_and_filter(lab: Lab, tmp_path: Path) -> None:
