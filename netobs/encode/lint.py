@@ -16,8 +16,9 @@ from netobs.encode.template import Field, Template
 class Rule(NamedTuple):
     """One thing that a collector does, in words, with a Template that meets the condition.
 
-    ``when``: "without" any of ``elements``; "with" one of them (in ``octets`` octets, 0 = any number); "reduced": an
-    element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that
+    ``when``: "without" any of ``elements``, if it has one of ``beside`` (or ``beside`` is empty); "behind": one of
+    ``elements`` behind one of ``beside``; "with" one of ``elements`` (in ``octets`` octets, 0 = any number); "reduced":
+    an element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that
     is not IANA's; "unknown": one whose number is in none of the ranges ``known``; "options": options records, "strict":
     those of the form "strict".
     ``fatal``: flows are lost or wrong with every release that was looked at; else with some, or in a detail.
@@ -30,6 +31,7 @@ class Rule(NamedTuple):
     octets: int = 0
     known: tuple[range, ...] = ()
     fatal: bool = True
+    beside: tuple[str, ...] = ()
 
 
 class Finding(NamedTuple):
@@ -43,6 +45,11 @@ _SECONDS = ("flowStartSeconds", "flowEndSeconds")
 _MICROSECONDS = ("flowStartMicroseconds", "flowEndMicroseconds")
 _NANOSECONDS = ("flowStartNanoseconds", "flowEndNanoseconds")
 _ENDS = ("flowEndMilliseconds", "flowEndSeconds", "flowEndMicroseconds", "flowEndNanoseconds")
+_PORTS = ("sourceTransportPort", "destinationTransportPort")
+ICMP_TYPE_CODE = ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6")
+_ICMP_ELSEWHERE = (
+    "destinationTransportPort", *(f"icmp{what}IPv{version}" for what in ("Type", "Code") for version in (4, 6))
+)  # fmt: skip
 _NTA = "SolarWinds, Required fields in NTA"
 _LOGSTASH_KNOWN = (range(1, 65), range(70, 97), range(98, 105), range(128, 416), range(417, 419), range(420, 434))
 _DELTAS_ONLY = tuple(
@@ -50,13 +57,20 @@ _DELTAS_ONLY = tuple(
     for what, element in (("octets", "octetDeltaCount"), ("packets", "packetDeltaCount"))
 )
 
+
+def _icmp_only_there(source: str) -> Rule:
+    """For collectors that look for ICMP type and code in IE 32 and 139, and nowhere else."""
+    effect = "shows ICMP type and code 0: it reads them in no other element"
+    return Rule("without", effect, source, ICMP_TYPE_CODE, fatal=False, beside=_ICMP_ELSEWHERE)
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "nfdump": (
         Rule("with", "shown as a time in 1970", "tried: 1.7.1 and 1.7.8", _MICROSECONDS),
         Rule("with", "1.7.1 shows a time in 1970, 1.7.8 the right one", "tried", _NANOSECONDS, fatal=False),
         Rule("with", "releases before 1.7.6 show a time in 1970", "tried: 1.7.1", _SECONDS, fatal=False),
-        Rule("with", "shows port 0 for SCTP, DCCP and UDP-Lite; use the elements for ICMP type and for ICMP code",
-             "tried: 1.7.1", ("icmpTypeCodeIPv4", "icmpTypeCodeIPv6"), fatal=False),
+        Rule("behind", "shows port 0 for SCTP, DCCP and UDP-Lite; write it before sourceTransportPort",
+             "tried: 1.7.1 to 1.7.8", ICMP_TYPE_CODE, fatal=False, beside=_PORTS),
         Rule("strict", "shows no interface names: it wants them in a fixed length, beside the index", "tried: 1.7.1",
              fatal=False),
     ),
@@ -74,10 +88,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "goflow2": (
         *_DELTAS_ONLY,
         Rule("without", "shows the Export Time as end", "tried: 3", _ENDS, fatal=False),
+        _icmp_only_there("tried: 3"),
     ),
     "flowlogs-pipeline": (
         *_DELTAS_ONLY,
         Rule("with", "shown as garbage", "tried: with goflow2 1.3.7", _MICROSECONDS + _NANOSECONDS),
+        _icmp_only_there("tried: with goflow2 1.3.7"),
     ),
     "ipfixcol2": (),
     "ipfixdump": (
@@ -139,21 +155,30 @@ def _finding(rule: Rule, place: str) -> Finding:
 def _places(rule: Rule, template: Template) -> Iterator[str]:
     """Where in the file ``rule`` applies to ``template``."""
     if rule.when == "without":
-        if not any(field.element.name in rule.elements for field in template.fields):
-            # Those that this family cannot have would be no advice.
-            other = {"ipv4": "IPv6", "ipv6": "IPv4"}.get(template.family, "")
-            names = [name for name in rule.elements if not other or other not in name]
-            yield f"{template.source}: without {' or '.join(names)}"
+        yield from missing(rule, template)
         return
+    seen: set[str] = set()
     for number, field in enumerate(template.fields, 1):
-        if _applies(rule, field):
+        is_behind = rule.when != "behind" or bool(seen & set(rule.beside))
+        if is_behind and _applies(rule, field):
             yield f"{template.source}: elements, entry {number}: {field.element.name}"
+        seen.add(field.element.name)
+
+
+def missing(rule: Rule, template: Template) -> Iterator[str]:
+    """The place where ``template`` lacks what ``rule`` ("without") asks for."""
+    names = {field.element.name for field in template.fields}
+    if not names & set(rule.elements) and (not rule.beside or names & set(rule.beside)):
+        # Those that this family cannot have would be no advice.
+        other = {"ipv4": "IPv6", "ipv6": "IPv4"}.get(template.family, "")
+        wanted = [name for name in rule.elements if not other or other not in name]
+        yield f"{template.source}: without {' or '.join(wanted)}"
 
 
 def _applies(rule: Rule, field: Field) -> bool:
     """Whether ``field`` is one that ``rule`` is about."""
     element = field.element
-    if rule.when == "with":
+    if rule.when in ("with", "behind"):
         return element.name in rule.elements and rule.octets in {0, field.octets}
     if rule.when == "reduced":
         return field.octets < element.octets

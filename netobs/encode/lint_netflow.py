@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netobs.encode.layout_netflow import MAX_ELEMENT_ID, netflow5_template
-from netobs.encode.lint import RULES, Finding, Rule
+from netobs.encode.lint import ICMP_TYPE_CODE, RULES, Finding, Rule, missing
 from netobs.encode.netflow9 import netflow9_name, netflow9_template
 from netobs.encode.template import Template
 
@@ -20,16 +20,24 @@ NO_NETFLOW = {
 }
 """Collectors that read IPFIX only, and the source of that."""
 
+_ICMP = Rule("without", "shows ICMP type and code 0: over NetFlow v9 it reads them in no other element", "tried",
+             ICMP_TYPE_CODE, fatal=False, beside=("destinationTransportPort",))  # fmt: skip
+
 RULES_NETFLOW9: dict[str, tuple[Rule, ...]] = {
+    "nfdump": (_ICMP,),
     "pmacct": (
         Rule("without", "shows no end: it looks for it here only", "tried: 1.7.7", _END, fatal=False),
         *(rule for rule in RULES["pmacct"] if rule.elements == ("destinationTransportPort",)),
     ),
     "goflow2": (
         *(rule for rule in RULES["goflow2"] if "Delta" in rule.elements[0]),
+        _ICMP,
         Rule("without", "shows the Export Time as end", "tried: 3", _END, fatal=False),
     ),
-    "flowlogs-pipeline": tuple(rule for rule in RULES["flowlogs-pipeline"] if "Delta" in rule.elements[0]),
+    "flowlogs-pipeline": (
+        *(rule for rule in RULES["flowlogs-pipeline"] if "Delta" in rule.elements[0]),
+        _ICMP,
+    ),
     "solarwinds": tuple(rule for rule in RULES["solarwinds"] if rule.when == "without"),
     "logstash": (
         Rule("unknown", "drops the whole Template, and so every flow", "its netflow.yaml", known=_LOGSTASH_KNOWN),
@@ -90,13 +98,11 @@ def check(templates: Sequence[Template], collector: str, protocol: str) -> list[
 
 def _places(rule: Rule, template: Template) -> Iterator[str]:
     """Where in the file ``rule`` applies to ``template`` as NetFlow v9 sends it."""
-    fields = {field.element.name: field for field in netflow9_template(template).fields}
+    adapted_template = netflow9_template(template)
     if rule.when == "without":
-        if not fields.keys() & set(rule.elements):
-            other = {"ipv4": "IPv6", "ipv6": "IPv4"}.get(template.family, "")
-            names = [name for name in rule.elements if not other or other not in name]
-            yield f"{template.source}: without {' or '.join(names)}"
+        yield from missing(rule, adapted_template)
         return
+    fields = {field.element.name: field for field in adapted_template.fields}
     for number, field in enumerate(template.fields, 1):
         adapted = fields.get(netflow9_name(field))
         if adapted is not None and not any(adapted.element.id in numbers for numbers in rule.known):

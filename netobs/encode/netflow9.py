@@ -34,8 +34,8 @@ _Size = TypeVar("_Size", int, npt.NDArray[np.int64])
 _ALIGN_BYTES = 4
 _MESSAGE, _SET = big_endian(NETFLOW9_HEADER), big_endian(SET_HEADER)
 _TIMES = {"flowStart": "flowStartSysUpTime", "flowEnd": "flowEndSysUpTime"}
-_BOTH_FAMILIES = {"icmpTypeCodeIPv6": "icmpTypeCodeIPv4"}
-"""NetFlow v9 has one ICMP_TYPE (32, RFC 3954, section 8), which collectors look for in IPv6 flows too."""
+_ICMP = {f"icmp{what}IPv{version}": "icmpTypeCodeIPv4" for what in ("TypeCode", "Type", "Code") for version in (4, 6)}
+"""NetFlow v9 has one ICMP_TYPE (32, RFC 3954, section 8) for both, which collectors look for in IPv6 flows too."""
 _OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength": 2}
 """What RFC 3954 and the collectors expect, where IPFIX has a longer canonical length."""
 
@@ -77,7 +77,7 @@ def netflow9_template(template: Template) -> Template:
 
 def netflow9_name(field: Field) -> str:
     """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
-    name = _BOTH_FAMILIES.get(field.element.name, field.element.name)
+    name = _ICMP.get(field.element.name, field.element.name)
     if not field.element.type.startswith("dateTime"):
         return name
     return next((uptime for prefix, uptime in _TIMES.items() if name.startswith(prefix)), name)

@@ -200,7 +200,7 @@ def test_check_for_netflow() -> None:
     nine = netobs("check", "default", "--protocol", "netflow9")
     assert nine.returncode == 0
     assert nine.stdout.startswith("default: 2 templates, can be used with NetFlow v9\n  note: ")
-    assert "entry 15: flowEndReason: left out: NetFlow v9 ends at element 127\n" in nine.stdout
+    assert "entry 16: flowEndReason: left out: NetFlow v9 ends at element 127\n" in nine.stdout
     assert "for nfdump: good\n" in nine.stdout
     five = netobs("check", "default", "--protocol", "netflow5", "--for", "go-ipfix")
     assert five.returncode == 1

@@ -13,8 +13,8 @@ from tests.unit.encode.samples import default_templates, template
 
 MS = ("flowStartMilliseconds", "flowEndMilliseconds")
 COUNTS = ("octetDeltaCount", "packetDeltaCount")
-GOOD = ("sourceIPv4Address", "destinationIPv4Address", "destinationTransportPort", "protocolIdentifier",
-        "ipClassOfService", "ingressInterface", *COUNTS, *MS)  # fmt: skip
+GOOD = ("sourceIPv4Address", "destinationIPv4Address", "icmpTypeCodeIPv4", "destinationTransportPort",
+        "protocolIdentifier", "ipClassOfService", "ingressInterface", *COUNTS, *MS)  # fmt: skip
 """Elements about which no collector complains."""
 
 WITHOUT = [
@@ -23,7 +23,9 @@ WITHOUT = [
     ("goflow2", COUNTS[0], True),
     ("goflow2", COUNTS[1], True),
     ("goflow2", MS[1], False),
+    ("goflow2", "icmpTypeCodeIPv4", False),
     ("flowlogs-pipeline", COUNTS[0], True),
+    ("flowlogs-pipeline", "icmpTypeCodeIPv4", False),
     ("solarwinds", "protocolIdentifier", True),
     ("solarwinds", "sourceIPv4Address", True),
     ("solarwinds", "destinationIPv4Address", True),
@@ -35,7 +37,6 @@ WITH = [
     ("nfdump", "flowStartMicroseconds", True),
     ("nfdump", "flowEndNanoseconds", False),
     ("nfdump", "flowStartSeconds", False),
-    ("nfdump", "icmpTypeCodeIPv4", False),
     ("pmacct", "flowEndMicroseconds", True),
     ("pmacct", "tcpControlBits", False),
     ("flowlogs-pipeline", "flowStartNanoseconds", True),
@@ -93,6 +94,26 @@ def test_advice_is_for_the_family_of_the_template() -> None:
     assert "without sourceIPv4Address or sourceIPv6Address: " in text
 
 
+@pytest.mark.parametrize("port", ["sourceTransportPort", "destinationTransportPort"])
+def test_nfdump_wants_icmp_before_the_ports(port: str) -> None:
+    others = [name for name in GOOD if name not in ("icmpTypeCodeIPv4", "destinationTransportPort")]
+    assert one("nfdump", *others, "icmpTypeCodeIPv4", port) == []
+    ((text, fatal),) = one("nfdump", *others, port, "icmpTypeCodeIPv4")
+    assert text.startswith(
+        f"test.toml: [[template]] 1: elements, entry {len(others) + 2}: icmpTypeCodeIPv4: shows port 0"
+    )
+    assert not fatal
+
+
+@pytest.mark.parametrize("collector", ["goflow2", "flowlogs-pipeline"])
+@pytest.mark.parametrize("element", ["destinationTransportPort", "icmpTypeIPv4", "icmpCodeIPv4"])
+def test_icmp_that_is_sent_and_not_read_is_named(collector: str, element: str) -> None:
+    others = [name for name in GOOD if name not in ("icmpTypeCodeIPv4", "destinationTransportPort")]
+    assert one(collector, *others) == []
+    ((text, _),) = one(collector, *others, element)
+    assert text.startswith("test.toml: [[template]] 1: without icmpTypeCodeIPv4: shows ICMP type and code 0")
+
+
 def test_flags_in_one_octet_are_right_for_pmacct() -> None:
     assert one("pmacct", *GOOD, '{element = "tcpControlBits", octets = 1}') == []
 
@@ -137,7 +158,7 @@ def test_each_place_is_a_finding_of_its_own() -> None:
     found = check(default_templates(), "go-ipfix")
     assert [finding.fatal for finding in found] == [True, True, True]
     for number, finding in enumerate(found[:2], 1):
-        assert f"[[template]] {number}: elements, entry 7: tcpControlBits: " in finding.text
+        assert f"[[template]] {number}: elements, entry 8: tcpControlBits: " in finding.text
 
 
 def test_a_template_of_every_family_can_be_checked() -> None:
@@ -147,8 +168,11 @@ def test_a_template_of_every_family_can_be_checked() -> None:
 
 @pytest.mark.parametrize("rule", [rule for rules in RULES.values() for rule in rules])
 def test_rules_are_well_formed(rule: Rule) -> None:
-    assert rule.when in {"with", "without", "reduced", "variable", "enterprise", "unknown", "options", "strict"}
-    assert bool(rule.elements) == (rule.when in {"with", "without"})
+    kinds = {"with", "without", "behind", "reduced", "variable", "enterprise", "unknown", "options", "strict"}
+    assert rule.when in kinds
+    assert bool(rule.elements) == (rule.when in {"with", "without", "behind"})
+    assert not rule.beside or rule.when in {"without", "behind"}
+    assert [name for name in rule.beside if by_name(name) is None] == []
     assert bool(rule.known) == (rule.when == "unknown")
     assert [name for name in rule.elements if by_name(name) is None] == []
     assert all(by_id(number) for numbers in rule.known for number in (numbers[0],))

@@ -12,7 +12,8 @@ from tests.unit.encode.samples import default_templates, template
 
 PLACE = "test.toml: [[template]] 1: "
 GOOD = (
-    *("sourceIPv4Address", "destinationIPv4Address", "destinationTransportPort", "protocolIdentifier"),
+    *("sourceIPv4Address", "destinationIPv4Address", "icmpTypeCodeIPv4", "destinationTransportPort"),
+    "protocolIdentifier",
     *("ipClassOfService", "ingressInterface", "octetDeltaCount", "packetDeltaCount", "flowEndMilliseconds"),
 )
 
@@ -24,6 +25,15 @@ def test_what_netflow9_leaves_out_or_changes() -> None:
         f"{PLACE}elements, entry 3: tcpControlBits: sent in 1 octet",
         f"{PLACE}elements, entry 4: flowStartSeconds: sent as flowStartSysUpTime in 4 octets",
     ]
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_icmp_in_two_elements_becomes_the_one_that_netflow9_has(family: str) -> None:
+    version = family[-1]
+    found = template(family, *GOOD[3:], f"icmpTypeIPv{version}", f"icmpCodeIPv{version}")
+    (line, *_) = [line for line in changes(found, NETFLOW9) if "icmpType" in line]
+    assert line.endswith(f": icmpTypeIPv{version}: sent as icmpTypeCodeIPv4 in 2 octets")
+    assert check([found], "nfdump", NETFLOW9) == []
 
 
 def test_what_netflow5_leaves_out_or_changes() -> None:
@@ -56,6 +66,9 @@ def test_a_good_template_is_refused_only_by_those_who_read_no_netflow(collector:
         ("pmacct", "destinationTransportPort", "without destinationTransportPort: shows no ICMP type", False),
         ("goflow2", "flowEndMilliseconds", "without flowEndSysUpTime: shows the Export Time", False),
         ("goflow2", "octetDeltaCount", "without octetDeltaCount: shows 0 octets", True),
+        ("goflow2", "icmpTypeCodeIPv4", "without icmpTypeCodeIPv4: shows ICMP type and code 0", False),
+        ("flowlogs-pipeline", "icmpTypeCodeIPv4", "without icmpTypeCodeIPv4: shows ICMP type and code 0", False),
+        ("nfdump", "icmpTypeCodeIPv4", "without icmpTypeCodeIPv4: shows ICMP type and code 0", False),
         ("flowlogs-pipeline", "packetDeltaCount", "without packetDeltaCount: shows 0 packets", True),
         ("solarwinds", "sourceIPv4Address", "without sourceIPv4Address: ignores the flows", True),
         ("solarwinds", "ipClassOfService", "without ipClassOfService: has no data", False),

@@ -152,10 +152,10 @@ def test_default_templates() -> None:
         (256, "ipv4", 96, 26),
         (257, "ipv6", 120, 26),
     ]
-    middle = [7, 11, 4, 5, 6, 10, 14, 61, 1, 2, 152, 153, 136, 60, 256, 56, 80, 58, 59, 52, 53, 25, 26]
-    assert [field.element.id for field in ipv4.fields] == [8, 12, *middle, 32]
-    assert [field.element.id for field in ipv6.fields] == [27, 28, *middle, 139]
-    octets = [2, 2, 1, 1, 1, 4, 4, 1, 8, 8, 8, 8, 1, 1, 2, 6, 6, 2, 2, 1, 1, 8, 8, 2]
+    others = [7, 11, 4, 5, 6, 10, 14, 61, 1, 2, 152, 153, 136, 60, 256, 56, 80, 58, 59, 52, 53, 25, 26]
+    assert [field.element.id for field in ipv4.fields] == [8, 12, 32, *others]
+    assert [field.element.id for field in ipv6.fields] == [27, 28, 139, *others]
+    octets = [2, 2, 2, 1, 1, 1, 4, 4, 1, 8, 8, 8, 8, 1, 1, 2, 6, 6, 2, 2, 1, 1, 8, 8]
     assert [field.octets for field in ipv4.fields] == [4, 4, *octets]
     assert [field.octets for field in ipv6.fields] == [16, 16, *octets]
 
@@ -186,7 +186,7 @@ def test_reduced_sizes() -> None:
 def test_template_record() -> None:
     parsed = wire.TemplateRecord.parse(default_templates()[0].record)
     assert (parsed.template_id, parsed.field_count) == (256, 26)
-    assert (parsed.fields[6].element_id, parsed.fields[6].octets, parsed.fields[6].enterprise) == (6, 1, None)
+    assert (parsed.fields[7].element_id, parsed.fields[7].octets, parsed.fields[7].enterprise) == (6, 1, None)
 
 
 def test_template_record_with_an_enterprise_element() -> None:

@@ -7,27 +7,31 @@ from pathlib import Path
 import construct
 import pytest
 
-from netobs.encode import Encoder, Header, Template, load_templates
+from netobs.encode import Encoder, Header, lint_netflow, load_templates
 from netobs.encode.columns import COLUMNS
 from netobs.encode.lint import RULES, check
+from netobs.encode.options_choice import TemplateSet
 from tests.unit.encode.samples import IPV4, TEMPLATES, golden_batch, model
 
 SIZES = {  # octets of a Data Record, IPv4 and IPv6
     "default": (96, 120),
     "strict": (97, 121),
-    "minimal": (55, 79),
+    "minimal": (57, 81),
     "full": (116 + 16 + 258, 140 + 16 + 258),
     "go-ipfix": (97, 121),
-    "solarwinds": (56, 80),
+    "solarwinds": (58, 82),
     "logstash": (97, 121),
     "nfdump": (96, 120),
 }
 OTHER_TIMES = {f"flow{end}{unit}" for end in ("Start", "End") for unit in ("Seconds", "Microseconds", "Nanoseconds")}
-V5 = [10, 14, 2, 1, 152, 153, 7, 11, 6, 4, 5]
-"""The elements of a NetFlow v5 record behind its addresses, in its order, but for what only a router knows."""
+V5 = ([10, 14, 2, 1, 152, 153], [7, 11, 6, 4, 5])
+"""The elements of a NetFlow v5 record behind its addresses, in its order, but for what only a router knows.
+
+Between the two parts stand ICMP type and code, which v5 has in the port.
+"""
 
 
-def shipped(name: str) -> tuple[Template, ...]:
+def shipped(name: str) -> TemplateSet:
     return load_templates(name, [TEMPLATES])
 
 
@@ -85,8 +89,9 @@ def test_elements_are_those_of_the_default(name: str) -> None:
 
 def test_minimal_is_netflow_5() -> None:
     ipv4, ipv6 = shipped("minimal")
-    assert [field.element.id for field in ipv4.fields] == [8, 12, *V5]
-    assert [field.element.id for field in ipv6.fields] == [27, 28, *V5]
+    before, behind = V5
+    assert [field.element.id for field in ipv4.fields] == [8, 12, *before, 32, *behind]
+    assert [field.element.id for field in ipv6.fields] == [27, 28, *before, 139, *behind]
 
 
 def test_full_has_every_element_once() -> None:
@@ -105,8 +110,15 @@ def test_the_default_suits_every_collector_that_follows_the_rfc(collector: str) 
     assert not [finding for finding in check(shipped("default"), collector) if finding.fatal]
 
 
-def test_nfdump_has_icmp_in_two_elements() -> None:
-    assert check(shipped("nfdump"), "nfdump") == []
-    for template, base, family in zip(shipped("nfdump"), shipped("default"), ("IPv4", "IPv6")):
-        assert template.fields[:-2] == base.fields[:-1]
-        assert [field.element.name for field in template.fields[-2:]] == [f"icmpType{family}", f"icmpCode{family}"]
+def test_nfdump_is_another_name_of_the_default() -> None:
+    assert [each.fields for each in shipped("nfdump")] == [each.fields for each in shipped("default")]
+    assert shipped("nfdump").options == shipped("default").options
+
+
+@pytest.mark.parametrize("protocol", ["ipfix", "netflow9"])
+@pytest.mark.parametrize("name", SIZES)
+def test_ports_and_icmp_are_read_by_every_collector(name: str, protocol: str) -> None:
+    for collector in ("nfdump", "pmacct", "goflow2", "flowlogs-pipeline"):
+        netflow9 = protocol == "netflow9"
+        found = lint_netflow.check(shipped(name), collector, protocol) if netflow9 else check(shipped(name), collector)
+        assert [finding.text for finding in found if "ICMP" in finding.text or " port" in finding.text] == []
