@@ -79,6 +79,8 @@ class ExportingProcess:
     def _collector(self, config: CollectorConfig, exporters: dict[tuple[str, str], Exporter]) -> Collector:
         made = exporters[config.protocol, config.template]
         number = next(self._numbers)
+        if warning := sampling_warning(config, made, self.reporter.sampling):
+            log.warning("%s", warning)
 
         def report(realtime_ns: int) -> Report:
             self._see_not_sent(collector, realtime_ns)
@@ -267,6 +269,16 @@ def make_exporters(config: Config, boot_s: int) -> dict[tuple[str, str], Exporte
         except TemplateError as error:
             raise TemplateError(f'collector "{collector.name}": {error}') from error
     return made
+
+
+def sampling_warning(collector: CollectorConfig, made: Exporter, sampling: int) -> str:
+    """What is odd about sampling one packet in ``sampling`` for a ``collector`` with this exporter; mostly empty."""
+    if sampling == 1 or made.templates.says_sampling:
+        return ""
+    return (
+        f'collector "{collector.name}": template {collector.template} does not say the sampling rate: the collector '
+        f'shows 1/{sampling} of the traffic; add "sampling" to its options, or samplingInterval to its elements'
+    )
 
 
 def _spool_folder(config: CollectorConfig) -> Path | None:

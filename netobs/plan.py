@@ -12,13 +12,17 @@ from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.memory import MIB
 from netobs.capture.observation_points import DIRECTIONS
 from netobs.config import CollectorConfig, Config, warnings_of
+from netobs.encode.options import Subject
+from netobs.encode.options_table import spoken
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
 from netobs.export.address import resolve
 from netobs.export.spool_folder import check, folder_of, used_bytes
 from netobs.export.tls import client_context, server_name
+from netobs.exporting import sampling_warning
 from netobs.metering.store import BYTES_PER_FLOW
 from netobs.records import RECORD
+from netobs.report import Report
 
 EVICTION_BYTES = 3 * RECORD.itemsize
 """For each flow, while it is taken out: its row, a merged copy, its encoded form (measured)."""
@@ -129,15 +133,19 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
     if collector.spool:
         _spool(collector, plan)
     try:
-        encoder = exporter(collector.protocol, collector.template, 0, sampling).encoder
+        made = exporter(collector.protocol, collector.template, 0, sampling)
+        encoder = made.encoder
         encoder.check(collector.max_message_size)
         template_name = "of NetFlow v5" if collector.protocol == "netflow5" else collector.template
         plan.lines.append(f"  template {template_name}, observation domain {collector.observation_domain}")
         for template in encoder.templates:
             size = f"{len(template.fields)} elements, {template.size}"
             plan.lines.append(f"    {template.id} {template.family}: {size}")
-        for options in encoder.options:
+        subject = Subject(Report(sampling=sampling), encoder.templates, collector.observation_domain)
+        for options in spoken(encoder.options, subject):
             plan.lines.append(f"    {options.id} options records: {options.kind}")
+        warning = sampling_warning(collector, made, sampling)
+        plan.warnings += [warning] if warning else []
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
 

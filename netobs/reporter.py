@@ -31,7 +31,7 @@ class Reporter:
     """One for the daemon: interfaces, sampling and the ledger are the same for all collectors."""
 
     def __init__(self, sampling: int) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._interfaces: tuple[ReportedInterface, ...] = ()
         self._ignored = LossWatch()
         self._not_sent: dict[int, LossWatch] = {}
@@ -69,7 +69,7 @@ class Reporter:
         """What the collector ``number`` is told."""
         return Report(
             interfaces=self._interfaces,
-            sampling=self._sampling,
+            sampling=self.sampling,
             exporting_process=number,
             exported=Exported(
                 stats.messages + stats.template_messages, stats.sent.flows + stats.resent.flows, stats.bytes

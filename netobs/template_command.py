@@ -19,8 +19,11 @@ from netobs.encode import (
 )
 from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import TEMPLATE_FLOWSET_ID, netflow5_template
+from netobs.encode.options import Subject
 from netobs.encode.options_choice import TemplateSet
+from netobs.encode.options_table import spoken
 from netobs.errors import TemplateError
+from netobs.report import Report
 
 IPFIX = "ipfix"
 _SUFFIX = ".toml"
@@ -68,12 +71,15 @@ def show(name: str, wire: bool = False, protocol: str = IPFIX) -> list[str]:
 
 
 def _options(templates: TemplateSet, wire: bool, protocol: str) -> list[str]:
-    """The Options Templates, a line each: what they are for, and their elements or their record in hexadecimal."""
+    """The Options Templates, a line each: what they are for, and their elements or their record in hexadecimal.
+
+    They are those of an exporter that samples packets.
+    """
     encoder: Encoder | netflow9.Encoder = Encoder(templates, templates.options)
     if protocol == lint_netflow.NETFLOW9:
         encoder = netflow9.Encoder(templates, 0, templates.options)
     lines = [f"options records, form {templates.options.form}:"]
-    for options in encoder.options:
+    for options in spoken(encoder.options, Subject(Report(sampling=2), encoder.templates, 0)):
         scopes, fields = (
             ", ".join(f"{field.element.name} {_octets(field)}" for field in each)
             for each in (options.scopes, options.fields)
@@ -159,6 +165,11 @@ def check(
     over = "" if protocol == IPFIX else f" with {_NAMES[protocol]}"
     lines = [f"{name}: {len(templates)} {'template' if len(templates) == 1 else 'templates'}, can be used{over}"]
     lines += [f"  note: {change}" for template in templates for change in lint_netflow.changes(template, protocol)]
+    if protocol != lint_netflow.NETFLOW5 and not templates.says_sampling:
+        lines.append(
+            "  warning: nothing says the sampling rate: with [capture] sampling above 1, collectors show too little "
+            'traffic; add "sampling" to options, or samplingInterval to elements'
+        )
     usable = True
     for each in [collector] if collector else lint.RULES:
         is_ipfix = protocol == IPFIX

@@ -10,7 +10,7 @@ from netobs.encode.data_set import RecordEncoder
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER
 from netobs.encode.options import OptionsTemplate, Subject
 from netobs.encode.options_choice import ELEMENT_TYPES
-from netobs.encode.options_table import speaks
+from netobs.encode.options_table import spoken
 from netobs.encode.template import Template
 from netobs.report import Report
 
@@ -70,9 +70,9 @@ class AnnouncingEncoder(RecordEncoder):
         self.check(max_message_size)
         room = min(max_message_size, MAX_MESSAGE_BYTES) - self.header_bytes
         subject = Subject(report, self.templates, header.observation_domain)
-        spoken = [each for each in self.options if speaks(each, subject)]
-        types = [each for each in spoken if each.kind == ELEMENT_TYPES]
-        others = [each for each in spoken if each.kind != ELEMENT_TYPES]
+        said = spoken(self.options, subject)
+        types = [each for each in said if each.kind == ELEMENT_TYPES]
+        others = [each for each in said if each.kind != ELEMENT_TYPES]
         parts: list[Sequence[SetBody]] = []
         if templates:
             parts += [[self._options_template_set(each)] for each in types]

@@ -158,6 +158,7 @@ COLUMNS: dict[str, Column] = {
     "sourceIPv6Address": Column(_field("src_addr"), family=IPV6),
     "destinationIPv6Address": Column(_field("dst_addr"), family=IPV6),
     "icmpTypeCodeIPv4": Column(_icmp(_ICMP), family=IPV4),
+    "samplingInterval": Column(lambda batch: np.ones(len(batch), dtype=np.uint32)),  # see ``sampled``
     "minimumTTL": Column(_field("min_ttl")),
     "maximumTTL": Column(_field("max_ttl")),
     "sourceMacAddress": Column(_field("src_mac")),
@@ -204,6 +205,11 @@ OWN_VALUES: dict[str, tuple[InformationElement, Column]] = {
 """Values for which IANA has no element: for enterprise-specific ones (the number 0 is never sent)."""
 
 ALL_COLUMNS = {**COLUMNS, **{name: column for name, (_, column) in OWN_VALUES.items()}}
+
+
+def sampled(columns: Mapping[str, Column], sampling: int) -> Mapping[str, Column]:
+    """``columns`` of an exporter that measures one packet in ``sampling``."""
+    return {**columns, "samplingInterval": Column(lambda batch: np.full(len(batch), sampling, dtype=np.uint32))}
 
 
 def fill(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.announce import AnnouncingEncoder, SetBody
+from netobs.encode.columns import ALL_COLUMNS, sampled
 from netobs.encode.data_set import DataSet, Unencodable, check_size, message_block, variable_block
 from netobs.encode.layout import (
     DATA_MESSAGE_HEADER,
@@ -47,15 +48,16 @@ class Header(NamedTuple):
 class Encoder(AnnouncingEncoder):
     """Builds Messages with one set of Templates and the options records ``options``. Without state except the counts.
 
-    Raises TemplateError if a Data Record or Template Record does not fit in a Message at all.
+    ``sampling``: one packet in N is measured; a Template may say it. Raises TemplateError if a Data Record or Template
+    Record does not fit in a Message at all.
     """
 
     template_set_id = TEMPLATE_SET_ID
     options_template_set_id = OPTIONS_TEMPLATE_SET_ID
     header_bytes = MESSAGE_HEADER.itemsize
 
-    def __init__(self, templates: Sequence[Template], options: OptionsChoice = NO_OPTIONS) -> None:
-        super().__init__(templates, options=options_templates(options))
+    def __init__(self, templates: Sequence[Template], options: OptionsChoice = NO_OPTIONS, sampling: int = 1) -> None:
+        super().__init__(templates, sampled(ALL_COLUMNS, sampling), options_templates(options))
         self.check(MAX_MESSAGE_BYTES)
 
     def check(self, max_message_size: int) -> None:

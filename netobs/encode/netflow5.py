@@ -47,12 +47,12 @@ class Encoder(RecordEncoder):
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
     16 bits and is sent as ``MAX_INTERFACE``. ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one
-    packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``.
+    packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``, and 1 where all are.
     """
 
     def __init__(self, boot_s: int, sampling: int = 1) -> None:
         self._uptime = Uptime(boot_s)
-        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 0
+        self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 1
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
 
     options = ()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.announce import AnnouncingEncoder, SetBody
-from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values
+from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values, sampled
 from netobs.encode.data_set import DataSet, check_size, message_block
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import (
@@ -86,7 +86,8 @@ def netflow9_name(field: Field) -> str:
 class Encoder(AnnouncingEncoder):
     """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state except the counts.
 
-    ``boot_s``: when the exporter began, seconds since 1970. Raises TemplateError if a Template cannot be used.
+    ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one packet in N is measured. Raises
+    TemplateError if a Template cannot be used.
     """
 
     template_set_id = TEMPLATE_FLOWSET_ID
@@ -94,10 +95,12 @@ class Encoder(AnnouncingEncoder):
     header_bytes = NETFLOW9_HEADER.itemsize
     align_bytes = _ALIGN_BYTES
 
-    def __init__(self, templates: Sequence[Template], boot_s: int, options: OptionsChoice = NO_OPTIONS) -> None:
+    def __init__(
+        self, templates: Sequence[Template], boot_s: int, options: OptionsChoice = NO_OPTIONS, sampling: int = 1
+    ) -> None:
         self._uptime = Uptime(boot_s)
         adapted = [netflow9_template(template) for template in templates]
-        columns = {**self._uptime.columns(), **_COLUMNS}
+        columns = sampled({**self._uptime.columns(), **_COLUMNS}, sampling)
         super().__init__(adapted, columns, options_templates(options, netflow9=True))
         self.check(MAX_MESSAGE_BYTES)
 

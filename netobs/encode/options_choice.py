@@ -14,7 +14,7 @@ METERING_STATISTICS, METERING_RELIABILITY = "metering_statistics", "metering_rel
 EXPORTING_RELIABILITY, FLOW_KEYS, ELEMENT_TYPES = "exporting_reliability", "flow_keys", "element_types"
 KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, METERING_RELIABILITY, FLOW_KEYS,
          ELEMENT_TYPES)  # fmt: skip
-DEFAULT_KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, ELEMENT_TYPES)
+DEFAULT_KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, METERING_RELIABILITY, ELEMENT_TYPES)
 FIXED, STRICT = "fixed", "strict"
 FORMS = (FIXED, STRICT)
 KEYS = ("options", "options_form")
@@ -39,6 +39,13 @@ class TemplateSet(tuple[Template, ...]):
         made = super().__new__(cls, templates)
         made.options = options
         return made
+
+    @property
+    def says_sampling(self) -> bool:
+        """Whether a collector learns the sampling rate: by options records, or by each Data Record."""
+        return SAMPLING in self.options.kinds or all(
+            any(field.element.name == "samplingInterval" for field in template.fields) for template in self
+        )
 
 
 def parse_options(document: Mapping[str, Any], source: str) -> OptionsChoice:

@@ -2,12 +2,15 @@
 
 Form "fixed" is what nfdump, pmacct, goflow2, ipfixcol2, libfixbuf's tools and tshark all take: strings of a fixed
 length, interfaces with their index as an ordinary field and one Data Record in a Set (nfdump looks for both).
-Form "strict" has strings of variable length, the index as scope, and sampling as RFC 5477 describes it.
+Form "strict" has strings of variable length, the index as scope, sampling as RFC 5477 describes it, and the times of
+the first and the last loss, which need one element twice (RFC 7011, 4.2 and 4.3): Logstash's codec raises at that.
 Types of elements have names of variable length in both: at fixed ones ipfixDump 2.4.1 with --rfc5610 ends by a
 segmentation fault (tried).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 from netobs.encode.options import OptionsTemplate, Row, Subject, element
 from netobs.encode.options_choice import (
@@ -27,7 +30,7 @@ from netobs.report import Losses
 METERING_PROCESS = 1
 SELECTOR = 1
 UNIFORM_PROBABILISTIC = 4  # registry psamp, psampSelectionAlgorithms: each packet by itself, as the programs do it
-RANDOM_SAMPLING = 2  # IE 35
+DETERMINISTIC_SAMPLING, RANDOM_SAMPLING = 1, 2  # IE 35
 MAX_KEY_FIELDS = 64  # flowKeyIndicator has so many bits
 
 FLOW_KEY_ELEMENTS = frozenset(
@@ -64,12 +67,13 @@ def _interfaces_by_index(subject: Subject) -> list[Row]:
 
 
 def _sampling(subject: Subject) -> list[Row]:
-    sampling = subject.report.sampling
-    return [(subject.observation_domain, sampling)] if sampling > 1 else []
+    """1 in 1 too: collectors take silence for a rate that they do not know yet."""
+    return [(subject.observation_domain, subject.report.sampling)]
 
 
 def _sampling_algorithm(subject: Subject) -> list[Row]:
-    return [(*row, RANDOM_SAMPLING) for row in _sampling(subject)]
+    algorithm = RANDOM_SAMPLING if subject.report.sampling > 1 else DETERMINISTIC_SAMPLING
+    return [(*row, algorithm) for row in _sampling(subject)]
 
 
 def _selector(subject: Subject) -> list[Row]:
@@ -84,19 +88,26 @@ def _metering_statistics(subject: Subject) -> list[Row]:
 
 def _exporting_reliability(subject: Subject) -> list[Row]:
     losses = subject.report.not_sent
-    return [(subject.report.exporting_process, losses.flows, *_packets_and_times(losses))]
+    return [(subject.report.exporting_process, losses.flows, losses.packets, losses.octets)]
 
 
 def _metering_reliability(subject: Subject) -> list[Row]:
-    return [(subject.observation_domain, *_packets_and_times(subject.report.ignored))]
+    losses = subject.report.ignored
+    return [(subject.observation_domain, losses.packets, losses.octets)]
+
+
+def _exporting_reliability_and_times(subject: Subject) -> list[Row]:
+    return _with_times(_exporting_reliability(subject), subject.report.not_sent)
 
 
 def _metering_process_reliability(subject: Subject) -> list[Row]:
-    return [(subject.observation_domain, METERING_PROCESS, *_packets_and_times(subject.report.ignored))]
+    rows = [(domain, METERING_PROCESS, *counts) for domain, *counts in _metering_reliability(subject)]
+    return _with_times(rows, subject.report.ignored)
 
 
-def _packets_and_times(losses: Losses) -> Row:
-    return (losses.packets, losses.octets, losses.first_ns, losses.last_ns)
+def _with_times(rows: Sequence[Row], losses: Losses) -> list[Row]:
+    """``rows`` with the times of the first and the last loss; none before there is a loss: no time means "never"."""
+    return [(*row, losses.first_ns, losses.last_ns) for row in rows] if losses.first_ns else []
 
 
 def _flow_keys(subject: Subject) -> list[Row]:
@@ -131,7 +142,8 @@ _EXPORTED = (
     element("exportedFlowRecordTotalCount"),
     element("exportedOctetTotalCount"),
 )
-_IGNORED = (element("ignoredPacketTotalCount"), element("ignoredOctetTotalCount"), *_TIMES)
+_IGNORED = (element("ignoredPacketTotalCount"), element("ignoredOctetTotalCount"))
+_PROCESS = element("exportingProcessId")
 _NOT_SENT = tuple(element(f"notSent{what}TotalCount") for what in ("Flow", "Packet", "Octet"))
 _TYPE = tuple(
     element(f"informationElement{what}") for what in ("DataType", "Semantics", "Units", "RangeBegin", "RangeEnd")
@@ -146,9 +158,6 @@ _SAMPLING = OptionsTemplate(513, SAMPLING, (_DOMAIN,), (_INTERVAL,), _sampling)
 _METERING_STATISTICS = OptionsTemplate(514, METERING_STATISTICS, (_DOMAIN,), _EXPORTED, _metering_statistics)
 _EVERYWHERE = (
     _METERING_STATISTICS,
-    OptionsTemplate(
-        515, EXPORTING_RELIABILITY, (element("exportingProcessId"),), (*_NOT_SENT, *_TIMES), _exporting_reliability
-    ),
     OptionsTemplate(517, FLOW_KEYS, (element("templateId"),), (element("flowKeyIndicator"),), _flow_keys),
     OptionsTemplate(518, ELEMENT_TYPES, _TYPE_SCOPE, (*_TYPE, *_TYPE_NAMES), _element_types),
 )
@@ -157,6 +166,7 @@ _FIXED = (
     _INTERFACES_FIXED,
     _SAMPLING,
     *_EVERYWHERE,
+    OptionsTemplate(515, EXPORTING_RELIABILITY, (_PROCESS,), _NOT_SENT, _exporting_reliability),
     OptionsTemplate(516, METERING_RELIABILITY, (_DOMAIN,), _IGNORED, _metering_reliability),
 )
 _STRICT = (
@@ -172,8 +182,13 @@ _STRICT = (
         _selector,
     ),
     *_EVERYWHERE,
+    OptionsTemplate(515, EXPORTING_RELIABILITY, (_PROCESS,), (*_NOT_SENT, *_TIMES), _exporting_reliability_and_times),
     OptionsTemplate(
-        516, METERING_RELIABILITY, (_DOMAIN, element("meteringProcessId")), _IGNORED, _metering_process_reliability
+        516,
+        METERING_RELIABILITY,
+        (_DOMAIN, element("meteringProcessId")),
+        (*_IGNORED, *_TIMES),
+        _metering_process_reliability,
     ),
 )
 _NETFLOW9 = (
@@ -195,6 +210,7 @@ def reserved(choice: OptionsChoice) -> dict[int, str]:
     return {each.id: each.kind for netflow9 in (False, True) for each in options_templates(choice, netflow9)}
 
 
-def speaks(template: OptionsTemplate, subject: Subject) -> bool:
-    """Whether ``template`` has anything to say now, or may have later."""
-    return template.kind == INTERFACES or any(True for _ in template.rows(subject))
+def spoken(options: Iterable[OptionsTemplate], subject: Subject) -> list[OptionsTemplate]:
+    """Those of ``options`` that are announced: they have something to say, or may have later (interfaces, losses)."""
+    later = (INTERFACES, METERING_RELIABILITY, EXPORTING_RELIABILITY)
+    return [each for each in options if each.kind in later or each.rows(subject)]

@@ -33,5 +33,6 @@ def exporter(protocol: str, template: str, boot_s: int, sampling: int) -> Export
         return Exporter(netflow5.Encoder(boot_s, sampling), netflow5.Header, TemplateSet(()))
     templates = template_file.load(template)
     if protocol == "netflow9":
-        return Exporter(netflow9.Encoder(templates, boot_s, templates.options), netflow9.Header, templates)
-    return Exporter(ipfix.Encoder(templates, templates.options), ipfix.Header, templates)
+        encoder = netflow9.Encoder(templates, boot_s, templates.options, sampling)
+        return Exporter(encoder, netflow9.Header, templates)
+    return Exporter(ipfix.Encoder(templates, templates.options, sampling), ipfix.Header, templates)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import configuration, netobs, traffic_control
+from netobs.encode.options_choice import DEFAULT_KINDS
+from tests.e2e.daemon import Daemon, configuration, netobs, traffic_control
 from tests.lab.collectors import UdpSink
 from tests.lab.namespaces import Lab, Link
 from tests.lab.traffic import REPOSITORY
@@ -53,7 +54,23 @@ def test_the_plan(lab: Lab, host: Link, tmp_path: Path) -> None:
     assert "other" not in done.stdout
     assert "  address 127.0.0.1:4739" in lines
     assert "    256 ipv4: 26 elements, 96 octets" in lines
+    kinds = [line.rpartition(": ")[2] for line in lines if " options records: " in line]
+    assert kinds == [kind for kind in DEFAULT_KINDS if kind != "element_types"]  # it has no element of an enterprise
     assert traffic_control(lab, host.ns) == before
+
+
+@pytest.mark.parametrize(("protocol", "sampling"), [("ipfix", 100), ("netflow9", 100), ("netflow5", 100), ("ipfix", 1)])
+def test_a_sampling_rate_that_nothing_says_is_a_warning(
+    lab: Lab, host: Link, tmp_path: Path, protocol: str, sampling: int
+) -> None:
+    collector = {"protocol": protocol, "template": "go-ipfix"}
+    conf = write(tmp_path, configuration({"sampling": sampling}, collectors=[collector]))
+    done = netobs(lab, host.ns, "--conf", conf, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = 'collector "127.0.0.1": template go-ipfix does not say the sampling rate: the collector shows 1/100 of'
+    assert (f"warning: {said}" in done.stdout) == (sampling > 1 and protocol != "netflow5")
+    with Daemon(lab, host.ns, tmp_path, Path(conf).read_text(encoding="utf-8")) as daemon:
+        assert (f"WARNING {said}" in daemon.log) == (f"warning: {said}" in done.stdout)
 
 
 def test_groups_of_collectors(lab: Lab, host: Link, tmp_path: Path) -> None:

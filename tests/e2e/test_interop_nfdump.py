@@ -79,7 +79,6 @@ COMMON: Columns = {
     "in_bytes": element("octetDeltaCount"),
     # What nfdump shows by itself.
     "type": always("FLOW"),
-    "sampled": always(0),
     "export_sysid": always(1),
     "received": ANYTHING,
     **dict.fromkeys(("src_mask", "dst_mask", "fwd_status", "dst_tos"), always(0)),
@@ -89,6 +88,7 @@ COMMON: Columns = {
 }
 TEMPLATED: Columns = {
     **COMMON,
+    "sampled": always(1),  # at a known rate, 1 in 1: the counts are as they were sent
     "src6_addr": element("sourceIPv6Address"),
     "dst6_addr": element("destinationIPv6Address"),
     "direction": element("flowDirection"),
@@ -120,6 +120,7 @@ COLUMNS: dict[str, Columns] = {
         "icmp_type": icmp("", "type"),
         "icmp_code": icmp("", "code"),
         "direction": always(0),  # v5 has none
+        "sampled": always(0),
     },
 }
 TTL_AND_LENGTH = ("minimumTTL", "maximumTTL", "minimumIpTotalLength", "maximumIpTotalLength")

@@ -86,7 +86,7 @@ def files(collector: Nfcapd) -> str:
 
 
 @pytest.mark.e2e(tools=("nfacctd",))
-@pytest.mark.parametrize("template", ["default", "strict"])
+@pytest.mark.parametrize("template", ["default", "strict", "full"])
 def test_sampling_is_known_to_every_collector(lab: Lab, tmp_path: Path, template: str) -> None:
     near, far = observed(lab)
     collectors: list[Table] = []

@@ -11,6 +11,7 @@ import pytest
 
 from netobs import template_command
 from netobs.encode import load_templates, netflow9, wire
+from netobs.encode.options_choice import KINDS
 from netobs.errors import TemplateError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +116,19 @@ def test_check_tells_of_every_collector_and_is_content(mine: Path) -> None:
     assert "for nfdump: not usable" in lines
     assert "for ipfixdump: usable, with a loss" in lines
     assert netobs("check", mine).returncode == 0
+
+
+def test_check_says_where_no_sampling_rate_is_sent() -> None:
+    for protocol, warns in (("ipfix", 1), ("netflow9", 1), ("netflow5", 0)):
+        lines, _ = template_command.check("go-ipfix", protocol=protocol)
+        assert len([line for line in lines if line.startswith("  warning: nothing says the sampling rate")]) == warns
+        lines, _ = template_command.check("default", protocol=protocol)
+        assert [line for line in lines if "sampling rate" in line] == []
+
+
+def test_show_lists_the_options_templates_that_are_sent() -> None:
+    listed = [line.partition(":")[0].split()[1] for line in template_command.show("strict") if " | " in line]
+    assert sorted(set(listed)) == sorted(set(KINDS) - {"element_types"})  # no element of an enterprise is in it
 
 
 def test_check_for_a_collector_that_lacks_something(mine: Path) -> None:

@@ -161,6 +161,7 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
         "egressInterface": int(row["ifindex"]) if egress else 0,
         "minimumIpTotalLength": int(row["min_ip_length"]),
         "maximumIpTotalLength": int(row["max_ip_length"]),
+        "samplingInterval": 1,
         "minimumTTL": int(row["min_ttl"]),
         "maximumTTL": int(row["max_ttl"]),
         "sourceMacAddress": bytes(row["src_mac"]),

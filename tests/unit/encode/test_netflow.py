@@ -220,7 +220,7 @@ def test_interfaces_that_netflow5_cannot_say() -> None:
     assert encoder.clamped == 2
 
 
-@pytest.mark.parametrize(("sampling", "field"), [(1, 0), (100, 2 << 14 | 100), (16_383, 2 << 14 | 16_383)])
+@pytest.mark.parametrize(("sampling", "field"), [(1, 1), (100, 2 << 14 | 100), (16_383, 2 << 14 | 16_383)])
 def test_netflow5_says_its_sampling_in_each_message(sampling: int, field: int) -> None:
     encoder = netflow5.Encoder(BOOT_S, sampling)
     raw = messages(encoder.data_messages(rows5(encoder, 31), HEADER5, 1464))

@@ -28,7 +28,7 @@ REPORT = Report(
     exporting_process=3,
     exported=Exported(messages=11, flows=22, octets=3_333),
     ignored=Losses(0, 7, 700, EXPORT_TIME_S * S, (EXPORT_TIME_S + 1) * S),
-    not_sent=Losses(4, 5, 600),
+    not_sent=Losses(4, 5, 600, EXPORT_TIME_S * S, (EXPORT_TIME_S + 2) * S),
 )
 OWN = InformationElement("acmeInterface", 5, "unsigned32", 4, "identifier", "none", enterprise=32473)
 HEADER, HEADER9 = Header(EXPORT_TIME_S, 0xFFFFFFFE, 42), netflow9.Header(EXPORT_TIME_S, 0xFFFFFFFE, 42)
@@ -85,11 +85,9 @@ def test_the_fixed_form_is_read_back() -> None:
     (statistics,) = about(records, "exportedMessageTotalCount")
     assert list(statistics.values()) == [42, 11, 22, 3_333]
     (not_sent,) = about(records, "notSentFlowTotalCount")
-    assert list(not_sent.values())[:4] == [3, 4, 5, 600]
+    assert list(not_sent.values()) == [3, 4, 5, 600]
     (ignored,) = about(records, "ignoredPacketTotalCount")
-    assert list(ignored.values())[:3] == [42, 7, 700]
-    assert ignored["observationTimeMicroseconds"] == "2023-11-14T22:13:20.000000Z"
-    assert ignored["observationTimeMicroseconds#2"] == "2023-11-14T22:13:21.000000Z"
+    assert list(ignored.values()) == [42, 7, 700]
     keys = about(records, "flowKeyIndicator")
     assert [record["templateId"] for record in keys] == [256, 257]
     names = [field.element.name for field in default_templates()[0].fields]
@@ -111,7 +109,13 @@ def test_the_strict_form_is_read_back() -> None:
     assert second["interfaceDescription"] == ""
     (selector,) = about(records, "selectorId")
     assert selector == {"selectorId": 1, "selectorAlgorithm": 4, "samplingProbability": 0.01}
-    assert about(records, "meteringProcessId")[0]["ignoredOctetTotalCount"] == 700
+    (ignored,) = about(records, "meteringProcessId")
+    assert list(ignored.values())[:4] == [42, 1, 7, 700]
+    assert ignored["observationTimeMicroseconds"] == "2023-11-14T22:13:20.000000Z"
+    assert ignored["observationTimeMicroseconds#2"] == "2023-11-14T22:13:21.000000Z"
+    (not_sent,) = about(records, "exportingProcessId")
+    assert list(not_sent.values())[:4] == [3, 4, 5, 600]
+    assert not_sent["observationTimeMicroseconds#2"] == "2023-11-14T22:13:22.000000Z"
 
 
 def test_netflow9_is_read_back() -> None:
@@ -150,15 +154,45 @@ def test_all_data_of_a_refresh_is_in_one_message() -> None:
     assert only[16:] == last[16:]
 
 
+@pytest.mark.parametrize(("protocol", "form"), VARIANTS)
+def test_sampling_is_always_said(protocol: str, form: str) -> None:
+    records, _ = read(announced(protocol, form, report=Report()))
+    said = [list(record.values())[1:] for record in about(records, "samplingInterval")]
+    assert said == ([[1]] if protocol == "ipfix" else [[1], [1, 1]])  # samplingAlgorithm 1: deterministic
+    assert about(records, "samplingProbability") == []
+
+
+def test_no_element_is_twice_in_a_template_of_the_fixed_form() -> None:
+    for protocol in ("ipfix", "netflow9"):
+        for options in encoder(protocol, "fixed").options:
+            ids = [field.element.id for field in options.scopes + options.fields]
+            assert len(ids) == len(set(ids)), options.kind
+
+
+def test_no_time_means_never() -> None:
+    """Before there is a loss: no record with a time in the strict form, true zeros in the fixed one."""
+    quiet = Report(interfaces=REPORT.interfaces)
+    strict, decoder = read(announced("ipfix", "strict", report=quiet))
+    assert [record for record in strict if any("Time" in name for name in record)] == []
+    assert about(strict, "ignoredPacketTotalCount") == about(strict, "notSentFlowTotalCount") == []
+    fixed, _ = read(announced("ipfix", "fixed", report=quiet))
+    assert list(about(fixed, "ignoredPacketTotalCount")[0].values()) == [42, 0, 0]
+    assert list(about(fixed, "notSentFlowTotalCount")[0].values()) == [1, 0, 0, 0]
+    loss = Report(ignored=REPORT.ignored)
+    (message,) = announced("ipfix", "strict", report=loss, templates=False)  # the loss comes: its Template is known
+    assert about(decoder.decode(message).options, "ignoredPacketTotalCount")
+    assert decoder.stats.sets_without_template == 0
+
+
 def test_nothing_is_said_that_is_not_so() -> None:
     quiet = Report()
-    assert b"".join(announced("ipfix", "fixed", report=quiet, templates=False)).find(b"\x02\x01") < 0
     none = Encoder(default_templates())
     assert [records for _, records in none.announcement(quiet, HEADER, 1400)] == [0, 0]
     assert none.announcement(quiet, HEADER, 1400, templates=False) == []
     assert netflow5.Encoder(BOOT_S, 100).announcement(REPORT, netflow5.Header(0, 0, 0), 1400) == []
     ids = [wire.Message.parse(message).sets[0] for message in announced("ipfix", "strict", report=quiet)]
-    assert [int.from_bytes(item.body[:2], "big") for item in ids if item.set_id == 3] == [518, 512, 514, 515, 516, 517]
+    said = [int.from_bytes(item.body[:2], "big") for item in ids if item.set_id == 3]
+    assert said == [518, 512, 513, 514, 515, 516, 517]  # no selector: nothing is selected
 
 
 names = st.text(max_size=300)
@@ -215,7 +249,7 @@ def test_what_is_built_is_read_back(variant: tuple[str, str], report: Report, si
             assert said == clean or len(said.encode()) > limit - 4
     (counts, *_) = about(found, "exportedFlowRecordTotalCount")
     assert list(counts.values())[1:] == [report.exported.messages, report.exported.flows, report.exported.octets]
-    assert bool(about(found, "samplingInterval")) == (report.sampling > 1)
+    assert {record["samplingInterval"] for record in about(found, "samplingInterval")} == {report.sampling}
 
 
 @pytest.mark.parametrize(

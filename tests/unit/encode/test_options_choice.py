@@ -28,6 +28,17 @@ def test_the_default() -> None:
     assert load_templates("default", [TEMPLATES]).options == OptionsChoice(DEFAULT_KINDS, "fixed")
 
 
+def test_whether_the_sampling_is_said() -> None:
+    silent = f'options = ["interfaces"]{TEMPLATE}'
+    assert parse(TEMPLATE, "x.toml").says_sampling
+    assert not parse(silent, "x.toml").says_sampling
+    both = silent + TEMPLATE.replace("256", "257").replace("any", "ipv6")
+    said = '"octetDeltaCount", "samplingInterval"'
+    first = both.replace("any", "ipv4").replace('"octetDeltaCount"', said, 1)
+    assert not parse(first, "x.toml").says_sampling
+    assert parse(both.replace("any", "ipv4").replace('"octetDeltaCount"', said), "x.toml").says_sampling
+
+
 def test_what_is_chosen() -> None:
     chosen = parse(f'options = ["flow_keys", "sampling"]\noptions_form = "strict"{TEMPLATE}', "x.toml").options
     assert chosen == OptionsChoice(("flow_keys", "sampling"), "strict")

@@ -26,6 +26,7 @@ KNOWN = {
     "sourceIPv6Address": (27, "ipv6Address", 16),
     "destinationIPv6Address": (28, "ipv6Address", 16),
     "icmpTypeCodeIPv4": (32, "unsigned16", 2),
+    "samplingInterval": (34, "unsigned32", 4),
     "minimumTTL": (52, "unsigned8", 1),
     "maximumTTL": (53, "unsigned8", 1),
     "sourceMacAddress": (56, "macAddress", 6),

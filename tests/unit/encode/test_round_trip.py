@@ -178,7 +178,7 @@ def test_netflow5(flows: FlowBatch, uptime_s: int, size: int, start: int, engine
     rows = [row for row in flows.records if row["ethertype"] == IPV4]
     found, before = [], start
     seconds, uptime_ms = Uptime(boot_s).header(export_s)
-    field = 2 << 14 | min(sampling, 0x3FFF) if sampling > 1 else 0
+    field = 2 << 14 | min(sampling, 0x3FFF) if sampling > 1 else 1
     for message in raw:
         count = (len(message) - _HEADER5.size) // _RECORD5.size
         assert 1 <= count <= 30

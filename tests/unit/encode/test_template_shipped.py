@@ -17,7 +17,7 @@ SIZES = {  # octets of a Data Record, IPv4 and IPv6
     "default": (96, 120),
     "strict": (97, 121),
     "minimal": (57, 81),
-    "full": (116 + 16 + 258, 140 + 16 + 258),
+    "full": (120 + 16 + 258, 144 + 16 + 258),
     "go-ipfix": (97, 121),
     "solarwinds": (58, 82),
     "logstash": (97, 121),
