@@ -17,7 +17,8 @@ from tests.lab.namespaces import Lab, Link, in_namespace
 DEADLINE_S = 10.0
 PACKET_VNET_HDR = 15  # linux/if_packet.h
 NEEDS_CHECKSUM, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 1, 1, 4, 5  # linux/virtio_net.h
-TUNSETIFF, TUNSETLINK, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x400454CD, 1, 0x1000
+TUNSETIFF, TUNSETLINK, IFF_TUN = 0x400454CA, 0x400454CD, 1
+ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -78,12 +79,12 @@ def exchange(programs: Programs, sender: Sender | Tun, frames: list[bytes], pack
 
 
 class Tun:
-    """A tun interface ``name``, up; ``write`` is a packet that arrives on it."""
+    """A tun interface ``name``, up; what ``send`` gets arrives on it."""
 
     def __init__(self, lab: Lab, ns: str, name: str) -> None:
         with in_namespace(ns):
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-            fcntl.ioctl(self._fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+            fcntl.ioctl(self._fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN))
         lab.run(ns, ["ip", "link", "set", name, "up"])
         self.link = lab.link(ns, name)
 
@@ -97,6 +98,8 @@ class Tun:
         """What the interface, which is down, says it is (linux/if_arp.h)."""
         fcntl.ioctl(self._fd, TUNSETLINK, arphrd)
 
-    def send(self, *packets: bytes) -> None:
+    def send(self, *packets: bytes, ethertype: int = 0) -> None:
+        """Let packets arrive with this EtherType; 0: that of their IP version."""
         for packet in packets:
-            assert os.write(self._fd, packet) == len(packet)
+            data = struct.pack("!HH", 0, ethertype or ETHERTYPES[packet[0] >> 4]) + packet
+            assert os.write(self._fd, data) == len(data)
