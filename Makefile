@@ -32,7 +32,7 @@ BENCH = $(VENV)/.bench
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-matrix test-vm test-packages build check bpf lint lint-python lint-c lint-shell type bench
+.PHONY: help run test test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell type bench
 .PHONY: install install-data deb rpm clean
 
 help: ## list the targets
@@ -63,6 +63,11 @@ test-packages: ## build, lint and install the deb and the rpm, the deb in booted
 	@sh tools/install-tools.sh packages
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(PYTEST) tests/packages -m packages $(PYTEST_ARGS)
+
+replay: ## capture files through the daemon, its flows against an independent reckoning (root; PCAP=FILE or FOLDER)
+	@[ -n '$(PCAP)' ] || { echo 'make replay: name a capture file or a folder: make replay PCAP=PATH' >&2; exit 2; }
+	@$(MAKE) --no-print-directory build $(DEV)
+	@$(BIN)/python -m tests.lab.replay $(REPLAY_ARGS) '$(PCAP)'
 
 build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 

@@ -1,0 +1,35 @@
+"""The reckoning of a file beside what the daemon exported of it: one line for each difference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from tests.lab.replay.flows import Flow, Frames, Key, Reckoning
+
+MACS = {"source_mac", "destination_mac"}
+
+
+def differences(reckoning: Reckoning, flows: Mapping[Key, Flow], ledger: Mapping[str, int]) -> Iterator[str]:
+    """``flows``: what came out; ``ledger``: packets by reason. Nothing comes where both agree in everything."""
+    for key, expected in reckoning.flows.items():
+        where = f"{key} ({reckoning.frames[key]})"
+        if key not in flows:
+            yield f"{where}: expected {expected.packets} packets, {expected.octets} octets, not exported"
+        else:
+            yield from (f"{where}: {text}" for text in _fields(expected, flows[key]))
+    for key, flow in flows.items():
+        if key not in reckoning.flows:
+            yield f"{key}: exported with {flow.packets} packets, {flow.octets} octets, not expected"
+    for reason in sorted(set(reckoning.ledger) | set(ledger)):
+        frames = reckoning.ledger.get(reason, Frames())
+        if frames.count != ledger.get(reason, 0):
+            yield f"ledger, {reason}: expected {frames.count} ({frames}), got {ledger.get(reason, 0)}"
+
+
+def _fields(expected: Flow, got: Flow) -> Iterator[str]:
+    for field in dataclasses.fields(Flow):
+        values = [getattr(flow, field.name) for flow in (expected, got)]
+        if values[0] != values[1]:
+            texts = [value.hex(":") if field.name in MACS else str(value) for value in values]
+            yield f"{field.name}: expected {texts[0]}, got {texts[1]}"
