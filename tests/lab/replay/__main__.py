@@ -47,9 +47,11 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     files: list[Path] = []
     others = 0
     for path in paths:
-        if not path.is_dir():
+        if path.is_file():
             files.append(path)
             continue
+        if not path.is_dir():
+            raise LabError(f"{path}: no such file or folder")
         inside = sorted(found for found in path.rglob("*") if found.is_file())
         captures = [found for found in inside if is_capture(found)]
         files += captures

@@ -112,6 +112,6 @@ def _upper(protocol: int, icmp: int, data: bytes) -> Upper:
     if protocol in _HAVE_PORTS and len(data) >= 4:
         flags = int.from_bytes(data[12:14], "big") & 0xFFF if protocol == TCP and len(data) >= 14 else 0
         return Upper(int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big"), tcp_flags=flags)
-    if protocol == icmp and data:
-        return Upper(icmp_type=data[0], icmp_code=data[1] if len(data) > 1 else 0)
+    if protocol == icmp and len(data) >= 2:
+        return Upper(icmp_type=data[0], icmp_code=data[1])
     return NOTHING

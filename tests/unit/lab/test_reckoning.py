@@ -56,7 +56,7 @@ PACKETS = {
     "dccp": (v4(f.DCCP, f.ports(16)), f.DCCP, 36, PORTS),
     "ports cut": (v4(f.UDP, f.udp()[:3]), f.UDP, 23, NOTHING),
     "icmp": (v4(f.ICMP, f.icmp(3, 1)), f.ICMP, 28, Upper(icmp_type=3, icmp_code=1)),
-    "icmp without code": (v4(f.ICMP, b"\x08"), f.ICMP, 21, Upper(icmp_type=8)),
+    "icmp without code": (v4(f.ICMP, b"\x08"), f.ICMP, 21, NOTHING),
     "icmpv6 in ipv4 is not ICMP": (v4(f.ICMPV6, f.icmp(128)), f.ICMPV6, 28, NOTHING),
     "gre": (v4(f.GRE, f.gre(f.IPV4, IP4)), f.GRE, 52, NOTHING),
     "esp": (v4(f.ESP, bytes(32)), f.ESP, 52, NOTHING),
