@@ -43,6 +43,7 @@ class Daemon:
         self._service = ServiceManager(os.environ)
         self._capture = Capture(config.capture)
         self._datapath = self._capture.datapath
+        self._capture.on_reuse = self._end_interface
         metering = config.metering
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._exporting = ExportingProcess(config, loop)
@@ -74,8 +75,7 @@ class Daemon:
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
         self._loop.add_reader(self._capture.links.fileno(), self._on_links)
         self._log_every_minute(now_ns)
-        if self._capture.method == "tc":
-            self._loop.call_at(now_ns + RESTORE_NS, self._restore)
+        self._loop.call_at(now_ns + RESTORE_NS, self._restore)
         self._last_eviction_ns = now_ns
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._schedule_eviction(now_ns)
@@ -87,6 +87,11 @@ class Daemon:
         # Who runs it by hand has gone away with the terminal; for a daemon the signal has another meaning.
         self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
+
+    def _end_interface(self, ifindex: int) -> None:
+        """Exports the flows of an interface that has gone, under its name: another one has the index now."""
+        self._evict()
+        self._export(self._metering.end_interface(ifindex))
 
     def _on_links(self, now_ns: int) -> None:
         self._capture.follow_links()
@@ -309,6 +314,7 @@ class Daemon:
     def _restore(self, now_ns: int) -> None:
         if not self._stopping:
             self._capture.restore()
+            self._report_interfaces(now_ns)
             self._loop.call_at(now_ns + RESTORE_NS, self._restore)
 
     def close(self) -> None:

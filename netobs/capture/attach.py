@@ -53,15 +53,16 @@ class _Qdisc:
 class Attachment:
     """One program on one hook. ``detach`` undoes it; what stood there before stays.
 
-    ``is_there``: nobody else has taken it away, as anybody may do with a filter.
+    ``is_there``: nobody else has taken it away, as root may do with a filter and with a link, and the interface has not
+    gone. ``forget``, in place of ``detach`` where it is not there any more, frees what this process has of it.
     """
 
     interface: Interface
     direction: str
     method: str
     detach: Callable[[], None]
-    is_there: Callable[[], bool] = lambda: True
-    qdisc: _Qdisc | None = None
+    is_there: Callable[[], bool]
+    forget: Callable[[], None]
 
 
 def method_for(setting: str, probe: Callable[[], bool]) -> str:
@@ -110,7 +111,12 @@ def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attach
         libbpf.library().bpf_link_create(program_fd, interface.index, BPF_TCX[direction], ctypes.byref(options)),
         f"{interface.name} {direction}: TCX link",
     )
-    return Attachment(interface, direction, "tcx", lambda: os.close(link))
+    made = (libbpf.tcx_link(link)[0], interface.index)
+
+    def close() -> None:
+        os.close(link)
+
+    return Attachment(interface, direction, "tcx", close, is_there=lambda: libbpf.tcx_link(link) == made, forget=close)
 
 
 def _hook(interface: Interface, attach_point: int) -> libbpf.TcHook:
@@ -143,7 +149,7 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int, place: Fil
         interface, direction, "tc",
         detach=lambda: _detach_tc(interface, direction, filter_, qdisc),
         is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
-        qdisc=qdisc,
+        forget=lambda: _disown(interface, qdisc),
     )  # fmt: skip
 
 
@@ -162,11 +168,11 @@ def _check_egress(interface: Interface, where: str) -> None:
         )
 
 
-def disown(lost: Attachment) -> None:
-    """Somebody has removed what ``lost`` was: the qdisc that is there now may be theirs, unless we have made another
+def _disown(interface: Interface, qdisc: _Qdisc | None) -> None:
+    """Somebody has removed our filter: the qdisc that is there now may be theirs, unless we have made another
     meanwhile."""
-    if lost.qdisc is not None and _made_qdiscs.get(lost.interface.index) is lost.qdisc:
-        del _made_qdiscs[lost.interface.index]
+    if qdisc is not None and _made_qdiscs.get(interface.index) is qdisc:
+        del _made_qdiscs[interface.index]
 
 
 def _add_filter(

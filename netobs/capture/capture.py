@@ -15,9 +15,7 @@ log = logging.getLogger("netobs.capture")
 FLOWS = Purpose(
     "netobs_",
     say_refused=lambda name, why: log.error("%s: not measured: %s", name, why),
-    say_missed=lambda name, direction: log.warning(
-        "%s: %s was not measured for a while: somebody removed the filter", name, direction
-    ),
+    say_missed=lambda where, what: log.warning("%s was not measured for a while: somebody removed the %s", where, what),
 )
 
 

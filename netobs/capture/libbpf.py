@@ -135,6 +135,19 @@ class LinkCreateOpts(ctypes.Structure):
     ]
 
 
+class TcxLinkInfo(ctypes.Structure):
+    """struct bpf_link_info of a TCX link, as far as it is wanted."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("_padding", c_uint32),
+        ("ifindex", c_uint32),
+        ("attach_type", c_uint32),
+    ]
+
+
 # name -> (result, arguments). c_void_p stands for the opaque structs.
 _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "libbpf_set_print": (c_void_p, [PrintCallback]),
@@ -165,6 +178,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
     "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
     "bpf_tc_hook_destroy": (c_int, [POINTER(TcHook)]),
     "bpf_tc_attach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
@@ -331,6 +345,17 @@ def load_program(kind: int, name: str, code: bytes, verifier_log: ctypes.Array[c
     count = len(code) // INSTRUCTION_BYTES
     load = library().bpf_prog_load
     return checked(load(kind, name.encode(), b"Dual BSD/GPL", code, count, byref(options)), f"program {name}")
+
+
+def tcx_link(fd: int) -> tuple[int, int]:
+    """(program's number, interface's index) of a TCX link. The index is 0 where it is detached: by somebody, or because
+    the interface is gone (kernel/bpf/tcx.c: tcx_link_fill_info).
+
+    :raises OSError: ``fd`` is no link.
+    """
+    info, size = TcxLinkInfo(), c_uint32(ctypes.sizeof(TcxLinkInfo))
+    checked(library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "link")
+    return info.prog_id, info.ifindex
 
 
 def run_program(fd: int, frame: bytes) -> None:

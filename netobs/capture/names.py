@@ -28,6 +28,10 @@ class InterfaceNames:
             self._interfaces[interface.index] = interface
             self._changed()
 
+    def is_gone(self, index: int) -> bool:
+        """Whether an interface had this index and has gone, and none has it since."""
+        return index in self._gone
+
     def retire(self, index: int) -> None:
         """The interface is gone: flows and packets of it may still come."""
         if index not in self._interfaces:

@@ -18,13 +18,17 @@ TC_H_INGRESS = 0xFFFFFFF1  # where a clsact qdisc is, or an ingress qdisc in its
 TC_H_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, priority and protocol
 RECEIVE_BYTES = 1 << 18
-QUEUE_BYTES = 1 << 20  # a host may bring up hundreds of taps at once
+QUEUE_BYTES = 8 << 20  # a host may bring up hundreds of taps at once; memory is taken only for events that wait
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python has no name for it
 
 
 def open_socket(groups: int = 0) -> socket.socket:
     """A netlink socket that gets the events of the multicast ``groups``."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
+    except PermissionError:  # without CAP_NET_ADMIN as much as net.core.rmem_max allows
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
     sock.bind((0, groups))
     return sock
 

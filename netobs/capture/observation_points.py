@@ -5,13 +5,15 @@ Flows and packets have programs of their own on the same hooks, and one set of O
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import socket
 from dataclasses import dataclass
 from typing import Callable
 
 from netobs.capture import privileges
-from netobs.capture.attach import FLOWS_PLACE, Attachment, FilterPlace, attach, disown, has_tcx, may_filter, method_for
+from netobs.capture.attach import FLOWS_PLACE, Attachment, FilterPlace, attach, has_tcx, may_filter, method_for
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.names import InterfaceNames
 from netobs.clock import NS_PER_S
@@ -21,7 +23,7 @@ from netobs.errors import CaptureError
 log = logging.getLogger("netobs.capture")
 
 RESTORE_NS = 5 * NS_PER_S
-"""How long an interface may go without a filter that somebody removed: who has the loop calls ``restore`` so often."""
+"""How long an interface may go without a program that somebody removed: who has the loop calls ``restore`` so often."""
 
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 
@@ -35,7 +37,7 @@ class Purpose:
     say_refused: Callable[[str, str], None]
     """Logs the name of an interface that the kernel takes no program for, and why."""
     say_missed: Callable[[str, str], None]
-    """Logs the name of an interface and the direction of a filter that somebody removed."""
+    """Logs "NAME: DIRECTION" of a program that somebody removed, and what it hung on: a link or a filter."""
     place: FilterPlace = FLOWS_PLACE
     label: str = ""
     """In front of what the log says of interfaces that come and go."""
@@ -63,6 +65,9 @@ class ObservationPoints:
         self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
         self._refused: dict[tuple[int, str], str] = {}
+        self.on_reuse: Callable[[int], None] = lambda index: None
+        """Called before another interface gets the name that goes with an index: what is left of the one before is to
+        be taken out by then."""
         self.method = ""
         self.names: dict[int, Interface] = {}
         self.interface_names = InterfaceNames()
@@ -103,6 +108,8 @@ class ObservationPoints:
 
     def attach_to(self, interface: Interface) -> None:
         """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
+        if self.interface_names.is_gone(interface.index):
+            self.on_reuse(interface.index)
         self.names[interface.index] = interface
         self.interface_names.learn(interface)
         present = self._attachments.get(interface.index, [])
@@ -133,12 +140,17 @@ class ObservationPoints:
         return made
 
     def restore(self) -> None:
-        """Attaches again where somebody has removed a filter of ours. Packets in between were not seen."""
+        """Attaches again where somebody has removed a program of ours. Packets in between were not seen."""
+        self.follow_links()  # what an interface takes along when it goes, nobody has removed
         for index, attachments in list(self._attachments.items()):
-            for attachment in [attachment for attachment in attachments if not attachment.is_there()]:
+            lost = [attachment for attachment in attachments if not attachment.is_there()]
+            if lost and not _exists(index):
+                continue
+            for attachment in lost:
                 attachments.remove(attachment)
-                disown(attachment)
-                self._purpose.say_missed(self.names[index].name, attachment.direction)
+                attachment.forget()
+                what = "link" if attachment.method == "tcx" else "filter"
+                self._purpose.say_missed(f"{self.names[index].name}: {attachment.direction}", what)
             self.attach_to(self.names[index])
 
     def select(self, selector: InterfaceSelector, direction: str) -> None:
@@ -167,10 +179,13 @@ class ObservationPoints:
                 self._changed(event.interface)
 
     def _resynchronise(self) -> None:
-        present = {interface.index: interface for interface in self.links.interfaces()}
-        for index in set(self._attachments) - set(present):
-            self._forget(self.names[index])
-        for interface in present.values():
+        """By what is attached, not by index: another interface may have that by now."""
+        present = self.links.interfaces()
+        indices = {interface.index for interface in present}
+        for index, attachments in list(self._attachments.items()):
+            if index not in indices or not all(attachment.is_there() for attachment in attachments):
+                self._forget(self.names[index])
+        for interface in present:
             self._changed(interface)
 
     def _changed(self, interface: Interface) -> None:
@@ -184,8 +199,10 @@ class ObservationPoints:
             self._tell("%s: detached, no longer selected", interface.name)
 
     def _forget(self, interface: Interface) -> None:
-        if interface.index in self._attachments:
-            self.detach_from(interface.index)
+        attachments = self._attachments.pop(interface.index, None)
+        if attachments is not None:
+            for attachment in attachments:
+                attachment.forget()
             self._tell("%s: gone", interface.name)
         self.names.pop(interface.index, None)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
@@ -210,3 +227,10 @@ class ObservationPoints:
         """Detaches."""
         self.detach()
         self.links.close()
+
+
+def _exists(index: int) -> bool:
+    """Whether there is an interface with this index."""
+    with contextlib.suppress(OSError):
+        return bool(socket.if_indextoname(index))
+    return False

@@ -115,6 +115,15 @@ class FlowCache:
         self.expired[reason] += len(records)
         return records
 
+    def expire_interface(self, ifindex: int) -> Records:
+        """Hand out the records of one interface, with the reason "forced end": another one gets its index."""
+        rows = self._store.of_interface(ifindex)
+        records = self._store.read(rows)
+        self._store.remove(rows)
+        records["flow_end_reason"] = FORCED_END
+        self.expired[FORCED_END] += len(records)
+        return records
+
     def _add_to_known(self, merged: Records, known: Indices, rows: Rows) -> Indices:
         """Add ``merged[known]`` to ``rows`` of the cache. Returns those of ``known`` that are not of the same flow."""
         collided = [known[:0]]

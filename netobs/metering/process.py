@@ -52,6 +52,12 @@ class Metering:
         self.handed_out.add(due)
         return due
 
+    def end_interface(self, ifindex: int) -> Records:
+        """Hand out the flows of an interface that has gone, as its index begins to mean another one."""
+        due = self.cache.expire_interface(ifindex)
+        self.handed_out.add(due)
+        return due
+
     def close(self) -> Records:
         """Hand out all that is left, with the reason "forced end"."""
         due = self.cache.expire_all(FORCED_END)

@@ -51,6 +51,11 @@ class FlowStore:
         rows: Indices = np.flatnonzero(self._due_ns.array[FIRST_ROW : self._end] <= np.uint64(now_ns)) + FIRST_ROW
         return rows
 
+    def of_interface(self, ifindex: int) -> Indices:
+        """The rows of one interface, in ascending order."""
+        rows: Indices = np.flatnonzero(self.records["ifindex"] == ifindex) + FIRST_ROW
+        return rows
+
     def read(self, rows: Rows | Indices, out: Records | None = None) -> Records:
         """A copy of ``rows``."""
         return take(self._records.array, rows, out)

@@ -84,8 +84,7 @@ class PacketCaptureAgent:
         self._tap.load()
         self._server.start(now_ns)
         self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
-        if self._tap.method == "tc":
-            self._restore(now_ns)
+        self._restore(now_ns)
         where = ", ".join(map(str, self._server.addresses))
         chosen = " or ".join(map(quoted, self._config.filter))
         log.info("packet capture: listening on %s, filter %s", where, chosen)

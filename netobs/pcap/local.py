@@ -52,8 +52,7 @@ def capture(
         distribution = Distribution(tap, loop)
         loop.add_reader(tap.links.fileno(), lambda _now_ns: tap.follow_links())
         start_ns = clock.monotonic_ns()
-        if tap.method == "tc":
-            _keep_restoring(tap, loop, start_ns)
+        _keep_restoring(tap, loop, start_ns)
         stream = _Stream(config, tap.capturable, chosen.text, count, start_ns)
         subscription = distribution.subscribe(Selection(chosen), stream, start_ns)
         yield stream.begin()

@@ -32,8 +32,8 @@ _T = TypeVar("_T")
 PACKETS = Purpose(
     "packets_",
     say_refused=lambda name, why: log.error("packet capture: %s: not captured: %s", name, why),
-    say_missed=lambda name, direction: log.warning(
-        "packet capture: %s: %s was not captured for a while: somebody removed the filter", name, direction
+    say_missed=lambda where, what: log.warning(
+        "packet capture: %s was not captured for a while: somebody removed the %s", where, what
     ),
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client

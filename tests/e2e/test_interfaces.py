@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from netobs.encode.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, configuration
-from tests.lab.collectors import Nfcapd
+from tests.lab.collectors import Nfcapd, UdpSink
 from tests.lab.namespaces import Lab, LabError
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
@@ -44,6 +45,36 @@ def test_an_interface_that_comes_later_and_comes_back(lab: Lab, tmp_path: Path, 
             account = daemon.finish()
         assert ports(collector) == {1001: (indices[0], 10), 1002: (indices[1], 10)}
     assert account.is_balanced()
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_packets_keep_the_name_of_an_interface_whose_index_is_used_again(lab: Lab, tmp_path: Path, attach: str) -> None:
+    """They wait in the kernel and in the flow cache, and the two interfaces have flows with the same key."""
+    near, far = lab.namespace("a"), lab.namespace("b")
+    config = configuration(
+        {"interfaces": ["tap*"], "attach": attach, "eviction_interval": "1h"}, KEPT, [{"template": "full"}]
+    )
+    with UdpSink(far) as collector, Daemon(lab, far, tmp_path, config) as daemon:
+        sent, index = {"tap1": 10, "tap2": 20, "tap3": 30}, "77"
+        for number, (name, packets) in enumerate(sent.items(), start=1):
+            argv = ["ip", "link", "add", name, "index", index, "type", "veth", "peer", "name", "sender", "netns", near]
+            lab.run(far, argv)
+            for ns, each in ((near, "sender"), (far, name)):
+                lab.run(ns, ["ip", "link", "set", each, "up"])
+            wait_for_count(daemon, f"{name}: attached", 1)
+            Traffic(packets=packets).send(lab, lab.link(near, "sender"))
+            wait_until(
+                lambda: daemon.account().seen.packets >= sum(list(sent.values())[:number]),  # noqa: B023
+                "they are counted",
+            )
+            lab.run(far, ["ip", "link", "delete", name])
+            wait_for_count(daemon, f"{name}: gone", 1)
+        assert daemon.finish().is_balanced()
+        decoder = Decoder()
+        flows = [flow for message in collector.drain() for flow in decoder.decode(message).flows]
+    assert [(flow["ingressInterface"], flow["interfaceName"], flow["packetDeltaCount"]) for flow in flows] == [
+        (int(index), name, packets) for name, packets in sent.items()
+    ]
 
 
 def wait_for_count(daemon: Daemon, text: str, count: int) -> None:

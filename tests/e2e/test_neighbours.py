@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import KEPT, Daemon, configuration, traffic_control
+from tests.e2e.daemon import KEPT, Daemon, bpf_objects, configuration, traffic_control
 from tests.lab.collectors import Nfcapd, UdpSink
-from tests.lab.namespaces import Lab, Link, in_namespace
+from tests.lab.namespaces import Lab, Link, command, in_namespace
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
 
@@ -48,6 +48,19 @@ def test_foreign_filter(lab: Lab, tmp_path: Path, attach: str, priority: int, ac
     in_front = attach == "tc" and priority == 1 and action == "drop"
     assert counted == ([] if in_front else [100])
     assert traffic_control(lab, far.ns) == before
+
+
+def test_a_link_that_somebody_detaches_comes_back(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with Daemon(lab, far.ns, tmp_path, configuration({"attach": "tcx"}, KEPT)) as daemon:
+        for kind, number in bpf_objects(daemon.process):
+            if kind == "link":
+                command(["bpftool", "link", "detach", "id", str(number)])
+        for direction in ("ingress", "egress"):
+            daemon.wait_for(f"veth0: {direction} was not measured for a while: somebody removed the link")
+        wait_until(lambda: daemon.log.count("veth0: attached by tcx") == 2, "it is attached again")
+        Traffic(packets=10).send(lab, near)
+        assert daemon.finish().seen.packets == 10
 
 
 def test_a_filter_that_somebody_removes_comes_back(lab: Lab, tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ class Foreign:
             created = create(fd, link.ifindex, BPF_TCX[direction], byref(options))
         self._links.append(libbpf.checked(created, "foreign TCX link"))
 
+    def take_over(self, link: int, program: str = "foreign_count") -> None:
+        """Puts the program into a TCX link of somebody else's, which the kernel knows by the number ``link``."""
+        fd = libbpf.checked(declared("bpf_link_get_fd_by_id", c_uint32)(link), "link")
+        update = declared("bpf_link_update", c_int, c_int, c_void_p)
+        try:
+            libbpf.checked(update(fd, self._object.program_fd(program), None), "update of a link")
+        finally:
+            os.close(fd)
+
     def attach_tc(self, link: Link, direction: str, priority: int, program: str = "foreign_count") -> None:
         """A direct-action filter, as `tc filter add … bpf direct-action` makes it; and clsact, if there is none."""
         lib = libbpf.library()

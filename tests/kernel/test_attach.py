@@ -270,6 +270,61 @@ def test_what_somebody_removed_is_attached_again(
     assert ours(lab, link) == 0
 
 
+def detach_by_bpftool(link: int) -> None:
+    subprocess.run(["bpftool", "link", "detach", "id", str(link)], check=True, timeout=60)
+
+
+def tcx_links(programs: Programs, direction: str) -> list[int]:
+    """The kernel's numbers of our links, from proc(5)."""
+    program = kernel_id(programs.program_fd(f"netobs_{direction}"))
+    texts = [path.read_text(encoding="ascii") for path in Path("/proc/self/fdinfo").iterdir() if path.exists()]
+    mine = [text for text in texts if "link_id:" in text and re.search(rf"^prog_id:\s+{program}$", text, re.MULTILINE)]
+    return [int(number) for text in mine for number in re.findall(r"^link_id:\s+(\d+)$", text, re.MULTILINE)]
+
+
+@pytest.mark.kernel(tools=("bpftool",))
+def test_a_link_that_somebody_detached_is_made_again(
+    link: Link, sender: Sender, caplog: pytest.LogCaptureFixture
+) -> None:
+    with measured(link, attach="tcx") as programs:
+        open_files = len(os.listdir("/proc/self/fd"))
+        programs.capture.restore()
+        assert "removed" not in caplog.text
+        (number,) = tcx_links(programs, "ingress")
+        detach_by_bpftool(number)
+        sender.send(FRAME)
+        programs.capture.restore()
+        assert caplog.text.count("target: ingress was not measured for a while: somebody removed the link") == 1
+        assert "egress was not" not in caplog.text
+        assert count(programs, sender) == 3
+        programs.capture.restore()
+        assert caplog.text.count("somebody removed") == 1
+        assert len(os.listdir("/proc/self/fd")) == open_files
+
+
+def test_a_program_that_somebody_put_into_our_link_is_replaced(
+    link: Link, sender: Sender, foreign: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    with measured(link, attach="tcx") as programs:
+        (number,) = tcx_links(programs, "ingress")
+        foreign.take_over(number)
+        sender.send(FRAME)
+        wait_for(lambda: foreign.counted == 1, "the other program runs")
+        programs.capture.restore()
+        assert "target: ingress was not measured for a while: somebody removed the link" in caplog.text
+        assert count(programs, sender) == 3
+
+
+def test_an_interface_that_goes_is_not_taken_for_a_link_that_somebody_removed(
+    lab: Lab, link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
+    with measured(link, attach="tcx") as programs:
+        lab.run(link.ns, ["ip", "link", "delete", link.name])
+        programs.capture.restore()
+        assert programs.capture.attached == []
+    assert "somebody" not in caplog.text
+
+
 def test_a_qdisc_that_somebody_put_in_the_place_of_ours_stays(lab: Lab, link: Link, sender: Sender) -> None:
     with measured(link, attach="tc") as programs:
         lab.run(link.ns, ["tc", "qdisc", "del", "dev", link.name, "clsact"])

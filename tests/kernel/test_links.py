@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from netobs.capture import netlink
 from netobs.capture.interfaces import LinkMonitor
 from tests.kernel import frames as f
 from tests.kernel.programs import Programs
@@ -134,9 +135,12 @@ def deaf(lab: Lab) -> Iterator[tuple[str, Programs]]:
     lab.veth(ns, ns, names=("noise0", "noise1"))
     with following(ns, interfaces=("tap*",)) as programs:
         settle(programs)
-        socket_ = programs.capture.links._events
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        shrink(programs)
         yield ns, programs
+
+
+def shrink(programs: Programs) -> None:
+    programs.capture.links._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
 
 
 def _noise(lab: Lab, ns: str) -> None:
@@ -164,6 +168,38 @@ def test_events_from_before_a_loss_do_not_come_after_it(lab: Lab, deaf: tuple[st
     lab.run(ns, ["ip", "link", "set", "tap1", "down"])
     lab.run(ns, ["ip", "link", "set", "tap1", "name", "renamed"])
     assert settle(programs) == []
+
+
+def recreate(lab: Lab, ns: str, name: str, new: str, peer: str) -> None:
+    """Another interface, ``new``, with the index that ``name`` had."""
+    index = lab.link(ns, name).ifindex
+    lab.run(ns, ["ip", "link", "delete", name])
+    lab.run(ns, ["ip", "link", "add", new, "index", str(index), "type", "veth", "peer", "name", peer])
+    for each in (new, peer):
+        lab.run(ns, ["ip", "link", "set", each, "up"])
+    assert lab.link(ns, new).ifindex == index
+
+
+@pytest.mark.parametrize("new", ["tap1", "tap9"])
+def test_an_index_that_is_used_again_while_events_are_lost(lab: Lab, method: str, new: str) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("noise0", "noise1"))
+    lab.veth(ns, ns, names=("tap1", "other1"))
+    with following(ns, interfaces=("tap*",), attach=method) as programs:
+        assert settle(programs) == ["tap1"]
+        shrink(programs)
+        _noise(lab, ns)
+        recreate(lab, ns, "tap1", new, "other1")
+        assert settle(programs) == [new]
+        with Sender(lab.link(ns, "other1")) as sender:
+            assert exchange(programs, sender, [FRAME]).records["packets"].tolist() == [1]
+
+
+def test_the_queue_of_events_is_larger_than_the_system_lets_anybody_have(lab: Lab) -> None:
+    """A host brings up hundreds of taps at once."""
+    with in_namespace(lab.namespace()), contextlib.closing(LinkMonitor()) as links:
+        granted = links._events.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert granted == 2 * netlink.QUEUE_BYTES  # the kernel doubles it for its own use
 
 
 def test_a_name_that_is_not_utf8_is_text_too(lab: Lab) -> None:

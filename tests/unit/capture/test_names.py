@@ -49,6 +49,17 @@ def test_only_so_many_that_are_gone_are_remembered() -> None:
     assert sorted(known(names)) == [2, 4, 5]
 
 
+def test_an_index_is_gone_until_it_is_used_again() -> None:
+    names = InterfaceNames()
+    assert not names.is_gone(3)
+    names.learn(interface(3, "tap3"))
+    assert not names.is_gone(3)
+    names.retire(3)
+    assert names.is_gone(3)
+    names.learn(interface(3, "tap9"))
+    assert not names.is_gone(3)
+
+
 def test_table_and_mapping_are_made_anew_only_after_a_change() -> None:
     names = InterfaceNames()
     names.learn(interface(3, "eth0"))

@@ -46,3 +46,17 @@ def test_without_an_active_timeout_nothing_stays_behind() -> None:
     assert reasons(metering.set_limits(0, 15 * S, 10)) == {1: 2, 2: 2}
     assert len(metering.cache) == 0
     assert metering.taken == metering.handed_out
+
+
+def test_the_flows_of_one_interface_are_handed_out_when_another_gets_its_index() -> None:
+    metering = Metering(60 * S, 15 * S, seed=1)
+    metering.update(rows(many(500, ifindex=7), many(500, first=500, ifindex=8), flow(7, ifindex=8)), 2 * S)
+    due = metering.end_interface(7)
+    assert set(due["ifindex"].tolist()) == {7}
+    assert reasons(due) == dict.fromkeys(range(500), 4)
+    assert len(metering.end_interface(7)) == 0
+    metering.update(rows(flow(3, ifindex=7), flow(7, ifindex=8)), 3 * S)
+    left = metering.close()
+    assert left["packets"][left["ifindex"] == 7].tolist() == [1]
+    assert int(left["packets"].sum()) == 503
+    assert metering.taken.packets == metering.handed_out.packets == 1003
