@@ -12,6 +12,8 @@ from netobs.records import ClockPair
 from netobs.report import Exported, LossWatch, Report, ReportedInterface
 
 REMEDIES = {
+    "malformed": "some sender's packets are cut short, or have lengths that contradict each other; find it",
+    "ring_full": "raise capture.max_flows, or shorten eviction_interval; if both are generous, give the daemon more CPU",
     "queue_full": "the collector is away or too slow; look at it, raise queue_max, or set a spool",
     "queue_age": "the collector is away or too slow; look at it, raise queue_max_age, or set a spool",
     "closed": "the time to send was over; a spool keeps flows for the next run",
@@ -22,7 +24,7 @@ REMEDIES = {
     "EMSGSIZE": "the path MTU is too small; set a smaller max_message_size",
     "EPERM": "a firewall rule of this host forbids it; allow it",
 }
-"""What an operator can do, by the reason of ``ExportStats.not_sent``."""
+"""What an operator can do, by the reason in the ledger or in ``ExportStats.not_sent``."""
 _ANY_REMEDY = "the system refused to send; look at the routes and firewall rules of this host"
 _NO_TEMPLATE = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
 
@@ -48,8 +50,10 @@ class Reporter:
         return changed
 
     def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
-        """Take in the ledger of now."""
+        """Take in the ledger of now, and tell the operator what is lost, by reason."""
         self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, clock.realtime_ns)
+        for reason, lost in ledger.losses.items():
+            self._warnings.tell(f"not in a flow, {reason}", REMEDIES[reason], 0, lost.packets, lost.octets, clock)
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
         """Take in what the collector ``number`` did not get: not sent, or without a Template for it."""

@@ -38,7 +38,12 @@ class LedgerReading:
     @property
     def lost(self) -> Count:
         """What should be in a flow and is in none."""
-        return _total(count for reason, count in self.reasons.items() if reason not in NOT_LOST)
+        return _total(self.losses.values())
+
+    @property
+    def losses(self) -> dict[str, Count]:
+        """``lost`` by reason."""
+        return {reason: count for reason, count in self.reasons.items() if reason not in NOT_LOST}
 
 
 class Ledger:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.daemon import Daemon, configuration, total
-from tests.lab.collectors import IpfixDump, Nfcapd
+from tests.lab.collectors import IpfixDump, Nfcapd, UdpSink
 from tests.lab.namespaces import Lab
 from tests.lab.traffic import Traffic
 
@@ -35,6 +37,22 @@ def test_each_packet_is_accounted_for(lab: Lab, tmp_path: Path, flows: int, inte
     assert set(account.ledger) <= {"ring_full"}
     assert account.not_sent == {}
     assert packets > 0
+
+
+def test_packets_that_find_no_room_are_not_lost_in_silence(lab: Lab, tmp_path: Path) -> None:
+    plan = Traffic(packets=200_000)  # more than the ring buffer takes
+    near, far = lab.pair()
+    config = configuration({"flow_table": "ringbuf", "eviction_interval": "200ms"})
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, config) as daemon:
+        daemon.process.send_signal(signal.SIGSTOP)
+        plan.send(lab, near)
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.wait_for("not in a flow, ring_full: a loss begins: ")
+        account = daemon.finish()
+    (lost,) = set(re.findall(r"ring_full: a loss begins: (\d+) packets; raise capture.max_flows", daemon.log))
+    assert account.ledger["ring_full"].packets == int(lost) > 0
+    assert account.is_balanced()
+    assert account.seen.packets == plan.packets
 
 
 @pytest.mark.e2e(tools=("nfcapd", "nfdump"))

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from netobs.capture.interfaces import Interface
-from netobs.capture.ledger import Count, LedgerReading
+from netobs.capture.layout import LEDGER_REASONS
+from netobs.capture.ledger import NOT_LOST, Count, LedgerReading
 from netobs.export import ExportStats, Tally, spool
 from netobs.records import ClockPair
 from netobs.report import Exported, Losses, LossWatch, ReportedInterface
@@ -82,3 +83,23 @@ def test_each_reason_has_its_warning_and_its_remedy(caplog: pytest.LogCaptureFix
     own = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool._REASONS}
     assert own
     assert own <= set(REMEDIES)
+
+
+def test_each_loss_in_the_kernel_has_its_warning_and_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "netobs")
+    reporter, second = Reporter(1), 1_000_000_000
+    reporter.see_ledger(ledger(**{reason: (0, 0) for reason in LEDGER_REASONS}), ClockPair(second, 0))
+    assert caplog.messages == []
+    counts = {reason: (10 + number, 1000) for number, reason in enumerate(LEDGER_REASONS)}
+    reporter.see_ledger(ledger(**counts), ClockPair(2 * second, 0))
+    reporter.see_ledger(ledger(**counts), ClockPair(3 * second, 0))
+    assert caplog.messages == [
+        f"not in a flow, {reason}: a loss begins: {packets} packets; {REMEDIES[reason]}"
+        for reason, (packets, _) in counts.items()
+        if reason not in NOT_LOST
+    ]
+    assert len(caplog.messages) >= 2
+    reporter.see_ledger(ledger(**{**counts, "ring_full": (100, 1000)}), ClockPair(63 * second, 0))
+    assert f"ring_full: the loss goes on: {100} packets in 61 s; raise capture.max_flows" in caplog.text
+    reporter.see_ledger(ledger(**{**counts, "ring_full": (100, 1000)}), ClockPair(123 * second, 0))
+    assert "ring_full: the loss has stopped: 100 packets" in caplog.text
