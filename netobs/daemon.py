@@ -18,6 +18,7 @@ from netobs.capture.datapath import RingReading
 from netobs.capture.observation_points import RESTORE_NS
 from netobs.capturing import PacketCapturing
 from netobs.config import Config, warnings_of
+from netobs.config.text import folded
 from netobs.errors import CaptureError, NetobsError
 from netobs.exporting import POLL_NS, ExportingProcess
 from netobs.loop import EventLoop, Timer
@@ -115,7 +116,7 @@ class Daemon:
 
     def _report_ready(self, now_ns: int) -> None:
         if self._exporting.ready:
-            names = ", ".join(interface.name for interface in self._capture.attached) or "no interface yet"
+            names = folded(interface.name for interface in self._capture.attached) or "no interface yet"
             _, collectors = self._exporting.available
             log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, collectors)
             self._say_status(now_ns)
@@ -241,7 +242,7 @@ class Daemon:
 
     def _reloaded(self, now_ns: int) -> None:
         if not self._stopping:
-            names = ", ".join(interface.name for interface in self._capture.attached) or "no interface"
+            names = folded(interface.name for interface in self._capture.attached) or "no interface"
             _, collectors = self._exporting.available
             log.info("reload: done: measuring %s, exporting to %d collector(s)", names, collectors)
             self._say_status(now_ns)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from netobs import __version__, capturing
-from netobs.capture import libbpf, requirements
+from netobs.capture import descriptors, libbpf, requirements
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.memory import MIB
 from netobs.capture.observation_points import DIRECTIONS
@@ -109,6 +109,8 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
     except NetobsError as error:
         plan.problems.append(str(error))
     directions = " and ".join(DIRECTIONS[config.capture.direction])
+    if method == "tcx":
+        _descriptors(len(capture.wanted()) * len(DIRECTIONS[config.capture.direction]), plan)
     for interface in present:
         if not config.capture.selector.matches(interface.name):
             continue
@@ -120,6 +122,13 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
     for name in config.capture.selector.names:
         if name not in names:
             yield f"{name}: not there now, attached when it appears"
+
+
+def _descriptors(links: int, plan: Plan) -> None:
+    most = descriptors.limit()
+    plan.lines.append(f"file descriptors: {links} for the interfaces, of {most}")
+    if links + descriptors.reserve(most) > most:
+        plan.warnings.append(f"some interfaces would not be measured: {descriptors.shortage(most)}")
 
 
 def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:

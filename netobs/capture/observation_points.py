@@ -12,12 +12,13 @@ import socket
 from dataclasses import dataclass
 from typing import Callable
 
-from netobs.capture import privileges
+from netobs.capture import descriptors, privileges
 from netobs.capture.attach import FLOWS_PLACE, Attachment, FilterPlace, attach, has_tcx, may_filter, method_for
 from netobs.capture.interfaces import Interface, LinkMonitor
 from netobs.capture.names import InterfaceNames
 from netobs.clock import NS_PER_S
 from netobs.config.selector import InterfaceSelector
+from netobs.config.text import folded
 from netobs.errors import CaptureError
 
 log = logging.getLogger("netobs.capture")
@@ -65,6 +66,8 @@ class ObservationPoints:
         self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
         self._refused: dict[tuple[int, str], str] = {}
+        self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
+        self._said_short: set[int] = set()
         self.on_reuse: Callable[[int], None] = lambda index: None
         """Called before another interface gets the name that goes with an index: what is left of the one before is to
         be taken out by then."""
@@ -82,6 +85,8 @@ class ObservationPoints:
         self.method = method_for(self._setting, lambda: has_tcx(probe))
         if self.method == "tc" and not may_filter():
             raise CaptureError(*privileges.explain_filters())
+        if self.method == "tcx":
+            descriptors.raise_limit()
 
     def _tell(self, text: str, *values: object) -> None:
         log.log(self._purpose.level, self._purpose.label + text, *values)
@@ -104,6 +109,7 @@ class ObservationPoints:
             if is_over():
                 break
             self.attach_to(interface)
+        self._say_short()
         return len(self.attached)
 
     def attach_to(self, interface: Interface) -> None:
@@ -129,15 +135,26 @@ class ObservationPoints:
         place = (interface.index, direction)
         program = self._program_fd(f"{self._purpose.prefix}{layer}{direction}")
         try:
+            if self.method == "tcx":
+                descriptors.check_room(program)
             made = attach(interface, direction, program, self.method, self._purpose.place)
         except OSError as error:
             reason = str(error.strerror)
-            if error.errno != errno.ENODEV and self._refused.get(place) != reason:
+            if error.errno == errno.EMFILE:
+                self._short[interface.index] = interface
+            elif error.errno != errno.ENODEV and self._refused.get(place) != reason:
                 self._refused[place] = reason
                 self._purpose.say_refused(interface.name, reason)
             return None
         self._refused.pop(place, None)
         return made
+
+    def _say_short(self) -> None:
+        """Logs once which interfaces there is no file descriptor for, in one line."""
+        if not self._said_short.issuperset(self._short):
+            names = folded(interface.name for interface in self._short.values())
+            self._purpose.say_refused(names, descriptors.shortage(descriptors.limit()))
+        self._said_short = set(self._short)
 
     def restore(self) -> None:
         """Attaches again where somebody has removed a program of ours. Packets in between were not seen."""
@@ -152,6 +169,10 @@ class ObservationPoints:
                 what = "link" if attachment.method == "tcx" else "filter"
                 self._purpose.say_missed(f"{self.names[index].name}: {attachment.direction}", what)
             self.attach_to(self.names[index])
+        short, self._short = self._short, {}
+        for interface in short.values():  # others may have gone meanwhile
+            self.attach_to(interface)
+        self._say_short()
 
     def select(self, selector: InterfaceSelector, direction: str) -> None:
         """Goes over to other interfaces and directions."""
@@ -177,6 +198,7 @@ class ObservationPoints:
                 self._forget(event.interface)
             else:
                 self._changed(event.interface)
+        self._say_short()
 
     def _resynchronise(self) -> None:
         """By what is attached, not by index: another interface may have that by now."""
@@ -187,6 +209,7 @@ class ObservationPoints:
                 self._forget(self.names[index])
         for interface in present:
             self._changed(interface)
+        self._say_short()
 
     def _changed(self, interface: Interface) -> None:
         attached = interface.index in self._attachments
@@ -205,6 +228,7 @@ class ObservationPoints:
                 attachment.forget()
             self._tell("%s: gone", interface.name)
         self.names.pop(interface.index, None)
+        self._short.pop(interface.index, None)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
         self.interface_names.retire(interface.index)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 LONGEST = 60  # characters of a value that a message repeats
+MANY_NAMES, FEW_ALIKE = 8, 3
 
 
 def quoted(text: str) -> str:
@@ -17,6 +19,32 @@ def quoted(text: str) -> str:
 def printable(text: str) -> str:
     """``text`` with everything unprintable escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def folded(names: Iterable[str]) -> str:
+    """Names of interfaces for one line: ``eth0, bond0 and 512 taps``. Up to eight are all named; of more, those that
+    begin alike, as a hypervisor's do, become a number, and the rest beyond eight too."""
+    shown = [printable(name) for name in names]
+    if len(shown) <= MANY_NAMES:
+        return ", ".join(shown)
+    groups: dict[str, list[str]] = {}
+    for name in shown:
+        groups.setdefault(re.split(r"(?<=[a-z]{3})|\d", name, maxsplit=1)[0] or name, []).append(name)
+    alone = [name for group in groups.values() if len(group) <= FEW_ALIKE for name in group]
+    counts = [f"{len(group)} {_stem(group)}s" for group in groups.values() if len(group) > FEW_ALIKE]
+    if len(alone) > MANY_NAMES:
+        counts.append(f"{len(alone) - MANY_NAMES} others")
+    *first, last = [*alone[:MANY_NAMES], *counts]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _stem(names: list[str]) -> str:
+    """What all ``names`` begin with, without the number that follows, which may be hexadecimal."""
+    if all(re.fullmatch(r"[a-z]{3}[0-9a-f.-]+", name) for name in names):
+        return names[0][:3]
+    least, greatest = min(names), max(names)
+    same = next((at for at, pair in enumerate(zip(least, greatest)) if pair[0] != pair[1]), len(least))
+    return least[:same].rstrip("0123456789-_.") or least
 
 
 def toml_text(value: object) -> str:

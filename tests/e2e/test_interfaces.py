@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netobs.encode.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, configuration
+from tests.e2e.daemon import KEPT, Daemon, configuration, netobs
 from tests.lab.collectors import Nfcapd, UdpSink
 from tests.lab.namespaces import Lab, LabError
 from tests.lab.programs import wait_until
@@ -75,6 +75,50 @@ def test_packets_keep_the_name_of_an_interface_whose_index_is_used_again(lab: La
     assert [(flow["ingressInterface"], flow["interfaceName"], flow["packetDeltaCount"]) for flow in flows] == [
         (int(index), name, packets) for name, packets in sent.items()
     ]
+
+
+def tap_pairs(lab: Lab, ns: str, count: int) -> None:
+    """Interfaces tap0, peer0 and so on."""
+    for number in range(count):
+        lab.veth(ns, ns, names=(f"tap{number}", f"peer{number}"))
+
+
+def limited(soft: int, hard: int) -> tuple[str, ...]:
+    return ("prlimit", f"--nofile={soft}:{hard}")
+
+
+def test_where_file_descriptors_are_short_what_is_attached_is_measured(lab: Lab, tmp_path: Path) -> None:
+    """Before its last descriptor is gone it stops attaching: an eviction needs some, and so does the export."""
+    near, far = lab.pair()
+    tap_pairs(lab, far.ns, 12)
+    config = configuration({"interfaces": ["veth0", "tap*", "peer*"], "attach": "tcx", "eviction_interval": "200ms"})
+    words = r"([^\n]+): not measured: each interface and direction takes a file descriptor, this process may have 70 "
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, config, prefix=limited(40, 70)) as daemon:
+        Traffic(packets=100).send(lab, near)
+        wait_until(lambda: daemon.account().seen.packets == 100, "they are counted")
+        (short,) = re.findall(words, daemon.log)
+        assert re.search(r"\d+ (taps|peers)", short)
+        before = set(attached(daemon.log))
+        for name in sorted(before - {"veth0"})[:4]:  # one end, and with it the other
+            lab.run(far.ns, ["ip", "link", "delete", name], check=False)
+        wait_until(lambda: bool(set(attached(daemon.log)) - before), "others take their place")
+        account = daemon.finish()
+    assert "eviction failed" not in daemon.log
+    assert account.is_balanced()
+    assert account.sent["127.0.0.1"].packets == 100
+
+
+def test_the_limit_for_file_descriptors_is_raised_as_far_as_may_be(lab: Lab, tmp_path: Path) -> None:
+    far = lab.pair()[1]
+    tap_pairs(lab, far.ns, 12)
+    config = configuration({"interfaces": ["tap*", "peer*"], "attach": "tcx"})
+    with Daemon(lab, far.ns, tmp_path, config, prefix=limited(40, 4096)) as daemon:
+        assert len(attached(daemon.log)) == 24
+        assert "netobs ready: measuring 12 peers and 12 taps, exporting" in daemon.log
+        assert daemon.finish().is_balanced()
+    done = netobs(lab, far.ns, "--conf", str(daemon.conf), "--dry-run", prefix=limited(70, 70))
+    assert "file descriptors: 48 for the interfaces, of 70\n" in done.stdout
+    assert "warning: some interfaces would not be measured: each interface and direction takes" in done.stdout
 
 
 def wait_for_count(daemon: Daemon, text: str, count: int) -> None:

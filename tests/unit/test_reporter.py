@@ -88,7 +88,7 @@ def test_each_reason_has_its_warning_and_its_remedy(caplog: pytest.LogCaptureFix
 def test_each_loss_in_the_kernel_has_its_warning_and_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "netobs")
     reporter, second = Reporter(1), 1_000_000_000
-    reporter.see_ledger(ledger(**{reason: (0, 0) for reason in LEDGER_REASONS}), ClockPair(second, 0))
+    reporter.see_ledger(ledger(**dict.fromkeys(LEDGER_REASONS, (0, 0))), ClockPair(second, 0))
     assert caplog.messages == []
     counts = {reason: (10 + number, 1000) for number, reason in enumerate(LEDGER_REASONS)}
     reporter.see_ledger(ledger(**counts), ClockPair(2 * second, 0))
