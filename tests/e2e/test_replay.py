@@ -22,7 +22,7 @@ from tests.unit.lab import test_reckoning as known
 pytestmark = pytest.mark.e2e(tools=("make", "tcpdump", "text2pcap", "mergecap", "editcap"))
 
 FRAMES = [case[0] for case in known.PACKETS.values()] + [case[0] for case in known.TAGS.values()]
-FRAMES += known.NOT_IP.values()
+FRAMES += [*known.NOT_IP.values(), known.v6(*[f.extension(f.DEST)] * 65)]
 FRAMES += [frame for name, frame in known.MALFORMED.items() if name != "tag cut"]
 IP4, IP6 = f.ipv4(f.TCP, f.tcp(f.SYN)), f.ipv6(f.ICMPV6, f.icmp(128))
 COOKED = [bytes(14) + b"\x08\0" + IP4, bytes(14) + b"\x08\x06" + bytes(28)]
@@ -67,7 +67,8 @@ def flows_and_notes(output: str) -> dict[str, tuple[int, str]]:
     return {name: (int(flows), rest.strip(", ")) for name, rest, flows in rows}
 
 
-def test_files_that_tools_make(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def make_files(lab: Lab, tmp_path: Path) -> Path:
+    """A folder with eight capture files, and one that is none."""
     folder = tmp_path / "files"
     (folder / "deeper").mkdir(parents=True)
     near, far = lab.pair(mtu=9000)
@@ -84,20 +85,30 @@ def test_files_that_tools_make(lab: Lab, tmp_path: Path, capsys: pytest.CaptureF
     command(["editcap", "-s", "60", str(traffic), str(folder / "deeper" / "cut.pcapng")])
     write(folder / "mutated.pcap", ETHERNET, mutated(MUTATED, seed=1))
     (folder / "README").write_text("not a capture file\n", encoding="ascii")
+    return folder
 
-    assert main([str(folder)]) == 0
+
+@pytest.mark.parametrize("options", [[], ["--egress"]], ids=["ingress", "egress"])
+def test_files_that_tools_make(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    folder = make_files(lab, tmp_path)
+    status = main([*options, str(folder)])
     output = capsys.readouterr().out
+    assert status == 0, output
     assert re.search(r"^8 files: \d+ frames sent, .* 0 differences; 1 other files$", output, re.MULTILINE)
     found = flows_and_notes(output)
     total = sum(len(plan.expected()) for plan in PLANS)
     assert (found["traffic.pcap"], found["nanoseconds.pcap"]) == ((total, ""), (total, ""))
     assert found["cut.pcapng"][0] == total
     assert re.fullmatch(r"\d{4} of them filled up with zeros", found["cut.pcapng"][1])
-    assert found["raw.pcapng"] == (2, "")
-    assert found["cooked.pcap"] == (1, "")
     assert found["hand-made.pcap"][0] > 30
-    assert found["three-links.pcapng"][0] == found["hand-made.pcap"][0] + 2 + 1 - 1
     assert found["mutated.pcap"][0] > 500
+    if options:
+        assert found["raw.pcapng"] == (0, "3 not sendable (3 without Ethernet)")
+    else:
+        assert (found["raw.pcapng"], found["cooked.pcap"]) == ((2, ""), (1, ""))
+        assert found["three-links.pcapng"][0] == found["hand-made.pcap"][0] + 2
 
 
 def test_what_was_not_in_the_file_is_a_difference(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.lab.replay.run import LANES, counts, replay
 from tests.lab.replay.site import Site
 
 MOST_PACKETS = 200_000
+MOST_LINES = 50  # of differences of one file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make replay", description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a capture file, or a folder of them")
     parser.add_argument("--packets", type=int, default=MOST_PACKETS, help="of each file at most (default %(default)s)")
+    parser.add_argument("--egress", action="store_true", help="measure where frames leave, not where they arrive")
     options = parser.parse_args(arguments)
     problem = kernel_problem()
     if problem:
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files, others = _files(options.paths)
         if not files:
             return _fail("no pcap or pcapng file in " + ", ".join(map(str, options.paths)))
-        return _replay(files, others, options.packets)
+        return _replay(files, others, options.packets, options.egress)
     except (LabError, OSError) as error:
         return _fail(str(error))
 
@@ -59,14 +61,16 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     return files, others
 
 
-def _replay(files: Sequence[Path], others: int, most: int) -> int:
+def _replay(files: Sequence[Path], others: int, most: int, egress: bool) -> int:
     sent = filled = flows = found = 0
     not_sendable: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder, Site(Path(folder), min(LANES, len(files))) as site:
+    with tempfile.TemporaryDirectory() as folder, Site(Path(folder), min(LANES, len(files)), egress) as site:
         for outcome in replay(site, files, most):
             print(outcome)
-            for difference in outcome.differences:
+            for difference in outcome.differences[:MOST_LINES]:
                 print(f"  {outcome.path}: {difference}")
+            if len(outcome.differences) > MOST_LINES:
+                print(f"  {outcome.path}: and {len(outcome.differences) - MOST_LINES} more")
             sys.stdout.flush()
             sent, filled = sent + outcome.sent, filled + outcome.filled
             flows, found = flows + len(outcome.reckoning.flows), found + len(outcome.differences)

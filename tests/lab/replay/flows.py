@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from tests.lab.replay.reckoning import Packet
-from tests.lab.replay.reckoning_ip import Malformed, NotIp
+from tests.lab.replay.reckoning_ip import Malformed, NotIp, TooManyExtensions
 
 FRAMES_NAMED = 5
 ETHERNET, IP = "ethernet", "ip"
@@ -98,6 +98,8 @@ class Reckoning:
             self.ledger.setdefault("not_ip", Frames()).add(number)
         except Malformed:
             self.ledger.setdefault("malformed", Frames()).add(number)
+        except TooManyExtensions:
+            self.ledger.setdefault("ext_headers", Frames()).add(number)
         else:
             self._add(number, medium, packet)
 
@@ -144,21 +146,22 @@ def exported(record: Mapping[str, Any], medium: str) -> tuple[Key, Flow]:
     return key, flow
 
 
-def contradictions(record: Mapping[str, Any]) -> list[str]:
-    """Elements of a Data Record that contradict others of it, or what every flow of a replay has, as text."""
+def contradictions(record: Mapping[str, Any], egress: bool) -> list[str]:
+    """Elements of a Data Record that contradict others of it, or the direction that is measured, as text."""
     family = ICMP_ELEMENTS[record["ipVersion"]]
     tos, vlan = record["ipClassOfService"], record["dot1qVlanId"]
     kind, code = record[f"icmpType{family}"], record[f"icmpCode{family}"]
     start, end = (datetime.fromisoformat(record[f"flow{way}Milliseconds"].rstrip("Z")) for way in ("Start", "End"))
+    here, there = ("egress", "ingress") if egress else ("ingress", "egress")
     expected = {
-        "flowDirection": 0,
-        "egressInterface": 0,
-        "vlanId": vlan,
-        "postVlanId": 0,
+        "flowDirection": int(egress),
+        f"{there}Interface": 0,
+        "vlanId": 0 if egress else vlan,
+        "postVlanId": vlan if egress else 0,
         "ipDiffServCodePoint": tos >> 2,
         "ipPrecedence": tos >> 5,
         f"icmpTypeCode{family}": kind << 8 | code,
-        "observationPointId": record["ingressInterface"] * 2,
+        "observationPointId": record[f"{here}Interface"] * 2 + egress,
         "flowDurationMilliseconds": (end - start) // timedelta(milliseconds=1),
     }
     found = [

@@ -55,10 +55,15 @@ def sendable(packet: Packet) -> Sendable:
         raise NotSendable("shorter than an Ethernet header")
     if length <= 0:
         raise NotSendable("empty")
-    kind, after = (int.from_bytes(octets[12:14], "big"), length - 14) if ethertype < 0 else (ethertype, length)
-    if kind in _KERNEL_TAGS and after < 6:
-        raise NotSendable("VLAN tag cut short")  # skb_vlan_untag() drops it before any hook sees it
     return Sendable(ethertype, octets[begin:] + bytes(missing), missing)
+
+
+def is_dropped_at_ingress(one: Sendable) -> bool:
+    """Whether the kernel drops it before any hook at ingress: a VLAN tag with less than two octets behind it."""
+    ethertype, size = one.ethertype, len(one.octets)
+    if ethertype < 0:
+        ethertype, size = int.from_bytes(one.octets[12:14], "big"), size - 14
+    return ethertype in _KERNEL_TAGS and size < 6  # skb_vlan_untag()
 
 
 def _begin(link: int, octets: bytes) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """From a frame to what a flow has of it, by the standards alone: what is below IP.
 
-What is no IP, and what is malformed, is as netobs(8) and the README define it: a frame that is cut short, or whose
-lengths contradict each other, is malformed; one that carries something else is not IP.
+What is no IP, and what is malformed, is as netobs(8) and the README define it: a frame that says that it carries IP,
+and is cut short or contradicts itself, is malformed; any other is not IP.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from tests.lab.replay.reckoning_ip import Inner, Malformed, NotIp, ipv4, ipv6
 
 IPV4, IPV6 = 0x0800, 0x86DD
 _TAGS = frozenset({0x8100, 0x88A8, 0x9100})  # IEEE 802.1Q, table 9-1; 0x9100 is older equipment's
+_MOST_TAGS = 4
 _MPLS = frozenset({0x8847, 0x8848})
+_MOST_LABELS = 16
 _PPPOE_SESSION = 0x8864
-_FIRST_ETHERTYPE = 0x0600  # IEEE 802.3, 3.2.6: below, the field is a length (up to 1500) or undefined
-_LONGEST_LLC = 1500
+_FIRST_ETHERTYPE = 0x0600  # IEEE 802.3, 3.2.6: below, the field is a length
 _SNAP = b"\xaa\xaa\x03\0\0\0"  # RFC 1042: LLC of SNAP, organisation 0: an EtherType follows
 _PPP_PROTOCOLS = {0x0021: IPV4, 0x0057: IPV6, 0x0281: 0x8847, 0x0283: 0x8848}  # RFC 1332, RFC 5072, RFC 3032, 4.3
-_LABEL_IPV4, _LABEL_IPV6, _LABEL_GAL = 0, 2, 13
 
 
 @dataclass(frozen=True)
 class Packet:
-    """One packet as a flow counts it. ``vlan``, ``priority``: of the outermost tag that names a VLAN, else 0."""
+    """One packet as a flow counts it. ``vlan``: of the outermost tag that names one; ``priority``: of the outermost."""
 
     ethertype: int
     inner: Inner
@@ -46,13 +46,12 @@ def of_frame(frame: bytes) -> Packet:
 def of_payload(ethertype: int, data: bytes) -> Packet:
     """The packet in ``data`` that follows an EtherType, with VLAN tags in front of it. Raises as ``of_frame`` does."""
     vlan, priority, tags = 0, 0, 0
-    while ethertype in _TAGS:
+    while ethertype in _TAGS and tags < _MOST_TAGS:
         if len(data) < 4:
             raise Malformed("a VLAN tag is cut short")
         control, ethertype = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
-        if tags == 0 or (vlan == 0 and control & 0xFFF):
-            # A VLAN id of 0 names no VLAN: such a tag has a priority only (IEEE 802.1Q, 9.6, table 9-2).
-            vlan, priority = control & 0xFFF, control >> 13
+        vlan = vlan or control & 0xFFF  # 0 names no VLAN: such a tag has a priority only (IEEE 802.1Q, 9.6)
+        priority = priority if tags else control >> 13
         tags += 1
         data = data[4:]
     ethertype, inner = _network(ethertype, data)
@@ -74,44 +73,41 @@ def _network(ethertype: int, data: bytes) -> tuple[int, Inner]:
 
 
 def _llc(length: int, data: bytes) -> tuple[int, Inner]:
-    """IP, or MPLS (RFC 3032, 5), behind an 802.3 length, LLC and SNAP (RFC 1042)."""
-    if length > _LONGEST_LLC or length < 8 or len(data) < 8 or data[:6] != _SNAP:
-        raise NotIp("802.3 length without SNAP")
+    """What is behind LLC and SNAP (RFC 1042). The length ends it where the frame is longer: padding follows."""
     ethertype = int.from_bytes(data[6:8], "big")
-    if ethertype not in {IPV4, IPV6, *_MPLS}:
-        raise NotIp("SNAP without IP")
-    if length > len(data):
-        raise Malformed("the 802.3 length goes beyond the frame")
+    if len(data) < 8 or data[:6] != _SNAP or ethertype < _FIRST_ETHERTYPE:
+        raise NotIp("802.3 length without SNAP")
     return _network(ethertype, data[8:length])
 
 
 def _pppoe(data: bytes) -> tuple[int, Inner]:
-    """RFC 2516, 4 and 6: version and type 1, code 0 in a session; the length counts what follows the header."""
-    if len(data) < 6:
-        raise Malformed("a PPPoE header is cut short")
-    length = int.from_bytes(data[4:6], "big")
-    if data[0] != 0x11 or data[1] != 0:
-        raise NotIp("PPPoE of another version, or no session data")
-    if length > len(data) - 6 or length < 2:
-        raise Malformed("the PPPoE length goes beyond the frame, or has no room for a protocol")
-    protocol = int.from_bytes(data[6:8], "big")
+    """RFC 2516, 4 and 6: version and type 1, code 0 in a session; the length counts what follows the header, where
+    padding may follow. The protocol may be compressed to one octet, which is odd (RFC 1661, 6.5)."""
+    if len(data) < 8 or data[:2] != b"\x11\0":
+        raise NotIp("PPPoE without session data")
+    end = 6 + int.from_bytes(data[4:6], "big")
+    begin = 7 if data[6] & 1 else 8
+    protocol = int.from_bytes(data[6:begin], "big")
     if protocol not in _PPP_PROTOCOLS:
         raise NotIp(f"PPP protocol 0x{protocol:04x}")
-    return _network(_PPP_PROTOCOLS[protocol], data[8 : 6 + length])
+    return _network(_PPP_PROTOCOLS[protocol], data[begin:end])
 
 
 def _mpls(data: bytes) -> tuple[int, Inner]:
-    """RFC 3032, 2.1: a stack of labels, the last of which is marked. What follows says what it is by its first four
-    bits (RFC 4928, 3), unless the last label does (explicit NULL)."""
-    label, bottom = 0, False
-    while not bottom:
-        if len(data) < 4:
-            raise Malformed("a label stack is cut short")
-        label, bottom = int.from_bytes(data[:3], "big") >> 4, bool(data[2] & 1)
-        data = data[4:]
+    """RFC 3032, 2.1: a stack of labels, the last of which is marked. Nothing says what follows it but its first four
+    bits, if it is IP (RFC 4928, 3): what then is no IP packet was none."""
+    for label in range(_MOST_LABELS):
+        if len(data) < 4 * label + 4:
+            raise NotIp("MPLS: a label stack that is cut short")
+        if data[4 * label + 2] & 1:
+            break
+    else:
+        raise NotIp(f"MPLS: more than {_MOST_LABELS} labels")
+    data = data[4 * label + 4 :]
     version = data[0] >> 4 if data else 0
-    if label == _LABEL_IPV4 or (version == 4 and label not in {_LABEL_IPV6, _LABEL_GAL}):
-        return IPV4, ipv4(data)
-    if label == _LABEL_IPV6 or (version == 6 and label != _LABEL_GAL):
-        return IPV6, ipv6(data)
-    raise NotIp("MPLS without IP")
+    if version not in {4, 6}:
+        raise NotIp("MPLS without IP")
+    try:
+        return (IPV4, ipv4(data)) if version == 4 else (IPV6, ipv6(data))
+    except Malformed as error:
+        raise NotIp("MPLS without IP") from error

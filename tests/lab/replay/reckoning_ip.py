@@ -12,6 +12,7 @@ ICMPV6, DESTINATION, SCTP, MOBILITY, UDP_LITE, HIP, SHIM6 = 58, 60, 132, 135, 13
 _HAVE_PORTS = frozenset({TCP, UDP, DCCP, SCTP, UDP_LITE})
 # RFC 8200, 4; RFC 4302; RFC 6275; RFC 7401; RFC 5533. ESP (RFC 4303) hides what follows.
 _EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION, MOBILITY, HIP, SHIM6})
+_MOST_EXTENSIONS = 64
 _PAD1, _JUMBO = 0, 0xC2
 
 
@@ -21,6 +22,10 @@ class NotIp(Exception):
 
 class Malformed(Exception):
     """The frame says that it has an IP packet, and is cut short or contradicts itself."""
+
+
+class TooManyExtensions(Exception):
+    """The packet has more extension headers than netobs walks."""
 
 
 class Upper(NamedTuple):
@@ -61,7 +66,10 @@ def ipv4(data: bytes) -> Inner:
 
 
 def ipv6(data: bytes) -> Inner:
-    """RFC 8200, 3 and 4; RFC 2675. ``data`` may have padding behind the packet. :raises Malformed: see there."""
+    """RFC 8200, 3 and 4; RFC 2675. ``data`` may have padding behind the packet.
+
+    :raises Malformed, TooManyExtensions: see there.
+    """
     if len(data) < 40 or data[0] >> 4 != 6:
         raise Malformed("IPv6: cut short, or another version")
     payload = int.from_bytes(data[4:6], "big")
@@ -86,14 +94,21 @@ def _jumbo_length(data: bytes) -> int:
             options = options[1:]
             continue
         if options[0] == _JUMBO and options[1] == 4 and len(options) >= 6:
-            return int.from_bytes(options[2:6], "big")
+            length = int.from_bytes(options[2:6], "big")
+            if length < (data[1] + 1) * 8:
+                break
+            return length
         options = options[2 + options[1] :]
-    raise Malformed("IPv6: payload length 0, hop-by-hop options without a jumbo payload")
+    raise Malformed("IPv6: payload length 0, and no jumbo payload that has room for its own header")
 
 
 def _walk(protocol: int, data: bytes) -> tuple[int, Upper]:
     """The protocol behind the extension headers. Where one of them is cut short, that is where the walk ends."""
+    walked = 0
     while protocol in _EXTENSIONS:
+        if walked == _MOST_EXTENSIONS:
+            raise TooManyExtensions
+        walked += 1
         if len(data) < 8:
             return protocol, NOTHING
         size = (data[1] + 2) * 4 if protocol == AUTHENTICATION else (data[1] + 1) * 8

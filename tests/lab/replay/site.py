@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from netobs.encode.decode import Decoder
 from tests.e2e.daemon import Account, Daemon, configuration, total
@@ -16,28 +18,38 @@ from tests.lab.collectors import UdpSink
 from tests.lab.namespaces import Lab, LabError, Link
 from tests.lab.programs import wait_until
 from tests.lab.replay.flows import ETHERNET, IP, Flow, Key, contradictions, exported
-from tests.lab.replay.link_types import NotSendable, Sendable
+from tests.lab.replay.link_types import NotSendable, Sendable, is_dropped_at_ingress
 
 LARGEST_MTU = 65535
 COLLECTOR = "127.0.0.1"
 
 
 class Lane:
-    """Two interfaces for one file at a time: what is sent arrives at the far end of a veth pair, or on a tun."""
+    """Interfaces for one file at a time.
 
-    def __init__(self, lab: Lab, near: str, far: str, number: int, stack: contextlib.ExitStack) -> None:
+    At ingress, what is sent arrives at the far end of a veth pair, or on a tun. At egress, it leaves by the near end of
+    the pair, and only Ethernet frames can be sent.
+    """
+
+    def __init__(self, lab: Lab, near: str, far: str, number: int, egress: bool, stack: contextlib.ExitStack) -> None:
         name = f"veth{number}"
         sending, receiving = lab.veth(near, far, names=(name, name), mtu=LARGEST_MTU)
         self._frames = stack.enter_context(Sender(sending))
-        self._packets = stack.enter_context(Tun(lab, far, f"tun{number}"))
-        self.media: dict[Link, str] = {receiving: ETHERNET, self._packets.link: IP}
+        self._packets = None if egress else stack.enter_context(Tun(lab, far, f"tun{number}"))
+        self.media: dict[Link, str] = {sending if egress else receiving: ETHERNET}
+        if self._packets:
+            self.media[self._packets.link] = IP
 
     def send(self, one: Sendable) -> None:
         """Waits where the receiver is behind. :raises NotSendable: the kernel refuses it, for the reason given."""
+        if self._packets and is_dropped_at_ingress(one):
+            raise NotSendable("VLAN tag cut short")
+        if not self._packets and one.ethertype >= 0:
+            raise NotSendable("without Ethernet")
         try:
             if one.ethertype < 0:
                 self._frames.send(one.octets)
-            else:
+            elif self._packets:
                 self._packets.send(one.octets, ethertype=one.ethertype)
         except OSError as error:
             raise NotSendable(os.strerror(error.errno or 0)) from error
@@ -58,10 +70,10 @@ class Measured:
 
 
 class Site:
-    """The namespaces, ``lanes`` of them, and the daemon, as a context manager. ``directory`` is for the daemon."""
+    """``lanes``, and the daemon that measures one direction of them, as a context manager. ``directory`` is for it."""
 
-    def __init__(self, directory: Path, lanes: int) -> None:
-        self._directory, self._count = directory, lanes
+    def __init__(self, directory: Path, lanes: int, egress: bool = False) -> None:
+        self._directory, self._count, self._egress = directory, lanes, egress
         self._stack = contextlib.ExitStack()
         self._decoder = Decoder()
         self._before = Account()
@@ -84,13 +96,14 @@ class Site:
     def _open(self) -> None:
         lab = self._stack.enter_context(Lab())
         near, far = lab.namespace("near"), lab.namespace("far")
-        self.lanes = [Lane(lab, near, far, number, self._stack) for number in range(self._count)]
+        self.lanes = [Lane(lab, near, far, number, self._egress, self._stack) for number in range(self._count)]
         self._media = {link.ifindex: medium for lane in self.lanes for link, medium in lane.media.items()}
-        self._sink = self._stack.enter_context(UdpSink(far, host=COLLECTOR))
-        capture = {"interfaces": ["veth*", "tun*"], "direction": "ingress", "eviction_interval": "100ms"}
+        ns, direction = (near, "egress") if self._egress else (far, "ingress")
+        self._sink = self._stack.enter_context(UdpSink(ns, host=COLLECTOR))
+        capture = {"interfaces": ["veth*", "tun*"], "direction": direction, "eviction_interval": "100ms"}
         # Flows leave at each eviction, so that none of them waits for a timeout; their parts are added up here.
         config = configuration(capture, {"active_timeout": "0s"}, [{"template": "full", "queue_max": "256MiB"}])
-        self._daemon = self._stack.enter_context(Daemon(lab, far, self._directory, config))
+        self._daemon = self._stack.enter_context(Daemon(lab, ns, self._directory, config))
         # First-packet fields are exact where all packets come to one CPU (README: coarse time).
         mine = os.sched_getaffinity(0)
         self._stack.callback(os.sched_setaffinity, 0, mine)
@@ -127,11 +140,12 @@ class Site:
     def _packets_before(self, reason: str) -> int:
         return self._before.ledger[reason].packets if reason in self._before.ledger else 0
 
-    def _add(self, record: dict[str, object]) -> None:
-        index = record["ingressInterface"]
-        assert isinstance(index, int)
+    def _add(self, record: Mapping[str, Any]) -> None:
+        index: int = record["egressInterface" if self._egress else "ingressInterface"]
         key, flow = exported(record, self._media[index])
-        self._measured.odd.setdefault(index, []).extend(f"{key}: {text}" for text in contradictions(record))
+        self._measured.odd.setdefault(index, []).extend(
+            f"{key}: {text}" for text in contradictions(record, self._egress)
+        )
         flows = self._measured.flows.setdefault(index, {})
         if key in flows:
             flows[key].add(flow)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel import frames as f
 from tests.lab.replay.reckoning import of_frame, of_payload
-from tests.lab.replay.reckoning_ip import NOTHING, Malformed, NotIp, Upper
+from tests.lab.replay.reckoning_ip import NOTHING, Malformed, NotIp, TooManyExtensions, Upper
 
 IP4, IP6 = f.ipv4(f.UDP, f.udp()), f.ipv6(f.UDP, f.udp())
 PORTS = Upper(f.SPORT, f.DPORT)
@@ -69,7 +69,7 @@ PACKETS = {
         v6(*[f.extension(kind, 24) for kind in (f.HOP, f.DEST, f.ROUTING, f.AUTH, f.MOBILITY, f.HIP, f.SHIM6)]),
         *(f.UDP, 48 + 7 * 24, PORTS),
     ),
-    "40 extension headers": (v6(*[f.extension(f.DEST)] * 40), f.UDP, 368, PORTS),
+    "64 extension headers": (v6(*[f.extension(f.DEST)] * 64), f.UDP, 560, PORTS),
     "first fragment of ipv6": (v6(f.fragment6(0, more=True)), f.UDP, 56, PORTS),
     "later fragment of ipv6": (v6(f.fragment6(1, more=True), payload=LATER), f.UDP, 64, NOTHING),
     "later fragment of a header": (v6(f.fragment6(9, more=False), f.extension(f.DEST)), f.DEST, 64, NOTHING),
@@ -85,7 +85,11 @@ PACKETS = {
     "pppoe with ipv6 and padding": (pppoe(0x57, IP6) + bytes(9), f.UDP, 48, PORTS),
     "mpls": (mpls(17), f.UDP, 28, PORTS),
     "mpls, three labels, ipv6": (mpls(17, 18, 19, inner=IP6), f.UDP, 48, PORTS),
+    "mpls, 16 labels": (mpls(*range(16, 32)), f.UDP, 28, PORTS),
     "mpls, explicit null": (mpls(2, inner=IP6), f.UDP, 48, PORTS),
+    "pppoe with one octet of protocol": (frame(0x8864, b"\x11\0\0\7\0\x1d\x21", IP4), f.UDP, 28, PORTS),
+    "pppoe, length beyond the frame": (pppoe(0x21, IP4, length=99), f.UDP, 28, PORTS),
+    "snap, length beyond the frame": (snap(f.IPV4, IP4, length=99), f.UDP, 28, PORTS),
     "snap": (snap(f.IPV4, IP4), f.UDP, 28, PORTS),
     "snap with padding": (snap(f.IPV6, IP6) + bytes(3), f.UDP, 48, PORTS),
     "mpls in pppoe": (pppoe(0x281, mpls(17)[14:]), f.UDP, 28, PORTS),
@@ -121,7 +125,7 @@ TAGS = {
     "802.1ad around 802.1Q": (tagged((f.AD, 100, 3), (f.Q, 200, 5)), 100, 3),
     "older": (tagged((f.QINQ_OLD, 100, 3), (f.Q, 200, 5)), 100, 3),
     "priority tag": (tagged((f.Q, 0, 6)), 0, 6),
-    "priority tag around a vlan": (tagged((f.Q, 0, 6), (f.Q, 7, 2)), 7, 2),
+    "priority tag around a vlan": (tagged((f.Q, 0, 6), (f.Q, 7, 2)), 7, 6),
     "four tags": (tagged((f.AD, 1, 1), (f.Q, 2, 2), (f.Q, 3, 3), (f.Q, 4, 4)), 1, 1),
 }
 
@@ -144,14 +148,17 @@ NOT_IP = {
     "nothing": frame(f.ARP),
     "802.3 length": frame(38, b"\x42\x42\x03", bytes(35)),
     "802.3 length 0": frame(0, bytes(46)),
-    "neither a length nor an EtherType": frame(1501, SNAP + b"\x08\0", IP4),
+    "five tags": tagged(*[(f.Q, 1, 1)] * 5),
     "snap without ip": snap(f.ARP, bytes(28)),
     "snap of another organisation": frame(36, b"\xaa\xaa\x03\0\0\x0c\x08\0", IP4),
     "pppoe discovery": frame(0x8863, bytes(20)),
     "pppoe, lcp": pppoe(0xC021, bytes(8)),
     "pppoe of another code": pppoe(0x21, IP4, first=0x11A7),
     "mpls with a control word": mpls(17, inner=bytes(20)),
-    "mpls, associated channel": mpls(13, inner=IP4),
+    "mpls with what only begins as ip": mpls(17, inner=IP4[:19]),
+    "mpls, 17 labels": mpls(*range(16, 33)),
+    "label stack cut": frame(f.MPLS, b"\0\1\0\x40\0\1"),
+    "pppoe header cut": frame(0x8864, b"\x11\0\0\7\0"),
 }
 
 
@@ -171,14 +178,11 @@ MALFORMED = {
     "ipv6 header cut": frame(f.IPV6, IP6[:39]),
     "ipv6 longer than the frame": v6(length=9),
     "version 4 as IPv6": v6(version=4),
+    "jumbo payload shorter than its header": v6(f.jumbo(7), length=0),
     "jumbo payload beyond the frame": v6(f.jumbo(70_000), length=0),
     "length 0 without jumbo payload": v6(f.extension(f.HOP), length=0),
     "tag cut": tagged((f.Q, 7, 0))[:17],
-    "pppoe header cut": frame(0x8864, b"\x11\0\0\7\0"),
-    "pppoe beyond the frame": pppoe(0x21, IP4, length=31),
     "ip beyond pppoe": pppoe(0x21, IP4, length=29),
-    "label stack cut": frame(f.MPLS, b"\0\1\0\x40\0\1"),
-    "snap beyond the frame": snap(f.IPV4, IP4, length=37),
     "ip beyond snap": snap(f.IPV4, IP4, length=35),
 }
 
@@ -187,3 +191,8 @@ MALFORMED = {
 def test_malformed(name: str) -> None:
     with pytest.raises(Malformed):
         of_frame(MALFORMED[name])
+
+
+def test_more_extension_headers_than_are_walked() -> None:
+    with pytest.raises(TooManyExtensions):
+        of_frame(v6(*[f.extension(f.DEST)] * 65))

@@ -11,7 +11,7 @@ from tests.kernel import frames as f
 from tests.lab.pcap import Packet
 from tests.lab.replay.compare import differences
 from tests.lab.replay.flows import ETHERNET, Reckoning
-from tests.lab.replay.link_types import NotSendable, Sendable, sendable
+from tests.lab.replay.link_types import NotSendable, Sendable, is_dropped_at_ingress, sendable
 from tests.lab.replay.reckoning import of_frame
 
 IP4, IP6 = f.ipv4(f.UDP, f.udp()), f.ipv6(f.UDP, f.udp())
@@ -99,6 +99,13 @@ def test_what_is_sent(name: str) -> None:
     assert sendable(Packet(0, len(octets), octets, link)) == expected
 
 
+@pytest.mark.parametrize("size", range(8))
+def test_a_cut_tag_does_not_arrive(size: int) -> None:
+    assert is_dropped_at_ingress(Sendable(-1, f.ethernet(f.AD, bytes(size)), 0)) == (size < 6)
+    assert is_dropped_at_ingress(Sendable(f.Q, bytes(size), 0)) == (size < 6)
+    assert not is_dropped_at_ingress(Sendable(-1, f.ethernet(f.IPV4, bytes(size)), 0))
+
+
 def test_what_was_not_kept_is_filled_up() -> None:
     assert sendable(Packet(0, 60, FRAME, 1)) == Sendable(-1, FRAME + bytes(60 - len(FRAME)), 60 - len(FRAME))
     assert sendable(Packet(0, 1 << 31, FRAME, 1)) == Sendable(-1, FRAME, 0)
@@ -110,7 +117,6 @@ NOT_SENDABLE = {
     "shorter than an Ethernet header": (1, bytes(13)),
     "too long": (1, bytes(65554)),
     "empty": (113, SLL + b"\x08\0"),
-    "VLAN tag cut short": (1, f.ethernet(f.Q, bytes(5))),
     "no IP packet": (101, b"\x50" + bytes(40)),
     "PPP without IP": (9, b"\xc0\x21" + bytes(9)),
     "no EtherType": (113, SLL + b"\0\4" + bytes(40)),
