@@ -66,6 +66,7 @@ test-packages: ## build, lint and install the deb and the rpm, the deb in booted
 
 replay: ## capture files through the daemon, its flows against an independent reckoning (root; PCAP=FILE or FOLDER)
 	@[ -n '$(PCAP)' ] || { echo 'make replay: name a capture file or a folder: make replay PCAP=PATH' >&2; exit 2; }
+	@sh tools/install-tools.sh build
 	@$(MAKE) --no-print-directory build $(DEV)
 	@$(BIN)/python -m tests.lab.replay $(REPLAY_ARGS) '$(PCAP)'
 

@@ -52,6 +52,7 @@ need_for_test() {
 	need_command tcpdump tcpdump tcpdump
 	need "ldconfig -p | grep -q 'libpcap\.so\.[01]'" libpcap0.8 libpcap
 	need_command tshark tshark wireshark-cli
+	need_command text2pcap wireshark-common wireshark-cli # and with it mergecap and editcap
 	need_command socat socat socat
 	need_command openssl openssl openssl
 	need_command iperf3 iperf3 iperf3
