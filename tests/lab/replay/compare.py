@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from tests.lab.replay.flows import Flow, Frames, Key, Reckoning
-
-MACS = {"source_mac", "destination_mac"}
+from tests.lab.replay.flows import First, Flow, Frames, Key, Reckoning
 
 
 def differences(reckoning: Reckoning, flows: Mapping[Key, Flow], ledger: Mapping[str, int]) -> Iterator[str]:
@@ -17,7 +15,8 @@ def differences(reckoning: Reckoning, flows: Mapping[Key, Flow], ledger: Mapping
         if key not in flows:
             yield f"{where}: expected {expected.packets} packets, {expected.octets} octets, not exported"
         else:
-            yield from (f"{where}: {text}" for text in _fields(expected, flows[key]))
+            starts = reckoning.restarts.get(key, set())
+            yield from (f"{where}: {text}" for text in _fields(expected, flows[key], starts))
     for key, flow in flows.items():
         if key not in reckoning.flows:
             yield f"{key}: exported with {flow.packets} packets, {flow.octets} octets, not expected"
@@ -27,9 +26,14 @@ def differences(reckoning: Reckoning, flows: Mapping[Key, Flow], ledger: Mapping
             yield f"ledger, {reason}: expected {frames.count} ({frames}), got {ledger.get(reason, 0)}"
 
 
-def _fields(expected: Flow, got: Flow) -> Iterator[str]:
-    for field in dataclasses.fields(Flow):
-        values = [getattr(flow, field.name) for flow in (expected, got)]
+def _fields(expected: Flow, got: Flow, restarts: set[First]) -> Iterator[str]:
+    for name in (field.name for field in dataclasses.fields(Flow) if field.name != "first"):
+        values = getattr(expected, name), getattr(got, name)
         if values[0] != values[1]:
-            texts = [value.hex(":") if field.name in MACS else str(value) for value in values]
-            yield f"{field.name}: expected {texts[0]}, got {texts[1]}"
+            yield f"{name}: expected {values[0]}, got {values[1]}"
+    if got.first in restarts:
+        return
+    for name, *pair in zip(First._fields, expected.first, got.first):
+        if pair[0] != pair[1]:
+            texts = [value.hex(":") if isinstance(value, bytes) else str(value) for value in pair]
+            yield f"{name}: expected {texts[0]}, got {texts[1]}"

@@ -12,6 +12,7 @@ from tests.lab.replay.reckoning import Packet
 from tests.lab.replay.reckoning_ip import Malformed, NotIp, TooManyExtensions
 
 FRAMES_NAMED = 5
+SYN, FIN_OR_RST = 0x02, 0x05
 ETHERNET, IP = "ethernet", "ip"
 ICMP_ELEMENTS = {4: "IPv4", 6: "IPv6"}
 
@@ -38,9 +39,18 @@ class Key(NamedTuple):
         return ", ".join(parts)
 
 
+class First(NamedTuple):
+    """What a flow has of its first packet."""
+
+    tos: int
+    priority: int
+    source_mac: bytes
+    destination_mac: bytes
+
+
 @dataclass
 class Flow:
-    """``tos`` to ``destination_mac`` are those of the first packet; lengths and counts are IP octets."""
+    """Lengths and counts are IP octets."""
 
     packets: int
     octets: int
@@ -49,10 +59,7 @@ class Flow:
     greatest_ttl: int
     least_octets: int
     greatest_octets: int
-    tos: int
-    priority: int
-    source_mac: bytes
-    destination_mac: bytes
+    first: First
 
     def add(self, other: Flow) -> None:
         """Take in a later part of the same flow."""
@@ -84,11 +91,16 @@ class Frames:
 
 @dataclass
 class Reckoning:
-    """What must come of the frames of one file. ``frames`` has those of each flow, ``ledger`` those of each reason."""
+    """What must come of the frames of one file. ``frames`` has those of each flow, ``ledger`` those of each reason.
+
+    ``restarts``: a SYN after a FIN or RST begins another connection with the same ports. Whether both are in one
+    record depends on when it is taken out, and so does which of their first packets counts.
+    """
 
     flows: dict[Key, Flow] = field(default_factory=dict)
     frames: dict[Key, Frames] = field(default_factory=dict)
     ledger: dict[str, Frames] = field(default_factory=dict)
+    restarts: dict[Key, set[First]] = field(default_factory=dict)
 
     def count(self, number: int, medium: str, reckon: Any) -> None:
         """Add frame ``number``; ``reckon()`` gives its packet, or says why it is in no flow."""
@@ -107,9 +119,11 @@ class Reckoning:
         ip, upper = packet.inner, packet.inner.upper
         key = Key(medium, packet.ethertype, ip.source, ip.destination, ip.protocol, upper.source_port,
                   upper.destination_port, upper.icmp_type, upper.icmp_code, packet.vlan)  # fmt: skip
-        part = Flow(1, ip.octets, upper.tcp_flags, ip.ttl, ip.ttl, ip.octets, ip.octets, ip.tos, packet.priority,
-                    packet.source_mac, packet.destination_mac)  # fmt: skip
+        first = First(ip.tos, packet.priority, packet.source_mac, packet.destination_mac)
+        part = Flow(1, ip.octets, upper.tcp_flags, ip.ttl, ip.ttl, ip.octets, ip.octets, first)
         if key in self.flows:
+            if upper.tcp_flags & SYN and self.flows[key].tcp_flags & FIN_OR_RST:
+                self.restarts.setdefault(key, set()).add(first)
             self.flows[key].add(part)
         else:
             self.flows[key] = part
@@ -130,6 +144,7 @@ def exported(record: Mapping[str, Any], medium: str) -> tuple[Key, Flow]:
         port -= kind << 8 | code  # where an ICMP message has no port, old collectors find type and code
     key = Key(medium, record["ethernetType"], source, destination, record["protocolIdentifier"],
               record["sourceTransportPort"], port, kind, code, record["dot1qVlanId"])  # fmt: skip
+    macs = (bytes.fromhex(record[f"{end}MacAddress"].replace(":", "")) for end in ("source", "destination"))
     flow = Flow(
         record["packetDeltaCount"],
         record["octetDeltaCount"],
@@ -138,10 +153,7 @@ def exported(record: Mapping[str, Any], medium: str) -> tuple[Key, Flow]:
         record["maximumTTL"],
         record["minimumIpTotalLength"],
         record["maximumIpTotalLength"],
-        record["ipClassOfService"],
-        record["dot1qPriority"],
-        bytes.fromhex(record["sourceMacAddress"].replace(":", "")),
-        bytes.fromhex(record["destinationMacAddress"].replace(":", "")),
+        First(record["ipClassOfService"], record["dot1qPriority"], *macs),
     )
     return key, flow
 

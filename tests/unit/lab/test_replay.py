@@ -31,7 +31,8 @@ def test_flows_are_added_up() -> None:
     reckoning = reckoned(FRAME, ARP, second, FRAME[:30])
     (flow,) = reckoning.flows.values()
     assert (flow.packets, flow.octets, flow.least_octets, flow.greatest_octets) == (2, 28 + 37, 28, 37)
-    assert (flow.least_ttl, flow.greatest_ttl, flow.tos, flow.source_mac) == (7, f.TTL, f.TOS, f.mac(f.SRC_MAC))
+    assert (flow.least_ttl, flow.greatest_ttl) == (7, f.TTL)
+    assert flow.first == (f.TOS, 0, f.mac(f.SRC_MAC), f.mac(f.DST_MAC))
     assert [str(frames) for frames in reckoning.frames.values()] == ["frame 1, 3"]
     assert {reason: str(frames) for reason, frames in reckoning.ledger.items()} == {
         "not_ip": "frame 2",
@@ -46,11 +47,36 @@ def test_equal_is_no_difference() -> None:
 def test_each_field_is_compared() -> None:
     reckoning = reckoned(FRAME)
     ((key, flow),) = reckoning.flows.items()
-    for field in dataclasses.fields(flow):
-        value, other = getattr(flow, field.name), dataclasses.replace(flow)
-        setattr(other, field.name, b"\1" * 6 if isinstance(value, bytes) else value + 1)
-        (line,) = differences(reckoning, {key: other}, {})
-        assert f"(frame 1): {field.name}: expected " in line
+    others = [
+        dataclasses.replace(flow, **{field.name: getattr(flow, field.name) + 1})
+        for field in dataclasses.fields(flow)
+        if field.name != "first"
+    ]
+    others += [
+        dataclasses.replace(flow, first=flow.first._replace(tos=1)),
+        dataclasses.replace(flow, first=flow.first._replace(priority=1)),
+        dataclasses.replace(flow, first=flow.first._replace(source_mac=b"\1" * 6)),
+        dataclasses.replace(flow, first=flow.first._replace(destination_mac=b"\1" * 6)),
+    ]
+    lines = ["".join(differences(reckoning, {key: other}, {})) for other in others]
+    assert [line.partition("(frame 1): ")[2].partition(":")[0] for line in lines] == [
+        *("packets", "octets", "tcp_flags", "least_ttl", "greatest_ttl", "least_octets", "greatest_octets"),
+        *("tos", "priority", "source_mac", "destination_mac"),
+    ]
+    assert all(line.count("expected") == 1 for line in lines)
+
+
+def test_either_of_two_connections_may_be_the_first() -> None:
+    def packet(flags: int, tos: int) -> bytes:
+        return f.ethernet(f.IPV4, f.ipv4(f.TCP, f.tcp(flags), tos=tos))
+
+    again = reckoned(packet(f.SYN, 1), packet(f.SYN, 2), packet(f.FIN, 3), packet(f.SYN, 4))
+    ((key, flow),) = again.flows.items()
+    lines = [
+        list(differences(again, {key: dataclasses.replace(flow, first=flow.first._replace(tos=tos))}, {}))
+        for tos in range(1, 5)
+    ]
+    assert [len(found) for found in lines] == [0, 1, 1, 0]
 
 
 def test_flows_that_are_missing_or_too_many() -> None:
