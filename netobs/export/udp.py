@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 import sys
 from typing import TYPE_CHECKING
 
 from netobs.clock import NS_PER_S
+from netobs.export import udp_socket
 from netobs.export.address import Address, is_numeric
 from netobs.export.link import Failure, Link, Owner, Progress, State, log
 from netobs.export.stats import ExportStats
@@ -36,23 +36,6 @@ A collector that keeps the kernel's default receive buffer (212,992 bytes with b
 takes an eviction of any usual size, also on a busy host; at full speed it loses most of it.
 """
 
-_SEND_BUFFER_BYTES = 1 << 20
-# The kernel doubles it: 2 MiB hold about 900 Messages of 1400 bytes with their bookkeeping, fewer than the 1000 packets
-# of a default device queue. So a burst meets EAGAIN here, which is waited for, and not a silent drop there.
-_MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.10
-_MAX_BATCH_BYTES = 65_000
-_MAX_PAYLOAD_BYTES = 65_507
-
-# uapi linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h: Python has no names for these
-_UDP_SEGMENT = 103
-_SO_SNDBUFFORCE = 32
-_MTU_OPTIONS = {  # level, *_MTU_DISCOVER, *_MTU, bytes of IP and UDP header; the value for *_PMTUDISC_DO is 2 in both
-    socket.AF_INET: (socket.IPPROTO_IP, 10, 14, 28),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 24, 48),
-}
-_PMTUDISC_DO = 2
-_NO_GSO = (errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE)
-
 
 class UdpLink(Link):
     """One connected socket, whose source port stays for life: collectors know an exporter by it."""
@@ -77,12 +60,9 @@ class UdpLink(Link):
     def message_size(self) -> int:
         """``max_message_size``, or what the path MTU that the kernel knows leaves: RFC 7011, section 10.3.3."""
         size = self.config.max_message_size
-        if self._sock is None or self._address is None:
-            return size
-        level, _, mtu_option, header_bytes = _MTU_OPTIONS[socket.AddressFamily(self._address.family)]
-        with contextlib.suppress(OSError):
-            mtu = self._sock.getsockopt(level, mtu_option)
-            size = min(size, max(MIN_MESSAGE_BYTES, min(mtu - header_bytes, _MAX_PAYLOAD_BYTES)))
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                size = min(size, max(MIN_MESSAGE_BYTES, udp_socket.path_payload(self._sock)))
         return size
 
     def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
@@ -97,7 +77,7 @@ class UdpLink(Link):
                 return Progress(index, State.BLOCKED, tuple(failures))
             stop = self._batch(block, index)
             code = self._send(block, index, stop, now_ns)
-            if code in _NO_GSO and stop - index > 1:
+            if code in udp_socket.NO_GSO and stop - index > 1:
                 # Which of the two is at fault, the batch or its Messages? One Message alone tells.
                 first, stop = code, index + 1
                 code = self._send(block, index, stop, now_ns)
@@ -192,14 +172,8 @@ class UdpLink(Link):
             if self._port and not self.config.source:
                 with contextlib.suppress(OSError):  # somebody else has it now
                     sock.bind(("", self._port))
-            _set_send_buffer(sock)
-            level, discover, _, _ = _MTU_OPTIONS[socket.AddressFamily(address.family)]
-            sock.setsockopt(level, discover, _PMTUDISC_DO)
-            try:
-                sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
-            except OSError:
-                self.segmentation = False  # kernels that do not know it would send the batch as one datagram
-            sock.connect(address.sockaddr)
+            if not udp_socket.connect(sock, address):
+                self.segmentation = False
         except OSError:
             sock.close()
             raise
@@ -209,8 +183,8 @@ class UdpLink(Link):
         """Where the Messages end that go in one call from ``index`` on."""
         if not self.segmentation:
             return index + 1
-        most = max(1, min(_MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
-        return block.run(index, min(len(block), index + min(_MAX_SEGMENTS, most)))
+        most = max(1, min(udp_socket.MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
+        return block.run(index, min(len(block), index + min(udp_socket.MAX_SEGMENTS, most)))
 
     def _send(self, block: MessageBlock, start: int, stop: int, now_ns: int) -> int:
         """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
@@ -223,22 +197,13 @@ class UdpLink(Link):
                 if self._keep_back:
                     return code
             code = self._send_once(data, size)
-        batch_at_fault = stop - start > 1 and code in _NO_GSO
+        batch_at_fault = stop - start > 1 and code in udp_socket.NO_GSO
         if code not in (0, errno.EAGAIN, errno.EMSGSIZE) and not batch_at_fault:
             self._note_error(code, now_ns)
         return code
 
     def _send_once(self, data: memoryview, size: int) -> int:
-        if self._sock is None:
-            return errno.ENOTCONN
-        try:
-            if len(data) > size:
-                self._sock.sendmsg([data], [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", size))])
-            else:
-                self._sock.send(data)
-        except OSError as error:
-            return error.errno or errno.EIO
-        return 0
+        return udp_socket.send(self._sock, data, size) if self._sock is not None else errno.ENOTCONN
 
     def _stop_segmentation(self, code: int) -> None:
         self.segmentation = False
@@ -288,10 +253,3 @@ class UdpLink(Link):
         elif now_ns - self._failing_since_ns >= SWITCH_NS and not is_numeric(self.config.host):
             self._failing_since_ns = now_ns
             self.open(now_ns)
-
-
-def _set_send_buffer(sock: socket.socket) -> None:
-    for option in (_SO_SNDBUFFORCE, socket.SO_SNDBUF):  # the first is not limited by wmem_max but needs CAP_NET_ADMIN
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, option, _SEND_BUFFER_BYTES)
-            return
