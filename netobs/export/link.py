@@ -27,6 +27,9 @@ RFC 7011, section 10.4.4 wants at most one connection per minute by default. We 
 purpose: a collector that restarts is back within seconds, and what overflows the queue until then is lost.
 """
 
+AGAIN_NS = 60 * NS_PER_S
+"""A collector that cannot be reached is said again after this time."""
+
 
 class State(enum.Enum):
     """Why a ``push`` ended."""
@@ -97,7 +100,7 @@ class Link:
         self._attempts = 0
         self._retry_timer: Timer | None = None
         self._resolving = False
-        self._said_unreachable = False
+        self._said_ns: int | None = None  # when the log was told last that there is no way to the collector
         self._closed = False
 
     def __str__(self) -> str:
@@ -187,8 +190,8 @@ class Link:
         """No address worked: pause, then start again with the name."""
         pause_ns = self._pause_ns()
         self._attempts += 1
-        if not self._said_unreachable:
-            self._said_unreachable = True
+        if self._said_ns is None or now_ns - self._said_ns >= AGAIN_NS:
+            self._said_ns = now_ns
             log.warning("%s: not reachable: %s; flows wait in %s", self, reason, self.waiting_room)
         self._cancel_retry()
         self._retry_timer = self._loop.call_at(now_ns + pause_ns, self.open)

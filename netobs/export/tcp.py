@@ -118,7 +118,7 @@ class TcpLink(Link):
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self._drop_socket()
         self._owner.on_down(now_ns)
-        self._said_unreachable = True
+        self._said_ns = now_ns
         self._unreachable(reason, now_ns)
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class TcpLink(Link):
         self.stats.connected = True
         self.stats.reconnects += self._ever_connected
         self._ever_connected = True
-        self._said_unreachable = False
+        self._said_ns = None
         log.info("%s: connected", self)
         self._owner.on_up(now_ns)
 

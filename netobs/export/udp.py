@@ -13,6 +13,7 @@ from netobs.clock import NS_PER_S
 from netobs.export import udp_socket
 from netobs.export.address import Address, is_numeric
 from netobs.export.link import Failure, Link, Owner, Progress, State, log
+from netobs.export.source_watch import LOCAL_ERRORS, WATCH_NS, SourceWatch
 from netobs.export.stats import ExportStats
 from netobs.loop import EventLoop, Timer
 from netobs.records import MessageBlock
@@ -38,7 +39,11 @@ takes an eviction of any usual size, also on a busy host; at full speed it loses
 
 
 class UdpLink(Link):
-    """One connected socket, whose source port stays for life: collectors know an exporter by it."""
+    """One connected socket, whose source port stays for life: collectors know an exporter by it.
+
+    When the host's address changes, a new socket with the same port takes its place. That is a Transport Session of its
+    own, as UDP has one for each pair of addresses and ports (RFC 7011, section 2): Templates first, sequence from 0.
+    """
 
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         super().__init__(config, loop, owner, stats)
@@ -52,6 +57,7 @@ class UdpLink(Link):
         self._resume_ns = 0  # when the next burst is due
         self._burst_left = 0
         self._keep_back = False  # what is being sent, should it fail
+        self._source_watch = SourceWatch(loop, self._choose, self.disconnect)
 
     @property
     def up(self) -> bool:
@@ -85,9 +91,13 @@ class UdpLink(Link):
                     self._stop_segmentation(first)
             if code == errno.EAGAIN or (self._keep_back and self.failing):
                 return Progress(index, State.BLOCKED, tuple(failures))
+            if code in LOCAL_ERRORS:
+                return Progress(index, State.BROKEN, tuple(failures), os.strerror(code))
             if code == errno.EMSGSIZE:
                 return Progress(index, State.TOO_LARGE, tuple(failures))
-            if code:
+            if code == 0:
+                self._attempts = 0
+            else:
                 failures.append(Failure(index, stop, errno.errorcode.get(code, str(code))))
             self._burst_left -= block.end(stop) - block.end(index)
             index = stop
@@ -121,11 +131,31 @@ class UdpLink(Link):
             self._quiet = True
             self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
         code = self._send_once(memoryview(b""), 0)
-        if code not in (0, errno.EAGAIN):
+        if code in LOCAL_ERRORS:
+            self.disconnect(os.strerror(code), now_ns)
+        elif code not in (0, errno.EAGAIN):
             self._note_error(code, now_ns)
 
     def disconnect(self, reason: str, now_ns: int) -> None:
-        """Nothing to do: UDP has no connection to lose."""
+        """This host cannot send from the socket's address any more: the next socket gets the one of now."""
+        if self._sock is None:
+            return
+        log.warning("%s: no path from %s any more: %s; flows wait in %s", self, self._sock.getsockname()[0], reason,
+                    self.waiting_room)  # fmt: skip
+        self._owner.on_down(now_ns)
+        self._drop_socket()
+        self._said_ns = now_ns
+        if self._attempts:  # nothing was sent since the last time
+            self._unreachable(reason, now_ns)
+        else:
+            self._attempts = 1
+            self._cancel_retry()
+            self._retry_timer = self._loop.call_at(now_ns, self._reopen)
+
+    def _reopen(self, now_ns: int) -> None:
+        self._retry_timer = None
+        assert self._address is not None
+        self._use([self._address], now_ns)
 
     def _use(self, addresses: list[Address], now_ns: int) -> None:
         if self.up:
@@ -151,20 +181,31 @@ class UdpLink(Link):
         self.stats.reconnects += self._port != 0
         self._address = address
         self._port = sock.getsockname()[1]
-        self._attempts = 0
-        self.failing = self._said_unreachable = False
+        self.failing = False
+        self._said_ns = None
         self.stats.connected = True
         self._loop.add_reader(sock.fileno(), self._on_readable)
-        log.info("%s: sends from port %d", self, self._port)
+        log.info("%s: sends from %s port %d", self, *sock.getsockname()[:2])
+        self._source_watch.start(now_ns)
         self._owner.on_up(now_ns)
 
     def _drop_socket(self) -> None:
         super()._drop_socket()
         self.stats.connected = False
+        self._source_watch.stop()
         for timer in (self._check_timer, self._pace_timer):
             if timer is not None:
                 timer.cancel()
         self._check_timer = self._pace_timer = None
+
+    def _pause_ns(self) -> int:
+        return min(WATCH_NS, super()._pause_ns()) if is_numeric(self.config.host) else super()._pause_ns()
+
+    def _choose(self) -> str:
+        assert self._address is not None
+        with self._new_socket(self._address, socket.SOCK_DGRAM) as sock:
+            sock.connect(self._address.sockaddr)
+            return str(sock.getsockname()[0])
 
     def _connect(self, address: Address) -> socket.socket:
         sock = self._new_socket(address, socket.SOCK_DGRAM, self._port)
@@ -198,7 +239,7 @@ class UdpLink(Link):
                     return code
             code = self._send_once(data, size)
         batch_at_fault = stop - start > 1 and code in udp_socket.NO_GSO
-        if code not in (0, errno.EAGAIN, errno.EMSGSIZE) and not batch_at_fault:
+        if code not in (0, errno.EAGAIN, errno.EMSGSIZE, *LOCAL_ERRORS) and not batch_at_fault:
             self._note_error(code, now_ns)
         return code
 

@@ -166,6 +166,35 @@ def test_a_collector_that_is_down_harms_no_other(lab: Lab, tmp_path: Path) -> No
         assert account.is_balanced(name)
 
 
+@pytest.mark.parametrize("form", ["198.51.100.{}/24", "2001:db8:1::{}/64"], ids=["ipv4", "ipv6"])
+def test_the_hosts_own_address_changes_while_flows_go_on(lab: Lab, tmp_path: Path, form: str) -> None:
+    """DHCP, PPPoE, a failover: the collector gets a new Transport Session from the new address, and every flow."""
+    near, far = lab.pair()
+    uplink, site = lab.veth(far.ns, lab.namespace("site"))
+    host, address = form.format(2).partition("/")[0], ["dev", uplink.name, *(["nodad"] if ":" in form else [])]
+    lab.address(site, form.format(2))
+    lab.address(uplink, form.format(1))
+    config = configuration(FAST, AT_ONCE, [{"host": host, "name": "site", "template": "go-ipfix"}])
+    decoder, flows, sources = Decoder(), 0, []
+    with UdpSink(site.ns, host=host) as sink, Daemon(lab, far.ns, tmp_path, config) as daemon:
+        traffic = Traffic(flows=2000).start(lab, near, rate=1000)
+        wait_until(lambda: " sends from " in daemon.log and sent_flows(daemon, "site") > 0, "flows are sent")
+        lab.run(far.ns, ["ip", "address", "del", form.format(1), *address[:2]])
+        daemon.wait_for("no path from")
+        lab.run(far.ns, ["ip", "address", "add", form.format(9), *address])
+        wait_until(lambda: daemon.log.count(" sends from ") == 2, "the daemon sends from the new address")
+        assert traffic.wait(WAIT_S).flows == 2000
+        account = daemon.finish()
+        for message, (source, *_) in sink.drain_from():
+            flows += len(decoder.decode(message, source).flows)
+            sources += [source] if source not in sources else []
+    assert sources == [form.format(number).partition("/")[0] for number in (1, 9)]
+    assert (decoder.stats.sets_without_template, decoder.stats.lost_records) == (0, 0)
+    assert flows == account.sent["site"].flows == 2000
+    assert account.not_sent == {}
+    assert account.is_balanced("site")
+
+
 class UdpCollector(UdpSink):
     """A collector that has just been started: it knows no Templates. Counts Data Records by Sequence Number."""
 
@@ -199,9 +228,9 @@ def refused(ns: str) -> int:
     return int(values[names.index("NoPorts")])
 
 
-def sent_flows(daemon: Daemon) -> int:
+def sent_flows(daemon: Daemon, collector: str = "127.0.0.1") -> int:
     """Flow Records that the collector was sent so far."""
-    return daemon.account().sent["127.0.0.1"].flows
+    return daemon.account().sent[collector].flows
 
 
 def test_udp_collector_that_is_down_at_start_and_dies_and_comes_back(lab: Lab, tmp_path: Path) -> None:

@@ -157,12 +157,16 @@ class UdpSink:
 
     def drain(self) -> list[bytes]:
         """All datagrams that are there now, without waiting."""
+        return [data for data, _ in self.drain_from()]
+
+    def drain_from(self) -> list[tuple[bytes, tuple[Any, ...]]]:
+        """The same, each with the socket address that it came from."""
         self.socket.setblocking(False)
         return list(iter(self._next, None))
 
-    def _next(self) -> bytes | None:
+    def _next(self) -> tuple[bytes, tuple[Any, ...]] | None:
         try:
-            return self.socket.recv(65536)
+            return self.socket.recvfrom(65536)
         except BlockingIOError:
             return None
 
