@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
 SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh tests/packages/*.sh packaging/deb/*.p* .ci/run
-C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch])
+C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch] tests/lab/*.c)
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
 PREFIX ?= /usr/local

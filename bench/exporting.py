@@ -59,11 +59,13 @@ def run(quick: bool) -> list[dict[str, Any]]:
 
 def _encoding(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
     cases = [(protocol, name) for protocol in ("ipfix", "netflow9") for name in TEMPLATES] + [("netflow5", "")]
-    made = {case: exporter(*case, boot_s=flows.clock.realtime_ns // clock.NS_PER_S, sampling=1) for case in cases}
+    made = {case: exporter(*case, boot_ns=flows.clock.monotonic_ns, sampling=1) for case in cases}
     samples: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
     for _ in range(rounds + 1):
         for case, (encoder, header, _) in made.items():
-            head = header(flows.clock.realtime_ns // clock.NS_PER_S, 0, 1)
+            head = header(
+                flows.clock.realtime_ns // clock.NS_PER_S, 0, 1, flows.clock.realtime_ns - flows.clock.monotonic_ns
+            )
             before = time.process_time_ns()
             for data_set in encoder.encode(flows):
                 encoder.data_messages(data_set, head, MESSAGE_BYTES)

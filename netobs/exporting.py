@@ -23,6 +23,7 @@ from netobs.records import ClockPair, FlowBatch
 from netobs.report import Report
 from netobs.reporter import Reporter
 from netobs.stats import CollectorStats
+from netobs.wall_clock import WallClock
 
 log = logging.getLogger("netobs")
 
@@ -67,10 +68,10 @@ class ExportingProcess:
     def __init__(self, config: Config, loop: EventLoop) -> None:
         """Raises TemplateError, or ExportError where another process uses a spool."""
         self._loop = loop
-        self._boot_s = clock.read_pair().realtime_ns // clock.NS_PER_S  # from here counts the sysUptime of NetFlow
+        self._wall_clock = WallClock(clock.read_pair())
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
-        self._exporters = make_exporters(config, self._boot_s)
+        self._exporters = make_exporters(config, self._wall_clock.boot_ns)
         self._collectors = [self._collector(each, self._exporters) for each in config.collectors]
         self._router = Router(self._members(), config.groups, loop)
         self._former: list[CollectorStats] = []
@@ -122,9 +123,15 @@ class ExportingProcess:
 
     def see_losses(self, pair: ClockPair) -> None:
         """What was lost is dated when it is seen here, and the operator is warned."""
+        self._see_clock(pair)
         for collector in self._collectors:
             self._see_not_sent(collector, pair.realtime_ns)
             self._warn(collector, pair)
+
+    def _see_clock(self, pair: ClockPair) -> None:
+        self._wall_clock.see(pair)
+        for member in self._members():
+            member.session.see_clock(pair)
 
     def _see_not_sent(self, collector: Collector, realtime_ns: int) -> None:
         member = collector.member
@@ -141,6 +148,7 @@ class ExportingProcess:
 
     def export(self, batch: FlowBatch, now_ns: int) -> None:
         """Encodes ``batch`` and hands it to the sessions."""
+        self._see_clock(batch.clock)
         if self._change is not None:
             self._change.held.append(batch)
             return
@@ -166,7 +174,7 @@ class ExportingProcess:
 
         :raises NetobsError: nothing was changed.
         """
-        exporters = make_exporters(config, self._boot_s)
+        exporters = make_exporters(config, self._wall_clock.boot_ns)
         for key, made in exporters.items():
             known = self._exporters.get(key)
             if known is not None and known.says_the_same(made):
@@ -254,7 +262,7 @@ class ExportingProcess:
         return (*self._former, *(collector.stats() for collector in present))
 
 
-def make_exporters(config: Config, boot_s: int) -> dict[tuple[str, str], Exporter]:
+def make_exporters(config: Config, boot_ns: int) -> dict[tuple[str, str], Exporter]:
     """What each protocol and template of ``config`` needs, once.
 
     :raises TemplateError: a template file cannot be used, or a Data Record is too large for ``max_message_size``.
@@ -264,7 +272,7 @@ def make_exporters(config: Config, boot_s: int) -> dict[tuple[str, str], Exporte
         key = (collector.protocol, collector.template)
         try:
             if key not in made:
-                made[key] = exporter(*key, boot_s, config.capture.sampling)
+                made[key] = exporter(*key, boot_ns, config.capture.sampling)
             made[key].encoder.check(collector.max_message_size)
         except TemplateError as error:
             raise TemplateError(f'collector "{collector.name}": {error}') from error

@@ -34,11 +34,15 @@ _MESSAGE, _SET = big_endian(MESSAGE_HEADER), big_endian(SET_HEADER)
 
 
 class Header(NamedTuple):
-    """What a Transport Session says in the Message Header. ``sequence``: Data Records sent before this Message."""
+    """What a Transport Session says in the Message Header. ``sequence``: Data Records sent before this Message.
+
+    ``clock_offset_ns`` is for the NetFlow protocols, whose header has two clocks.
+    """
 
     export_time_s: int
     sequence: int
     observation_domain: int
+    clock_offset_ns: int = 0
 
     def advance(self, records: int, messages: int = 0) -> Header:
         """The header after ``records`` more Data Records (the Sequence Number is modulo 2**32)."""

@@ -31,11 +31,15 @@ _TCP_FLAGS = 0xFF
 
 
 class Header(NamedTuple):
-    """What a session says in the header. ``sequence``: flows sent before this Message."""
+    """What a session says in the header. ``sequence``: flows sent before this Message.
+
+    ``clock_offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC.
+    """
 
     export_time_s: int
     sequence: int
     observation_domain: int
+    clock_offset_ns: int = 0
 
     def advance(self, records: int, messages: int = 0) -> Header:
         """The header after ``records`` more flows (the sequence is modulo 2**32)."""
@@ -46,12 +50,12 @@ class Encoder(RecordEncoder):
     """Builds Messages. Without state except the counts: IPv6 flows are ``unencodable``.
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
-    16 bits and is sent as ``MAX_INTERFACE``. ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one
+    16 bits and is sent as ``MAX_INTERFACE``. ``boot_ns``: when the exporter began, CLOCK_MONOTONIC. ``sampling``: one
     packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``, and 1 where all are.
     """
 
-    def __init__(self, boot_s: int, sampling: int = 1) -> None:
-        self._uptime = Uptime(boot_s)
+    def __init__(self, boot_ns: int, sampling: int = 1) -> None:
+        self._uptime = Uptime(boot_ns)
         self._sampling = _RANDOM_SAMPLING | min(sampling, MAX_NETFLOW5_SAMPLING) if sampling > 1 else 1
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
 
@@ -94,7 +98,7 @@ class Encoder(RecordEncoder):
         heads = np.zeros(len(counts), dtype=NETFLOW5_HEADER)
         heads["version"] = NETFLOW5_VERSION
         heads["count"] = counts
-        heads["export_time"], heads["uptime_ms"] = self._uptime.header(header.export_time_s)
+        heads["export_time"], heads["uptime_ms"] = self._uptime.header(header.export_time_s, header.clock_offset_ns)
         heads["sequence"] = (np.cumsum(counts) - counts + header.sequence) & MAX_U32
         heads["engine"] = header.observation_domain & _U16
         heads["sampling"] = self._sampling

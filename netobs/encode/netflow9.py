@@ -41,11 +41,15 @@ _OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength
 
 
 class Header(NamedTuple):
-    """What a session says in the header. ``sequence``: Messages of any kind sent before this one."""
+    """What a session says in the header. ``sequence``: Messages of any kind sent before this one.
+
+    ``clock_offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC.
+    """
 
     export_time_s: int
     sequence: int
     observation_domain: int
+    clock_offset_ns: int = 0
 
     def advance(self, records: int, messages: int = 0) -> Header:
         """The header after ``messages`` more Messages (the sequence is modulo 2**32)."""
@@ -86,7 +90,7 @@ def netflow9_name(field: Field) -> str:
 class Encoder(AnnouncingEncoder):
     """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state except the counts.
 
-    ``boot_s``: when the exporter began, seconds since 1970. ``sampling``: one packet in N is measured. Raises
+    ``boot_ns``: when the exporter began, CLOCK_MONOTONIC. ``sampling``: one packet in N is measured. Raises
     TemplateError if a Template cannot be used.
     """
 
@@ -96,9 +100,9 @@ class Encoder(AnnouncingEncoder):
     align_bytes = _ALIGN_BYTES
 
     def __init__(
-        self, templates: Sequence[Template], boot_s: int, options: OptionsChoice = NO_OPTIONS, sampling: int = 1
+        self, templates: Sequence[Template], boot_ns: int, options: OptionsChoice = NO_OPTIONS, sampling: int = 1
     ) -> None:
-        self._uptime = Uptime(boot_s)
+        self._uptime = Uptime(boot_ns)
         adapted = [netflow9_template(template) for template in templates]
         columns = sampled({**self._uptime.columns(), **_COLUMNS}, sampling)
         super().__init__(adapted, columns, options_templates(options, netflow9=True))
@@ -118,7 +122,7 @@ class Encoder(AnnouncingEncoder):
             padded = each.body.ljust(_padded(len(each.body)), b"\0")
             parts += [_SET.pack(each.set_id, _SET.size + len(padded)), padded]
         records = sum(each.records + each.templates for each in sets)
-        export_time_s, uptime_ms = self._uptime.header(header.export_time_s)
+        export_time_s, uptime_ms = self._uptime.header(header.export_time_s, header.clock_offset_ns)
         head = (NETFLOW9_VERSION, records, uptime_ms, export_time_s, header.sequence, header.observation_domain)
         return _MESSAGE.pack(*head) + b"".join(parts)
 
@@ -150,7 +154,7 @@ class Encoder(AnnouncingEncoder):
         heads = np.empty(len(counts), dtype=NETFLOW9_DATA_HEADER)
         heads["version"] = NETFLOW9_VERSION
         heads["count"] = counts
-        heads["export_time"], heads["uptime_ms"] = self._uptime.header(header.export_time_s)
+        heads["export_time"], heads["uptime_ms"] = self._uptime.header(header.export_time_s, header.clock_offset_ns)
         heads["sequence"] = (np.arange(len(counts), dtype=np.int64) + header.sequence) & MAX_U32
         heads["observation_domain"] = header.observation_domain
         heads["set_id"] = set_id

@@ -11,10 +11,11 @@ AnyEncoder = Union[ipfix.Encoder, netflow9.Encoder, netflow5.Encoder]
 
 
 class Exporter(NamedTuple):
-    """What makes the Messages of one protocol and template. ``header(export_time_s, sequence, observation_domain)``."""
+    """What makes the Messages of one protocol and template. ``header`` takes
+    the fields of ``netobs.encode.ipfix.Header``."""
 
     encoder: AnyEncoder
-    header: Callable[[int, int, int], Any]
+    header: Callable[..., Any]
     templates: TemplateSet
 
     def says_the_same(self, other: Exporter) -> bool:
@@ -23,16 +24,16 @@ class Exporter(NamedTuple):
         return type(self.encoder) is type(other.encoder) and mine == its and mine.options == its.options
 
 
-def exporter(protocol: str, template: str, boot_s: int, sampling: int) -> Exporter:
+def exporter(protocol: str, template: str, boot_ns: int, sampling: int) -> Exporter:
     """The encoder of ``protocol`` ("ipfix", "netflow9", "netflow5") with the template file ``template``.
 
-    ``boot_s``: when the exporter began, seconds since 1970: sysUptime of NetFlow counts from there. ``sampling``: one
+    ``boot_ns``: when the exporter began, CLOCK_MONOTONIC: sysUptime of NetFlow counts from there. ``sampling``: one
     packet in N is measured. NetFlow v5 has no templates. Raises TemplateError.
     """
     if protocol == "netflow5":
-        return Exporter(netflow5.Encoder(boot_s, sampling), netflow5.Header, TemplateSet(()))
+        return Exporter(netflow5.Encoder(boot_ns, sampling), netflow5.Header, TemplateSet(()))
     templates = template_file.load(template)
     if protocol == "netflow9":
-        encoder = netflow9.Encoder(templates, boot_s, templates.options, sampling)
+        encoder = netflow9.Encoder(templates, boot_ns, templates.options, sampling)
         return Exporter(encoder, netflow9.Header, templates)
     return Exporter(ipfix.Encoder(templates, templates.options, sampling), ipfix.Header, templates)

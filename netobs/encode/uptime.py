@@ -6,43 +6,49 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from netobs.encode.columns import COLUMNS, Column, Fill, Values
+from netobs.encode.columns import COLUMNS, Column, Values
 from netobs.records import FlowBatch
 
-MS_PER_S = 1_000
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
 MAX_U32 = 0xFFFFFFFF
 
 
 class Uptime(NamedTuple):
-    """sysUptime of an exporter that began at ``boot_s``, whole seconds since 1970.
+    """sysUptime of an exporter that began at ``boot_ns`` of CLOCK_MONOTONIC, which nobody can set.
 
     A collector takes the difference of a flow's time and the sysUptime in the header, and counts from the header's
-    time of day. So both come from one clock, and the header is of a whole second, rounded up: no flow ends after it
-    (pmacct and others take the difference without a sign). All are modulo 2**32 ms (49.7 days).
+    time of day. The differences are right whatever happens to the wall clock, and the time of day follows it. The
+    header is of a whole second, rounded up: no flow ends after it (pmacct and others take the difference without a
+    sign). All are modulo 2**32 ms (49.7 days).
     """
 
-    boot_s: int
+    boot_ns: int
 
-    def header(self, export_time_s: int) -> tuple[int, int]:
-        """Seconds since 1970 and sysUptime in ms of a header that is made in the second ``export_time_s``."""
+    def header(self, export_time_s: int, clock_offset_ns: int) -> tuple[int, int]:
+        """Seconds since 1970 and sysUptime in ms of a header that is made in the second ``export_time_s``.
+
+        ``clock_offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC. Rounded, as no two readings of it are the same.
+        """
         seconds = export_time_s + 1
-        return seconds & MAX_U32, (seconds - self.boot_s) * MS_PER_S & MAX_U32
+        since_ns = seconds * NS_PER_S - clock_offset_ns - self.boot_ns
+        return seconds & MAX_U32, (since_ns + NS_PER_MS // 2) // NS_PER_MS & MAX_U32
 
     def columns(self) -> Mapping[str, Column]:
         """``COLUMNS`` with flowStartSysUpTime and flowEndSysUpTime."""
-        return {
-            **COLUMNS,
-            "flowStartSysUpTime": Column(self._since_boot("flowStartMilliseconds")),
-            "flowEndSysUpTime": Column(self._since_boot("flowEndMilliseconds")),
-        }
 
-    def _since_boot(self, element: str) -> Fill:
-        wall_ms = COLUMNS[element].values
+        def start(batch: FlowBatch) -> Values:
+            return self._since_boot(np.minimum(batch.records["first_ns"], batch.records["last_ns"]), batch)
 
-        def values(batch: FlowBatch) -> Values:
-            """A flow that began before the exporter (the clock was set) began with it."""
-            since_ms: Values = np.maximum(wall_ms(batch) - self.boot_s * MS_PER_S, 0)
-            return since_ms & MAX_U32
+        def end(batch: FlowBatch) -> Values:
+            return self._since_boot(batch.records["last_ns"], batch)
 
-        return values
+        return {**COLUMNS, "flowStartSysUpTime": Column(start), "flowEndSysUpTime": Column(end)}
+
+    def _since_boot(self, monotonic_ns: npt.NDArray[np.uint64], batch: FlowBatch) -> Values:
+        """Never later than the clock pair of ``batch``. A flow that began before the exporter began with it."""
+        until_now = np.minimum(monotonic_ns.astype(np.int64), batch.clock.monotonic_ns)
+        since_ms: Values = np.maximum((until_now - self.boot_ns) // NS_PER_MS, 0)
+        return since_ms & MAX_U32

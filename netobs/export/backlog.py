@@ -32,7 +32,7 @@ class Backlog(Generic[H, D]):
     """The spool of the collector of ``config``. ``bool()``: whether there is anything to send."""
 
     def __init__(
-        self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int], H],
+        self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int, int], H],
         stats: ExportStats,
     ) -> None:  # fmt: skip
         self.next_ns = 0
@@ -41,7 +41,7 @@ class Backlog(Generic[H, D]):
         self._encoder = encoder
         self._new_header = new_header
         size = config.max_message_size if config.transport == "udp" else MESSAGE_BYTES
-        messages = encoder.template_messages(new_header(0, 0, config.observation_domain), size)
+        messages = encoder.template_messages(new_header(0, 0, config.observation_domain, 0), size)
         templates = Templates(
             sets_of(b"".join(messages)), config.max_message_size if config.transport == "udp" else 65_535
         )
@@ -105,7 +105,7 @@ class Backlog(Generic[H, D]):
         self._spool.close()
 
     def _header(self, export_time_s: int, sequence: int) -> H:
-        return self._new_header(export_time_s, sequence, self._config.observation_domain)
+        return self._new_header(export_time_s, sequence, self._config.observation_domain, 0)
 
     def _block(self, messages: Entries, data: bytearray, header: H) -> MessageBlock:
         """``messages`` with the headers of the present Transport Session."""

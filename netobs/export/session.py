@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, Generic
 from netobs.clock import NS_PER_S
 from netobs.errors import TemplateError
 from netobs.export.announcer import Announcer
+from netobs.export.headers import Headers
 from netobs.export.link import Failure, Link, Progress, State, log
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.shipment import Shipment
@@ -38,9 +39,9 @@ _ARRIVAL_POLL_NS = 20_000_000
 class TransportSession(Generic[H, D]):
     """Exports to the collector of ``config``, over one Transport Session after another.
 
-    ``new_header(export_time_s, sequence, observation_domain)`` makes a header as ``encoder`` wants it. Nothing here
-    blocks. Timers and sockets are driven by ``loop``; ``send`` hands in what is to be exported. A collector that is
-    down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
+    ``new_header(export_time_s, sequence, observation_domain, clock_offset_ns)`` makes a header as ``encoder`` wants it.
+    Nothing here blocks. Timers and sockets are driven by ``loop``; ``send`` hands in what is to be exported. A
+    collector that is down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
     ``report(realtime_ns)`` gives what the options records say.
 
     Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
@@ -53,7 +54,7 @@ class TransportSession(Generic[H, D]):
         self,
         config: CollectorConfig,
         encoder: Encoder[H, D],
-        new_header: Callable[[int, int, int], H],
+        new_header: Callable[[int, int, int, int], H],
         loop: EventLoop,
         report: Callable[[int], Report] = lambda _realtime_ns: Report(),
     ) -> None:
@@ -64,9 +65,7 @@ class TransportSession(Generic[H, D]):
         """Whether flows wait while the link is failing, where otherwise they are sent in vain; see ``probe``."""
         self._config = config
         self._encoder = encoder
-        self._new_header = new_header
-        self._header = new_header(0, 0, config.observation_domain)
-        self._clock = ClockPair(0, 0)
+        self._headers: Headers[H] = Headers(new_header, config.observation_domain)
         self._loop = loop
         self._link = _LINKS[config.transport](config, loop, self, self.stats)
         self._link.gives_way = bool(config.spool)
@@ -105,12 +104,16 @@ class TransportSession(Generic[H, D]):
 
     def open(self, clock: ClockPair, now_ns: int) -> None:
         """Begin the first Transport Session, now if ``host`` is an address, else when its name is resolved."""
-        self._clock = clock
+        self._headers.see_clock(clock)
         self._link.open(now_ns)
+
+    def see_clock(self, clock: ClockPair) -> None:
+        """What the clocks are now: the wall clock may have been set."""
+        self._headers.see_clock(clock)
 
     def send(self, data_sets: Sequence[D], clock: ClockPair, now_ns: int) -> None:
         """Export ``data_sets``, now or when the collector takes them. They must not be changed afterwards."""
-        self._clock = clock
+        self._headers.see_clock(clock)
         for data_set in data_sets:
             tally = Tally.of(data_set)
             self.stats.see(tally)
@@ -144,7 +147,7 @@ class TransportSession(Generic[H, D]):
         if self._held and not self._closing:
             self._announcer.require(options=False)
             self._pump(now_ns)
-            if not self._encoder.template_messages(self._header, self._message_size):
+            if not self._encoder.template_messages(self._headers.last, self._message_size):
                 self._link.probe(now_ns)
 
     def options_changed(self, now_ns: int) -> None:
@@ -170,7 +173,7 @@ class TransportSession(Generic[H, D]):
             self._pump(now_ns)
 
     def on_up(self, now_ns: int) -> None:
-        self._header = self._new_header(self._header.export_time_s, 0, self._config.observation_domain)
+        self._headers.begin()
         self._fit_message_size()
         self._announcer.start(now_ns)
         if self._closing:
@@ -252,7 +255,7 @@ class TransportSession(Generic[H, D]):
     def _store(self, now_ns: int) -> None:
         """What waits goes to the spool, if there is one."""
         size = self._link.message_size() if self._link.reliable else self._message_size
-        self._waiting.store(self._realtime_ns(now_ns) // NS_PER_S, size, now_ns)
+        self._waiting.store(self._headers.realtime_ns(now_ns) // NS_PER_S, size, now_ns)
 
     def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
         """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
@@ -268,22 +271,19 @@ class TransportSession(Generic[H, D]):
         elif self._link.up and not all_arrived:
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
 
-    def _realtime_ns(self, now_ns: int) -> int:
-        return self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
-
     def _load(self, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages to send, templates before data. They are made now, with the present header."""
-        realtime_ns = self._realtime_ns(now_ns)
-        export_time_s = max(
-            self._header.export_time_s, realtime_ns // NS_PER_S
-        )  # never backwards: RFC 7011, section 8.2
-        header = self._new_header(export_time_s, self._header.sequence, self._config.observation_domain)
-        self._header = header
+        realtime_ns = self._headers.realtime_ns(now_ns)
+        if self._headers.next(now_ns) and not self._link.reliable:
+            # No Message with data may be dated before that with its Template (RFC 7011, section 8.2). Over TCP, which
+            # keeps their order, Templates are sent once.
+            self._announcer.require()
+        header = self._headers.last
         if self._announcer.due:
             self._fit_message_size()
             announced = self._announcer.take(header, self._message_size, now_ns, realtime_ns)
             if announced is not None:
-                self._header = header.advance(announced.records, 1)
+                self._headers.last = header.advance(announced.records, 1)
                 return Shipment(announced.block(), header)
         if self._held:
             return None
@@ -298,7 +298,7 @@ class TransportSession(Generic[H, D]):
     def _load_backlog(self, header: H, now_ns: int) -> Shipment[H, D] | None:
         shipment = None if self._closing else self._waiting.load_backlog(header, now_ns)
         if shipment is not None:
-            self._header = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
+            self._headers.last = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
         return shipment
 
     def _load_data(self, header: H, since_ns: int) -> Shipment[H, D]:
@@ -311,7 +311,7 @@ class TransportSession(Generic[H, D]):
             self._queue.put_back(part.slice(rows, len(part)), since_ns)
             part = part.slice(0, rows)
             block = self._encoder.data_messages(part, header, self._message_size)
-        self._header = header.advance(len(part), len(block))
+        self._headers.last = header.advance(len(part), len(block))
         return Shipment(block, header, part, since_ns=since_ns)
 
     def _shorten(self, shipment: Shipment[H, D]) -> None:
@@ -337,7 +337,7 @@ class TransportSession(Generic[H, D]):
         if size == before:
             return False
         try:
-            self._encoder.template_messages(self._header, size)
+            self._encoder.template_messages(self._headers.last, size)
         except TemplateError:
             return False
         self._message_size = size
@@ -353,10 +353,10 @@ class TransportSession(Generic[H, D]):
             return
         if shipment.is_announcement:
             self._announcer.take_back()
-            self._header = shipment.header
+            self._headers.last = shipment.header
             return
         self._waiting.put_back(shipment, shipment.index, len(shipment.block))
-        self._header = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
+        self._headers.last = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
 
     def _finish(self, now_ns: int) -> None:
         if self.closed:

@@ -22,7 +22,7 @@ class Waiting(Generic[H, D]):
         self,
         config: CollectorConfig,
         encoder: Encoder[H, D],
-        new_header: Callable[[int, int, int], H],
+        new_header: Callable[[int, int, int, int], H],
         link: Link,
         stats: ExportStats,
     ) -> None:

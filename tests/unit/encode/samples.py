@@ -25,6 +25,13 @@ GOLDEN = ROOT / "tests" / "golden"
 S = 1_000_000_000
 CLOCK = ClockPair(monotonic_ns=5_000 * S, realtime_ns=1_700_000_000 * S)
 EXPORT_TIME_S = 1_700_000_000
+
+
+def offset_ns(clock: ClockPair) -> int:
+    """How far the wall clock is ahead of the monotonic one."""
+    return clock.realtime_ns - clock.monotonic_ns
+
+
 IPV4, IPV6 = 0x0800, 0x86DD
 NAMES = {3: ("eth0", "uplink to ähren"), 4: ("tap5", ""), 0x7FFFFFFF: ("bond0.4094", "x" * 254)}
 """Names and aliases of interfaces."""

@@ -31,13 +31,16 @@ from tests.unit.encode.samples import (
     golden_batch,
     golden_messages,
     model,
+    offset_ns,
     template,
 )
 
+OFFSET_NS = offset_ns(CLOCK)
 BOOT_S = EXPORT_TIME_S - 3600
+BOOT_NS = BOOT_S * S - OFFSET_NS
 SEQUENCE = 0xFFFFFFFE
-HEADER9 = netflow9.Header(EXPORT_TIME_S, SEQUENCE, 42)
-HEADER5 = netflow5.Header(EXPORT_TIME_S, SEQUENCE, 0x0102)
+HEADER9 = netflow9.Header(EXPORT_TIME_S, SEQUENCE, 42, OFFSET_NS)
+HEADER5 = netflow5.Header(EXPORT_TIME_S, SEQUENCE, 0x0102, OFFSET_NS)
 
 
 def messages(block: MessageBlock) -> list[bytes]:
@@ -45,7 +48,7 @@ def messages(block: MessageBlock) -> list[bytes]:
 
 
 def built9() -> list[bytes]:
-    encoder, header = netflow9.Encoder(default_templates(), BOOT_S), HEADER9
+    encoder, header = netflow9.Encoder(default_templates(), BOOT_NS), HEADER9
     built = encoder.template_messages(header, 512)
     header = header.advance(0, len(built))
     for data_set in encoder.encode(golden_batch()):
@@ -57,7 +60,7 @@ def built9() -> list[bytes]:
 
 def built5() -> list[bytes]:
     records = golden_batch().records
-    encoder = netflow5.Encoder(BOOT_S, 100)
+    encoder = netflow5.Encoder(BOOT_NS, 100)
     (data_set,) = encoder.encode(FlowBatch(records[records["octets"] < 2**40], CLOCK))
     return messages(encoder.data_messages(data_set, HEADER5, 200))
 
@@ -109,7 +112,7 @@ def test_a_lost_message_is_noticed() -> None:
     built = built9()
     stats = decoded(built[:1] + built[2:])[1].stats
     assert (stats.lost_records, stats.lost_messages) == (0, 1)
-    encoder = netflow5.Encoder(BOOT_S)
+    encoder = netflow5.Encoder(BOOT_NS)
     raw = messages(encoder.data_messages(rows5(encoder, 70), HEADER5, 1400))
     assert decoded([raw[0], raw[2]])[1].stats.lost_records == 28
 
@@ -157,8 +160,9 @@ def recent(flows: FlowBatch) -> tuple[FlowBatch, int]:
 @given(flows=batches(), uptime_s=st.integers(0, 10_000_000), size=st.integers(200, 1400))
 def test_netflow9_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size: int) -> None:
     flows, export_s = recent(flows)
-    boot_s = export_s - uptime_s
-    encoder, header = netflow9.Encoder(default_templates(), boot_s), netflow9.Header(export_s, SEQUENCE, 7)
+    boot_s, offset = export_s - uptime_s, offset_ns(flows.clock)
+    boot_ns = boot_s * S - offset
+    encoder, header = netflow9.Encoder(default_templates(), boot_ns), netflow9.Header(export_s, SEQUENCE, 7, offset)
     raw = encoder.template_messages(header, size)
     header = header.advance(0, len(raw))
     for data_set in encoder.encode(flows):
@@ -183,8 +187,9 @@ def test_netflow5_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size
     flows, export_s = recent(flows)
     flows.records["octets"] >>= 14  # at most 4 records for a flow
     flows.records["packets"] >>= 14
-    boot_s = export_s - uptime_s
-    encoder, header = netflow5.Encoder(boot_s), netflow5.Header(export_s, SEQUENCE, 7)
+    boot_s, offset = export_s - uptime_s, offset_ns(flows.clock)
+    boot_ns = boot_s * S - offset
+    encoder, header = netflow5.Encoder(boot_ns), netflow5.Header(export_s, SEQUENCE, 7, offset)
     raw: list[bytes] = []
     for data_set in encoder.encode(flows):
         raw += messages(encoder.data_messages(data_set, header, size))
@@ -208,7 +213,7 @@ def test_netflow5_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size
 
 
 def test_interfaces_that_netflow5_cannot_say() -> None:
-    encoder = netflow5.Encoder(BOOT_S)
+    encoder = netflow5.Encoder(BOOT_NS)
     flows = batch(
         flow("192.0.2.1", "192.0.2.2", ifindex=65_535),
         flow("192.0.2.1", "192.0.2.2", ifindex=65_536, direction=1),
@@ -222,7 +227,7 @@ def test_interfaces_that_netflow5_cannot_say() -> None:
 
 @pytest.mark.parametrize(("sampling", "field"), [(1, 1), (100, 2 << 14 | 100), (16_383, 2 << 14 | 16_383)])
 def test_netflow5_says_its_sampling_in_each_message(sampling: int, field: int) -> None:
-    encoder = netflow5.Encoder(BOOT_S, sampling)
+    encoder = netflow5.Encoder(BOOT_NS, sampling)
     raw = messages(encoder.data_messages(rows5(encoder, 31), HEADER5, 1464))
     assert [len(message) for message in raw] == [24 + 30 * 48, 24 + 48]
     assert {int.from_bytes(message[22:24], "big") for message in raw} == {field}
@@ -230,18 +235,18 @@ def test_netflow5_says_its_sampling_in_each_message(sampling: int, field: int) -
 
 def test_no_flow_ends_after_its_message() -> None:
     """The difference without a sign, as pmacct takes it, is small."""
-    now = ClockPair(5_000 * S, EXPORT_TIME_S * S + S - 1)
+    now = ClockPair(5_000 * S + S - 1, EXPORT_TIME_S * S + S - 1)
     ends = flow("192.0.2.1", "192.0.2.2", first_ns=now.monotonic_ns, last_ns=now.monotonic_ns)
-    encoder = netflow5.Encoder(BOOT_S)
+    encoder = netflow5.Encoder(BOOT_NS)
     (data_set,) = encoder.encode(FlowBatch(ends, now))
-    seconds, uptime_ms = Uptime(BOOT_S).header(EXPORT_TIME_S)
+    seconds, uptime_ms = Uptime(BOOT_NS).header(EXPORT_TIME_S, offset_ns(now))
     assert (seconds, uptime_ms) == (EXPORT_TIME_S + 1, 3_601_000)
     assert uptime_ms - int(data_set.rows["flowEndSysUpTime"][0]) == 1
 
 
 def test_uptime_wraps_after_49_days() -> None:
     days = 50 * 86_400
-    assert Uptime(EXPORT_TIME_S - days).header(EXPORT_TIME_S - 1)[1] == days * 1000 - 2**32
+    assert Uptime((EXPORT_TIME_S - days) * S - OFFSET_NS).header(EXPORT_TIME_S - 1, OFFSET_NS)[1] == days * 1000 - 2**32
 
 
 def test_netflow9_leaves_out_what_it_does_not_have() -> None:
@@ -252,11 +257,11 @@ def test_netflow9_leaves_out_what_it_does_not_have() -> None:
     none = netflow9_template(template("any", "flowEndReason", "octetDeltaCount"))
     assert [field.element.name for field in none.fields] == ["octetDeltaCount"]
     with pytest.raises(TemplateError, match=r"test.toml: .* template 300 has next to no element of NetFlow v9; use"):
-        netflow9.Encoder([template("any", "flowEndReason", "ethernetType", "ipVersion")], BOOT_S)
+        netflow9.Encoder([template("any", "flowEndReason", "ethernetType", "ipVersion")], BOOT_NS)
 
 
 def test_sizes_that_do_not_fit() -> None:
-    nine, five = netflow9.Encoder(default_templates(), BOOT_S), netflow5.Encoder(BOOT_S)
+    nine, five = netflow9.Encoder(default_templates(), BOOT_NS), netflow5.Encoder(BOOT_NS)
     for encoder, least in ((nine, 24 + 24 * 4), (five, 24 + 48)):
         encoder.check(least + 12)
         with pytest.raises(TemplateError, match="use fewer elements or a larger max_message_size"):
@@ -264,9 +269,9 @@ def test_sizes_that_do_not_fit() -> None:
 
 
 def test_an_encoder_for_each_protocol() -> None:
-    made = {name: exporter(name, "default", BOOT_S, 10) for name in ("ipfix", "netflow9", "netflow5")}
+    made = {name: exporter(name, "default", BOOT_NS, 10) for name in ("ipfix", "netflow9", "netflow5")}
     assert [type(each.encoder).__module__.rpartition(".")[2] for each in made.values()] == list(made)
-    assert [each.header(1, 2, 3).advance(10, 4).sequence for each in made.values()] == [12, 6, 12]
+    assert [each.header(1, 2, 3, 0).advance(10, 4).sequence for each in made.values()] == [12, 6, 12]
 
 
 OPTIONS9 = bytes.fromhex(

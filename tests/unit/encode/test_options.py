@@ -32,7 +32,7 @@ REPORT = Report(
 )
 OWN = InformationElement("acmeInterface", 5, "unsigned32", 4, "identifier", "none", enterprise=32473)
 HEADER, HEADER9 = Header(EXPORT_TIME_S, 0xFFFFFFFE, 42), netflow9.Header(EXPORT_TIME_S, 0xFFFFFFFE, 42)
-BOOT_S = EXPORT_TIME_S - 3600
+BOOT_NS = (EXPORT_TIME_S - 3600) * S
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def encoder(protocol: str, form: str, kinds: tuple[str, ...] = KINDS) -> Any:
     ipv4, ipv6 = default_templates()
     templates = [Template(ipv4.id, ipv4.family, (*ipv4.fields, Field(OWN, 4)), ipv4.source), ipv6]
     choice = OptionsChoice(kinds, form)
-    return Encoder(templates, choice) if protocol == "ipfix" else netflow9.Encoder(templates, BOOT_S, choice)
+    return Encoder(templates, choice) if protocol == "ipfix" else netflow9.Encoder(templates, BOOT_NS, choice)
 
 
 def announced(protocol: str, form: str, size: int = 1400, report: Report = REPORT, **more: Any) -> list[bytes]:
@@ -189,7 +189,7 @@ def test_nothing_is_said_that_is_not_so() -> None:
     none = Encoder(default_templates())
     assert [records for _, records in none.announcement(quiet, HEADER, 1400)] == [0, 0]
     assert none.announcement(quiet, HEADER, 1400, templates=False) == []
-    assert netflow5.Encoder(BOOT_S, 100).announcement(REPORT, netflow5.Header(0, 0, 0), 1400) == []
+    assert netflow5.Encoder(BOOT_NS, 100).announcement(REPORT, netflow5.Header(0, 0, 0), 1400) == []
     ids = [wire.Message.parse(message).sets[0] for message in announced("ipfix", "strict", report=quiet)]
     said = [int.from_bytes(item.body[:2], "big") for item in ids if item.set_id == 3]
     assert said == [518, 512, 513, 514, 515, 516, 517]  # no selector: nothing is selected

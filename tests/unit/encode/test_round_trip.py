@@ -19,7 +19,7 @@ from netobs.encode.received import Record
 from netobs.encode.registry import abstract_type, by_name
 from netobs.encode.uptime import Uptime
 from netobs.records import FlowBatch
-from tests.unit.encode.samples import IPV4, IPV6, S, batches, model, template
+from tests.unit.encode.samples import IPV4, IPV6, S, batches, model, offset_ns, template
 from tests.unit.encode.test_netflow import messages, recent
 
 _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}
@@ -128,8 +128,9 @@ def wall_times(record: Record, row: Any, flows: FlowBatch, boot_s: int) -> Recor
 )
 def test_netflow9(flows: FlowBatch, made: list[Template], uptime_s: int, size: int) -> None:
     flows, export_s = recent(plain(flows))
-    boot_s = export_s - uptime_s
-    encoder, header = netflow9.Encoder(made, boot_s), netflow9.Header(export_s, SEQUENCE, 7)
+    boot_s, offset = export_s - uptime_s, offset_ns(flows.clock)
+    boot_ns = boot_s * S - offset
+    encoder, header = netflow9.Encoder(made, boot_ns), netflow9.Header(export_s, SEQUENCE, 7, offset)
     raw = encoder.template_messages(header, size)
     header = header.advance(0, len(raw))
     for data_set in encoder.encode(flows):
@@ -169,15 +170,16 @@ _HEADER5, _RECORD5 = struct.Struct("!HHIIIIHH"), struct.Struct("!4s4s4sHHIIIIHHB
 def test_netflow5(flows: FlowBatch, uptime_s: int, size: int, start: int, engine: int, sampling: int) -> None:
     """The header and every field of every record, read by two formats that are written out here."""
     flows, export_s = recent(plain(flows))
-    boot_s = export_s - uptime_s
-    encoder, header = netflow5.Encoder(boot_s, sampling), netflow5.Header(export_s, start, engine)
+    boot_s, offset = export_s - uptime_s, offset_ns(flows.clock)
+    boot_ns = boot_s * S - offset
+    encoder, header = netflow5.Encoder(boot_ns, sampling), netflow5.Header(export_s, start, engine, offset)
     raw: list[bytes] = []
     for data_set in encoder.encode(flows):
         raw += messages(encoder.data_messages(data_set, header, size))
     decoded(raw)
     rows = [row for row in flows.records if row["ethertype"] == IPV4]
     found, before = [], start
-    seconds, uptime_ms = Uptime(boot_s).header(export_s)
+    seconds, uptime_ms = Uptime(boot_ns).header(export_s, offset)
     field = 2 << 14 | min(sampling, 0x3FFF) if sampling > 1 else 1
     for message in raw:
         count = (len(message) - _HEADER5.size) // _RECORD5.size

@@ -35,6 +35,7 @@ class Header(NamedTuple):
     export_time_s: int
     sequence: int
     observation_domain: int
+    clock_offset_ns: int = 0
 
     def advance(self, records: int, messages: int = 0) -> Header:
         return self._replace(sequence=(self.sequence + records) & 0xFFFFFFFF)
@@ -94,7 +95,7 @@ class Encoder:
 
 
 def _head(header: Header, set_id: int, body: int) -> bytes:
-    return HEADER.pack(10, HEADER.size + body, *header, set_id, 4 + body)
+    return HEADER.pack(10, HEADER.size + body, *header[:3], set_id, 4 + body)
 
 
 def rows(start: int, count: int) -> Rows:

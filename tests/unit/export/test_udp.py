@@ -88,18 +88,39 @@ def test_templates_are_refreshed_on_time(bench: Bench, collector: UdpCollector) 
     assert len(templates_of(collector.messages())) == 5
 
 
-def test_export_time_follows_the_clock_and_never_goes_back(bench: Bench, collector: UdpCollector) -> None:
+def test_export_time_follows_the_wall_clock(bench: Bench, collector: UdpCollector) -> None:
+    """Set back, with the Templates before the data: RFC 7011, section 8.2."""
     bench.open()
     bench.move(2)
     bench.send(1)
     bench.step_ns = -3600 * SECOND
     bench.send(1)
-    bench.move(60)
     bench.step_ns = 3600 * SECOND
     bench.send(1)
-    times = [message.export_time_s for message in collector.messages()]
-    base = (REALTIME_NS + 5 * SECOND) // SECOND
-    assert times == [base, base + 2, base + 2, base + 2, base + 62 + 3600]
+    base = (REALTIME_NS + 7 * SECOND) // SECOND
+    assert [(message.export_time_s - base, len(message.numbers)) for message in collector.messages()] == [
+        (-2, 0), (0, 1), (-3600, 0), (-3600, 1), (3600, 1)
+    ]  # fmt: skip
+
+
+def test_templates_follow_a_wall_clock_that_is_set_while_nothing_is_sent(bench: Bench, collector: UdpCollector) -> None:
+    bench.open()
+    collector.raw()
+    bench.step_ns = 86_400 * SECOND
+    bench.session.see_clock(bench.clock)
+    bench.move(60)
+    (refresh,) = collector.messages()
+    assert refresh.export_time_s == (REALTIME_NS + bench.now_ns + bench.step_ns) // SECOND
+
+
+def test_two_readings_of_the_clocks_that_differ_are_no_step(bench: Bench, collector: UdpCollector) -> None:
+    bench.open()
+    bench.send(1)
+    bench.step_ns = -1
+    bench.send(1)
+    messages = collector.messages()
+    assert len({message.export_time_s for message in messages}) == 1
+    assert [len(message.numbers) for message in messages] == [0, 1, 1]
 
 
 def test_sequence_goes_on_over_many_sends(bench: Bench, collector: UdpCollector) -> None:

@@ -1,0 +1,44 @@
+"""The headers of one collector's Messages: Sequence Number and Export Time, and how the latter follows the clocks."""
+
+from __future__ import annotations
+
+from typing import Callable, Generic
+
+from netobs.clock import NS_PER_S
+from netobs.export.protocol import H
+from netobs.records import ClockPair
+
+
+class Headers(Generic[H]):
+    """``last`` is the header to go on from. ``new_header`` makes one as the encoder wants it, see TransportSession."""
+
+    def __init__(self, new_header: Callable[[int, int, int, int], H], observation_domain: int) -> None:
+        self._new_header = new_header
+        self._domain = observation_domain
+        self._clock = ClockPair(0, 0)
+        self.last = new_header(0, 0, observation_domain, 0)
+
+    def begin(self) -> None:
+        """A Transport Session begins: its first Sequence Number is 0 (RFC 7011, section 3.1)."""
+        self.last = self._new_header(self.last.export_time_s, 0, self._domain, 0)
+
+    def see_clock(self, clock: ClockPair) -> None:
+        """What the clocks are now: somebody may have set the wall clock."""
+        self._clock = clock
+
+    def realtime_ns(self, now_ns: int) -> int:
+        """The wall clock at ``now_ns`` (CLOCK_MONOTONIC)."""
+        return self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
+
+    def next(self, now_ns: int) -> bool:
+        """``last`` becomes the header of now. Whether its Export Time is before that of the one before.
+
+        It is that of the wall clock, whichever way somebody sets that. A second is waited for: no two readings of the
+        clocks are of the same instant.
+        """
+        realtime_ns = self.realtime_ns(now_ns)
+        before_s, export_time_s = self.last.export_time_s, realtime_ns // NS_PER_S
+        if before_s == export_time_s + 1:
+            export_time_s = before_s
+        self.last = self._new_header(export_time_s, self.last.sequence, self._domain, realtime_ns - now_ns)
+        return export_time_s < before_s
