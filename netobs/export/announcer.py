@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 CHANGES_SPACING_NS = NS_PER_S
 """Changes that follow each other within this time are reported together."""
 
+LEAD_NS = 5_000_000
+"""How long the Templates of a new Transport Session over UDP go ahead of the data.
+
+Collectors with several workers (goflow2 has two) read the Messages of one exporter in parallel, and lose data whose
+Templates another worker is still reading; half a millisecond was enough. A refresh needs no such time: it repeats what
+the collector has known since the session began.
+"""
+_NOT_YET = sys.maxsize
+
 
 class Announced(NamedTuple):
     """A Message without flows, and how many Data Records it has: they count in the sequence."""
@@ -36,7 +45,7 @@ class Announced(NamedTuple):
 class Announcer(Generic[H, D]):
     """Makes the Messages when they are due, and keeps those that are on their way. ``wake`` is called when any are due.
 
-    ``start`` at the begin of a Transport Session, ``stop`` at its end. Templates come again over UDP only: over TCP
+    ``start`` at the start of a Transport Session, ``stop`` at its end. Templates come again over UDP only: over TCP
     they live as long as the session (RFC 7011, section 8).
     """
 
@@ -56,6 +65,10 @@ class Announcer(Generic[H, D]):
         self._waiting: deque[Announced] = deque()
         self._templates_due = self._options_due = False
         self._options_sent_ns = 0
+        self.data_from_ns = 0
+        """Data Records, those of options too, are sent from then on."""
+        self._leads = False  # whether the Templates that are due may be new to the collector
+        self._lead_timer: Timer | None = None
         self._messages = 0  # with flows, since the Templates
         self._templates_timer: Timer | None = None
         self._options_timer: Timer | None = None
@@ -87,10 +100,14 @@ class Announcer(Generic[H, D]):
     def take_back(self) -> None:
         """The Message that was taken last was not sent: all of them are made anew."""
         self._waiting.clear()
+        self._leads = self._config.transport == "udp"
         self.require()
 
     def take(self, header: H, max_message_size: int, now_ns: int, realtime_ns: int) -> Announced | None:
-        """The next Message, which has the Sequence Number of ``header``; None if the protocol has nothing to say."""
+        """The next Message, which has the Sequence Number of ``header``.
+
+        None if the protocol has nothing to say, or if that is for later: from ``data_from_ns`` on.
+        """
         if not self._waiting:
             templates, options = self._templates_due, self._options_due
             self._templates_due = self._options_due = False
@@ -101,7 +118,27 @@ class Announcer(Generic[H, D]):
             else:
                 made = [(message, 0) for message in self._encoder.template_messages(header, max_message_size)]
             self._waiting.extend(Announced(*each) for each in made)
-        return self._waiting.popleft() if self._waiting else None
+        if not self._waiting or (self._waiting[0].records and now_ns < self.data_from_ns):
+            return None
+        announced = self._waiting.popleft()
+        if self._leads and not announced.records:
+            self._lead(now_ns)
+        self._leads = self._leads and bool(self._waiting)
+        return announced
+
+    def _lead(self, now_ns: int) -> None:
+        """Templates are about to be sent. The next round reads the clock, and reads it after that."""
+        self._cancel_lead()
+        self.data_from_ns = _NOT_YET
+        self._lead_timer = self._loop.call_at(now_ns + 1, self._on_templates_sent)
+
+    def _on_templates_sent(self, now_ns: int) -> None:
+        self.data_from_ns = now_ns + LEAD_NS
+        self._lead_timer = self._loop.call_at(self.data_from_ns, self._wake)
+
+    def _cancel_lead(self) -> None:
+        if self._lead_timer is not None:
+            self._lead_timer.cancel()
 
     def start(self, now_ns: int) -> None:
         """A Transport Session begins: nothing is known there."""
@@ -114,6 +151,11 @@ class Announcer(Generic[H, D]):
             if timer is not None:
                 timer.cancel()
         self._templates_timer = self._options_timer = None
+
+    def close(self) -> None:
+        """Nothing is due any more."""
+        self.stop()
+        self._cancel_lead()
 
     def changed(self, now_ns: int) -> None:
         """The options records would say something else now."""

@@ -267,7 +267,7 @@ class TransportSession(Generic[H, D]):
         elif self._link.up and self._waiting.holds_back:
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.probe)
         elif self._link.up and backlog:
-            self._pump_timer = self._loop.call_at(backlog.next_ns, self._pump)
+            self._pump_timer = self._loop.call_at(max(backlog.next_ns, self._announcer.data_from_ns), self._pump)
         elif self._link.up and not all_arrived:
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
 
@@ -285,7 +285,7 @@ class TransportSession(Generic[H, D]):
             if announced is not None:
                 self._headers.last = header.advance(announced.records, 1)
                 return Shipment(announced.block(), header)
-        if self._held:
+        if self._held or now_ns < self._announcer.data_from_ns:
             return None
         shipment = self._load_data(header, self._queue.oldest_ns) if self._queue else self._load_backlog(header, now_ns)
         if shipment is None:
@@ -365,7 +365,7 @@ class TransportSession(Generic[H, D]):
         self._take_back()
         self._store(now_ns)
         self.stats.count_not_sent("closed", self._queue.trim(0))
-        self._announcer.stop()
+        self._announcer.close()
         for timer in (self._pump_timer, self._deadline_timer):
             if timer is not None:
                 timer.cancel()

@@ -9,8 +9,8 @@ from typing import Callable
 from netobs.clock import NS_PER_S
 from netobs.loop import EventLoop, Timer
 
-WATCH_NS = 5 * NS_PER_S
-"""How often the address is looked at."""
+WATCH_NS = NS_PER_S
+"""How often the address is looked at: four system calls."""
 LOCAL_ERRORS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENETDOWN, errno.ENODEV)
 """What a call gives at once when this host has no route, or the address of the socket is not its own any more.
 

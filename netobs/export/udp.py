@@ -13,7 +13,7 @@ from netobs.clock import NS_PER_S
 from netobs.export import udp_socket
 from netobs.export.address import Address, is_numeric
 from netobs.export.link import Failure, Link, Owner, Progress, State, log
-from netobs.export.source_watch import LOCAL_ERRORS, WATCH_NS, SourceWatch
+from netobs.export.source_watch import LOCAL_ERRORS, SourceWatch
 from netobs.export.stats import ExportStats
 from netobs.loop import EventLoop, Timer
 from netobs.records import MessageBlock
@@ -25,6 +25,8 @@ RECOVERY_NS = NS_PER_S
 """A refusal comes back within a round trip: if none does for so long after a send, the collector is there again."""
 SWITCH_NS = 10 * NS_PER_S
 """A named collector that fails for so long is looked up again, and its next address is tried."""
+LONGEST_PAUSE_NS = 5 * NS_PER_S
+"""Between two attempts to open a socket to an address: that asks this host only."""
 MIN_MESSAGE_BYTES = 512
 """Messages are not made shorter than this, whatever the path MTU (RFC 7011, section 10.3.3)."""
 
@@ -199,7 +201,7 @@ class UdpLink(Link):
         self._check_timer = self._pace_timer = None
 
     def _pause_ns(self) -> int:
-        return min(WATCH_NS, super()._pause_ns()) if is_numeric(self.config.host) else super()._pause_ns()
+        return min(LONGEST_PAUSE_NS, super()._pause_ns()) if is_numeric(self.config.host) else super()._pause_ns()
 
     def _choose(self) -> str:
         assert self._address is not None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from netobs.config import CollectorConfig
 from netobs.errors import TemplateError
 from netobs.export import ExportStats, Tally, TransportSession
+from netobs.export.announcer import LEAD_NS
 from netobs.export.udp import PACE_NS
 from netobs.loop import EventLoop
 from netobs.records import ClockPair, MessageBlock
@@ -255,7 +256,14 @@ class Bench:
         return ClockPair(self.now_ns, REALTIME_NS + self.now_ns + self.step_ns)
 
     def open(self) -> None:
+        """Begin, and let the lead of the Templates pass."""
         self.session.open(self.clock, self.now_ns)
+        while self._leads():
+            self.now_ns += LEAD_NS
+            self.rounds(2)
+
+    def _leads(self) -> bool:
+        return self.now_ns < self.session._announcer.data_from_ns and self.session._link.up
 
     def send(self, count: int) -> list[int]:
         """Send Data Records with the next ``count`` numbers, burst after burst; return these."""
@@ -266,8 +274,8 @@ class Bench:
         return sent
 
     def _wait_for_burst(self) -> bool:
-        """Moves the clock to the next burst, if the link waits for it."""
-        waits = getattr(self.session._link, "_pace_timer", None) is not None
+        """Moves the clock to the next burst, or behind the lead of the Templates, if either is waited for."""
+        waits = getattr(self.session._link, "_pace_timer", None) is not None or self._leads()
         self.now_ns += PACE_NS if waits else 0
         return waits
 

@@ -142,6 +142,7 @@ def test_failover_over_udp(make_site: MakeSite, make_udp: MakeUdp) -> None:
     a, b = site.sessions
     site.open()
     site.until(lambda: a.available and b.available, "the addresses are known")
+    site.move(1)
     to_first = site.send(30)
     assert numbers_of(first.messages()) == to_first
     first.close()

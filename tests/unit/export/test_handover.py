@@ -42,8 +42,9 @@ def refusing(make_bench: MakeBench, encoder: Encoder | None = None) -> tuple[Ben
     port = free_port(socket.SOCK_DGRAM)
     bench = make_bench(udp_config(port), encoder)
     bench.session.holds = True
+    collector = UdpCollector(port=port)
     bench.open()
-    bench.until(lambda: bench.session.available, "the address is known")
+    collector.close()
     bench.send(1)
     bench.until(lambda: bench.session.failing, "a Message is refused")
     assert not bench.session.available

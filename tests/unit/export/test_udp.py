@@ -417,7 +417,7 @@ def test_name_is_resolved(collector: UdpCollector, make_bench: MakeBench) -> Non
     bench.open()
     sent = bench.send(100)
     assert bench.stats.queued.flows == 100
-    bench.until(lambda: bench.stats.connected, "the name service's answer")
+    bench.until(lambda: bench.stats.sent.flows == 100, "the name service's answer, and the lead of the Templates")
     messages = collector.messages()
     assert messages[0].numbers == []
     assert numbers_of(messages) == sent
