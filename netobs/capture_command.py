@@ -103,7 +103,7 @@ class Counter:
     def __init__(self, target: str, start_ns: int) -> None:
         self._target = target
         self._start_ns = self._shown_ns = start_ns
-        self._live = sys.stderr is not None and sys.stderr.isatty()
+        self._live = sys.stderr.isatty()
 
     def show(self, reader: StreamReader, now_ns: int) -> None:
         """Writes over the line that was there."""
@@ -124,9 +124,7 @@ class Counter:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    """On standard error, if there is one: a terminal may be gone, and the capture is to end well nevertheless."""
-    if sys.stderr is None:  # print would take standard output, where the packets are
-        return
+    """On standard error: a terminal may be gone, and the capture is to end well nevertheless."""
     try:
         print(text, end=end, file=sys.stderr, flush=True)
     except OSError:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from netobs import allocator, clock, reload
+from netobs import allocator, clock, footprint, reload
 from netobs import log as logs
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
@@ -63,8 +63,9 @@ class Daemon:
 
         :raises NetobsError: the daemon cannot do its work.
         """
-        for warning in warnings_of(self._config):
-            log.warning("%s", warning)
+        for warning in (*warnings_of(self._config), footprint.warning(self._config, self._datapath.kernel_bytes())):
+            if warning:
+                log.warning("%s", warning)
         self._capture.load()
         self._packets.start(clock.monotonic_ns())  # may ask the name service: a signal still ends the daemon at once
         self._follow_signals()

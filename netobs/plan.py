@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from netobs import __version__, capturing
+from netobs import __version__, capturing, footprint
 from netobs.capture import descriptors, libbpf, requirements
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.memory import MIB
@@ -20,12 +21,7 @@ from netobs.export.address import resolve
 from netobs.export.spool_folder import check, folder_of, used_bytes
 from netobs.export.tls import client_context, server_name
 from netobs.exporting import sampling_warning
-from netobs.metering.store import BYTES_PER_FLOW
-from netobs.records import RECORD
 from netobs.report import Report
-
-EVICTION_BYTES = 3 * RECORD.itemsize
-"""For each flow, while it is taken out: its row, a merged copy, its encoded form (measured)."""
 
 POLICIES = {
     "replicate": "each gets every flow",
@@ -88,9 +84,12 @@ def _memory(config: Config, capture: Capture, plan: Plan) -> None:
         f"flow table {table}: {flows} flows, {_mib(capture.datapath.kernel_bytes())} of kernel memory "
         f"for {libbpf.possible_cpus()} possible CPUs"
     )
-    cache = config.metering.max_flows
-    plan.lines.append(f"flow cache: at most {cache} flows, {_mib(cache * BYTES_PER_FLOW)} of process memory when full")
-    plan.lines.append(f"an eviction of {flows} flows takes about {_mib(flows * EVICTION_BYTES)} of process memory more")
+    cache, eviction = _mib(footprint.cache_bytes(config)), _mib(footprint.eviction_bytes(config))
+    plan.lines.append(f"flow cache: at most {config.metering.max_flows} flows, {cache} of process memory when full")
+    plan.lines.append(f"an eviction of {flows} flows takes about {eviction} of process memory more")
+    with contextlib.suppress(NetobsError):  # a problem, which loading finds too
+        warning = footprint.warning(config, capture.datapath.kernel_bytes())
+        plan.warnings += [warning] if warning else []
 
 
 def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:

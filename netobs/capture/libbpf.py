@@ -15,6 +15,7 @@ from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, 
 from pathlib import Path
 from typing import Any
 
+from netobs.capture import host
 from netobs.capture.libbpf_file import lacks, open_library
 
 log = logging.getLogger("netobs.libbpf")
@@ -25,6 +26,9 @@ BPF_F_MMAPABLE = 1 << 10
 INSTRUCTION_BYTES, VERIFIER_LOG = 8, 1
 ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
 LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
+
+KERNEL_MESSAGE = "libbpf: Kernel error message: "
+"""Of rtnetlink, in front of its own text."""
 
 PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 
@@ -205,6 +209,8 @@ class _Log:
         lines = buffer.value.decode(errors="replace").rstrip().splitlines()
         if level == 0:
             self.warnings += lines
+        if lines[:1] and lines[0].startswith(KERNEL_MESSAGE):
+            level = 2  # of an answer that was expected, or that its caller explains: a qdisc is there already
         # Many lines are the verifier's log, whose end is logged by who asked for the load.
         said_at = LEVELS[min(level, 2)] if len(lines) == 1 else logging.DEBUG
         for line in lines:
@@ -262,15 +268,19 @@ def error_text(number: int) -> str:
 def possible_cpus() -> int:
     """How many CPUs the kernel is prepared for: the rows of a per-CPU value.
 
-    :raises OSError: /sys/devices/system/cpu/possible cannot be read.
+    :raises CaptureError: there is no /sys.
     """
+    host.read("/sys/devices/system/cpu/possible")  # which libbpf reads too, and says less
     return checked(library().libbpf_num_possible_cpus(), "possible CPUs")
 
 
 def online_cpus(path: Path = Path("/sys/devices/system/cpu/online")) -> int:
     """The highest CPU that is online, plus one. A host may have many more possible CPUs, and may take them online
-    later."""
-    return int(path.read_text().strip().replace(",", "-").split("-")[-1]) + 1
+    later.
+
+    :raises CaptureError: there is no /sys.
+    """
+    return int(host.read(str(path)).strip().replace(",", "-").split("-")[-1]) + 1
 
 
 def lookup_and_delete_batch(

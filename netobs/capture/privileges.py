@@ -11,6 +11,8 @@ import errno
 import os
 from pathlib import Path
 
+from netobs.capture import host
+
 _SYS_ADMIN = 21  # in place of each of them, as before Linux 5.8 (include/linux/bpf.h: bpf_token_capable)
 _NEEDS = {
     "CAP_BPF": (39, "to create maps and load programs"),
@@ -36,8 +38,8 @@ def lacking() -> list[str]:
 
 
 def _held() -> int:
-    """The capabilities in effect, a bit for each."""
-    return int(status("CapEff") or "0", 16)
+    """The capabilities in effect, a bit for each; all where /proc does not say."""
+    return int(status("CapEff") or "f" * 16, 16)
 
 
 def explain(number: int) -> tuple[str, str]:
@@ -96,7 +98,7 @@ def only_admin_has_perf() -> str:
 
 def _strict_level() -> int:
     """kernel.perf_event_paranoid where it is higher than the kernel's own sources know, else 0."""
-    level = int(PARANOID.read_text(encoding="ascii")) if PARANOID.exists() else 0
+    level = int(host.read_if_there(str(PARANOID)) or 0)
     return level if level > MAINLINE_PARANOID else 0
 
 
@@ -106,7 +108,7 @@ def _is_admin() -> bool:
 
 def forbidden_by(call: str = "bpf") -> str:
     """What else keeps a process from the system call ``call`` that has the capabilities, and what to do about it."""
-    if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != _FIRST_USER_NAMESPACE:
+    if host.read_if_there("/proc/self/uid_map").split() not in (_FIRST_USER_NAMESPACE, []):
         return "capabilities of a user namespace do not count: run it outside (PrivateUsers= of the unit, a container)"
     if status("Seccomp") == SECCOMP_FILTER:
         return (
@@ -117,7 +119,7 @@ def forbidden_by(call: str = "bpf") -> str:
 
 def status(key: str) -> str:
     """A line of /proc/self/status, "" if there is none."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in host.read_if_there("/proc/self/status").splitlines():
         name, _, value = line.partition(":")
         if name == key:
             return value.strip()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from netobs.encode.options_choice import DEFAULT_KINDS
-from tests.e2e.daemon import Daemon, configuration, netobs, traffic_control
+from tests.e2e.daemon import EXIT_WITHIN_S, NETOBS, Daemon, configuration, netobs, traffic_control
+from tests.lab.cgroups import inside, memory_cgroup
 from tests.lab.collectors import UdpSink
 from tests.lab.namespaces import Lab, Link
+from tests.lab.programs import wait_until
 from tests.lab.traffic import REPOSITORY
 
 pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
@@ -166,6 +170,65 @@ def test_a_table_that_is_too_large_for_the_host(lab: Lab, host: Link, tmp_path: 
     assert done.returncode == (1 if option else os.EX_TEMPFAIL)  # other programs may give memory back
     assert "capture.max_flows = 1000000 needs " in done.stdout + done.stderr
     assert "the host has 64 MiB left; lower it" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], []], ids=["dry run", "daemon"])
+def test_a_table_that_is_too_large_for_the_cgroup(lab: Lab, host: Link, tmp_path: Path, option: list[str]) -> None:
+    conf = write(tmp_path, configuration({"max_flows": 500_000}))
+    with memory_cgroup(256 << 20) as folder:
+        done = netobs(lab, host.ns, "--conf", conf, *option, prefix=inside(folder))
+    assert done.returncode == (1 if option else os.EX_TEMPFAIL)
+    assert re.search(
+        rf"capture.max_flows = 500000 needs \d+ MiB of kernel memory, the cgroup {folder} has \d+ MiB left; lower it",
+        done.stdout + done.stderr,
+    )
+
+
+def test_a_flow_cache_that_is_too_large_for_the_cgroup(lab: Lab, host: Link, tmp_path: Path) -> None:
+    conf = write(tmp_path, configuration())
+    with memory_cgroup(192 << 20) as folder:
+        planned = netobs(lab, host.ns, "--conf", conf, "--dry-run", prefix=inside(folder))
+        with Daemon(lab, host.ns, tmp_path, configuration(), prefix=inside(folder), as_user=False) as daemon:
+            daemon.finish()
+    said = rf"memory: with full tables 2\d\d MiB are needed, the cgroup {folder} has \d+ MiB left; lower metering"
+    assert planned.returncode == 0
+    assert re.search(f"warning: {said}", planned.stdout)
+    assert re.search(f"WARNING {said}", daemon.log)
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], [], ["capture", "--alone", "--write", "x"]], ids=" ".join)
+@pytest.mark.parametrize("missing", [["/sys"], ["/proc"], ["/proc", "/sys"]], ids=" and ".join)
+def test_a_host_without_proc_or_sys(
+    lab: Lab, host: Link, tmp_path: Path, missing: list[str], arguments: list[str]
+) -> None:
+    conf = write(tmp_path, configuration({"interfaces": ["veth0"]}))
+    mounts = " && ".join(f"mount -t tmpfs none {each}" for each in missing)
+    without = ("unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh", "timeout", "-s", "INT", "3")
+    done = netobs(lab, host.ns, "--conf", conf, *arguments, prefix=without)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "; mount /" in line]
+    assert "Traceback" not in done.stderr
+    if arguments[:1] == ["capture"]:  # it needs no /proc
+        assert len(said) == ("/sys" in missing)
+        return
+    assert (done.returncode, len(said)) == (1, 1)
+    assert said[0].startswith(("problem: /", "netobs: /"))
+    assert len(done.stderr.splitlines()) == (0 if arguments else 1)
+
+
+def test_standard_error_that_is_closed(lab: Lab, host: Link, tmp_path: Path) -> None:
+    """What would be said is lost, and nothing else: no other file gets the number of standard error."""
+    closed = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    with UdpSink(host.ns) as collector:
+        conf = write(tmp_path, configuration({"eviction_interval": "100ms"}, {"active_timeout": "0s"}))
+        argv = [*closed, *NETOBS, "--conf", conf]
+        process = lab.popen(host.ns, argv, cwd=REPOSITORY)
+        wait_until(lambda: "netobs_ingress" in traffic_control(lab, host.ns) or bool(collector.drain()), "it exports")
+        assert os.readlink(f"/proc/{process.pid}/fd/2") == "/dev/null"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(EXIT_WITHIN_S) == 0
+    (tmp_path / "netobs.toml").write_text("[captur]\n", encoding="utf-8")
+    done = netobs(lab, host.ns, "--conf", conf, prefix=closed)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 # What is in the file, and what must be said behind its name.

@@ -270,6 +270,16 @@ def test_what_somebody_removed_is_attached_again(
     assert ours(lab, link) == 0
 
 
+def test_what_libbpf_says_of_a_qdisc_that_is_there_is_not_news(
+    lab: Lab, link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "netobs.libbpf")
+    lab.run(link.ns, ["tc", "qdisc", "add", "dev", link.name, "clsact"])
+    with measured(link, attach="tc"):
+        said = [record for record in caplog.records if "Exclusivity flag on" in record.getMessage()]
+    assert {record.levelno for record in said} == {logging.DEBUG}
+
+
 def detach_by_bpftool(link: int) -> None:
     subprocess.run(["bpftool", "link", "detach", "id", str(link)], check=True, timeout=60)
 

@@ -12,7 +12,15 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("capture", "metering", "encode", "export")
 # the loop with its Exporting Process, the plan that --dry-run prints of it, what another configuration would change,
 # and the accounts of what it did for the operator and for collectors
-JOINERS = {"netobs.daemon", "netobs.exporting", "netobs.plan", "netobs.reload", "netobs.stats", "netobs.reporter"}
+JOINERS = {
+    "netobs.daemon",
+    "netobs.exporting",
+    "netobs.plan",
+    "netobs.reload",
+    "netobs.stats",
+    "netobs.reporter",
+    "netobs.footprint",
+}
 TOP = {"netobs.cli", "netobs.__main__", *JOINERS}
 # What the packet capture agent may have of the flow path: what loads and attaches programs. Not the other way round.
 FOR_PCAP = {
