@@ -17,7 +17,7 @@ from netobs.errors import NetobsError, TemplateError
 from netobs.export.group import Member
 from netobs.export.routing import Router
 from netobs.export.session import TransportSession
-from netobs.export.spool_folder import folder_of
+from netobs.export.spool_place import folder_of
 from netobs.loop import EventLoop
 from netobs.records import ClockPair, FlowBatch
 from netobs.report import Report

@@ -18,7 +18,8 @@ from netobs.encode.options_table import spoken
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
 from netobs.export.address import resolve
-from netobs.export.spool_folder import check, folder_of, used_bytes
+from netobs.export.spool_folder import used_bytes
+from netobs.export.spool_place import check, folder_of
 from netobs.export.tls import client_context, server_name
 from netobs.exporting import sampling_warning
 from netobs.report import Report

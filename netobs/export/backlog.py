@@ -10,9 +10,11 @@ from netobs.clock import NS_PER_S
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue
 from netobs.export.shipment import Shipment
-from netobs.export.spool import Batch, Spool, Templates
-from netobs.export.spool_folder import folder_of
-from netobs.export.spool_segment import Entries, sets_of
+from netobs.export.spool import Batch, Spool
+from netobs.export.spool_found import Templates
+from netobs.export.spool_index import Entries
+from netobs.export.spool_place import folder_of
+from netobs.export.spool_segment import sets_of
 from netobs.export.stats import ExportStats, Tally
 from netobs.export.tcp import MESSAGE_BYTES
 from netobs.records import MessageBlock
@@ -92,9 +94,9 @@ class Backlog(Generic[H, D]):
         if certain:
             self._spool.release(batch)
 
-    def take_back(self, batch: Batch, tally: Tally) -> bool:
-        """``batch``, with ``tally``, waits again. False if it was dropped in the meantime."""
-        return self._spool.rewind(batch, tally)
+    def take_back(self, batch: Batch, tally: Tally) -> None:
+        """``batch``, with ``tally``, waits again, or is counted if it was dropped in the meantime."""
+        self._spool.rewind(batch, tally)
 
     def release(self, batches: list[Batch]) -> None:
         """``batches`` have arrived."""
@@ -109,7 +111,7 @@ class Backlog(Generic[H, D]):
 
     def _block(self, messages: Entries, data: bytearray, header: H) -> MessageBlock:
         """``messages`` with the headers of the present Transport Session."""
-        ends = messages.entries["end"] - messages.begin
+        ends = messages.ends
         flows, packets, octets = (
             np.ascontiguousarray(messages.entries[name]).astype(np.int64) for name in ("flows", "packets", "octets")
         )
@@ -120,4 +122,4 @@ class Backlog(Generic[H, D]):
         begins = ends - np.diff(ends, prepend=0)
         at = begins[:, None] + np.arange(_HEADER_AT, _HEADER_AT + _HEADER.itemsize)
         np.frombuffer(data, dtype=np.uint8)[at] = heads.view(np.uint8).reshape(len(ends), -1)
-        return MessageBlock(memoryview(data), ends.astype(np.int64), flows, packets, octets)
+        return MessageBlock(memoryview(data), ends, flows, packets, octets)

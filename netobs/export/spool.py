@@ -17,10 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
+import numpy as np
+
 from netobs.clock import NS_PER_S
 from netobs.errors import ExportError
-from netobs.export.spool_folder import Folder, file_bytes
-from netobs.export.spool_segment import Damaged, Entries, Segment, paths_aside, segment_paths
+from netobs.export.spool_folder import Folder
+from netobs.export.spool_found import Templates, find
+from netobs.export.spool_index import Entries
+from netobs.export.spool_segment import Damaged, Segment
+from netobs.export.spool_store import Store
 from netobs.export.stats import ExportStats, Tally
 from netobs.records import MessageBlock
 
@@ -30,30 +35,19 @@ RETRY_NS = 60 * NS_PER_S
 """The pause after an error of the disk."""
 _MAX_SEGMENT_BYTES = 16 << 20
 _SEGMENTS = 16  # at least so many share the space, so that little is lost when the oldest is dropped
-_REASONS = {
-    "other-template": "has other templates than the collector gets now",
-    "too-large": "has Messages that are longer than max_message_size",
-    "damaged": "is damaged",
-}
+_READ_FAILURES = 3  # in a row, a minute apart, until a segment is put aside
 
 
 class Batch(NamedTuple):
-    """The Messages ``start`` to ``stop`` of the segment ``number``."""
+    """The Messages ``start`` to ``stop`` of the segment with this ``serial`` number."""
 
-    number: int
+    serial: int
     start: int
     stop: int
 
     def part(self, start: int, stop: int) -> Batch:
         """Its Messages ``start`` to ``stop``."""
-        return Batch(self.number, self.start + start, self.start + stop)
-
-
-class Templates(NamedTuple):
-    """What can be replayed: segments with these ``sets`` (see ``sets_of``), and Messages up to ``max_message_size``."""
-
-    sets: bytes
-    max_message_size: int
+        return Batch(self.serial, self.start + start, self.start + stop)
 
 
 class Spool:
@@ -67,16 +61,11 @@ class Spool:
         """Raises ExportError if another process uses ``directory``."""
         self.directory = directory
         self.segment_bytes = min(_MAX_SEGMENT_BYTES, max_bytes // _SEGMENTS)
-        self._max_bytes = max_bytes
         self._templates = templates
         self._stats = stats
         self._name = name
         self._folder = Folder(directory, name)
-        self._segments: list[Segment] = []  # oldest first
-        self._aside: list[Path] = []
-        self._writer: Segment | None = None  # the last of them, if it takes more
-        self._position = Batch(0, 0, 0)  # what was read last: the next Message is its ``stop``
-        self._last_number = 0
+        self._store = Store(self._folder, max_bytes, stats, name)
         self._said = ""
         self._retry_write_ns = self._retry_read_ns = 0
 
@@ -92,7 +81,7 @@ class Spool:
         try:
             cursor = self._folder.open()
             try:
-                self._take_over(Batch(cursor[0], cursor[1], cursor[1]))
+                self._store.take_over(find(self._folder, cursor, self._templates))
             except BaseException:
                 self._folder.close()
                 raise
@@ -104,11 +93,11 @@ class Spool:
     @property
     def used_bytes(self) -> int:
         """All files with Messages, those aside too."""
-        return sum(segment.size for segment in self._segments) + sum(map(file_bytes, self._aside))
+        return self._store.used_bytes
 
     def __bool__(self) -> bool:
         """Whether there is anything to read."""
-        return any(segment.left.flows for segment in self._segments)
+        return any(segment.unread for segment in self._store.segments)
 
     def begin(self, templates: Callable[[], Sequence[bytes]], now_ns: int) -> int | None:
         """Get ready for ``append``; the Sequence Number to begin with, or None if nothing can be written now.
@@ -116,40 +105,41 @@ class Spool:
         ``templates`` gives the Messages that a new segment begins with.
         """
         try:
+            self._store.notice_removal()
             if now_ns < self._retry_write_ns or not self.open(now_ns):
                 return None
         except ExportError as error:  # another process was faster while the folder could not be used
             self._retry_write_ns = now_ns + RETRY_NS
             self._say(str(error))
             return None
-        if self._writer is not None and self._writer.data_bytes >= self.segment_bytes:
-            self._end_segment()
-        if self._writer is None:
+        if self._store.writer is not None and self._store.writer.data_bytes >= self.segment_bytes:
+            self._store.end_writer()
+        if self._store.writer is None:
             try:
-                self._writer = Segment.create(self.directory, self._last_number + 1, templates())
+                self._store.writer = Segment.create(self._folder, self._store.last_number + 1, templates())
             except OSError as error:
                 self._fail(error, now_ns)
                 return None
-            self._last_number += 1
-            self._segments.append(self._writer)
-        return self._writer.flows & 0xFFFF_FFFF
+            self._store.last_number += 1
+            self._store.segments.append(self._store.writer)
+        return self._store.writer.flows & 0xFFFF_FFFF
 
     def append(self, block: MessageBlock, now_ns: int) -> bool:
         """Write Messages that were queued until now; False if that cannot be: they are still queued then."""
-        if self._writer is None:
+        if self._store.writer is None:
             return False
-        self._make_room(len(block.buffer))
+        self._store.make_room(len(block.buffer))
         try:
-            self._writer.append(block)
+            self._store.writer.append(block)
         except OSError as error:
             self._fail(error, now_ns)
-            if self._writer.flows:
-                self._end_segment()
+            if self._store.writer.flows:
+                self._store.end_writer()
             else:
-                self._remove(self._writer)
+                self._store.remove(self._store.writer)
             return False
         tally = Tally.of_messages(block, 0, len(block))
-        self._writer.left += tally
+        self._store.writer.left += tally
         self._stats.spool(tally)
         if self._said:
             self._said = ""
@@ -157,25 +147,34 @@ class Spool:
         return True
 
     def read(self, max_bytes: int, now_ns: int) -> tuple[Batch, Entries, bytearray] | None:
-        """The next Messages, of one segment, about ``max_bytes``; None if there are none, or none can be read now."""
+        """The next Messages, of one segment, about ``max_bytes``; None if there are none, or none can be read now.
+
+        Damaged ones are counted, and left out.
+        """
+        self._store.notice_removal()
         while now_ns >= self._retry_read_ns:
-            segment = next((segment for segment in self._segments if segment.left.flows), None)
+            segment = next((segment for segment in self._store.segments if segment.unread), None)
             if segment is None:
                 return None
-            here = segment.number == self._position.number
-            start = max(segment.templates, self._position.stop if here else 0)
             try:
-                found, data = segment.read(start, max_bytes)
-            except Damaged:
-                self._give_up(segment, "damaged")
+                found, data, sound = segment.read(max_bytes)
+            except (Damaged, FileNotFoundError):
+                self._store.give_up(segment, "damaged")
                 continue
             except OSError as error:
-                self._retry_read_ns = now_ns + RETRY_NS
-                self._say(f"{segment.path}: {error.strerror}; what is in it is read later")
-                return None
+                self._fail_to_read(segment, error, now_ns)
+                continue
+            segment.failures = 0
+            count = int(np.argmin(sound == sound[0])) or len(sound)
+            found, start = Entries(found.entries[:count], found.begin), segment.position
+            segment.position += count
+            if not sound[0]:
+                self._store.pass_over(segment, found, start)
+                continue
             segment.left -= found.tally()
-            self._position = Batch(segment.number, start, start + len(found.entries))
-            return self._position, found, data
+            segment.sent_to = segment.position
+            del data[int(found.ends[-1]) :]
+            return Batch(segment.serial, start, segment.position), found, data
         return None
 
     @property
@@ -185,113 +184,49 @@ class Spool:
 
     def hand_over(self, batch: Batch) -> None:
         """The kernel has taken ``batch``: another run of the daemon is to go on behind it."""
-        self._folder.set_cursor(batch.number, batch.stop)
+        self._set_cursor(batch.serial, batch.stop)
 
-    def rewind(self, batch: Batch, tally: Tally) -> bool:
-        """``batch``, with ``tally``, and all behind it is to be read again. False if it was dropped in the meantime."""
-        segment = self._find(batch.number)
+    def rewind(self, batch: Batch, tally: Tally) -> None:
+        """``batch``, with ``tally``, and all behind it is to be read again, or is counted if its file is gone."""
+        segment = self._store.find(batch.serial)
         if segment is None:
-            return False
-        self._position = Batch(batch.number, batch.start, batch.start)
+            self._stats.count_not_sent(self._store.why_gone(batch.serial), tally, spooled=True)
+            return
+        segment.position = batch.start
         segment.left += tally
-        self.hand_over(self._position)
-        return True
+        self._set_cursor(batch.serial, batch.start)
 
     def release(self, batch: Batch) -> None:
         """``batch`` has arrived, as far as anybody knows. A segment of which all has arrived is deleted."""
-        segment = self._find(batch.number)
-        if segment is not None and batch.stop == segment.messages:
-            self._remove(segment)
+        segment = self._store.find(batch.serial)
+        if segment is not None:
+            segment.arrived_to = batch.stop
+            self._store.retire(segment)
 
     def close(self) -> None:
         """Free the descriptors and the lock."""
-        self._end_segment()
-        for segment in self._segments:
+        self._store.end_writer()
+        for segment in self._store.segments:
             segment.close()
         self._folder.close()
 
-    def _take_over(self, cursor: Batch) -> None:
-        """Read what is there. Raises OSError."""
-        self._position = cursor
-        self._aside = paths_aside(self.directory)
-        paths = segment_paths(self.directory)
-        numbers = [int(path.name.partition(".")[0]) for path in (*paths, *self._aside)]
-        self._last_number = max([cursor.number, *numbers])
-        found = [self._recover(path) for path in paths]
-        self._segments = [segment for segment, _ in found]
-        taken_over = sum((segment.left for segment in self._segments), Tally())
-        self._stats.take_over(taken_over)
-        if taken_over.flows:
-            log.info("%s: %d flows of an earlier run wait in %s", self._name, taken_over.flows, self.directory)
-        for segment, why in found:
-            if why or not segment.left.flows:
-                self._give_up(segment, why)
+    def _set_cursor(self, serial: int, message: int) -> None:
+        segment = self._store.find(serial)
+        if segment is not None:
+            with contextlib.suppress(OSError, Damaged):  # then a next run sends more of it again
+                self._folder.set_cursor(segment.number, message, segment.offset(message))
 
-    def _recover(self, path: Path) -> tuple[Segment, str]:
-        """The segment at ``path``, and why it cannot be sent if it cannot. Raises OSError."""
-        try:
-            segment = Segment.recover(path)
-            if segment.number < self._position.number:
-                return segment, ""  # it is through
-            start = self._position.stop if segment.number == self._position.number else 0
-            segment.left = segment.entries(max(start, segment.templates), segment.messages).tally()
-            same = not segment.left.flows or segment.template_sets() == self._templates.sets
-            small = segment.largest_message() <= self._templates.max_message_size
-        except Damaged:
-            return Segment(path), "damaged"  # what it carries, its index does not tell
-        if not same:
-            return segment, "other-template"
-        return segment, "" if small else "too-large"
-
-    def _give_up(self, segment: Segment, why: str) -> None:
-        """Leave ``segment`` out: it is through, or ``why`` it cannot be sent. Then it is kept, for people to read."""
-        if not why:
-            self._remove(segment)
+    def _fail_to_read(self, segment: Segment, error: OSError, now_ns: int) -> None:
+        """Tried again, a few times; then the others are not held up any longer."""
+        segment.failures += 1
+        if segment.failures >= _READ_FAILURES:
+            self._store.give_up(segment, "damaged")
             return
-        self._segments.remove(segment)
-        self._stats.count_not_sent(why.replace("-", "_"), segment.left, spooled=True)
-        try:
-            kept = segment.set_aside(why)
-        except OSError as error:
-            log.warning("%s: spool %s cannot be renamed: %s", self._name, segment.path, error.strerror)
-            return
-        self._aside.append(kept)
-        log.warning("%s: %d flows are not sent: %s, %s; `netobs listen --file %s` or ipfixDump reads them", self._name,
-                    segment.left.flows, segment.path, _REASONS[why], kept)  # fmt: skip
-
-    def _end_segment(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _make_room(self, needed: int) -> None:
-        """Drop the oldest until ``needed`` bytes more are within the limit; first what is aside, and counted."""
-        excess = self.used_bytes + needed - self._max_bytes
-        while excess > 0 and self._aside:
-            path = self._aside.pop(0)
-            excess -= file_bytes(path)
-            with contextlib.suppress(OSError):
-                path.unlink()
-        while excess > 0 and self._segments[0] is not self._writer:
-            oldest = self._segments[0]
-            excess -= oldest.size
-            self._stats.count_not_sent("spool_full", oldest.left, spooled=True)
-            self._remove(oldest)
-
-    def _remove(self, segment: Segment) -> None:
-        if segment is self._writer:
-            self._writer = None
-        self._segments.remove(segment)
-        with contextlib.suppress(OSError):  # the cursor is behind it: the next run does not read it again
-            segment.delete()
-
-    def _find(self, number: int) -> Segment | None:
-        return next((segment for segment in self._segments if segment.number == number), None)
+        self._retry_read_ns = now_ns + RETRY_NS
+        self._say(f"{error.filename or self._folder.path(segment.name)}: {error.strerror}; what is in it is read later")
 
     def _fail(self, error: OSError, now_ns: int) -> None:
         self._retry_write_ns = now_ns + RETRY_NS
-        if not self._segments and not self.directory.is_dir():
-            self._folder.close()  # somebody has taken it away: to be made again
         where = error.filename or self.directory
         self._say(f"spool {where}: {error.strerror}; flows wait in memory, and the spool is tried again each minute")
 

@@ -26,6 +26,10 @@ class Tally:
     def __sub__(self, other: Tally) -> Tally:
         return Tally(self.flows - other.flows, self.packets - other.packets, self.octets - other.octets)
 
+    def within(self, other: Tally) -> Tally:
+        """Of each number the smaller one."""
+        return Tally(min(self.flows, other.flows), min(self.packets, other.packets), min(self.octets, other.octets))
+
     @classmethod
     def of(cls, data_set: DataSet) -> Tally:
         """What ``data_set`` carries."""
@@ -56,7 +60,7 @@ class ExportStats:
     resent: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
     """By reason: ``queue_full``, ``queue_age``, ``closed``, the name of the errno that the send gave; of the spool:
-    ``spool_full``, ``other_template``, ``too_large``, ``damaged``."""
+    ``spool_full``, ``other_template``, ``too_large``, ``damaged``, ``removed``."""
     moved_in: Tally = field(default_factory=Tally)
     """What waited for another collector of a failover group and was taken over from it; also in ``seen``."""
     moved_away: Tally = field(default_factory=Tally)
@@ -95,7 +99,7 @@ class ExportStats:
         self._leave(Tally() - tally, spooled)
 
     def count_not_sent(self, reason: str, tally: Tally, spooled: bool = False) -> None:
-        if tally.flows:
+        if tally != Tally():
             self.not_sent[reason] = self.not_sent.get(reason, Tally()) + tally
             self._leave(tally, spooled)
 

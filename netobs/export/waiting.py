@@ -80,8 +80,7 @@ class Waiting(Generic[H, D]):
             self.queue.put_back(rows, shipment.since_ns)
         elif self.backlog is not None and shipment.batch is not None:
             tally = Tally.of_messages(shipment.block, start, stop)
-            if not self.backlog.take_back(shipment.batch.part(start, stop), tally):
-                self._stats.count_not_sent("spool_full", tally, spooled=True)
+            self.backlog.take_back(shipment.batch.part(start, stop), tally)
 
     def end_session(self) -> None:
         """What the collector's host has not acknowledged waits again, for the next Transport Session."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from netobs.encode import template_file
-from netobs.export.spool_segment import ENTRY
+from netobs.export.spool_index import ENTRY
 from tests.e2e.daemon import Account, Daemon, Table, configuration, netobs
 from tests.lab.certificates import Authority
 from tests.lab.namespaces import Lab, Link, command

@@ -19,7 +19,7 @@ from netobs.config.values import Boolean, Choice, Integer, Scaled
 from netobs.encode import lint, options_choice, options_table, template_entry, template_file
 from netobs.encode.columns import COLUMNS, OWN_VALUES
 from netobs.encode.registry import by_name
-from netobs.export import spool
+from netobs.export import spool_store
 from netobs.reload import AT_START_ONLY
 from tests.unit import sources
 from tests.unit.manual import MAN, Item, Page
@@ -192,7 +192,7 @@ def test_every_path_is_explained() -> None:
 
 
 def test_every_reason_of_a_loss_is_explained() -> None:
-    not_sent = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool._REASONS}
+    not_sent = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool_store.REASONS}
     explained = names(PROGRAM.items("DIAGNOSTICS", "The account"))
     of_the_system = {name for name in explained if name in errno.errorcode.values()}
     assert of_the_system

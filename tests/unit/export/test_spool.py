@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from netobs.errors import ExportError
-from netobs.export.spool import RETRY_NS, Batch, Spool, Templates
-from netobs.export.spool_folder import check, folder_of, used_bytes
-from netobs.export.spool_segment import ENTRY, Damaged, sets_of
+from netobs.export.spool import RETRY_NS, Batch, Spool
+from netobs.export.spool_folder import used_bytes
+from netobs.export.spool_found import Templates
+from netobs.export.spool_index import ENTRY
+from netobs.export.spool_place import Unusable, check, folder_of
+from netobs.export.spool_segment import Damaged, sets_of
 from netobs.export.stats import ExportStats, Tally
 from netobs.records import MessageBlock
 from tests.unit.export.support import Encoder, Header, Message, Rows, numbers_of, rows
@@ -192,12 +195,13 @@ def test_rewind_over_a_border_of_segments(box: Box) -> None:
     parts = []
     while found := box.get():
         parts.append(found)
-    assert len({batch.number for batch, _, _ in parts}) > 1
+    assert len({batch.serial for batch, _, _ in parts}) > 1
     box.spool.release(parts[0][0])
     for batch, numbers, carried in reversed(parts[1:]):
         box.stats.count_resent(tally(numbers), spooled=True)
-        assert box.spool.rewind(batch, carried)
+        box.spool.rewind(batch, carried)
         box.check()
+        assert box.stats.not_sent == {}
     assert box.drain() == list(range(len(parts[0][1]), 7500))
 
 
@@ -220,7 +224,10 @@ def test_a_segment_that_is_being_sent_gives_way_for_what_is_left_of_it(box: Box)
     for _ in range(200):
         box.put(200)
     lost = box.stats.not_sent["spool_full"].flows
-    assert box.spool.rewind(found[0], found[2]) is False
+    box.stats.count_resent(found[2], spooled=True)
+    box.spool.rewind(found[0], found[2])
+    box.check()
+    assert box.stats.not_sent["spool_full"].flows == lost + found[2].flows
     assert box.drain() == list(range(len(found[1]) + lost, 43_000))
 
 
@@ -239,49 +246,6 @@ def test_a_torn_tail_is_cut_off(box: Box, folder: Path, cut: int) -> None:
     assert data.read_bytes() == whole
     assert second.drain() == list(range(400))
     second.spool.close()
-
-
-def test_an_index_that_says_more_than_there_is(box: Box, folder: Path) -> None:
-    """A power cut: the index was written to the disk, the data were not."""
-    box.put(400)
-    (name,) = data_files(folder)
-    os.truncate(folder / name, 3000)
-    second = again(box)
-    numbers = second.drain()
-    assert 0 < len(numbers) < 400
-    assert numbers == list(range(len(numbers)))
-    second.spool.close()
-
-
-@pytest.mark.parametrize("what", ["data", "index", "no index"])
-def test_damaged_files_are_kept_aside(box: Box, folder: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
-    box.put(400)
-    (name,) = data_files(folder)
-    data, index = folder / name, (folder / name).with_suffix(".index")
-    if what == "data":
-        data.write_bytes(b"\0" * data.stat().st_size)
-    elif what == "index":
-        index.write_bytes(np.ones(index.stat().st_size, dtype=np.uint8).tobytes())
-    else:
-        index.unlink()
-    second = again(box)
-    second.put(10)
-    second.next = 0
-    assert second.drain() == list(range(10))
-    assert data_files(folder) == [f"{name}.damaged"]
-    assert "is damaged" in caplog.text
-    second.spool.close()
-
-
-def test_damage_that_shows_when_it_is_read(box: Box, folder: Path) -> None:
-    box.put(400)
-    (name,) = data_files(folder)
-    with (folder / name).open("r+b") as file:
-        file.seek(3000)
-        file.write(b"\xff" * 3000)
-    assert box.get() is None
-    assert box.stats.not_sent == {"damaged": tally(list(range(400)))}
-    assert data_files(folder) == [f"{name}.damaged"]
 
 
 def test_other_templates_are_not_mixed_in(box: Box, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -368,19 +332,6 @@ def test_a_folder_that_cannot_be_made_is_tried_again(tmp_path: Path, caplog: pyt
     box.spool.close()
 
 
-def test_a_folder_that_vanishes_in_between(box: Box, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    box.put(100)
-    box.drain()
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-    assert not box.put(100)
-    assert "No such file or directory" in caplog.text
-    box.now_ns += RETRY_NS
-    assert box.write(rows(100, 100))
-    assert box.drain() == list(range(100, 200))
-
-
 def test_names_of_folders() -> None:
     assert folder_of("/s", "flows.example") == Path("/s/flows.example")
     assert folder_of("/s", "2001:db8::1") == Path("/s/2001:db8::1")
@@ -395,8 +346,10 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
         check(tmp_path / "a" / "b" / "main")
     assert missing.value.filename == str(tmp_path / "a")
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(Unusable, match="Not a directory"):
         check(tmp_path / "file" / "main")
+    with pytest.raises(Unusable, match=r"is in a file system that takes no files \(proc\): '/proc'"):
+        check(Path("/proc/netobs/main"))
 
 
 def test_sets_are_the_same_however_messages_share_them() -> None:
