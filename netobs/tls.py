@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from netobs.errors import NetobsError
+from netobs.files import read_file
 
 if TYPE_CHECKING:
     import ssl
@@ -18,6 +22,8 @@ Unusable = Callable[[str, str, str], NetobsError]
 
 RECORD_BYTES = 16_384
 """The most that a TLS record carries (RFC 8446, section 5.1)."""
+
+_MAX_MIB = 8  # all authorities of a system take less than half a MiB
 
 
 def load_authorities(context: ssl.SSLContext, key: str, path: str, unusable: Unusable) -> None:
@@ -53,6 +59,25 @@ def load_own(context: ssl.SSLContext, cert: str, key: str, unusable: Unusable) -
         raise unusable("cert", cert, f'it or key "{key}" is no PEM file of its kind') from error
 
 
+def who_else_reads(path: str) -> str:
+    """Which other users may read the private key in the file ``path``, in words; an empty string if none may.
+
+    A group is trusted if this process is in it, or is root, who then has given the file to that group. A file in a
+    folder that keeps others out is not read by them.
+    """
+    try:
+        real = Path(os.path.realpath(path))
+        state, above = os.stat(real), [os.stat(folder).st_mode for folder in real.parents]
+    except OSError:
+        return ""  # who uses the key says what is wrong
+    if state.st_mode & (stat.S_IROTH | stat.S_IWOTH) and all(mode & stat.S_IXOTH for mode in above):
+        return "every user of this host"
+    trusted = {os.getegid(), *os.getgroups()}
+    if os.geteuid() and state.st_mode & (stat.S_IRGRP | stat.S_IWGRP) and state.st_gid not in trusted:
+        return f"the group {_group(state.st_gid)}"
+    return ""
+
+
 def close_notify(sock: ssl.SSLSocket) -> None:
     """Tells the other side that nothing was cut off. The answer is not waited for: without blocking it is an error."""
     import ssl
@@ -67,9 +92,17 @@ def words(reason: str) -> tuple[str, str]:
     return text, text.partition(" alert ")[2]
 
 
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
 def _check_readable(key: str, path: str, unusable: Unusable) -> None:
     try:
-        with open(path, "rb"):
-            pass
+        read_file(path, _MAX_MIB)  # OpenSSL would wait for the writer of a FIFO, and read a device for ever
     except OSError as error:
         raise unusable(key, path, error.strerror or str(error)) from error

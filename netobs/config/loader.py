@@ -28,12 +28,14 @@ from netobs.config.selector import is_name
 from netobs.config.text import nearest, printable, quoted, toml_text
 from netobs.config.values import BadValue
 from netobs.errors import ConfigError
+from netobs.files import read_file
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+MAX_MIB = 1  # a collector takes some hundred bytes
 UNFRAGMENTED = 1472  # the UDP payload that fits the usual MTU of 1500 over IPv4
 
 
@@ -43,7 +45,7 @@ def load(path: str | Path) -> Config:
     Raises ConfigError with every mistake.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        text = read_file(path, MAX_MIB).decode("utf-8-sig")
     except FileNotFoundError:
         hint = "create it: a [[collector]] table with a host is enough"
         raise ConfigError([f"{path}: there is no such file; {hint}"]) from None

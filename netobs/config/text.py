@@ -47,6 +47,11 @@ def _stem(names: list[str]) -> str:
     return least[:same].rstrip("0123456789-_.") or least
 
 
+def one_line(text: str) -> str:
+    """``text`` without quotes, everything unprintable escaped, cut when long."""
+    return printable(text if len(text) <= 2 * LONGEST else text[: 2 * LONGEST] + "...")
+
+
 def toml_text(value: object) -> str:
     """``value`` as an operator would write it in TOML."""
     if isinstance(value, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from netobs.config.text import nearest
+from netobs.config.text import nearest, toml_text
 from netobs.encode.template import Template
 from netobs.errors import TemplateError
 
@@ -52,7 +52,7 @@ def parse_options(document: Mapping[str, Any], source: str) -> OptionsChoice:
     """The choice in the top level of a template file. Raises TemplateError."""
     kinds, form = document.get("options", list(DEFAULT_KINDS)), document.get("options_form", FIXED)
     if not isinstance(kinds, list):
-        raise TemplateError(f"{source}: options: expected a list, got {kinds!r}", "write [] for none")
+        raise TemplateError(f"{source}: options: expected a list, got {toml_text(kinds)}", "write [] for none")
     for number, kind in enumerate(kinds, 1):
         where = f"{source}: options, entry {number}"
         _check(kind, KINDS, where)
@@ -67,4 +67,4 @@ def _check(word: Any, known: Sequence[str], where: str) -> None:
         choices = ", ".join(f'"{choice}"' for choice in known)
         near = nearest(word, known) if isinstance(word, str) else ""
         hint = f'did you mean "{near}"?' if near else ""
-        raise TemplateError(f"{where}: expected one of {choices}, got {word!r}", hint)
+        raise TemplateError(f"{where}: expected one of {choices}, got {toml_text(word)}", hint)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from netobs.config.text import LONGEST, one_line, toml_text
 from netobs.encode.columns import ALL_COLUMNS, COLUMNS, OWN_VALUES, Column
 from netobs.encode.layout import ENTERPRISE_BIT, VARIABLE_LENGTH
 from netobs.encode.options_table import SEMANTICS, UNITS
@@ -40,8 +41,10 @@ def parse_entry(entry: Any, family: str, where: str) -> Field:
             )
         entry = entry["element"]
     if not isinstance(entry, str):
-        raise TemplateError(f"{where}: expected an element name or {{element = NAME, octets = N}}, got {entry!r}")
-    where = f"{where}: {entry}"
+        raise TemplateError(
+            f"{where}: expected an element name or {{element = NAME, octets = N}}, got {toml_text(entry)}"
+        )
+    where = f"{where}: {one_line(entry)}"
     element = _registered(entry, where)
     _check_family(entry, COLUMNS[entry], family, where)
     return _field(element, element, COLUMNS[entry], octets, where)
@@ -50,7 +53,7 @@ def parse_entry(entry: Any, family: str, where: str) -> Field:
 def _octets(entry: dict[str, Any], where: str) -> int | None:
     octets = entry.get("octets")
     if "octets" in entry and not is_int(octets):
-        raise TemplateError(f"{where}: octets: expected an integer, got {octets!r}")
+        raise TemplateError(f"{where}: octets: expected an integer, got {toml_text(octets)}")
     return octets
 
 
@@ -113,7 +116,7 @@ def _enterprise_field(entry: dict[str, Any], family: str, where: str) -> Field:
     """An element that the file defines: RFC 7011, 3.2 (number), RFC 5610 (type information)."""
     name = entry.get("name")
     if isinstance(name, str):
-        where = f"{where}: {name}"
+        where = f"{where}: {one_line(name)}"
     check_keys(entry, _ENTERPRISE_KEYS, where)
     for key in _NEEDED_KEYS:
         if key not in entry:
@@ -140,7 +143,7 @@ def _enterprise_field(entry: dict[str, Any], family: str, where: str) -> Field:
 def _check_name(name: Any, where: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise TemplateError(
-            f"{where}: name: expected a lower-case letter, then up to 63 letters and digits, got {name!r}",
+            f"{where}: name: expected a lower-case letter, then up to 63 letters and digits, got {toml_text(name)}",
             'as in "acmeInterface"',
         )
     if by_name(name) is not None or name in ALL_COLUMNS:
@@ -151,7 +154,8 @@ def _check_name(name: Any, where: str) -> None:
 def _check_number(enterprise: Any, number: Any, where: str) -> None:
     if not is_int(enterprise) or not 0 < enterprise <= _MAX_ENTERPRISE:
         raise TemplateError(
-            f"{where}: enterprise: expected a private enterprise number, 1 to {_MAX_ENTERPRISE}, got {enterprise!r}",
+            f"{where}: enterprise: expected a private enterprise number, 1 to {_MAX_ENTERPRISE}, "
+            f"got {toml_text(enterprise)}",
             "IANA assigns them; 32473 is for examples",
         )
     if enterprise == _REVERSE_ENTERPRISE:
@@ -160,7 +164,7 @@ def _check_number(enterprise: Any, number: Any, where: str) -> None:
             "use the number of your own enterprise",
         )
     if not is_int(number) or not 0 < number < ENTERPRISE_BIT:
-        raise TemplateError(f"{where}: id: expected an integer from 1 to {ENTERPRISE_BIT - 1}, got {number!r}")
+        raise TemplateError(f"{where}: id: expected an integer from 1 to {ENTERPRISE_BIT - 1}, got {toml_text(number)}")
 
 
 def _source(value: Any, where: str) -> tuple[InformationElement, Column]:
@@ -170,7 +174,7 @@ def _source(value: Any, where: str) -> tuple[InformationElement, Column]:
     element = by_name(value) if isinstance(value, str) and value in COLUMNS else None
     if element is None:
         raise TemplateError(
-            f"{where}: value: netobs does not measure {value!r}",
+            f"{where}: value: netobs does not measure {toml_text(value)}",
             nearest(value, ALL_COLUMNS) or f"name an element that a template can hold, or {', '.join(OWN_VALUES)}",
         )
     return element, COLUMNS[element.name]
@@ -180,7 +184,7 @@ def _check_type(kind: Any, source: InformationElement, where: str) -> None:
     known = (*TYPES, *_BYTE_TYPES)
     if kind not in known:
         raise TemplateError(
-            f"{where}: type: expected an abstract data type of RFC 7012, got {kind!r}", nearest(kind, known)
+            f"{where}: type: expected an abstract data type of RFC 7012, got {toml_text(kind)}", nearest(kind, known)
         )
     fitting = [source.type]
     if source.type.startswith(_UNSIGNED):
@@ -197,7 +201,7 @@ def _choice(entry: dict[str, Any], key: str, choices: Sequence[str], where: str)
     value = entry.get(key, "")
     if key in entry and value not in choices:
         raise TemplateError(
-            f"{where}: {key}: expected one of {', '.join(choices)}, got {value!r}",
+            f"{where}: {key}: expected one of {', '.join(choices)}, got {toml_text(value)}",
             nearest(value, choices),
         )
     return str(value)
@@ -217,13 +221,13 @@ def check_keys(table: dict[str, Any], known: Sequence[str], where: str) -> None:
     for key in table:
         if key not in known:
             raise TemplateError(
-                f'{where}: unknown key "{key}"', nearest(key, known) or f"the keys are {', '.join(known)}"
+                f'{where}: unknown key "{one_line(key)}"', nearest(key, known) or f"the keys are {', '.join(known)}"
             )
 
 
 def nearest(value: Any, known: Iterable[str]) -> str:
     """A hint with the known word nearest to ``value``; empty if there is none."""
-    matches = difflib.get_close_matches(value, list(known), n=1) if isinstance(value, str) else []
+    matches = difflib.get_close_matches(value[:LONGEST], list(known), n=1) if isinstance(value, str) else []
     return f'did you mean "{matches[0]}"?' if matches else ""
 
 

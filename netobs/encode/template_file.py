@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from netobs.config.text import one_line, toml_text
 from netobs.encode import options_choice
 from netobs.encode.columns import ETHERTYPES
 from netobs.encode.layout import FIRST_DATA_SET_ID
@@ -16,6 +17,7 @@ from netobs.encode.registry import InformationElement
 from netobs.encode.template import Field, Template
 from netobs.encode.template_entry import check_keys, is_int, nearest, parse_entry
 from netobs.errors import TemplateError
+from netobs.files import read_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +28,7 @@ _FAMILIES = (*ETHERTYPES, "any")
 _KEYS = ("id", "family", "elements")
 _MAX_TEMPLATE_ID = 65535
 _SUFFIX = ".toml"
+_MAX_MIB = 1
 
 
 def template_dirs() -> list[Path]:
@@ -44,9 +47,14 @@ def load(name_or_path: str, search: Sequence[Path] | None = None) -> TemplateSet
 
     Anything with a slash or that ends in ".toml" is a path. Raises TemplateError.
     """
-    path = _find(name_or_path, template_dirs() if search is None else search)
+    places = template_dirs() if search is None else search
+    path = _find(name_or_path, places)
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_file(path, _MAX_MIB).decode("utf-8")
+    except FileNotFoundError as error:
+        name = path.name[: -len(_SUFFIX)] if path.name == str(path) else ""
+        hint = f'did you mean "{name}"?' if name in _known(places) else ""
+        raise TemplateError(f"{path}: cannot read the template file: {error.strerror}", hint) from error
     except OSError as error:
         raise TemplateError(f"{path}: cannot read the template file: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -61,7 +69,7 @@ def _find(name_or_path: str, search: Sequence[Path]) -> Path:
         path = place / (name_or_path + _SUFFIX)
         if path.is_file():
             return path
-    known = sorted({path.stem for place in search for path in place.glob("*" + _SUFFIX)})
+    known = _known(search)
     places = ", ".join(str(place) for place in search) or "any directory"
     raise TemplateError(
         f'no template file "{name_or_path}{_SUFFIX}" in {places}',
@@ -69,12 +77,20 @@ def _find(name_or_path: str, search: Sequence[Path]) -> Path:
     )
 
 
+def _known(search: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for place in search for path in place.glob("*" + _SUFFIX)})
+
+
 def parse(text: str, source: str) -> TemplateSet:
     """The Templates in ``text`` (TOML); ``source`` names the file in errors. Raises TemplateError."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TemplateError(f"{source}: not valid TOML: {error}") from error
+        raise TemplateError(f"{source}: not valid TOML: {one_line(str(error))}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise TemplateError(
+            f"{source}: not a TOML file that can be read: {one_line(str(error).partition(';')[0])}"
+        ) from error
     check_keys(document, ("template", *options_choice.KEYS), source)
     tables = document.get("template")
     if isinstance(tables, dict):
@@ -145,17 +161,19 @@ def _template(table: dict[str, Any], where: str) -> Template:
     number, family = table["id"], table["family"]
     if not is_int(number) or not FIRST_DATA_SET_ID <= number <= _MAX_TEMPLATE_ID:
         raise TemplateError(
-            f"{where}: id: expected an integer from {FIRST_DATA_SET_ID} to {_MAX_TEMPLATE_ID}, got {number!r}"
+            f"{where}: id: expected an integer from {FIRST_DATA_SET_ID} to {_MAX_TEMPLATE_ID}, got {toml_text(number)}"
         )
     if family not in _FAMILIES:
         choices = ", ".join(f'"{choice}"' for choice in _FAMILIES)
-        raise TemplateError(f"{where}: family: expected one of {choices}, got {family!r}", nearest(family, _FAMILIES))
+        raise TemplateError(
+            f"{where}: family: expected one of {choices}, got {toml_text(family)}", nearest(family, _FAMILIES)
+        )
     return Template(number, family, _fields(table["elements"], family, where), where)
 
 
 def _fields(entries: Any, family: str, where: str) -> tuple[Field, ...]:
     if not isinstance(entries, list) or not entries:
-        raise TemplateError(f"{where}: elements: expected a list of element names, got {entries!r}")
+        raise TemplateError(f"{where}: elements: expected a list of element names, got {toml_text(entries)}")
     fields: dict[str, Field] = {}
     for number, entry in enumerate(entries, 1):
         field = parse_entry(entry, family, f"{where}: elements, entry {number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -443,6 +444,29 @@ def test_a_folder_and_a_path_that_no_file_can_have(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load("a\0b")
     assert caught.value.problems == ["a\\x00b: cannot be read: embedded null byte"]
+
+
+def test_what_is_no_file_of_a_configuration_is_named_at_once(tmp_path: Path) -> None:
+    fifo, huge = tmp_path / "fifo", tmp_path / "huge"
+    os.mkfifo(fifo)
+    huge.touch()
+    os.truncate(huge, 1 << 40)
+    for place, said in (
+        (fifo, "is no regular file"),
+        (huge, "is longer than 1 MiB"),
+        ("/dev/zero", "is no regular file"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(place)
+        assert caught.value.problems == [f"{place}: cannot be read: {said}"]
+
+
+def test_a_pipe_of_the_shell_is_read() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, COLLECTOR.encode())
+    os.close(writing)
+    assert load(f"/dev/fd/{reading}").collectors[0].host == "192.0.2.10"
+    os.close(reading)
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:

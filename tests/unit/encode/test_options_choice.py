@@ -13,7 +13,7 @@ from tests.unit.encode.samples import TEMPLATES
 
 TEMPLATE = '\n[[template]]\nid = 256\nfamily = "any"\nelements = ["octetDeltaCount"]\n'
 MISTAKES = [
-    ('options = "interfaces"', "x.toml: options: expected a list, got 'interfaces'; write .. for none"),
+    ('options = "interfaces"', 'x.toml: options: expected a list, got "interfaces"; write .. for none'),
     ('options = ["interface"]', 'entry 1: expected one of "interfaces", "sampling", .*; did you mean "interfaces"'),
     ('options = ["sampling", 5]', 'x.toml: options, entry 2: expected one of "interfaces", .*, got 5$'),
     ('options = ["sampling", "flow_keys", "sampling"]', "x.toml: options, entry 3: sampling is there twice"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +41,20 @@ MISTAKES = {
     "no elements": (GOOD.replace('elements = ["octetDeltaCount"]', ""), ['key "elements" is missing']),
     "id too small": (GOOD.replace("256", "255"), ["id: expected an integer from 256 to 65535, got 255"]),
     "id too large": (GOOD.replace("256", "65536"), ["id: expected an integer from 256 to 65535, got 65536"]),
-    "id is text": (GOOD.replace("256", '"256"'), ["id: expected an integer", "'256'"]),
-    "id is a boolean": (GOOD.replace("256", "true"), ["id: expected an integer", "True"]),
+    "id is text": (GOOD.replace("256", '"256"'), ["id: expected an integer", '"256"']),
+    "id is a boolean": (GOOD.replace("256", "true"), ["id: expected an integer", "true"]),
+    "id of many digits": (GOOD.replace("256", "9" * 5000), ["not a TOML file that can be read"]),
+    "id of many hexadecimal digits": (GOOD.replace("256", "0x1" + "0" * 5000), ["an integer of more than 64 bits"]),
+    "brackets": ("x = " + "[" * 3000, ["not a TOML file that can be read"]),
+    "brackets that are closed": ("x = " + "[" * 3000 + "]" * 3000, ["not a TOML file that can be read"]),
+    "NUL": (GOOD + "\0", ["not valid TOML"]),
+    "long name": (elements(f'["{"a" * 5000}"]'), ["no such Information Element"]),
+    "name on two lines": (elements('["vlan\\nId"]'), ["vlan\\nId: no such Information Element"]),
+    "key on two lines": (GOOD + '"a\\nb" = 1\n', ['unknown key "a\\nb"']),
+    "deep elements": (elements("[" * 200 + "]" * 200), ["elements, entry 1", "expected an element name"]),
     "id twice": (GOOD + SECOND.replace("257", "256"), ["[[template]] 2", "id 256 is already that of [[template]] 1"]),
-    "unknown family": (GOOD.replace("ipv4", "ip4"), ["family: expected one of", "'ip4'", 'did you mean "ipv4"?']),
-    "family is a list": (GOOD.replace('"ipv4"', '["ipv4"]'), ["family: expected one of", "['ipv4']"]),
+    "unknown family": (GOOD.replace("ipv4", "ip4"), ["family: expected one of", '"ip4"', 'did you mean "ipv4"?']),
+    "family is a list": (GOOD.replace('"ipv4"', '["ipv4"]'), ["family: expected one of", '["ipv4"]']),
     "family twice": (GOOD + GOOD.replace("256", "300"), ["[[template]] 2", "ipv4 already has template 256"]),
     "any beside a family": (GOOD + SECOND.replace("ipv6", "any"), ['family "any"', "ipv4 already has template 256"]),
     "a family beside any": (GOOD.replace("ipv4", "any") + SECOND, ["ipv6 already has template 256"]),
@@ -63,8 +74,8 @@ MISTAKES = {
     "inline table without a name": (elements("[{octets = 1}]"), ["entry 1", 'key "element" is missing']),
     "inline table with another key": (elements('[{element = "vlanId", size = 2}]'), ['unknown key "size"']),
     "name is a number": (elements("[{element = 1}]"), ["expected an element name", "got 1"]),
-    "octets is text": (elements('[{element = "vlanId", octets = "2"}]'), ["octets: expected an integer, got '2'"]),
-    "octets is a boolean": (elements('[{element = "vlanId", octets = true}]'), ["expected an integer, got True"]),
+    "octets is text": (elements('[{element = "vlanId", octets = "2"}]'), ['octets: expected an integer, got "2"']),
+    "octets is a boolean": (elements('[{element = "vlanId", octets = true}]'), ["expected an integer, got true"]),
     "longer than registered": (elements('[{element = "packetDeltaCount", octets = 16}]'), ["expected 4 or 8, got 16"]),
     "odd width": (elements('[{element = "packetDeltaCount", octets = 5}]'), ["expected 4 or 8, got 5"]),
     "no width": (elements('[{element = "packetDeltaCount", octets = 0}]'), ["expected 4 or 8, got 0"]),
@@ -85,12 +96,46 @@ def test_mistake_is_named(mistake: str, tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
+    assert len(message) < len(str(path)) + 400
     assert [part for part in parts if part not in message] == []
     place = message[len(f"{path}: ") :]
-    if "[[template]]\n" in text and "unknown key" not in place:  # else there is no table that the place could name
+    if (
+        "[[template]]\n" in text and "unknown key" not in place and "TOML" not in place
+    ):  # else there is no table that the place could name
         assert re.match(r"\[\[template\]\] [12]: ", place)
     if re.search(r"elements = \[.+\]", text) and "entry" in "".join(parts):
         assert ": elements, entry " in place
+
+
+PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (Path.mkdir, "Is a directory"),
+    "FIFO": (os.mkfifo, "is no regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+    "huge": (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 40), "is longer than 1 MiB"),
+    "not UTF-8": (lambda path: path.write_bytes(b"# caf\xe9"), "not UTF-8 at byte 5"),
+    "nothing": (lambda path: None, "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_template_file_is_named_at_once(place: str, tmp_path: Path) -> None:
+    make, said = PLACES[place]
+    path = tmp_path / "mine.toml"
+    make(path)
+    with pytest.raises(TemplateError) as caught:
+        load_templates(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_the_name_of_a_template_with_the_ending_of_its_file() -> None:
+    with pytest.raises(TemplateError) as caught:
+        load_templates("default.toml")
+    assert str(caught.value) == (
+        'default.toml: cannot read the template file: No such file or directory; did you mean "default"?'
+    )
 
 
 @pytest.mark.parametrize("protocol", ["ipfix", "netflow9"])

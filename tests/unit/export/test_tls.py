@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,13 @@ import pytest
 from netobs.config import CollectorConfig
 from netobs.errors import ExportError
 from netobs.export.tls import client_context
+from netobs.tls import who_else_reads
 from tests.lab.certificates import Authority, Certificate, encrypt_key
 from tests.unit.export.support import Bench, Message, TcpCollector, check_sequence, numbers_of, templates_of, udp_config
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="the program openssl is missing")
 
+GROUP = 4242
 MakeBench = Callable[..., Bench]
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -425,7 +428,14 @@ def test_files_that_cannot_be_used_are_named(site: Site, tmp_path: Path) -> None
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("no certificate", "utf-8")
     missing = str(tmp_path / "missing.pem")
+    fifo, huge = tmp_path / "fifo", tmp_path / "huge"
+    os.mkfifo(fifo)
+    huge.touch()
+    os.truncate(huge, 1 << 40)
     table = [
+        *(({key: str(fifo)}, f'{key} "{fifo}": is no regular file') for key in ("ca", "cert", "key")),
+        *(({key: str(huge)}, f'{key} "{huge}": is longer than 8 MiB') for key in ("ca", "cert", "key")),
+        *(({key: "/dev/zero"}, f'{key} "/dev/zero": is no regular file') for key in ("ca", "cert", "key")),
         ({"ca": missing}, f'ca "{missing}": No such file or directory'),
         ({"ca": str(nonsense)}, f'ca "{nonsense}": no PEM file with certificates'),
         ({"cert": missing}, f'cert "{missing}": No such file or directory'),
@@ -440,6 +450,45 @@ def test_files_that_cannot_be_used_are_named(site: Site, tmp_path: Path) -> None
         with pytest.raises(ExportError, match='collector "main": ') as caught:
             client_context(site.config(4740, **changes))
         assert said in str(caught.value)
+
+
+def test_who_else_may_read_a_key() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to give a file away")
+    with tempfile.TemporaryDirectory() as name:
+        folder, key = Path(name), Path(name, "key.pem")
+        folder.chmod(0o755)
+        key.touch()
+        os.chown(key, 0, GROUP)
+        said = {}
+        for mode in (0o600, 0o640, 0o644, 0o602):
+            key.chmod(mode)
+            said[mode] = who_else_reads(str(key))
+        assert said == {0o600: "", 0o640: "", 0o644: "every user of this host", 0o602: "every user of this host"}
+        (folder / "link").symlink_to(key)
+        assert who_else_reads(str(folder / "link")) == "every user of this host"
+        folder.chmod(0o700)
+        assert who_else_reads(str(key)) == "", "nobody else comes to it"
+        assert who_else_reads(str(folder / "missing")) == ""
+
+
+def test_the_group_of_a_key_is_the_one_of_the_process_or_is_named() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to become another user")
+    code = f"import os; os.setgroups([]); os.setresgid({GROUP}, {GROUP}, {GROUP}); os.setresuid(65534, 65534, 65534)\n"
+    code += "import sys; from netobs.tls import who_else_reads; print([who_else_reads(path) for path in sys.argv[1:]])"
+    with tempfile.TemporaryDirectory() as name:
+        keys = [Path(name, each) for each in ("mine", "other")]
+        Path(name).chmod(0o755)
+        for key, group in zip(keys, (GROUP, GROUP + 1)):
+            key.touch()
+            os.chown(key, 0, group)
+            key.chmod(0o640)
+        # The modules are loaded before the user changes, who may not reach them.
+        argv = [sys.executable, "-c", f"import netobs.tls, grp\n{code}", *map(str, keys)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["", f"the group {GROUP + 1}"])
 
 
 def test_what_is_offered_and_demanded(site: Site) -> None:
