@@ -1,124 +1,70 @@
 """The decoder of IPFIX, NetFlow v9 and v5: Messages to dicts keyed by Information Element names.
 
 For ``netobs listen`` and for tests.
-It takes whatever a peer sends: a Message is decoded, or DecodeError says at which octet it is wrong.
+It takes whatever a peer sends: a Message is decoded, or an error says at which octet it is wrong and has what could
+be read. A Message is at most so much work (``MAX_STEPS``); what is left then is counted.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Hashable
 
-from netobs.encode import wire
-from netobs.encode.decode_netflow import decode_netflow5, learn_netflow9, netflow9_header
-from netobs.encode.layout import (
-    ENTERPRISE_BIT,
-    FIELD_SPECIFIER,
-    FIRST_DATA_SET_ID,
-    IPFIX_VERSION,
-    MESSAGE_HEADER,
-    OPTIONS_TEMPLATE_SET_ID,
-    TEMPLATE_HEADER,
-    TEMPLATE_SET_ID,
-    big_endian,
-)
-from netobs.encode.layout_netflow import (
-    NETFLOW5_VERSION,
-    NETFLOW9_HEADER,
-    NETFLOW9_VERSION,
-    OPTIONS_TEMPLATE_FLOWSET_ID,
-    TEMPLATE_FLOWSET_ID,
-)
-from netobs.encode.received import Layout, Malformed, Record, distinct, received_field, sets
-from netobs.encode.template import Field
+from netobs.encode.decode_domain import Domains
+from netobs.encode.decode_message import Decoded, DecodeStats, Message
+from netobs.encode.decode_netflow import NetflowHeader, netflow5_header, netflow9_header, read_netflow5
+from netobs.encode.decode_times import add_times
+from netobs.encode.layout import IPFIX_VERSION, MESSAGE_HEADER, big_endian
+from netobs.encode.layout_netflow import NETFLOW5_VERSION, NETFLOW9_HEADER, NETFLOW9_VERSION
+from netobs.encode.received_templates import IPFIX_KINDS, NETFLOW9_KINDS
+from netobs.encode.work import MAX_STEPS, MESSAGE_STEPS, Damaged, Exhausted, Malformed, Notes
 from netobs.errors import DecodeError
 
+__all__ = ["Damaged", "DecodeStats", "Decoded", "Decoder", "message_length"]
+
 _PROTOCOLS = {NETFLOW9_VERSION: "NetFlow v9", NETFLOW5_VERSION: "NetFlow v5"}
-_SEQUENCE_MASK = 0xFFFFFFFF
+_HEADER = big_endian(MESSAGE_HEADER)
 _MS_PER_S = 1_000
-_MAX_GAP = 1 << 31
-_MAX_DOMAINS = 1024
-"""State is kept for so many Observation Domains: a peer that invents them cannot fill the memory."""
-_MAX_ROOM, _TEMPLATE_ROOM = 1 << 18, 64
-"""The same for Templates: the most fields of all that are kept, where a Template counts as so many more."""
-
-_TEMPLATE_HEADER, _SPECIFIER = big_endian(TEMPLATE_HEADER), big_endian(FIELD_SPECIFIER)
-_ENTRY_COUNT, _ENTERPRISE = struct.Struct(">H"), struct.Struct(">I")  # what only some records have (3.4.2.2, 3.2)
-
-_Learn = Callable[[dict[int, Layout], int, int, bytes], None]
-
-
-class Decoded(NamedTuple):
-    """What one Message held. ``flows``: Data Records of Templates; ``options``: those of Options Templates.
-
-    ``options_template_ids``: for each of ``options`` the Template ID of its Options Template.
-    """
-
-    export_time_s: int
-    sequence: int
-    observation_domain: int
-    flows: list[Record]
-    options: list[Record]
-    options_template_ids: list[int]
-
-
-@dataclass
-class DecodeStats:
-    """What the decoder has seen. ``lost_records``: gaps in the Sequence Numbers, summed up.
-
-    ``lost_messages``: the same for NetFlow v9, which numbers Messages.
-    """
-
-    messages: int = 0
-    malformed: int = 0
-    flows: int = 0
-    options: int = 0
-    sets_without_template: int = 0
-    skipped_sets: int = 0
-    sequence_errors: int = 0
-    lost_records: int = 0
-    lost_messages: int = 0
-
-
-@dataclass
-class _Domain:
-    """The state of one Observation Domain of one exporter."""
-
-    layouts: dict[int, Layout] = field(default_factory=dict)
-    next_sequence: int | None = None
-    room: int = 0
+_MAX_BOOT_STEP_MS = 60 * _MS_PER_S
+_UPTIME_WRAP_MS = 1 << 32
 
 
 class Decoder:
-    """Decodes the Messages of any number of exporters; Templates and Sequence Numbers are kept for each."""
+    """Decodes the Messages of any number of exporters; Templates and Sequence Numbers are kept for each.
 
-    def __init__(self) -> None:
+    ``steps``: how much work it was. ``max_steps``: how much a Message may be.
+    """
+
+    def __init__(self, max_steps: int = MAX_STEPS) -> None:
+        self._max_steps = max_steps
         self.stats = DecodeStats()
-        self._domains: dict[tuple[Hashable, int, int], _Domain] = {}
-        self._room = 0
+        self.domains = Domains()
+        self.steps = 0
 
     def forget(self, exporter: Hashable) -> None:
         """End the Transport Sessions of ``exporter``: its Templates are no longer valid."""
-        for key in [key for key in self._domains if key[0] == exporter]:
-            self._drop(key)
-
-    def _drop(self, key: tuple[Hashable, int, int]) -> None:
-        self._room -= self._domains.pop(key).room
+        self.domains.forget(exporter)
 
     def decode(self, message: bytes, exporter: Hashable = None) -> Decoded:
-        """The records of one whole Message. Raises DecodeError, which names the octet that is wrong."""
+        """The records of one Message, and nothing of what follows its end in ``message``.
+
+        Raises Damaged, a DecodeError that names the octet that is wrong and has what could be read.
+        """
+        version = int.from_bytes(message[:2], "big")
+        read = {NETFLOW9_VERSION: self._netflow9, NETFLOW5_VERSION: self._netflow5}.get(version, self._ipfix)
         try:
-            decoded = self._decode(message, exporter)
+            done = read(message, exporter)
         except Malformed as error:
             self.stats.malformed += 1
-            protocol = _PROTOCOLS.get(_version(message), "IPFIX")
-            raise DecodeError(f"malformed {protocol} Message: octet {error.offset}: {error}") from error
+            self.steps += MESSAGE_STEPS
+            raise _damaged(version, error, None) from error
+        self.steps += MESSAGE_STEPS + self._max_steps - done.work.left
+        self.stats.flows += len(done.decoded.flows)
+        self.stats.options += len(done.decoded.options)
+        if done.problem is not None:
+            self.stats.malformed += 1
+            raise _damaged(version, done.problem, done.decoded) from done.problem
         self.stats.messages += 1
-        self.stats.flows += len(decoded.flows)
-        self.stats.options += len(decoded.options)
-        return decoded
+        return done.decoded
 
     def length(self, data: bytes) -> int:
         """As ``message_length``; what is no Message is counted."""
@@ -128,106 +74,67 @@ class Decoder:
             self.stats.malformed += 1
             raise
 
-    def _decode(self, message: bytes, exporter: Hashable) -> Decoded:
-        version = _version(message)
-        if version == NETFLOW9_VERSION:
-            return self._decode_netflow9(message, exporter)
-        if version == NETFLOW5_VERSION:
-            return self._decode_netflow5(message, exporter)
-        return self._decode_ipfix(message, exporter)
+    def _ipfix(self, raw: bytes, exporter: Hashable) -> Message:
+        length, export_time_s, sequence, observation_domain = _header(raw)
+        domain = self.domains.get((exporter, IPFIX_VERSION, observation_domain))
+        decoded = Decoded(export_time_s, sequence, observation_domain, [], [], [], Notes())
+        message, room = Message(raw[:length], domain, decoded, self.stats, self._max_steps), domain.room
+        message.check_sequence()
+        message.read_sets(MESSAGE_HEADER.itemsize, IPFIX_KINDS)
+        self.domains.account(domain, room)
+        if length > len(raw):
+            message.fail(Malformed(2, f"length {length}, but {len(raw)} bytes came"))
+        message.surplus(len(raw) - length, "after the end of the Message that its length says")
+        message.advance_sequence(message.data_records)
+        return message
 
-    def _decode_ipfix(self, message: bytes, exporter: Hashable) -> Decoded:
-        header = _header(message)
-        if header.length != len(message):
-            raise Malformed(2, f"length {header.length}, but {len(message)} bytes came")
-        domain = self._domain(exporter, IPFIX_VERSION, header.observation_domain)
-        decoded = Decoded(header.export_time, header.sequence, header.observation_domain, [], [], [])
-        expected, domain.next_sequence = domain.next_sequence, None
-        learners = dict.fromkeys((TEMPLATE_SET_ID, OPTIONS_TEMPLATE_SET_ID), _learn)
-        countable = self._decode_sets(domain, sets(message, MESSAGE_HEADER.itemsize), learners, decoded)
-        self.stats.lost_records += self._gap(expected, header.sequence)
-        if countable:
-            records = len(decoded.flows) + len(decoded.options)
-            domain.next_sequence = (header.sequence + records) & _SEQUENCE_MASK
-        return decoded
+    def _netflow9(self, raw: bytes, exporter: Hashable) -> Message:
+        header = netflow9_header(raw)
+        message = self._netflow(raw, exporter, header, NETFLOW9_VERSION)
+        room = message.domain.room
+        message.read_sets(NETFLOW9_HEADER.itemsize, NETFLOW9_KINDS)
+        self.domains.account(message.domain, room)
+        message.advance_sequence(1)
+        if message.data_records is not None and header.records != message.data_records + message.templates:
+            records = message.data_records + message.templates
+            message.notes.add("count", f"count {header.records}, but there are {records} records and templates")
+        return message
 
-    def _decode_netflow9(self, message: bytes, exporter: Hashable) -> Decoded:
-        header = netflow9_header(message)
-        domain = self._domain(exporter, NETFLOW9_VERSION, header.observation_domain)
-        decoded = Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, [], [], [])
-        self.stats.lost_messages += self._gap(domain.next_sequence, header.sequence)
-        domain.next_sequence = (header.sequence + 1) & _SEQUENCE_MASK
-        learners = dict.fromkeys((TEMPLATE_FLOWSET_ID, OPTIONS_TEMPLATE_FLOWSET_ID), learn_netflow9)
-        self._decode_sets(domain, sets(message, NETFLOW9_HEADER.itemsize), learners, decoded)
-        header.add_times(decoded.flows)
-        return decoded
+    def _netflow5(self, raw: bytes, exporter: Hashable) -> Message:
+        header = netflow5_header(raw)
+        message = self._netflow(raw, exporter, header, NETFLOW5_VERSION)
+        try:
+            message.surplus(read_netflow5(raw, header, message), "after the records that the count says")
+        except Malformed as error:
+            message.fail(error)
+        except Exhausted as error:
+            message.unread(error.offset)
+        add_times(message.decoded.flows, header.time_ms, header.boot_ms, message.notes)
+        message.advance_sequence(header.records)
+        return message
 
-    def _decode_netflow5(self, message: bytes, exporter: Hashable) -> Decoded:
-        header, flows = decode_netflow5(message)
-        domain = self._domain(exporter, NETFLOW5_VERSION, header.observation_domain)
-        self.stats.lost_records += self._gap(domain.next_sequence, header.sequence)
-        domain.next_sequence = (header.sequence + header.records) & _SEQUENCE_MASK
-        return Decoded(header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, flows, [], [])
-
-    def _domain(self, exporter: Hashable, version: int, observation_domain: int) -> _Domain:
-        """The state of a domain; of too many, the one goes that has been silent for longest."""
-        key = (exporter, version, observation_domain)
-        domain = self._domains.pop(key, None)
-        if domain is None:
-            while len(self._domains) >= _MAX_DOMAINS:
-                self._drop(next(iter(self._domains)))
-            domain = _Domain()
-        self._domains[key] = domain
-        return domain
-
-    def _decode_sets(
-        self, domain: _Domain, found: Iterable[tuple[int, int, bytes]], learners: Mapping[int, _Learn], decoded: Decoded
-    ) -> bool:
-        """Take in the Sets of a Message; False if not all of its Data Records can be counted."""
-        countable = True
-        for set_id, start, body in found:
-            layout = domain.layouts.get(set_id)
-            if set_id in learners:
-                try:
-                    learners[set_id](domain.layouts, set_id, start, body)
-                finally:
-                    self._make_room(domain)
-            elif set_id < FIRST_DATA_SET_ID:  # reserved for future versions (RFC 7011, 3.3.2)
-                self.stats.skipped_sets += 1
-            elif layout is None:
-                self.stats.sets_without_template += 1
-                countable = False
-            elif layout.is_options:
-                decoded.options.extend(layout.records(body, start))
-                decoded.options_template_ids.extend(
-                    [set_id] * (len(decoded.options) - len(decoded.options_template_ids))
-                )
-            else:
-                decoded.flows.extend(layout.records(body, start))
-        return countable
-
-    def _make_room(self, domain: _Domain) -> None:
-        """Count the Templates of ``domain`` anew; while there are too many in all, the domain with most loses them."""
-        room = sum(_TEMPLATE_ROOM + len(layout.fields) for layout in domain.layouts.values())
-        self._room += room - domain.room
-        domain.room = room
-        while self._room > _MAX_ROOM:
-            largest = max(self._domains.values(), key=lambda each: each.room)
-            self._room -= largest.room
-            largest.room = 0
-            largest.layouts.clear()
-
-    def _gap(self, expected: int | None, sequence: int) -> int:
-        """How many were lost before ``sequence``."""
-        if expected is None or expected == sequence:
-            return 0
-        gap = (sequence - expected) & _SEQUENCE_MASK
-        self.stats.sequence_errors += 1
-        return gap if gap < _MAX_GAP else 0  # else reordered, or the exporter began anew
+    def _netflow(self, raw: bytes, exporter: Hashable, header: NetflowHeader, version: int) -> Message:
+        """What v9 and v5 have in common: whose the Message is, its number, and a sysUptime that must not jump."""
+        domain = self.domains.get((exporter, version, header.observation_domain))
+        parts: tuple[list[dict[str, object]], list[dict[str, object]], list[int]] = ([], [], [])
+        decoded = Decoded(
+            header.time_ms // _MS_PER_S, header.sequence, header.observation_domain, *parts, Notes(), version
+        )
+        step_ms = (header.boot_ms - (header.boot_ms if domain.boot_ms is None else domain.boot_ms)) % _UPTIME_WRAP_MS
+        step_ms = min(step_ms, _UPTIME_WRAP_MS - step_ms)
+        if step_ms > _MAX_BOOT_STEP_MS:
+            text = f"sysUptime and the time of day moved {step_ms // _MS_PER_S} s apart: a restart, or a clock was set"
+            decoded.notes.add("uptime", text)
+        domain.boot_ms = header.boot_ms
+        message = Message(raw, domain, decoded, self.stats, self._max_steps)
+        message.init_ms = header.boot_ms
+        message.check_sequence()
+        return message
 
 
-def _version(message: bytes) -> int:
-    return int.from_bytes(message[:2], "big")
+def _damaged(version: int, error: Malformed, decoded: Decoded | None) -> Damaged:
+    protocol = _PROTOCOLS.get(version, "IPFIX")
+    return Damaged(f"malformed {protocol} Message: octet {error.offset}: {error}", decoded)
 
 
 def message_length(data: bytes) -> int:
@@ -236,71 +143,18 @@ def message_length(data: bytes) -> int:
     Raises DecodeError if it is no IPFIX Message.
     """
     try:
-        return int(_header(data).length)
+        return _header(data)[0]
     except Malformed as error:
         raise DecodeError(f"not an IPFIX Message: octet {error.offset}: {error}") from error
 
 
-def _header(data: bytes) -> Any:
-    """The Message Header at the start of ``data``, a construct Container."""
-    if len(data) < MESSAGE_HEADER.itemsize:
-        raise Malformed(len(data), f"a Message Header has {MESSAGE_HEADER.itemsize} bytes")
-    header = wire.MessageHeader.parse(data[: MESSAGE_HEADER.itemsize])
-    if header.version != IPFIX_VERSION:
-        raise Malformed(0, f"version {header.version}, expected {IPFIX_VERSION} (IPFIX)")
-    if header.length < MESSAGE_HEADER.itemsize:
-        raise Malformed(2, f"length {header.length} is less than that of the Message Header")
-    return header
-
-
-def _learn(layouts: dict[int, Layout], set_id: int, offset: int, body: bytes) -> None:
-    """Take over the Template Records and Template Withdrawals of a Set, ``offset`` bytes into the Message."""
-    is_options = set_id == OPTIONS_TEMPLATE_SET_ID
-    at = 0
-    while any(body[at:]):  # zeros at the end are padding
-        start = offset + at
-        try:
-            template_id, fields, at = _template_record(body, at, is_options, start)
-        except struct.error as error:
-            raise Malformed(start, "a Template Record runs past the end of its Set") from error
-        if not fields:
-            _withdraw(layouts, template_id, set_id)
-            continue
-        layout = Layout(fields, is_options)
-        if template_id < FIRST_DATA_SET_ID or layout.least_octets == 0:
-            raise Malformed(start, f"Template {template_id} with records of at least {layout.least_octets} octets")
-        known = layouts.get(template_id)
-        if known is None or (known.fields, known.is_options) != (fields, is_options):
-            layouts[template_id] = layout
-
-
-def _template_record(body: bytes, at: int, is_options: bool, offset: int) -> tuple[int, tuple[Field, ...], int]:
-    """Template ID and fields of the record at ``at``, and its end; no fields in a withdrawal, which ends there."""
-    template_id, count = _TEMPLATE_HEADER.unpack_from(body, at)
-    at += _TEMPLATE_HEADER.size
-    if count == 0:
-        return template_id, (), at
-    if is_options:
-        (scopes,) = _ENTRY_COUNT.unpack_from(body, at)
-        at += _ENTRY_COUNT.size
-        if not 0 < scopes <= count:
-            raise Malformed(offset, f"Template {template_id} with {scopes} scope fields")
-    fields = []
-    for _ in range(count):
-        number, octets = _SPECIFIER.unpack_from(body, at)
-        at += _SPECIFIER.size
-        enterprise = 0
-        if number & ENTERPRISE_BIT:
-            (enterprise,) = _ENTERPRISE.unpack_from(body, at)
-            at += _ENTERPRISE.size
-        fields.append(received_field(number & ~ENTERPRISE_BIT, octets, enterprise))
-    return template_id, distinct(fields), at
-
-
-def _withdraw(layouts: dict[int, Layout], template_id: int, set_id: int) -> None:
-    """One Template, or all of a kind if the Template ID is the Set ID (RFC 7011, 8.1)."""
-    if template_id != set_id:
-        layouts.pop(template_id, None)
-        return
-    for known in [key for key, layout in layouts.items() if layout.is_options == (set_id == OPTIONS_TEMPLATE_SET_ID)]:
-        del layouts[known]
+def _header(data: bytes) -> tuple[int, int, int, int]:
+    """Length, Export Time, Sequence Number and Observation Domain of the Message Header at the start of ``data``."""
+    if len(data) < _HEADER.size:
+        raise Malformed(len(data), f"a Message Header has {_HEADER.size} bytes")
+    version, length, export_time_s, sequence, observation_domain = _HEADER.unpack_from(data)
+    if version != IPFIX_VERSION:
+        raise Malformed(0, f"version {version}, expected {IPFIX_VERSION} (IPFIX)")
+    if length < _HEADER.size:
+        raise Malformed(2, f"length {length} is less than that of the Message Header")
+    return length, export_time_s, sequence, observation_domain

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC, and said by the Z
 _NTP_EPOCH_S = 2_208_988_800
 _BOOLEANS = {1: True, 2: False}
 
@@ -17,6 +18,7 @@ def _ipv4(value: bytes) -> str:
     return "{}.{}.{}.{}".format(*value) if len(value) == 4 else value.hex()
 
 
+@lru_cache(maxsize=4096)
 def _ipv6(value: bytes) -> str:
     return str(ipaddress.IPv6Address(value)) if len(value) == 16 else value.hex()
 
@@ -44,24 +46,24 @@ def _float(value: float) -> float | str:
 
 
 def _seconds(value: int) -> str | int:
-    return _iso(value, "seconds", seconds=value)
+    return _iso(value, value, "")
 
 
 def _milliseconds(value: int) -> str | int:
-    return _iso(value, "milliseconds", milliseconds=value)
+    seconds, ms = divmod(value, 1_000)
+    return _iso(value, seconds, f".{ms:03d}")
 
 
 def _microseconds(value: int) -> str | int:
     """Truncated: encoders round the fraction up to the next step of their resolution (RFC 7011, 6.1.9)."""
     seconds, fraction = _ntp(value)
-    return _iso(value, "microseconds", seconds=seconds, microseconds=(fraction * 1_000_000) >> 32)
+    return _iso(value, seconds, f".{(fraction * 1_000_000) >> 32:06d}")
 
 
 def _nanoseconds(value: int) -> str | int:
-    """Nine digits, which datetime cannot print (RFC 7011, 6.1.10)."""
+    """Nine digits (RFC 7011, 6.1.10)."""
     seconds, fraction = _ntp(value)
-    text = _iso(value, "seconds", seconds=seconds)
-    return text if isinstance(text, int) else f"{text[:-1]}.{(fraction * 1_000_000_000) >> 32:09d}Z"
+    return _iso(value, seconds, f".{(fraction * 1_000_000_000) >> 32:09d}")
 
 
 def _ntp(value: int) -> tuple[int, int]:
@@ -73,13 +75,19 @@ def _ntp(value: int) -> tuple[int, int]:
     return seconds - _NTP_EPOCH_S + (0 if seconds >> 31 else 1 << 32), fraction
 
 
-def _iso(raw: int, precision: str, **since_1970: int) -> str | int:
+def _iso(raw: int, seconds: int, fraction: str) -> str | int:
     """ISO 8601 in UTC; ``raw`` if the time is beyond the year 9999, which only a damaged Message holds."""
+    text = _second(seconds)
+    return f"{text}{fraction}Z" if text else raw
+
+
+@lru_cache(maxsize=4096)
+def _second(since_1970: int) -> str:
+    """Flows that are decoded together have few different seconds."""
     try:
-        moment = _EPOCH + timedelta(**since_1970)
+        return (_EPOCH + timedelta(seconds=since_1970)).isoformat()
     except OverflowError:
-        return raw
-    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+        return ""
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import sys
 
 import pytest
 
@@ -248,9 +249,9 @@ def test_templates_are_bounded_and_an_active_exporter_keeps_its_own() -> None:
         for other in ("one", "two"):
             decoder.decode(message((2, b"".join(wide))), other)
         assert len(decoder.decode(message((300, b"\1")), "good").flows) == 1
-    kept = sum(len(domain.layouts) for domain in decoder._domains.values())
+    kept = sum(len(domain.layouts) for domain in decoder.domains)
     assert kept < 600
-    assert decoder._room == sum(domain.room for domain in decoder._domains.values())
+    assert decoder.domains.room == sum(domain.room for domain in decoder.domains)
 
 
 def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one() -> None:
@@ -263,7 +264,7 @@ def test_an_exporter_that_invents_domains_does_not_push_out_an_active_one() -> N
 
 def test_fields_of_no_octets_have_no_value() -> None:
     """A Message of 64 KiB could hold thousands of millions of them."""
-    decoder = Decoder()
+    decoder = Decoder(max_steps=sys.maxsize)
     decoder.decode(message((2, template(300, (4, 1), *[(1, 0)] * 16_000))))
     decoded = decoder.decode(message((300, bytes(range(200)) * 300)))
     assert len(decoded.flows) == 60_000
@@ -276,7 +277,6 @@ MALFORMED = {
     "NetFlow v8": (b"\0\x08" + message()[2:], "octet 0: version 8, expected 10"),
     "length below the header's": (b"\0\x0a\0\x0f" + message()[4:], "octet 2: length 15"),
     "length beyond the end": (b"\0\x0a\0\x11" + message()[4:], "octet 2: length 17, but 16 bytes came"),
-    "more than the length": (message() + b"x", "octet 2: length 16, but 17 bytes came"),
     "half a Set Header": (b"\0\x0a\0\x12" + message()[4:] + b"\0\2", "octet 16: no room for a Set Header"),
     "Set shorter than its header": (message((300, b""))[:-1] + b"\3", "octet 18: Set length 3"),
     "Set beyond the end": (message((300, b""))[:-1] + b"\x05", "octet 18: Set length 5, 4 bytes are left"),
