@@ -85,6 +85,7 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the keys are Information Elements.")
 @click.option("--once", type=click.IntRange(1), metavar="N", help="Exit after N flows.")
 @click.option("--options", is_flag=True, help="Print options records too; in the table as lines that begin with #.")
+@click.option("--check", is_flag=True, help="Print what is odd in what is sent, instead of the flows.")
 @click.option("--file", "files", multiple=True, metavar="FILE...", help="Read IPFIX files; - is standard input.")
 @click.argument("more", nargs=-1, metavar="")
 @click.pass_context
@@ -95,6 +96,7 @@ def listen(
     as_json: bool,
     once: int | None,
     options: bool,
+    check: bool,
     files: tuple[str, ...],
     more: tuple[str, ...],
 ) -> None:
@@ -102,23 +104,28 @@ def listen(
 
     A collector for looking, not for keeping: it shows what an exporter sends, in the words of the IANA registry.
 
-    With --file it reads files of IPFIX Messages (RFC 5655) in their order, and opens no socket. Exit status: 1 if any
-    was damaged or could not be read.
+    With --file it reads files of IPFIX Messages (RFC 5655) in their order, and opens no socket.
+
+    Exit status: 1 if a file was damaged or could not be read, 3 if --check found anything odd.
     """
+    if check and options:
+        raise click.UsageError("--options has no meaning with --check")
     if not files:
         if more:
             raise click.UsageError(f"unexpected argument {more[0]!r}; files follow --file")
         from netobs.listen import listen as serve
 
-        serve(host, port, as_json=as_json, once=once or 0, options=options, out=sys.stdout)
-        return
+        is_odd = serve(host, port, as_json=as_json, once=once or 0, options=options, out=sys.stdout, check=check)
+        context.exit(3 if is_odd else 0)
     given = [name for name in ("host", "port") if context.get_parameter_source(name) != ParameterSource.DEFAULT]
     if given:
         raise click.UsageError(f"--{given[0]} has no meaning with --file")
     from netobs.listen_file import listen_files
 
-    whole = listen_files((*files, *more), as_json=as_json, once=once or 0, options=options, out=sys.stdout)
-    context.exit(0 if whole else 1)
+    whole, is_odd = listen_files(
+        (*files, *more), as_json=as_json, once=once or 0, options=options, out=sys.stdout, check=check
+    )
+    context.exit(1 if not whole else 3 if is_odd else 0)
 
 
 @cli.command(context_settings=CONTEXT)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, TextIO
 
-from netobs.encode.decode import Decoder
+from netobs.encode.decode import Damaged, Decoded, Decoder
 from netobs.encode.layout import MESSAGE_HEADER
 from netobs.errors import DecodeError
-from netobs.listen_output import Printer, ending_quietly, interruptible
+from netobs.listen_check import Checker
+from netobs.listen_output import Printer, account_of, ending_quietly, interruptible
 
 STANDARD_INPUT = "-"
 
@@ -18,7 +19,7 @@ STANDARD_INPUT = "-"
 class _Reader:
     """Reads one file after the other; ``problems`` counts what was damaged or could not be read."""
 
-    def __init__(self, decoder: Decoder, printer: Printer) -> None:
+    def __init__(self, decoder: Decoder, printer: Printer | Checker) -> None:
         self._decoder, self._printer = decoder, printer
         self.problems = 0
 
@@ -27,18 +28,23 @@ class _Reader:
         try:
             with _opened(name) as file:
                 for at, message in self._messages(file, name):
-                    try:
-                        decoded = self._decoder.decode(message, name)
-                    except DecodeError as error:
-                        self._complain(f"{name}: Message at octet {at}: {error}")
-                        continue
-                    self._printer.show(decoded, name, {})
+                    decoded = self._decode(message, name, at)
+                    if decoded is not None:
+                        self._printer.show(decoded, name, {})
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            self._complain(f"{name}: cannot be read: {error.strerror}")
+            self._complain(name, f"cannot be read: {error.strerror}")
         self._printer.out.flush()
         self._decoder.forget(name)
+
+    def _decode(self, message: bytes, name: str, at: int) -> Decoded | None:
+        """What can be read of the Message at octet ``at`` of the file ``name``."""
+        try:
+            return self._decoder.decode(message, name)
+        except Damaged as error:
+            self._complain(name, f"Message at octet {at}: {error}")
+            return error.decoded
 
     def _messages(self, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         """Octet in the file and content of each Message.
@@ -57,7 +63,7 @@ class _Reader:
                 problem, length = f"octet {len(head) + len(body)}: the file ends, its length is {length}", 0
             if problem:
                 give_up = is_lost or not length
-                self._complain(f"{name}: Message at octet {at}: {problem}" + "; the rest is not read" * give_up)
+                self._complain(name, f"Message at octet {at}: {problem}" + "; the rest is not read" * give_up)
                 if give_up:
                     return
             else:
@@ -73,10 +79,11 @@ class _Reader:
             is_usable = len(head) >= MESSAGE_HEADER.itemsize and length >= MESSAGE_HEADER.itemsize
             return length if is_usable else 0, str(error)
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, name: str, text: str) -> None:
         self.problems += 1
+        self._printer.problem(name, text)
         self._printer.out.flush()
-        print(f"netobs listen: {text}", file=sys.stderr, flush=True)
+        print(f"netobs listen: {name}: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -89,16 +96,23 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 
 def listen_files(
-    names: Sequence[str], as_json: bool = False, once: int = 0, options: bool = False, out: TextIO | None = None
-) -> bool:
+    names: Sequence[str],
+    as_json: bool = False,
+    once: int = 0,
+    options: bool = False,
+    out: TextIO | None = None,
+    check: bool = False,
+) -> tuple[bool, bool]:
     """Print the records of the IPFIX Files ``names`` ("-" is standard input) in their order; opens no socket.
 
-    Returns whether all of it could be read; what could not has a line on standard error. Parameters as in ``listen``.
+    Returns whether all of it could be read, and whether anything was odd (``check``); what could not be read has a
+    line on standard error. Parameters as in ``listen``. However much work a Message is, it is read: nobody waits.
     """
-    decoder, printer = Decoder(), Printer(sys.stdout if out is None else out, as_json, options, once)
+    decoder, out = Decoder(max_steps=sys.maxsize), sys.stdout if out is None else out
+    printer = Checker(out, as_json, once) if check else Printer(out, as_json, options, once)
     reader = _Reader(decoder, printer)
-    with interruptible(), ending_quietly(printer.out, decoder.stats):
+    with interruptible(), ending_quietly(out, lambda: account_of(decoder), printer.end):
         printer.title()
         for name in names:
             reader.read(name)
-    return reader.problems == 0
+    return reader.problems == 0, printer.is_odd

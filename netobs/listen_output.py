@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from netobs.encode.decode import Decoded, DecodeStats
+from netobs.encode.decode import Decoded, Decoder
 from netobs.encode.flow_table import FlowTable
 
 
@@ -26,46 +26,74 @@ class Printer:
         self.out = out
         self._as_json, self._options, self._left = as_json, options, once
         self._table = FlowTable()
+        self.is_odd = False
+
+    def problem(self, origin: object, text: str) -> None:
+        """Said on standard error; nothing of it is printed here."""
+
+    def end(self) -> None:
+        """Nothing follows the flows."""
 
     def title(self) -> None:
         if not self._as_json:
             print(self._table.title(), file=self.out, flush=True)
 
-    def show(self, decoded: Decoded, origin: str, keys: Mapping[str, Any]) -> None:
+    def show(self, decoded: Decoded, origin: object, keys: Mapping[str, Any]) -> None:
         """The records of one Message. ``origin`` says where it is from; ``keys`` do in JSON."""
         known = {**keys, "observationDomainId": decoded.observation_domain}
-        if self._options:
-            for template_id, record in zip(decoded.options_template_ids, decoded.options):
-                if self._as_json:
-                    line = json.dumps({**known, "optionsTemplateId": template_id, **record})
-                else:
-                    values = ", ".join(f"{name} {json.dumps(value)}" for name, value in record.items())
-                    where = f"{origin}, domain {decoded.observation_domain}, options template {template_id}"
-                    line = f"# {where}: {values}"
-                print(line, file=self.out)
-        for flow in decoded.flows:
-            print(json.dumps({**known, **flow}) if self._as_json else self._table.row(flow), file=self.out)
-            self._left -= 1
+        lines = list(self._option_lines(decoded, origin, known)) if self._options else []
+        flows = decoded.flows[: self._left] if self._left else decoded.flows
+        if self._as_json:
+            begin = json.dumps(known)[:-1]
+            lines += [f"{begin}, {json.dumps(flow)[1:]}" for flow in flows]
+        else:
+            lines += map(self._table.row, flows)
+        if lines:
+            self.out.write("\n".join(lines) + "\n")
+        if self._left:
+            self._left -= len(flows)
             if self._left == 0:
                 raise Enough
 
+    def _option_lines(self, decoded: Decoded, origin: object, known: Mapping[str, Any]) -> Iterator[str]:
+        for template_id, record in zip(decoded.options_template_ids, decoded.options):
+            if self._as_json:
+                yield json.dumps({**known, "optionsTemplateId": template_id, **record})
+            else:
+                values = ", ".join(f"{name} {json.dumps(value)}" for name, value in record.items())
+                where = f"{origin}, domain {decoded.observation_domain}, options template {template_id}"
+                yield f"# {where}: {values}"
+
+
+def account_of(decoder: Decoder, others: Mapping[str, int] | None = None) -> str:
+    """What ``decoder`` has read and what it has not, in a line; ``others``: more losses. What is 0 is left out."""
+    stats = decoder.stats
+    losses = {
+        "NetFlow v9 Messages lost": stats.lost_messages,
+        "surplus octets": stats.surplus_octets,
+        "octets not read": stats.unread_octets,
+        "times an Observation Domain forgotten": decoder.domains.given_up,
+        **(others or {}),
+    }
+    return (
+        f"{stats.flows} flows in {stats.messages} Messages, {stats.lost_records} records lost, "
+        f"{stats.sets_without_template} Sets without a Template, {stats.malformed} Messages malformed"
+        + "".join(f", {count} {what}" for what, count in losses.items() if count)
+        + f", {stats.options} options records"
+    )
+
 
 @contextmanager
-def ending_quietly(out: TextIO, stats: DecodeStats) -> Iterator[None]:
-    """Enough, SIGINT, SIGTERM and a broken pipe end the block; the account of ``stats`` follows on standard error."""
+def ending_quietly(out: TextIO, account: Callable[[], str], end: Callable[[], None]) -> Iterator[None]:
+    """Enough, SIGINT, SIGTERM and a broken pipe end the block; ``end``, then ``account`` on standard error, follow."""
     try:
         with suppress(KeyboardInterrupt, Enough):
             yield
+        end()
         out.flush()
     except BrokenPipeError:
         _discard(out)
-    print(
-        f"netobs listen: {stats.flows} flows in {stats.messages} Messages, {stats.lost_records} records lost, "
-        f"{stats.sets_without_template} Sets without a Template, {stats.malformed} Messages malformed"
-        + (f", {stats.lost_messages} NetFlow v9 Messages lost" if stats.lost_messages else "")
-        + f", {stats.options} options records",
-        file=sys.stderr,
-    )
+    print(f"netobs listen: {account()}", file=sys.stderr)
 
 
 @contextmanager

@@ -217,6 +217,19 @@ def test_every_warning_and_error_in_the_log_is_explained() -> None:
     assert [text for text in with_words if not any(message in text for message in messages())] == []
 
 
+def test_everything_that_listen_calls_odd_is_explained() -> None:
+    """The kinds: what ``Notes.add`` and ``Checker`` are given, the verdicts of ``Sequence``, and what is computed."""
+    given = sources.arguments_of("add") | sources.arguments_of("_odd")
+    kinds = {text for text in given if re.fullmatch("[a-z]+(-[a-z]+)*", text)} | {
+        "closed",
+        "malformed",
+        "fill",
+        "surplus",
+    }
+    kinds |= {f"sequence-{verdict}" for verdict in ("gap", "late", "repeated", "back")}
+    assert set(names(PROGRAM.items("DIAGNOSTICS", "What netobs listen calls odd"))) == kinds
+
+
 # netobs-templates(5)
 
 

@@ -13,17 +13,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from netobs.encode.received import Record
+from netobs.encode.work import MAX_STEPS
 from netobs.errors import NetobsError
-from netobs.listen import Collector, Exporter, listen
+from netobs.listen import Collector, listen
+from netobs.listen_socket import Exporter
 from tests.unit.encode.samples import golden_messages
 from tests.unit.encode.test_decode import message, template
 from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
+from tests.unit.encode.worst_cases import WORST
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 10
@@ -212,12 +215,16 @@ def test_one_address_family() -> None:
 
 
 class Process:
-    """``listen`` in a process of its own; ``arguments`` as in a call."""
+    """``listen`` in a process of its own; ``arguments`` as in a call. Or ``netobs listen`` with ``options``."""
 
-    def __init__(self, arguments: str, stdout: int = subprocess.PIPE) -> None:
+    def __init__(self, arguments: str = "", *options: str) -> None:
+        call = ["-m", "netobs", "listen", "--host", "127.0.0.1", "--port", "0", *options]
         self.run = subprocess.Popen(
-            [sys.executable, "-c", f"from netobs.listen import listen\nlisten({arguments})"],
-            stdout=stdout,
+            [
+                sys.executable,
+                *(["-c", f"from netobs.listen import listen\nlisten({arguments})"] if arguments else call),
+            ],
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             text=True,
@@ -325,3 +332,78 @@ def test_listen_leaves_signal_handling_as_it_was() -> None:
     assert len(out.getvalue().splitlines()) == FLOWS
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def connect(collector: Collector) -> socket.socket:
+    """A connection that the collector has accepted."""
+    before = len(collector._streams)
+    stream = socket.create_connection(("127.0.0.1", collector.port))
+    stream.settimeout(WAIT_S)
+    accepted = collector._turns
+    serve_until(collector, lambda: collector._turns > accepted)
+    assert len(collector._streams) >= before
+    return stream
+
+
+def test_the_connection_that_is_idle_for_longest_gives_its_place(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """256 hold all places: one that never sent a Message goes, and the exporter that did stays."""
+    with ExitStack() as stack:
+        honest = stack.enter_context(connect(collector))
+        honest.sendall(golden_messages()[0])
+        serve_until(collector, lambda: collector.decoder.stats.messages == 1)
+        idle = [stack.enter_context(connect(collector)) for _ in range(255)]
+        last = stack.enter_context(connect(collector))
+        assert idle[0].recv(1) == b""
+        assert collector.idle_closed == 1
+        for sender in (last, honest):
+            sender.sendall(golden_messages()[1] if sender is honest else b"".join(golden_messages()[:2]))
+            assert len(receive(collector, 5)) == 5
+    assert "of 256 connections it was idle for longest" in caplog.text
+    assert "1 idle connections closed" in collector.account()
+
+
+def test_datagrams_that_the_kernel_drops_are_counted_and_said(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sent while nobody reads, more than the buffer takes."""
+    raw = message((2, template(300, (4, 1))), (4, bytes(60_000)))
+    sent = 1_200
+    send_udp("127.0.0.1", collector.port, [raw] * sent)
+    dropped = collector.dropped
+    assert 0 < dropped < sent
+    serve_until(collector, lambda: collector.decoder.stats.messages == sent - dropped)
+    list(collector.receive(0))
+    assert f"the kernel dropped {dropped} datagrams" in caplog.text
+    assert f", {dropped} datagrams dropped by the kernel" in collector.account()
+
+
+def test_a_round_ends_after_some_work(collector: Collector) -> None:
+    """A TCP exporter is served between the datagrams of one that sends as much work as it can."""
+    case = WORST["records of one octet"]
+    with connect(collector) as stream:
+        send_udp("127.0.0.1", collector.port, [*case.before, *[case.raw] * 20])
+        stream.sendall(golden_messages()[0])
+        rounds, served = [], []
+        for _ in range(30):
+            begin = collector.decoder.steps
+            served.append({exporter.transport for exporter, _ in collector.receive(0)})
+            rounds.append(collector.decoder.steps - begin)
+    assert {"tcp", "udp"} in served[:2]
+    assert max(rounds) <= 4 * MAX_STEPS
+    assert sum(rounds) > 20 * 0.9 * MAX_STEPS
+    assert collector.decoder.stats.unread_octets > 20 * 50_000
+    assert "octets not read" in collector.account()
+
+
+def test_check_says_what_is_odd_and_exits_with_3() -> None:
+    with Process("", "--check", "--once", "12") as process:
+        send_udp("127.0.0.1", process.port, [b"\0\x0a\0\x0f" + bytes(12), *golden_messages()])
+        output, errors = process.finish()
+        assert process.run.returncode == 3
+    found = [line.split(": ") for line in output.splitlines()]
+    assert [words[1] for words in found if words[0] == "in all"] == ["export-time", "malformed", "no-sampling"]
+    assert found[0][1:5] == ["malformed", "ignored", "malformed IPFIX Message", "octet 2"]
+    assert "Traceback" not in errors
+    assert "12 flows in 5 Messages" in errors
