@@ -17,6 +17,7 @@ from bench import (
     filters,
     host,
     kernel,
+    listen,
     memory,
     overload,
     packets,
@@ -39,6 +40,7 @@ SECTIONS: dict[str, ModuleType] = {
     "overload": overload,
     "export": exporting,
     "streaming": streaming,
+    "listen": listen,
 }
 FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
 JSON = Path(__file__).resolve().parent / "results" / "bench.json"

@@ -1,4 +1,7 @@
-"""100,000 damaged Messages into a ``netobs listen`` process: it neither ends, hangs nor grows, and goes on decoding."""
+"""100,000 damaged Messages and the worst of 64 KiB into a ``netobs listen`` process: it neither ends, hangs nor grows.
+
+An honest exporter beside them loses nothing, over UDP nothing that is not announced.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,11 +21,12 @@ from typing import IO
 
 import pytest
 
-from tests.lab.programs import WAIT_S
+from tests.lab.programs import WAIT_S, wait_until
 from tests.lab.traffic import REPOSITORY
 from tests.unit.encode.samples import golden_messages
 from tests.unit.encode.test_decode import message, options_template, template
 from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
+from tests.unit.encode.worst_cases import WORST
 
 pytestmark = pytest.mark.e2e
 
@@ -30,6 +35,9 @@ UDP_MESSAGES, TCP_MESSAGES, EXPORTERS = 85_000, 15_000, 16
 UDP_BATCH, TCP_BATCH = 1_000, 60
 MAX_RESIDENT_KB = 100 << 10
 MAX_LOG_LINES = 1_100
+HONEST_RANGE = 1_000_000
+"""The numbers of the flows of an honest exporter begin at a multiple of it."""
+HONEST_DOMAIN, HONEST_RECORDS, HONEST_MESSAGES = 0xCAFE, 20, 5
 
 VARIABLE = template(300, (82, 65535), (5, 65535, 32473), (152, 8), (6, 9), (311, 8))
 OPTIONS = options_template(400, 1, (149, 4), (41, 8), (82, 9))
@@ -107,6 +115,7 @@ class Listener:
         self.process, self.log = process, [process.stderr.readline()]
         self.port = int(self.log[0].split()[-1])
         self.lines, self._marks, self._marked = 0, 0, threading.Condition()
+        self.honest: Counter[int] = Counter()
         self._readers = [threading.Thread(target=self._read_flows, args=(process.stdout,))]
         self._readers += [threading.Thread(target=self.log.extend, args=(process.stderr,))]
         for reader in self._readers:
@@ -117,6 +126,8 @@ class Listener:
     def _read_flows(self, output: IO[str]) -> None:
         for line in output:
             self.lines += 1
+            if f'"observationDomainId": {HONEST_DOMAIN},' in line and '"flowId": ' in line:
+                self.honest[json.loads(line)["flowId"] // HONEST_RANGE] += 1
             if '"flowId": 881' in line and set(json.loads(line)) == {
                 "exporterIPv4Address", "observationDomainId", "flowId"
             }:  # fmt: skip
@@ -144,6 +155,27 @@ class Listener:
         return self.log[-1]
 
 
+class Honest:
+    """An exporter that does all as it should: it sends Templates again and again, and counts and numbers its flows."""
+
+    def __init__(self, listener: Listener, kind: socket.SocketKind, first: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, kind)
+        self._socket.connect(("127.0.0.1", listener.port))
+        self._first, self.sent = first * HONEST_RANGE, 0
+
+    def send(self) -> None:
+        """Some Messages, each with its Template and flows that are numbered."""
+        for _ in range(HONEST_MESSAGES):
+            begin = self._first + self.sent
+            flows = struct.pack(f"!{HONEST_RECORDS}Q", *range(begin, begin + HONEST_RECORDS))
+            sets = ((2, template(800, (148, 8))), (800, flows))
+            self._socket.sendall(message(*sets, sequence=self.sent, domain=HONEST_DOMAIN))
+            self.sent += HONEST_RECORDS
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 @contextmanager
 def listening() -> Iterator[Listener]:
     command = [sys.executable, "-m", "netobs", "listen", "--host", "127.0.0.1", "--port", "0", "--json", "--options"]
@@ -155,7 +187,9 @@ def listening() -> Iterator[Listener]:
             process.kill()
 
 
-def send_datagrams(listener: Listener, generator: random.Random) -> None:
+def send_datagrams(listener: Listener, generator: random.Random, honest: list[Honest]) -> None:
+    """The worst Messages among the damaged ones: each with what its exporter sends before."""
+    worst = iter(WORST.values())
     with ExitStack() as stack:
         exporters = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(EXPORTERS)]
         for exporter in exporters:
@@ -163,6 +197,11 @@ def send_datagrams(listener: Listener, generator: random.Random) -> None:
         for number in range(UDP_MESSAGES):
             generator.choice(exporters).send(mutated(generator))
             if number % UDP_BATCH == UDP_BATCH - 1:
+                case = next(worst, None)
+                for raw in (*case.before, case.raw) if case else ():
+                    exporters[0].send(raw)
+                for each in honest:
+                    each.send()
                 listener.catch_up()
 
 
@@ -188,14 +227,26 @@ def send_streams(listener: Listener, generator: random.Random) -> None:
 def test_damaged_messages_do_no_harm() -> None:
     generator = random.Random(SEED)
     with listening() as listener:
-        send_datagrams(listener, generator)
+        honest = [Honest(listener, socket.SOCK_DGRAM, 1), Honest(listener, socket.SOCK_STREAM, 2)]
+        send_datagrams(listener, generator, honest)
         after_udp_kb = listener.resident_kb()
         send_streams(listener, generator)
         with socket.create_connection(("127.0.0.1", listener.port)) as stream:
             stream.sendall(b"".join(golden_messages()))
             listener.catch_up()
+        for exporter in honest:
+            exporter.send()
+            exporter.close()
+        wait_until(
+            lambda: listener.honest[2] == honest[1].sent, "all flows of the honest exporter over TCP are printed"
+        )
+        listener.catch_up()
         resident_kb = listener.resident_kb()
         account = listener.end()
+    dropped = number_in(r"(\d+) datagrams dropped", account) if "datagrams dropped" in account else 0
+    assert honest[0].sent > 8_000
+    assert 0 <= honest[0].sent - listener.honest[1] <= dropped * HONEST_RECORDS
+    assert number_in(r"(\d+) octets not read", account) > 500_000
     print(f"{account.strip()}; {listener.lines} lines; peak {after_udp_kb} KiB after UDP, {resident_kb} KiB at the end")
     messages, malformed = (number_in(rf"(\d+) {word}", account) for word in ("Messages,", "Messages malformed"))
     marks = UDP_MESSAGES // UDP_BATCH + 2
