@@ -152,7 +152,7 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
     shared = {name.partition(".data/data/share/")[2] for name in names} - {""}
     assert shared == documentation(tree) | {"doc/netobs/examples/netobs.toml"}
     assert not [name for name in names if name.startswith(("tests", "bpf", "bench", "tools"))]
-    assert "netobs = netobs.cli:main" in scripts
+    assert "netobs = netobs.__main__:main" in scripts
     assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
 
 

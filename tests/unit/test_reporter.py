@@ -9,7 +9,7 @@ import pytest
 from netobs.capture.interfaces import Interface
 from netobs.capture.layout import LEDGER_REASONS
 from netobs.capture.ledger import NOT_LOST, Count, LedgerReading
-from netobs.export import ExportStats, Tally, spool
+from netobs.export import ExportStats, Tally, spool_store
 from netobs.records import ClockPair
 from netobs.report import Exported, Losses, LossWatch, ReportedInterface
 from netobs.reporter import REMEDIES, Reporter
@@ -80,7 +80,7 @@ def test_each_reason_has_its_warning_and_its_remedy(caplog: pytest.LogCaptureFix
         'collector "main": no template: a loss begins: 2 flows, 2 packets',
     ]
     assert all(REMEDIES[reason] in caplog.text for reason in ("queue_full", "EPERM"))
-    own = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool._REASONS}
+    own = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool_store.REASONS}
     assert own
     assert own <= set(REMEDIES)
 
