@@ -16,6 +16,7 @@ REMEDIES = {
     "ring_full": "raise capture.max_flows, or shorten eviction_interval; if both are generous, give netobs more CPU",
     "queue_full": "the collector is away or too slow; look at it, raise queue_max, or set a spool",
     "queue_age": "the collector is away or too slow; look at it, raise queue_max_age, or set a spool",
+    "refused": "its host sends them back; start the collector, or look at host, port and its firewall",
     "closed": "the time to send was over; a spool keeps flows for the next run",
     "spool_full": "the collector is away for too long; look at it, or raise spool_max",
     "other_template": "the spool was written with another template; see netobs(8)",
@@ -57,8 +58,11 @@ class Reporter:
             self._warnings.tell(f"not in a flow, {reason}", REMEDIES[reason], 0, lost.packets, lost.octets, clock)
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
-        """Take in what the collector ``number`` did not get: not sent, or without a Template for it."""
-        lost = stats.not_sent_total() + unencodable
+        """Take in what the collector ``number`` did not get: not sent, or without a Template for it.
+
+        What was refused was exported: notSentFlowTotalCount (IE 166) is of what was dropped instead of being sent.
+        """
+        lost = stats.not_sent_total() - stats.refused_flows + unencodable
         watch = self._not_sent.setdefault(number, LossWatch())
         watch.observe(lost.flows, lost.packets, lost.octets, realtime_ns)
 
@@ -72,13 +76,12 @@ class Reporter:
 
     def report(self, number: int, stats: ExportStats) -> Report:
         """What the collector ``number`` is told."""
+        sent = stats.sent + stats.resent + stats.refused_flows
         return Report(
             interfaces=self._interfaces,
             sampling=self.sampling,
             exporting_process=number,
-            exported=Exported(
-                stats.messages + stats.template_messages, stats.sent.flows + stats.resent.flows, stats.bytes
-            ),
+            exported=Exported(stats.messages + stats.template_messages, sent.flows, stats.bytes),
             ignored=self._ignored.losses,
             not_sent=self._not_sent.setdefault(number, LossWatch()).losses,
         )

@@ -97,7 +97,7 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
     if collector.clamped:
         yield f"{name}: {collector.clamped} flows of interfaces whose index NetFlow v5 cannot say"
     if stats.refused:
-        yield f"{name}: {stats.refused} times nothing listened there: Messages are lost"
+        yield f"{name}: {stats.refused} times nothing listened there"
     if stats.failed_attempts:
         yield f"{name}: {stats.failed_attempts} times not reached, or refused"
 

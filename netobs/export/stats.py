@@ -45,9 +45,10 @@ class Tally:
 @dataclass
 class ExportStats:
     """The counters of one collector. They never go down, but ``queued``, ``spooled``, ``connected``, and ``sent`` when
-    a connection breaks: what the collector's host has not acknowledged is counted as ``resent``, and waits again.
+    a connection breaks: what the collector's host has not acknowledged is counted as ``resent``, and waits again. Over
+    UDP it goes down when Messages are refused: they are counted as not sent, see ``Refusals``.
 
-    Sent means: taken by the kernel. Over UDP nobody knows more.
+    Sent means: taken by the kernel, and not refused as far as one knows.
     """
 
     seen: Tally = field(default_factory=Tally)
@@ -59,8 +60,8 @@ class ExportStats:
     """What an earlier run of the daemon has left in the spool."""
     resent: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
-    """By reason: ``queue_full``, ``queue_age``, ``closed``, the name of the errno that the send gave; of the spool:
-    ``spool_full``, ``other_template``, ``too_large``, ``damaged``, ``removed``."""
+    """By reason: ``queue_full``, ``queue_age``, ``closed``, ``refused``, the name of the errno that the send gave; of
+    the spool: ``spool_full``, ``other_template``, ``too_large``, ``damaged``, ``removed``."""
     moved_in: Tally = field(default_factory=Tally)
     """What waited for another collector of a failover group and was taken over from it; also in ``seen``."""
     moved_away: Tally = field(default_factory=Tally)
@@ -98,6 +99,12 @@ class ExportStats:
         self.resent += tally
         self._leave(Tally() - tally, spooled)
 
+    def count_refused(self, tally: Tally) -> None:
+        """It counts as sent, and a collector's host has refused it."""
+        self.sent -= tally
+        self.queued += tally
+        self.count_not_sent("refused", tally)
+
     def count_not_sent(self, reason: str, tally: Tally, spooled: bool = False) -> None:
         if tally != Tally():
             self.not_sent[reason] = self.not_sent.get(reason, Tally()) + tally
@@ -116,6 +123,11 @@ class ExportStats:
     def move_away(self, tally: Tally) -> None:
         self.moved_away += tally
         self.queued -= tally
+
+    @property
+    def refused_flows(self) -> Tally:
+        """What was sent over UDP and refused."""
+        return self.not_sent.get("refused", Tally())
 
     def not_sent_total(self) -> Tally:
         """``not_sent`` over all reasons."""

@@ -13,8 +13,9 @@ from netobs.clock import NS_PER_S
 from netobs.export import udp_socket
 from netobs.export.address import Address, is_numeric
 from netobs.export.link import Failure, Link, Owner, Progress, State, log
+from netobs.export.refusals import Refusals
 from netobs.export.source_watch import LOCAL_ERRORS, SourceWatch
-from netobs.export.stats import ExportStats
+from netobs.export.stats import ExportStats, Tally
 from netobs.loop import EventLoop, Timer
 from netobs.records import MessageBlock
 
@@ -39,6 +40,8 @@ A collector that keeps the kernel's default receive buffer (212,992 bytes with b
 takes an eviction of any usual size, also on a busy host; at full speed it loses most of it.
 """
 
+_REASONS = {errno.ECONNREFUSED: "refused"}
+
 
 class UdpLink(Link):
     """One connected socket, whose source port stays for life: collectors know an exporter by it.
@@ -56,6 +59,7 @@ class UdpLink(Link):
         self._quiet = False  # no error since the send that armed the check
         self._check_timer: Timer | None = None
         self._pace_timer: Timer | None = None
+        self._refusals = Refusals(stats)
         self._resume_ns = 0  # when the next burst is due
         self._burst_left = 0
         self._keep_back = False  # what is being sent, should it fail
@@ -99,8 +103,9 @@ class UdpLink(Link):
                 return Progress(index, State.TOO_LARGE, tuple(failures))
             if code == 0:
                 self._attempts = 0
+                self._refusals.sent(Tally.of_messages(block, index, stop), now_ns)
             else:
-                failures.append(Failure(index, stop, errno.errorcode.get(code, str(code))))
+                failures.append(Failure(index, stop, _REASONS.get(code) or errno.errorcode.get(code, str(code))))
             self._burst_left -= block.end(stop) - block.end(index)
             index = stop
         if self.failing and not failures and self._check_timer is None:
@@ -192,6 +197,9 @@ class UdpLink(Link):
         self._owner.on_up(now_ns)
 
     def _drop_socket(self) -> None:
+        if self._sock is not None and self._pending_error():
+            self._refusals.answered(0)
+        self._refusals.closed()
         super()._drop_socket()
         self.stats.connected = False
         self._source_watch.stop()
@@ -236,10 +244,13 @@ class UdpLink(Link):
         if code not in (0, errno.EAGAIN):
             # It may belong to an earlier datagram: the kernel reports what ICMP said instead of sending this one.
             if code == errno.ECONNREFUSED:
-                self._note_error(code, now_ns)
+                self.stats.refused += 1
+                self._note_error(code, now_ns, answer=True)
                 if self._keep_back:
                     return code
-            code = self._send_once(data, size)
+            first, code = code, self._send_once(data, size)
+            if first not in (code, errno.ECONNREFUSED, *udp_socket.NO_GSO):
+                self._note_error(first, now_ns, answer=True)
         batch_at_fault = stop - start > 1 and code in udp_socket.NO_GSO
         if code not in (0, errno.EAGAIN, errno.EMSGSIZE, *LOCAL_ERRORS) and not batch_at_fault:
             self._note_error(code, now_ns)
@@ -262,35 +273,39 @@ class UdpLink(Link):
         except BlockingIOError:
             pass
         except OSError as error:
-            self._note_error(error.errno or errno.EIO, now_ns)
+            self.stats.refused += error.errno == errno.ECONNREFUSED
+            self._note_error(error.errno or errno.EIO, now_ns, answer=True)
 
     def _note_pending_error(self, now_ns: int) -> None:
         """What ICMP said of earlier datagrams, so that a later send is not taken for the cause."""
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._sock is not None else 0
-        if code not in (0, errno.EMSGSIZE):  # news about the path MTU: ``message_size`` asks for it
-            self._note_error(code, now_ns)
+        code = self._pending_error()
+        if code:
+            self._note_error(code, now_ns, answer=True)
 
-    def _note_error(self, code: int, now_ns: int) -> None:
+    def _pending_error(self) -> int:
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._sock is not None else 0
         self.stats.refused += code == errno.ECONNREFUSED
+        return 0 if code == errno.EMSGSIZE else code  # news about the path MTU: ``message_size`` asks for it
+
+    def _note_error(self, code: int, now_ns: int, answer: bool = False) -> None:
+        """``answer``: it came back by ICMP, and is of Messages that were sent before."""
+        if answer:
+            self._refusals.answered(now_ns)
         self._quiet = False
         if not self.failing:
             self.failing = True
             self._failing_since_ns = now_ns
+            fate = f"flows wait in {self.waiting_room}" if self.gives_way else "Messages are sent on and counted"
             if code == errno.ECONNREFUSED:
-                fate = (
-                    f"flows wait in {self.waiting_room}"
-                    if self.gives_way
-                    else "Messages go on being sent and refusals counted"
-                )
                 log.warning("%s: nothing listens there; %s", self, fate)
             else:
-                fate = f"flows wait in {self.waiting_room}" if self.gives_way else "counted as not sent"
                 log.warning("%s: cannot send: %s; %s", self, os.strerror(code), fate)
 
     def _check(self, now_ns: int) -> None:
         self._check_timer = None
         if self._quiet:
             self.failing = False
+            self._refusals.cleared()
             log.info("%s: takes Messages again", self)
             self._owner.on_recovered(now_ns)
         elif now_ns - self._failing_since_ns >= SWITCH_NS and not is_numeric(self.config.host):

@@ -139,10 +139,12 @@ def test_a_burst_that_is_refused_stops(make_bench: MakeBench, make_udp: MakeUdp)
     collector.close()
     bench.send(20_000)
     assert bench.session.failing
-    assert 0 < bench.stats.sent.flows < 10_000
+    refused = bench.stats.not_sent["refused"].flows
+    assert 0 < refused < 10_000
+    assert bench.stats.sent.flows == 0
     given = bench.session.surrender()
     bench.check()
-    assert sum(len(data_set) for data_set, _ in given) == 20_000 - bench.stats.sent.flows
+    assert sum(len(data_set) for data_set, _ in given) == 20_000 - refused
 
 
 def test_a_session_that_holds_ends_at_once(make_bench: MakeBench) -> None:
@@ -150,7 +152,7 @@ def test_a_session_that_holds_ends_at_once(make_bench: MakeBench) -> None:
     bench.send(100)
     bench.session.close(bench.now_ns, bench.now_ns + 4 * SECOND)
     assert bench.session.closed
-    assert bench.stats.not_sent == {"closed": Tally.of(rows(1, 100))}
+    assert bench.stats.not_sent == {"refused": Tally.of(rows(0, 1)), "closed": Tally.of(rows(1, 100))}
 
 
 def test_templates_are_sent_again_after_so_many_messages(make_bench: MakeBench, make_udp: MakeUdp) -> None:
