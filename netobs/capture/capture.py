@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from netobs.capture import kernel_clock
 from netobs.capture.datapath import Datapath
 from netobs.capture.interfaces import Interface
 from netobs.capture.observation_points import ObservationPoints, Purpose
@@ -34,6 +35,7 @@ class Capture(ObservationPoints):
         :raises CaptureError: the host has too little memory, or the kernel refused something.
         """
         self.datapath.load()
+        kernel_clock.follow()
         self.find_method()
 
     def reconfigure(self, config: CaptureConfig) -> None:

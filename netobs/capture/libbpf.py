@@ -368,13 +368,15 @@ def tcx_link(fd: int) -> tuple[int, int]:
     return info.prog_id, info.ifindex
 
 
-def run_program(fd: int, frame: bytes) -> None:
-    """Runs a TC program once on ``frame`` (BPF_PROG_TEST_RUN).
+def run_program(fd: int, frame: bytes) -> bytes:
+    """Runs a TC program once on ``frame`` (BPF_PROG_TEST_RUN); the frame as the program has left it.
 
     :raises OSError: the kernel refused.
     """
+    left = ctypes.create_string_buffer(len(frame))
     options = TestRunOpts(
         sz=ctypes.sizeof(TestRunOpts), data_in=ctypes.cast(c_char_p(frame), c_void_p), data_size_in=len(frame)
     )
-    options.repeat = 1
+    options.data_out, options.data_size_out, options.repeat = ctypes.addressof(left), len(frame), 1
     checked(library().bpf_prog_test_run_opts(fd, byref(options)), "test run")
+    return left.raw

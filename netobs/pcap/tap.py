@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from netobs.capture import kernel_clock
 from netobs.capture.attach import PACKETS_PLACE, FilterPlace
 from netobs.capture.grace import GracePeriod
 from netobs.capture.interfaces import Interface, LinkMonitor
@@ -76,6 +77,7 @@ class Tap:
         :raises CaptureError: the kernel refused something.
         """
         self._programs.load()
+        kernel_clock.follow()
         self._points.find_method()
         self._perf.open(self._programs.map_fd("packet_events"))
         self._perf.release()

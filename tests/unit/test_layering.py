@@ -24,8 +24,8 @@ JOINERS = {
 TOP = {"netobs.cli", "netobs.__main__", *JOINERS}
 # What the packet capture agent may have of the flow path: what loads and attaches programs. Not the other way round.
 FOR_PCAP = {
-    "attach", "grace", "interfaces", "libbpf", "names", "netlink", "object", "observation_points", "privileges",
-    "requirements",
+    "attach", "grace", "interfaces", "kernel_clock", "libbpf", "names", "netlink", "object", "observation_points",
+    "privileges", "requirements",
 }  # fmt: skip
 CLOCK_READERS = {
     "time": {
