@@ -175,6 +175,16 @@ def test_signal_reaches_the_loop_and_its_handler_is_given_back() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_what_waits_for_the_next_round_shows(loop: EventLoop) -> None:
+    assert not loop.has_pending
+    called: list[int] = []
+    loop.call_from_thread(called.append)
+    assert loop.has_pending
+    loop.run_once(0)
+    assert not loop.has_pending
+    assert len(called) == 1
+
+
 def test_stop_before_run_counts_and_run_can_be_called_again(loop: EventLoop) -> None:
     loop.stop()
     loop.run()
