@@ -69,6 +69,28 @@ def test_flows_as_a_table(lab: Lab, tmp_path: Path) -> None:
     assert "3 flows in " in said
 
 
+@pytest.mark.parametrize(
+    "collector",
+    [
+        {"protocol": "ipfix"},
+        {"protocol": "ipfix", "transport": "tcp", "template": "strict"},
+        {"protocol": "netflow9", "port": 4739},
+        {"protocol": "netflow5", "port": 4739},
+    ],
+    ids=["ipfix", "tcp-strict", "netflow9", "netflow5"],
+)
+def test_nothing_is_odd_in_what_netobs_sends(lab: Lab, tmp_path: Path, collector: dict[str, Any]) -> None:
+    near, far = lab.pair()
+    with listening(lab, far.ns, "--check") as process:
+        with Daemon(lab, far.ns, tmp_path, configuration(metering=KEPT, collectors=[collector])) as daemon:
+            Traffic(flows=50, packets=200).send(lab, near)
+            daemon.finish()
+        process.terminate()
+        output, said = process.communicate(timeout=WAIT_S)
+    assert (output, process.returncode) == ("nothing odd\n", 0)
+    assert "50 flows in " in said
+
+
 def test_the_example_for_the_lab(lab: Lab, tmp_path: Path) -> None:
     """Flows come while both are running: nobody has to end netobs to see them."""
     near, far = lab.pair()
