@@ -77,6 +77,7 @@ def mutated_row(count: int) -> dict[str, Any]:
 
 def run(quick: bool) -> list[dict[str, Any]]:
     """A row for each case. ``ratio``: of the cost of an octet to that in the ordinary Message, by medians."""
+    gc.freeze()  # as the command does
     rounds = QUICK_ROUNDS if quick else ROUNDS
     rows = [case_row(name, case, rounds) for name, case in {ORDINARY: ordinary(), **WORST}.items()]
     rows.append(mutated_row(QUICK_MESSAGES if quick else MESSAGES))

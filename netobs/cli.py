@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -115,6 +116,7 @@ def listen(
             raise click.UsageError(f"unexpected argument {more[0]!r}; files follow --file")
         from netobs.listen import listen as serve
 
+        gc.freeze()  # else each full collection walks all that was imported, which costs more than any Message
         is_odd = serve(host, port, as_json=as_json, once=once or 0, options=options, out=sys.stdout, check=check)
         context.exit(3 if is_odd else 0)
     given = [name for name in ("host", "port") if context.get_parameter_source(name) != ParameterSource.DEFAULT]

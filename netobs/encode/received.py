@@ -31,7 +31,7 @@ _NUMBERS = {
 _LONGEST_OCTETS, _LONGEST_256_OCTETS = 8, 32
 _MAX_PADDING_OCTETS = 7
 """RFC 7011, 3.3.1 lets an exporter align Sets to 4 or 8 octets. More is read too, but is odd."""
-_RECORD_STEPS, _TIMES_STEPS, _PREPARE_STEPS = 10, 12, 10
+_RECORD_STEPS, _TIMES_STEPS, _PREPARE_STEPS = 22, 12, 10
 """So much is a Data Record beside its fields (most is the line that is printed), one whose times are relative or that
 describes an element, and a Layout that is looked up."""
 _SLOW = {
