@@ -63,29 +63,30 @@ def _where_direction(name: str, direction: int) -> Fill:
     return lambda batch: batch.records[name] * (batch.records["direction"] == direction)
 
 
-def _icmp_type_code(records: Records, protocols: tuple[int, ...]) -> tuple[Values, Values]:
-    """type * 256 + code (uint16; 0 for other protocols), and the mask of the records that are ICMP."""
-    is_icmp = records["protocol"] == protocols[0]
-    for protocol in protocols[1:]:
-        is_icmp |= records["protocol"] == protocol
+def _icmp_type_code(records: Records) -> tuple[Values, Values]:
+    """type * 256 + code (uint16; 0 for other protocols), and the mask of the records that are ICMP or ICMPv6.
+
+    Whatever IP version carries them: the kernel does not look at the type of the other one, but a flow shows it.
+    """
+    is_icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
     return ((records["icmp_type"].astype(np.uint16) << 8) | records["icmp_code"]) * is_icmp, is_icmp
 
 
 def _source_port(batch: FlowBatch) -> Values:
-    return batch.records["src_port"] * ~_icmp_type_code(batch.records, (_ICMP, _ICMPV6))[1]
+    return batch.records["src_port"] * ~_icmp_type_code(batch.records)[1]
 
 
 def _destination_port(batch: FlowBatch) -> Values:
     """ICMP: type * 256 + code, the convention of NetFlow that collectors without IE 32 and 139 rely on."""
-    type_code, is_icmp = _icmp_type_code(batch.records, (_ICMP, _ICMPV6))
+    type_code, is_icmp = _icmp_type_code(batch.records)
     return np.where(is_icmp, type_code, batch.records["dst_port"])
 
 
-def _icmp(protocol: int, field: str = "") -> Fill:
-    """``field`` (icmp_type, icmp_code) of the records of one ICMP protocol, or type * 256 + code; 0 in the others."""
+def _icmp(field: str = "") -> Fill:
+    """``field`` (icmp_type, icmp_code) of the records of ICMP and ICMPv6, or type * 256 + code; 0 in the others."""
     if field:
-        return lambda batch: batch.records[field] * (batch.records["protocol"] == protocol)
-    return lambda batch: _icmp_type_code(batch.records, (protocol,))[0]
+        return lambda batch: batch.records[field] * _icmp_type_code(batch.records)[1]
+    return lambda batch: _icmp_type_code(batch.records)[0]
 
 
 def _ip_version(batch: FlowBatch) -> Values:
@@ -157,7 +158,7 @@ COLUMNS: dict[str, Column] = {
     "maximumIpTotalLength": Column(_field("max_ip_length"), least_octets=2),
     "sourceIPv6Address": Column(_field("src_addr"), family=IPV6),
     "destinationIPv6Address": Column(_field("dst_addr"), family=IPV6),
-    "icmpTypeCodeIPv4": Column(_icmp(_ICMP), family=IPV4),
+    "icmpTypeCodeIPv4": Column(_icmp(), family=IPV4),
     "samplingInterval": Column(lambda batch: np.ones(len(batch), dtype=np.uint32)),  # see ``sampled``
     "minimumTTL": Column(_field("min_ttl")),
     "maximumTTL": Column(_field("max_ttl")),
@@ -172,7 +173,7 @@ COLUMNS: dict[str, Column] = {
     "interfaceDescription": Column(_interface, texts=lambda batch: batch.interfaces.aliases, most_octets=255),
     "flowEndReason": Column(_field("flow_end_reason")),
     "observationPointId": Column(_observation_point, least_octets=8),
-    "icmpTypeCodeIPv6": Column(_icmp(_ICMPV6), family=IPV6),
+    "icmpTypeCodeIPv6": Column(_icmp(), family=IPV6),
     "flowStartSeconds": Column(_scaled(_start_ns, _NS_PER_S)),
     "flowEndSeconds": Column(_scaled(_end_ns, _NS_PER_S)),
     "flowStartMilliseconds": Column(_scaled(_start_ns, _NS_PER_MS)),
@@ -182,10 +183,10 @@ COLUMNS: dict[str, Column] = {
     "flowStartNanoseconds": Column(lambda batch: _ntp_ns(_start_ns(batch))),
     "flowEndNanoseconds": Column(lambda batch: _ntp_ns(_end_ns(batch))),
     "flowDurationMilliseconds": Column(_duration_ms),
-    "icmpTypeIPv4": Column(_icmp(_ICMP, "icmp_type"), family=IPV4),
-    "icmpCodeIPv4": Column(_icmp(_ICMP, "icmp_code"), family=IPV4),
-    "icmpTypeIPv6": Column(_icmp(_ICMPV6, "icmp_type"), family=IPV6),
-    "icmpCodeIPv6": Column(_icmp(_ICMPV6, "icmp_code"), family=IPV6),
+    "icmpTypeIPv4": Column(_icmp("icmp_type"), family=IPV4),
+    "icmpCodeIPv4": Column(_icmp("icmp_code"), family=IPV4),
+    "icmpTypeIPv6": Column(_icmp("icmp_type"), family=IPV6),
+    "icmpCodeIPv6": Column(_icmp("icmp_code"), family=IPV6),
     "ipDiffServCodePoint": Column(lambda batch: batch.records["tos"] >> 2),
     "ipPrecedence": Column(lambda batch: batch.records["tos"] >> 5),
     "dot1qVlanId": Column(_field("vlan_id")),

@@ -61,7 +61,7 @@ def ipv4(data: bytes) -> Inner:
     if data[0] >> 4 != 4 or header < 20 or not header <= total <= len(data):
         raise Malformed("IPv4: version, header length or total length")
     protocol, offset = data[9], int.from_bytes(data[6:8], "big") & 0x1FFF
-    upper = NOTHING if offset else _upper(protocol, ICMP, data[header:total])
+    upper = NOTHING if offset else _upper(protocol, data[header:total])
     return Inner(data[12:16], data[16:20], protocol, data[1], data[8], total, upper)
 
 
@@ -119,14 +119,14 @@ def _walk(protocol: int, data: bytes) -> tuple[int, Upper]:
         if size > len(data):
             return protocol, NOTHING
         protocol, data = data[0], data[size:]
-    return protocol, _upper(protocol, ICMPV6, data)
+    return protocol, _upper(protocol, data)
 
 
-def _upper(protocol: int, icmp: int, data: bytes) -> Upper:
-    """``icmp``: the protocol that is ICMP in this version of IP."""
+def _upper(protocol: int, data: bytes) -> Upper:
+    """ICMP and ICMPv6 have their type and code in either version of IP."""
     if protocol in _HAVE_PORTS and len(data) >= 4:
         flags = int.from_bytes(data[12:14], "big") & 0xFFF if protocol == TCP and len(data) >= 14 else 0
         return Upper(int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big"), tcp_flags=flags)
-    if protocol == icmp and len(data) >= 2:
+    if protocol in {ICMP, ICMPV6} and len(data) >= 2:
         return Upper(icmp_type=data[0], icmp_code=data[1])
     return NOTHING

@@ -151,7 +151,7 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
     icmp = (int(row["icmp_type"]), int(row["icmp_code"]), type_code)
     none = (0, 0, 0)
     name, alias = NAMES.get(int(row["ifindex"]), ("", ""))
-    v4, v6 = (icmp if protocol == 1 else none), (icmp if protocol == 58 else none)
+    v4 = v6 = icmp if protocol in (1, 58) else none
     return {
         "octetDeltaCount": int(row["octets"]),
         "packetDeltaCount": int(row["packets"]),
