@@ -6,6 +6,7 @@
 #define NETOBS_COMMON_BPF_H
 
 #include "ip.bpf.h"
+#include "link.bpf.h"
 #include "parse.bpf.h"
 
 #define IPV4_PLAIN 0x45 /* version 4, five words of header */
@@ -87,17 +88,25 @@ static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pk
 static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct cursor cur = cursor_at(skb);
+	__u32 ethertype = pkt->has_ethernet ? parse_ethernet(&cur, pkt) : bpf_ntohs(skb->protocol);
+	enum verdict verdict;
+	int guessed;
 
 	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have got that far */
-	if (pkt->has_ethernet)
-		pkt->ethertype = parse_ethernet(&cur, pkt);
-	else
-		pkt->ethertype = bpf_ntohs(skb->protocol);
+	if (ethertype == FRAME_ENDS)
+		return PACKET_MALFORMED;
+	pkt->ethertype = ethertype;
+	guessed = is_link(ethertype) && parse_link(&cur, pkt);
 	if (pkt->ethertype == ETH_P_IP)
-		return parse_ipv4(&cur, pkt);
-	if (pkt->ethertype == ETH_P_IPV6)
-		return parse_ipv6(&cur, pkt);
-	return pkt->ethertype ? PACKET_NOT_IP : PACKET_MALFORMED;
+		verdict = parse_ipv4(&cur, pkt);
+	else if (pkt->ethertype == ETH_P_IPV6)
+		verdict = parse_ipv6(&cur, pkt);
+	else
+		return PACKET_NOT_IP;
+	if (verdict != PACKET_MALFORMED || !guessed)
+		return verdict;
+	pkt->ethertype = ethertype;
+	return PACKET_NOT_IP;
 }
 
 /* Fills `pkt`, which is zero but for has_ethernet and what no header says. */

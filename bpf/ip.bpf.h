@@ -7,6 +7,9 @@
 #include "parse.bpf.h"
 
 #define MAPPED_IPV4 0xffff0000ULL /* bytes 8 to 11 of ::ffff:a.b.c.d, little-endian */
+#define MAX_EXTENSION_HEADERS 64
+#define MAX_JUMBO_OPTIONS 16 /* of a hop-by-hop header, among which its jumbo payload option is looked for */
+#define IPV6_JUMBO_OPTION 6
 #define IPV6_JUMBO_HEADER 8 /* hop-by-hop header that the stack adds to a super-packet above 64 KiB (BIG TCP) */
 
 /* An IP packet while its headers are walked. */
@@ -94,6 +97,7 @@ static __always_inline int is_extension(__u8 next)
 #define WALK_PROTOCOL(walk) ((walk) >> 16 & 0xff)
 #define WALK_LATER_FRAGMENT (1 << 24)
 #define WALK_JUMBO (1 << 25)
+#define WALK_TOO_LONG (1 << 26)
 
 static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
 {
@@ -104,15 +108,16 @@ static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
 	return (header[1] + 1) * 8;
 }
 
-/* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops behind a later fragment's header, in
- * front of a header that is cut short, and after MAX_EXTENSION_HEADERS: the protocol is then the one reached, and what
- * stands there is no transport header. A function of its own, so that the verifier walks it once. */
+/* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops behind a later fragment's header and in
+ * front of a header that is cut short: the protocol is then the one reached, and what stands there is no transport
+ * header. More than MAX_EXTENSION_HEADERS are too many. A function of its own, so that the verifier walks it once. */
 __noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
 {
 	__u32 flags = 0, size;
-	__u8 header[4];
+	__u8 header[8]; /* all of a short one: the verifier would forget a counter that shared its 8 bytes of stack */
+	int i;
 
-	for (int i = 0; i < MAX_EXTENSION_HEADERS && is_extension(protocol); i++) {
+	for (i = 0; i < MAX_EXTENSION_HEADERS && is_extension(protocol); i++) {
 		if (offset + 8 > end || bpf_skb_load_bytes(skb, offset, header, sizeof(header)) < 0)
 			break;
 		size = extension_size(protocol, header);
@@ -127,10 +132,13 @@ __noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u
 		if (flags & WALK_LATER_FRAGMENT)
 			break;
 	}
+	if (i == MAX_EXTENSION_HEADERS && is_extension(protocol))
+		flags |= WALK_TOO_LONG;
 	return (offset & 0xffff) | (protocol & 0xff) << 16 | flags;
 }
 
-static __always_inline void parse_extensions(struct cursor *cur, struct packet *pkt, struct ip_packet *ip)
+/* 0 where there are too many. */
+static __always_inline int parse_extensions(struct cursor *cur, struct packet *pkt, struct ip_packet *ip)
 {
 	__u32 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->protocol, ip->offset + ip->octets);
 
@@ -142,25 +150,56 @@ static __always_inline void parse_extensions(struct cursor *cur, struct packet *
 		ip->octets -= IPV6_JUMBO_HEADER;
 		ip->offset += IPV6_JUMBO_HEADER;
 	}
+	return !(walk & WALK_TOO_LONG);
+}
+
+/* The payload length that the jumbo payload option (RFC 2675 section 2) of the hop-by-hop header at `offset` says. 0 where
+ * there is no such option, or what it says does not even hold that header. */
+__noinline __u32 netobs_jumbo_payload(struct __sk_buff *skb, __u32 offset)
+{
+	__u32 size = (load_u8(skb, offset + 1) + 1) * 8, at = 2, length = 0;
+	__u8 option[8];
+
+	for (int i = 0; i < MAX_JUMBO_OPTIONS && at + IPV6_JUMBO_OPTION <= size; i++) {
+		if (bpf_skb_load_bytes(skb, offset + at, option, IPV6_JUMBO_OPTION) < 0)
+			return 0;
+		if (option[0] == IPV6_TLV_JUMBO && option[1] == 4) {
+			length = (__u32)option[2] << 24 | option[3] << 16 | option[4] << 8 | option[5];
+			break;
+		}
+		at += option[0] == IPV6_TLV_PAD1 ? 1 : 2 + option[1];
+	}
+	return length < size ? 0 : length;
+}
+
+/* Octets of the IP packet; 0 where its lengths contradict each other. `available`: to the end of the frame. */
+static __always_inline __u32 ipv6_octets(const struct cursor *cur, const struct ipv6hdr *hdr, __u32 available)
+{
+	__u32 payload = bpf_ntohs(hdr->payload_len);
+
+	if (available < sizeof(*hdr))
+		return 0;
+	if (cur->gso_size) /* no padding, and beyond 64 KiB the length field is 0 (BIG TCP) */
+		return available;
+	if (!payload && hdr->nexthdr == NEXTHDR_HOP) {
+		payload = netobs_jumbo_payload(cur->skb, cur->offset + sizeof(*hdr));
+		if (!payload)
+			return 0;
+	}
+	return payload > available - sizeof(*hdr) ? 0 : sizeof(*hdr) + payload;
 }
 
 static __always_inline enum verdict parse_ipv6(struct cursor *cur, struct packet *pkt)
 {
 	struct ipv6hdr copy, *hdr = peek(cur, &copy, sizeof(copy));
-	__u32 available = cur->length - cur->offset, payload;
 	struct ip_packet ip = { .offset = cur->offset };
 	__u16 first;
 
 	if (!hdr)
 		return PACKET_MALFORMED;
 	first = bpf_ntohs(*(__be16 *)hdr);
-	payload = bpf_ntohs(hdr->payload_len);
-	/* Length 0 with a hop-by-hop header is a jumbogram (RFC 2675): the frame says how long it is. */
-	if (cur->gso_size || (!payload && hdr->nexthdr == NEXTHDR_HOP))
-		ip.octets = available;
-	else
-		ip.octets = sizeof(copy) + payload;
-	if (first >> 12 != 6 || ip.octets > available)
+	ip.octets = ipv6_octets(cur, hdr, cur->length - cur->offset);
+	if (first >> 12 != 6 || !ip.octets)
 		return PACKET_MALFORMED;
 
 	set_ipv6_addresses(pkt, hdr);
@@ -168,8 +207,8 @@ static __always_inline enum verdict parse_ipv6(struct cursor *cur, struct packet
 	pkt->tos = first >> 4;
 	pkt->ttl = hdr->hop_limit;
 	cur->offset += sizeof(copy);
-	if (is_extension(pkt->protocol))
-		parse_extensions(cur, pkt, &ip);
+	if (is_extension(pkt->protocol) && !parse_extensions(cur, pkt, &ip))
+		return PACKET_EXT_HEADERS;
 	finish_ip(cur, pkt, &ip);
 	return PACKET_IP;
 }

@@ -30,6 +30,14 @@ struct { /* one for each possible CPU */
 	__type(value, struct ledger);
 } ledgers SEC(".maps");
 
+struct { /* as ledgers */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct not_ip);
+} not_ip SEC(".maps");
+
 /* percpu_array: for each possible CPU two halves of settings.slots slots. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -201,13 +209,52 @@ static __always_inline int is_sampled(void)
 	return settings.sampling <= 1 || bpf_get_prandom_u32() % settings.sampling == 0;
 }
 
+/* With the VLAN tag that is in the metadata, mostly at ingress: a frame has the same octets in both directions. */
+static __always_inline __u32 frame_octets(struct __sk_buff *skb)
+{
+	return skb->len + (skb->vlan_present ? sizeof(struct vlan_header) : 0);
+}
+
 static __always_inline int not_in_a_flow(struct __sk_buff *skb, struct ledger *ledger, enum ledger_reason reason)
 {
-	__u32 segments = skb->gso_segs ?: 1;
+	__u32 segments = skb->gso_segs ?: 1, octets = frame_octets(skb);
 
-	count(&ledger->seen, segments, skb->len);
-	count(&ledger->reasons[reason], segments, skb->len);
+	count(&ledger->seen, segments, octets);
+	count(&ledger->reasons[reason], segments, octets);
 	return NEXT;
+}
+
+static __always_inline void count_ethertype(struct __sk_buff *skb, __u32 ethertype)
+{
+	__u32 segments = skb->gso_segs ?: 1, octets = frame_octets(skb), cpu = bpf_get_smp_processor_id();
+	struct not_ip *counts = bpf_map_lookup_elem(&not_ip, &cpu);
+	struct ethertype_count *one;
+
+	if (!counts)
+		return;
+	if (ethertype < ETH_P_802_3_MIN)
+		ethertype = 0;
+	for (int i = 0; i < NOT_IP_ETHERTYPES; i++) {
+		one = &counts->ethertypes[i];
+		if (!one->count.packets)
+			one->ethertype = ethertype;
+		if (one->ethertype == ethertype) {
+			count(&one->count, segments, octets);
+			return;
+		}
+	}
+	count(&counts->others, segments, octets);
+}
+
+/* A function of its own, so that the common way stays short. */
+static __noinline int not_parsed(struct __sk_buff *skb, struct ledger *ledger, enum verdict verdict, __u32 ethertype)
+{
+	if (verdict == PACKET_MALFORMED)
+		return not_in_a_flow(skb, ledger, LEDGER_MALFORMED);
+	if (verdict == PACKET_EXT_HEADERS)
+		return not_in_a_flow(skb, ledger, LEDGER_EXT_HEADERS);
+	count_ethertype(skb, ethertype);
+	return not_in_a_flow(skb, ledger, LEDGER_NOT_IP);
 }
 
 static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction direction, int has_ethernet)
@@ -223,7 +270,7 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 		return not_in_a_flow(skb, ledger, LEDGER_NOT_SAMPLED);
 	verdict = parse_packet(skb, &pkt);
 	if (verdict != PACKET_IP)
-		return not_in_a_flow(skb, ledger, verdict == PACKET_NOT_IP ? LEDGER_NOT_IP : LEDGER_MALFORMED);
+		return not_parsed(skb, ledger, verdict, pkt.ethertype);
 
 	count(&ledger->seen, pkt.packets, pkt.octets);
 	if (add_packet(skb, &pkt, now_ns()))

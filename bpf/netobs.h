@@ -108,8 +108,9 @@ _Static_assert(sizeof(struct overflow_key) == 56, "no padding");
 
 /* Every way in which a packet that was seen is not in a Flow Record. */
 enum ledger_reason {
-	LEDGER_NOT_IP, /* ARP, MPLS, LLDP, ... */
+	LEDGER_NOT_IP, /* ARP, LLDP, ...: struct not_ip says which */
 	LEDGER_MALFORMED, /* runt, bad version, IHL below 5, IP length beyond the frame */
+	LEDGER_EXT_HEADERS, /* IPv6: more extension headers than are walked */
 	LEDGER_NOT_SAMPLED,
 	LEDGER_RING_FULL, /* did not fit the table, and the ring buffer neither */
 	LEDGER_REASONS,
@@ -117,16 +118,34 @@ enum ledger_reason {
 
 struct ledger_count {
 	__u64 packets;
-	__u64 octets; /* IP octets where the IP header was understood, else octets of the frame */
+	__u64 octets; /* of IP in ring_full, else of the frame with all its VLAN tags */
 };
 
 /* One for each possible CPU; only that CPU writes it. */
 struct ledger {
 	struct ledger_count seen;
 	struct ledger_count reasons[LEDGER_REASONS];
-	__u64 reserved[6]; /* to a multiple of 64: CPUs share no cache line */
+	__u64 reserved[4]; /* to a multiple of 64: CPUs share no cache line */
 };
 _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
+
+enum not_ip_sizes {
+	NOT_IP_ETHERTYPES = 16, /* that are counted one by one */
+};
+
+struct ethertype_count {
+	struct ledger_count count;
+	__u32 ethertype; /* below VLAN tags and SNAP; 0 = none, but a length (IEEE 802.3). Nothing if no packets */
+	__u32 reserved;
+};
+
+/* What LEDGER_NOT_IP consists of. One for each possible CPU; only that CPU writes it. */
+struct not_ip {
+	struct ethertype_count ethertypes[NOT_IP_ETHERTYPES];
+	struct ledger_count others;
+	__u64 reserved[6]; /* to a multiple of 64 */
+};
+_Static_assert(sizeof(struct not_ip) == 448, "seven cache lines");
 
 /* Written once, before load. */
 struct netobs_settings {

@@ -13,8 +13,8 @@
 
 #include "netobs.h"
 
-#define MAX_VLAN_TAGS 3 /* in the frame, besides the one in the metadata */
-#define MAX_EXTENSION_HEADERS 8
+#define MAX_VLAN_TAGS 4 /* the one in the metadata is one of them: the bound is the same at ingress and egress */
+#define FRAME_ENDS 0x10000 /* instead of an EtherType: the frame ends before it */
 
 #define VLAN_VID(tci) ((tci)&0x0fff)
 #define VLAN_PRIORITY(tci) (((tci) >> 13) & 7)
@@ -54,8 +54,9 @@ struct packet {
 
 enum verdict {
 	PACKET_IP,
-	PACKET_NOT_IP,
-	PACKET_MALFORMED
+	PACKET_NOT_IP, /* `ethertype` says what it is */
+	PACKET_MALFORMED,
+	PACKET_EXT_HEADERS, /* more IPv6 extension headers than are walked */
 };
 
 /* Position in the packet. Headers are read in place where they are linear; a copy is made where they are not.
@@ -106,36 +107,38 @@ static __always_inline int is_vlan(__u16 ethertype)
 	return ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD || ethertype == ETHERTYPE_QINQ_OLD;
 }
 
-/* The outer tag counts: the one in the metadata if there is one, else the first in the frame. Returns the EtherType
- * of what follows the tags, 0 where the frame ends too early. */
-static __always_inline __u16 parse_vlan(struct cursor *cur, struct packet *pkt, __u16 ethertype)
+/* The outer tag counts: the one in the metadata if there is one, else the first in the frame. A priority tag (802.1Q
+ * clause 9.6: VLAN id 0) gives the priority only, and the next tag the VLAN id. Returns the EtherType of what follows
+ * the tags. */
+static __always_inline __u32 parse_vlan(struct cursor *cur, struct packet *pkt, __u32 ethertype)
 {
 	struct vlan_header copy, *tag;
-	int tagged = 0;
+	int tags = 0;
 
 	if (cur->skb->vlan_present) {
 		pkt->vlan_tci = cur->skb->vlan_tci;
-		tagged = 1;
+		tags = 1;
 	}
-	for (int i = 0; i < MAX_VLAN_TAGS && is_vlan(ethertype); i++) {
+	for (; tags < MAX_VLAN_TAGS && is_vlan(ethertype); tags++) {
 		tag = peek(cur, &copy, sizeof(copy));
 		if (!tag)
-			return 0;
-		if (!tagged)
+			return FRAME_ENDS;
+		if (!tags)
 			pkt->vlan_tci = bpf_ntohs(tag->tci);
-		tagged = 1;
+		else if (!VLAN_VID(pkt->vlan_tci))
+			pkt->vlan_tci |= VLAN_VID(bpf_ntohs(tag->tci));
 		ethertype = bpf_ntohs(tag->ethertype);
 		cur->offset += sizeof(copy);
 	}
 	return ethertype;
 }
 
-static __always_inline __u16 parse_ethernet(struct cursor *cur, struct packet *pkt)
+static __always_inline __u32 parse_ethernet(struct cursor *cur, struct packet *pkt)
 {
 	__be16 copy[7], *words = peek(cur, copy, sizeof(copy)); /* struct ethhdr is packed: read byte by byte */
 
 	if (!words)
-		return 0;
+		return FRAME_ENDS;
 	cur->offset += sizeof(copy);
 	return parse_vlan(cur, pkt, bpf_ntohs(words[6]));
 }

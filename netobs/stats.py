@@ -12,6 +12,34 @@ from netobs.metering.process import Totals
 REASONS = ("", "idle timeout", "active timeout", "end of flow", "forced end", "lack of resources")
 """IE 136 flowEndReason, by value."""
 
+_ETHERTYPES = {
+    0x0806: "ARP",
+    0x0842: "Wake-on-LAN",
+    0x22F0: "AVTP",
+    0x6002: "DEC MOP",
+    0x8035: "RARP",
+    0x8100: "more than 4 VLAN tags",
+    0x88A8: "more than 4 VLAN tags",
+    0x8809: "LACP",
+    0x8847: "MPLS",
+    0x8848: "MPLS multicast",
+    0x8863: "PPPoE discovery",
+    0x8864: "PPPoE session",
+    0x888E: "802.1X",
+    0x8892: "PROFINET",
+    0x88A2: "ATA over Ethernet",
+    0x88CC: "LLDP",
+    0x88E5: "MACsec",
+    0x88E7: "PBB",
+    0x88F7: "PTP",
+    0x8902: "CFM",
+    0x8906: "FCoE",
+    0x8914: "FIP",
+    0x8915: "RoCE",
+    0x9000: "loopback test",
+}
+"""Names of what is not IP (IEEE 802 EtherType registry), for people."""
+
 
 @dataclass(frozen=True)
 class TableStats:
@@ -59,6 +87,8 @@ class Stats:
         for reason, count in self.ledger.reasons.items():
             if count.packets:
                 yield f"not in a flow, {reason}: {count.packets} packets, {count.octets} octets"
+        if self.ledger.ethertypes:
+            yield f"not IP: {', '.join(_ethertypes(self.ledger))}"
         for collector in self.collectors:
             yield from _collector_lines(collector)
 
@@ -73,6 +103,18 @@ class Stats:
         )
         ends = ", ".join(f"{count} {reason}" for reason, count in zip(REASONS, self.expired) if count)
         yield f"flow cache: {self.cached_flows} flows; exported: {ends or 'none'}"
+
+
+def _ethertypes(ledger: LedgerReading) -> Iterator[str]:
+    unit = " packets"
+    for number, count in ledger.ethertypes.items():
+        name = (
+            " ".join(filter(None, (_ETHERTYPES.get(number), f"{number:#06x}"))) if number else "802.3 without EtherType"
+        )
+        yield f"{name} {count.packets}{unit}"
+        unit = ""
+    if ledger.other_ethertypes.packets:
+        yield f"other {ledger.other_ethertypes.packets}"
 
 
 def _collector_lines(collector: CollectorStats) -> Iterator[str]:

@@ -79,13 +79,24 @@ OVERFLOW_KEY = np.dtype([("flow", KEY), ("cpu", "<u4"), ("reserved", "<u4")])
 COUNTING_ENDED = 2
 """enum netobs_counting."""
 
-LEDGER_REASONS = ("not_ip", "malformed", "not_sampled", "ring_full")
+LEDGER_REASONS = ("not_ip", "malformed", "ext_headers", "not_sampled", "ring_full")
 """enum ledger_reason: each way in which the kernel does not put a packet into a flow, in its order."""
 
 LEDGER_COUNT = np.dtype([("packets", "<u8"), ("octets", "<u8")])
 """struct ledger_count."""
 
 LEDGER = np.dtype(
-    [("seen", LEDGER_COUNT), ("reasons", LEDGER_COUNT, (len(LEDGER_REASONS),)), ("reserved", "<u8", (6,))]
+    [("seen", LEDGER_COUNT), ("reasons", LEDGER_COUNT, (len(LEDGER_REASONS),)), ("reserved", "<u8", (4,))]
 )
 """struct ledger: one for each possible CPU."""
+
+NOT_IP_ETHERTYPES = 16
+"""enum not_ip_sizes."""
+
+ETHERTYPE_COUNT = np.dtype([("count", LEDGER_COUNT), ("ethertype", "<u4"), ("reserved", "<u4")])
+"""struct ethertype_count."""
+
+NOT_IP = np.dtype(
+    [("ethertypes", ETHERTYPE_COUNT, (NOT_IP_ETHERTYPES,)), ("others", LEDGER_COUNT), ("reserved", "<u8", (6,))]
+)
+"""struct not_ip: one for each possible CPU."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from netobs.capture.layout import LEDGER, LEDGER_COUNT, LEDGER_REASONS
+from netobs.capture.layout import LEDGER, LEDGER_COUNT, LEDGER_REASONS, NOT_IP, NOT_IP_ETHERTYPES
 from netobs.capture.object import BpfObject
 
 NOT_LOST = ("not_ip", "not_sampled")
@@ -29,6 +29,10 @@ class LedgerReading:
 
     seen: Count
     reasons: dict[str, Count]
+    ethertypes: dict[int, Count] = field(default_factory=dict)
+    """What reason ``not_ip`` consists of, by EtherType, the most packets first; 0: IEEE 802.3, without EtherType."""
+    other_ethertypes: Count = Count(0, 0)
+    """Those beyond the ``NOT_IP_ETHERTYPES`` that are counted one by one."""
 
     @property
     def not_in_flows(self) -> Count:
@@ -47,39 +51,52 @@ class LedgerReading:
 
 
 class Ledger:
-    """Reads map ``ledgers``."""
+    """Reads the maps ``ledgers`` and ``not_ip``."""
 
-    MAP = "ledgers"
+    MAPS = {"ledgers": LEDGER, "not_ip": NOT_IP}
 
     def __init__(self, cpus: int) -> None:
         self._cpus = cpus
-        self._memory: mmap.mmap | None = None
+        self._memory: dict[str, mmap.mmap] = {}
 
     def prepare(self, obj: BpfObject) -> None:
-        """Sizes the map: one ledger for each possible CPU. Before load."""
-        obj.set_max_entries(self.MAP, self._cpus)
+        """Sizes the maps: one entry for each possible CPU. Before load."""
+        for name in self.MAPS:
+            obj.set_max_entries(name, self._cpus)
 
     def open(self, obj: BpfObject) -> None:
         """Maps the ledgers into this process. After load."""
-        self._memory = obj.shared(self.MAP, self.kernel_bytes(self._cpus))
+        for name, dtype in self.MAPS.items():
+            self._memory[name] = obj.shared(name, self._cpus * dtype.itemsize)
 
     def read(self) -> LedgerReading:
         """The ledger now, summed over the CPUs. Counters of packets that arrive meanwhile may or may not be in."""
-        assert self._memory is not None
-        rows = np.frombuffer(self._memory, dtype=LEDGER, count=self._cpus)
-        reasons = rows["reasons"]
-        return LedgerReading(_sum(rows["seen"]), {name: _sum(reasons[:, i]) for i, name in enumerate(LEDGER_REASONS)})
+        rows = self._rows("ledgers")
+        reasons = {name: _sum(rows["reasons"][:, i]) for i, name in enumerate(LEDGER_REASONS)}
+        return LedgerReading(_sum(rows["seen"]), reasons, *self._not_ip())
+
+    def _not_ip(self) -> tuple[dict[int, Count], Count]:
+        """By EtherType, and the others. CPUs count one by one what came to them first, which need not be the same."""
+        rows = self._rows("not_ip")
+        counts = rows["ethertypes"][rows["ethertypes"]["count"]["packets"] != 0]
+        numbers = np.unique(counts["ethertype"])
+        sums = {int(number): _sum(counts["count"][counts["ethertype"] == number]) for number in numbers}
+        ranked = sorted(sums.items(), key=lambda item: -item[1].packets)
+        beyond = (count for _, count in ranked[NOT_IP_ETHERTYPES:])
+        return dict(ranked[:NOT_IP_ETHERTYPES]), _total((_sum(rows["others"]), *beyond))
+
+    def _rows(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        return np.frombuffer(self._memory[name], dtype=self.MAPS[name], count=self._cpus)
 
     def close(self) -> None:
         """Unmaps the ledgers."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        while self._memory:
+            self._memory.popitem()[1].close()
 
-    @staticmethod
-    def kernel_bytes(cpus: int) -> int:
-        """Memory of the map."""
-        return cpus * LEDGER.itemsize
+    @classmethod
+    def kernel_bytes(cls, cpus: int) -> int:
+        """Memory of the maps."""
+        return cpus * sum(dtype.itemsize for dtype in cls.MAPS.values())
 
 
 def _total(counts: Iterable[Count]) -> Count:

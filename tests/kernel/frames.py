@@ -16,6 +16,8 @@ TOS, TTL = 0xB8, 61
 
 IPV4, IPV6, ARP, LLDP, MPLS = 0x0800, 0x86DD, 0x0806, 0x88CC, 0x8847
 Q, AD, QINQ_OLD, TEB = 0x8100, 0x88A8, 0x9100, 0x6558
+MPLS_MULTICAST, PPPOE, PPPOE_DISCOVERY = 0x8848, 0x8864, 0x8863
+PPP_IPV4, PPP_IPV6, PPP_MPLS, PPP_LCP = 0x0021, 0x0057, 0x0281, 0xC021
 
 ICMP, IPIP, TCP, UDP, IP6IN4, GRE, ESP, ICMPV6, SCTP, UDPLITE, DCCP = 1, 4, 6, 17, 41, 47, 50, 58, 132, 136, 33
 HOP, ROUTING, FRAGMENT, AUTH, NO_NEXT, DEST, MOBILITY, HIP, SHIM6 = 0, 43, 44, 51, 59, 60, 135, 139, 140
@@ -36,6 +38,27 @@ def ethernet(ethertype: int, payload: bytes = b"", *, src: str = SRC_MAC, dst: s
 def tag(tpid: int, vid: int, ethertype: int, payload: bytes = b"", *, priority: int = 0) -> tuple[int, bytes]:
     """A VLAN tag: the EtherType that announces it, and the tag with what follows. ``ethernet(*tag(...))``."""
     return tpid, struct.pack("!HH", priority << 13 | vid, ethertype) + payload
+
+
+def snap(ethertype: int, payload: bytes = b"", *, oui: int = 0, length: int | None = None) -> tuple[int, bytes]:
+    """LLC and SNAP (RFC 1042) behind an 802.3 length. ``ethernet(*snap(...))``."""
+    llc = b"\xaa\xaa\x03" + oui.to_bytes(3, "big") + ethertype.to_bytes(2, "big") + payload
+    return len(llc) if length is None else length, llc
+
+
+def pppoe(
+    protocol: int, payload: bytes = b"", *, compressed: bool = False, code: int = 0, length: int | None = None
+) -> tuple[int, bytes]:
+    """A PPPoE session (RFC 2516) and the PPP protocol. ``ethernet(*pppoe(...))``."""
+    inside = protocol.to_bytes(1 if compressed else 2, "big") + payload
+    length = len(inside) if length is None else length
+    return PPPOE, struct.pack("!BBHH", 0x11, code, 0x0815, length) + inside
+
+
+def mpls(payload: bytes = b"", *, labels: int = 1, multicast: bool = False) -> tuple[int, bytes]:
+    """A label stack (RFC 3032). ``ethernet(*mpls(...))``."""
+    stack = [struct.pack("!I", (1000 + n) << 12 | (n == labels - 1) << 8 | 64) for n in range(labels)]
+    return MPLS_MULTICAST if multicast else MPLS, b"".join(stack) + payload
 
 
 def checksum(data: bytes) -> int:

@@ -60,6 +60,17 @@ CASES = {
     "tcp options": Super(_v4(f.TCP, f.tcp(f.ACK, PAYLOAD, options=TIMESTAMPS)), 52, flow(**OF_TCP)),
     "ip options": Super(_v4(f.TCP, TCP, options=b"\x01" * 8), 48, flow(**OF_TCP)),
     "in a vlan": Super(f.ethernet(*f.tag(f.Q, 100, f.IPV4, f.ipv4(f.TCP, TCP))), 40, flow(**OF_TCP, vlan_id=100)),
+    "pppoe": Super(f.ethernet(*f.pppoe(f.PPP_IPV4, f.ipv4(f.TCP, TCP))), 40, flow(**OF_TCP)),
+    "pppoe whose length field is of one segment": Super(
+        f.ethernet(*f.pppoe(f.PPP_IPV6, f.ipv6(f.TCP, TCP), length=1042)), 60, flow6(**OF_TCP)
+    ),
+    "mpls": Super(f.ethernet(*f.mpls(f.ipv4(f.TCP, TCP), labels=2)), 40, flow(**OF_TCP)),
+    "mpls in a vlan": Super(
+        f.ethernet(*f.tag(f.Q, 100, *f.mpls(f.ipv6(f.TCP, TCP)))), 60, flow6(**OF_TCP, vlan_id=100)
+    ),
+    "vxlan in mpls": Super(
+        f.ethernet(*f.mpls(f.ipv4(f.UDP, f.vxlan(f.ethernet(f.IPV4, f.ipv4(f.TCP, TCP)))))), 90, VXLAN4
+    ),
     "extension header": Super(_v6(*f.chain([f.extension(f.DEST)], f.TCP, TCP)), 68, flow6(**OF_TCP)),
     "udp": Super(_v4(f.UDP, f.udp(PAYLOAD)), 28, flow()),
     "udp over ipv6": Super(_v6(f.UDP, f.udp(PAYLOAD)), 48, flow6()),
@@ -156,5 +167,5 @@ def test_tunnel_of_something_else_repeats_what_is_known(programs: Programs) -> N
 
 
 def test_super_packet_that_is_not_ip(programs: Programs) -> None:
-    frame = f.ethernet(f.MPLS, bytes(4) + f.ipv4(f.TCP, TCP))
+    frame = f.ethernet(*f.mpls(bytes(4) + f.ethernet(f.IPV4, f.ipv4(f.TCP, TCP))))
     assert programs.observe(frame, gso_size=SIZE, gso_segs=SEGMENTS).reasons == {"not_ip": (3, len(frame))}

@@ -11,6 +11,7 @@ from tests.kernel.programs import Programs
 pytestmark = pytest.mark.kernel
 
 UDP = f.udp()
+MOST = 64  # extension headers that are walked
 
 
 def _ipv6(next_header: int, payload: bytes = b"", *, padding: int = 0, **fields: int) -> bytes:
@@ -19,6 +20,10 @@ def _ipv6(next_header: int, payload: bytes = b"", *, padding: int = 0, **fields:
 
 def _chain(*headers: tuple[int, bytes], protocol: int = f.UDP, payload: bytes = UDP) -> bytes:
     return _ipv6(*f.chain(list(headers), protocol, payload))
+
+
+def _jumbo(length: int, payload: bytes, protocol: int = f.UDP) -> bytes:
+    return _ipv6(*f.chain([f.jumbo(length)], protocol, payload), length=0)
 
 
 def _in_vlan(payload: bytes) -> bytes:
@@ -90,10 +95,32 @@ FLOWS = {
         no_ports6(protocol=f.DEST, ip_length=64),
     ),
     "eight extension headers": (_chain(*[f.extension(f.DEST)] * 8), flow6(ip_length=112)),
-    # Bounded: the record says at which header the walk stopped.
-    "nine extension headers": (_chain(*[f.extension(f.DEST)] * 9), no_ports6(protocol=f.DEST, ip_length=120)),
-    "forty extension headers": (_chain(*[f.extension(f.DEST)] * 40), no_ports6(protocol=f.DEST, ip_length=368)),
-    "jumbo payload": (_ipv6(*f.chain([f.jumbo(16)], f.UDP, UDP), length=0), flow6(ip_length=56)),
+    "nine extension headers": (_chain(*[f.extension(f.DEST)] * 9), flow6(ip_length=120)),
+    "as many extension headers as are walked": (_chain(*[f.extension(f.DEST)] * MOST), flow6(ip_length=48 + 8 * MOST)),
+    "a later fragment behind as many": (
+        _chain(*[f.extension(f.DEST)] * (MOST - 1), f.fragment6(1, more=False), protocol=f.DEST, payload=bytes(8)),
+        no_ports6(protocol=f.DEST, ip_length=48 + 8 * MOST),
+    ),
+    "jumbo payload": (_jumbo(16, UDP), flow6(ip_length=56)),
+    "jumbo payload and padding": (_jumbo(16, UDP + bytes(20)), flow6(ip_length=56)),
+    "jumbo payload without payload": (_jumbo(8, b"", protocol=f.NO_NEXT), no_ports6(protocol=f.NO_NEXT, ip_length=48)),
+    "jumbo payload behind other options": (
+        _ipv6(
+            *f.chain(
+                [(f.HOP, b"\x01\x05\x02" + bytes(3) + b"\xc2\x04" + (24).to_bytes(4, "big") + bytes(3))], f.UDP, UDP
+            ),
+            length=0,
+        ),
+        flow6(ip_length=64),
+    ),
+    "jumbo payload and another extension header": (
+        _ipv6(*f.chain([f.jumbo(24), f.extension(f.DEST)], f.UDP, UDP), length=0),
+        flow6(ip_length=64),
+    ),
+    "jumbo payload beside a payload length": (
+        _ipv6(*f.chain([f.jumbo(16)], f.UDP, UDP), length=16),
+        flow6(ip_length=56),
+    ),
     "extension header beyond the payload": (
         _chain((f.HOP, b"\x04" + bytes(6))),
         no_ports6(protocol=f.HOP, ip_length=56),
@@ -135,6 +162,21 @@ MALFORMED = {
     "as long as can be": _ipv6(f.UDP, UDP, length=0xFFFF),
     "version 4 as EtherType IPv6": _ipv6(f.UDP, UDP, version=4),
     "version 0": _ipv6(f.UDP, UDP, version=0),
+    "payload length 0 and no jumbo payload": _ipv6(*f.chain([f.extension(f.HOP)], f.UDP, UDP), length=0),
+    "payload length 0 and options without a jumbo payload": _ipv6(
+        *f.chain([f.extension(f.HOP, 256)], f.UDP, UDP), length=0
+    ),
+    "payload length 0 and the header cut short": _in_vlan(f.ipv6(f.HOP, length=0)),
+    "jumbo payload beyond the frame": _jumbo(17, UDP),
+    "jumbo payload far beyond the frame": _jumbo(70_000, UDP + bytes(28)),
+    "jumbo payload that wraps": _jumbo(2**32 - 40, UDP),
+    "jumbo payload that wraps to this length": _jumbo(2**32 - 24, UDP),
+    "jumbo payload of 0": _jumbo(0, UDP),
+    "jumbo payload that ends in its own header": _jumbo(7, UDP),
+    "jumbo payload of another length": _ipv6(*f.chain([(f.HOP, b"\x00\xc2\x02" + bytes(4))], f.UDP, UDP), length=0),
+    "jumbo payload beyond the options": _ipv6(
+        *f.chain([(f.HOP, b"\x00\x01\x00\xc2\x04\x00\x00")], f.UDP, UDP), length=0
+    ),
     "nothing after the tag": _in_vlan(b""),
     "thirty-nine bytes of IP": _in_vlan(f.ipv6(f.UDP)[:39]),
 }
@@ -145,6 +187,15 @@ def test_frame_is_malformed(programs: Programs, name: str) -> None:
     observed = programs.observe(MALFORMED[name])
     assert len(observed.records) == 0
     assert observed.reasons == {"malformed": (1, len(MALFORMED[name]))}
+
+
+@pytest.mark.parametrize("count", [MOST + 1, 180])
+@pytest.mark.parametrize("protocol", [f.TCP, f.NO_NEXT])
+def test_more_extension_headers_than_are_walked(programs: Programs, count: int, protocol: int) -> None:
+    frame = _chain(*[f.extension(f.DEST)] * count, protocol=protocol, payload=f.tcp(f.SYN))
+    observed = programs.observe(frame)
+    assert len(observed.records) == 0
+    assert observed.reasons == {"ext_headers": (1, len(frame))}
 
 
 def test_addresses_are_whole(programs: Programs) -> None:

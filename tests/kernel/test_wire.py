@@ -69,10 +69,12 @@ def test_tag_in_the_metadata(pair: Pair, arriving: Programs, sender: Sender, tpi
     ]
 
 
-def test_priority_tag_in_the_metadata_hides_the_inner_tag(pair: Pair, arriving: Programs, sender: Sender) -> None:
+def test_priority_tag_in_the_metadata_does_not_hide_the_inner_tag(
+    pair: Pair, arriving: Programs, sender: Sender
+) -> None:
     inner = f.tag(f.Q, 8, f.IPV4, f.ipv4(f.UDP, f.udp()))
     observed = exchange(arriving, sender, [f.ethernet(*f.tag(f.Q, 0, *inner, priority=5))])
-    assert readable(observed.records) == [on(pair[1], flow(dot1q_priority=5))]
+    assert readable(observed.records) == [on(pair[1], flow(vlan_id=8, dot1q_priority=5))]
 
 
 @pytest.mark.parametrize("size", [15, 20, 33])

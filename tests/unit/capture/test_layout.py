@@ -27,6 +27,8 @@ STRUCTS = {
     "flow_metrics": METRICS,
     "ledger_count": layout.LEDGER_COUNT,
     "ledger": layout.LEDGER,
+    "ethertype_count": layout.ETHERTYPE_COUNT,
+    "not_ip": layout.NOT_IP,
     "netobs_settings": layout.SETTINGS,
     "netobs_state": layout.STATE,
     "flow_slot": layout.FLOW_SLOT,
@@ -60,6 +62,7 @@ def test_maps_hold_these_structs(btf: Btf) -> None:
     assert btf.map_types("flow_slots") == {"key": "unsigned int", "value": "flow_slot"}
     assert btf.map_types("flow_starts") == {"key": "unsigned int", "value": "flow_start"}
     assert btf.map_types("ledgers") == {"key": "unsigned int", "value": "ledger"}
+    assert btf.map_types("not_ip") == {"key": "unsigned int", "value": "not_ip"}
 
 
 def test_variables_are_what_user_space_writes(btf: Btf) -> None:
@@ -72,6 +75,7 @@ def test_enums_of_the_header() -> None:
     assert enum(HEADER, "ledger_reason") == [*reasons, "LEDGER_REASONS"]
     assert enum(HEADER, "flow_table") == [f"TABLE_{name.upper()}" for name in layout.FLOW_TABLES]
     assert enum(HEADER, "netobs_counting") == [f"NETOBS_COUNTING_ENDED = {layout.COUNTING_ENDED}"]
+    assert enum(HEADER, "not_ip_sizes") == [f"NOT_IP_ETHERTYPES = {layout.NOT_IP_ETHERTYPES}"]
     assert enum(HEADER, "netobs_direction") == ["NETOBS_INGRESS = 0", "NETOBS_EGRESS = 1"]
 
 
