@@ -7,6 +7,8 @@
 #include "parse.bpf.h"
 
 #define TCP_SYN 0x02
+#define TCP_ENDS 0x05 /* FIN, RST */
+#define TCP_CONNECTION (TCP_SYN | TCP_ENDS) /* what may move the start of a flow */
 
 /* Only for the first packet of a flow: the header is not carried along with every packet. */
 static __always_inline void read_macs(struct __sk_buff *skb, const struct packet *pkt, __u8 *src, __u8 *dst)
@@ -50,6 +52,7 @@ static __always_inline void first_packet(struct __sk_buff *skb, struct flow_metr
 	metrics->flow_end_reason = 0;
 	__builtin_memset(metrics->src_mac, 0, 2 * ETH_ALEN);
 	read_macs(skb, pkt, metrics->src_mac, metrics->dst_mac);
+	metrics->end = metrics->syn = now >> SLOT_TIME_SHIFT;
 }
 
 /* The same for flow_metrics and flow_slot, whose layouts differ. */
@@ -72,10 +75,22 @@ static __always_inline void next_packet(struct flow_metrics *metrics, const stru
 	metrics->packets += pkt->packets;
 	metrics->octets += pkt->octets;
 	metrics->last_ns = now;
-	if (pkt->tcp_flags & TCP_SYN) /* a new connection: the paper's rule */
-		metrics->first_ns = now;
 	widen(pkt, &metrics->tcp_flags, &metrics->min_ip_length, &metrics->max_ip_length, &metrics->min_ttl,
 	      &metrics->max_ttl);
+}
+
+/* Keeps `end` and `syn`, for a packet that has a SYN, FIN or RST; `flags`: of the packets before it. Returns whether the
+ * flow starts anew with it. Times are compared as they are kept: in one tick, nothing is after anything. */
+static __always_inline int starts_anew(const struct packet *pkt, __u16 flags, __u64 now, __u32 *end, __u32 *syn)
+{
+	__u32 time = now >> SLOT_TIME_SHIFT;
+
+	if (pkt->tcp_flags & TCP_ENDS && !(flags & TCP_ENDS))
+		*end = time;
+	if (!(pkt->tcp_flags & TCP_SYN))
+		return 0;
+	*syn = time;
+	return flags & TCP_ENDS && time != *end;
 }
 
 /* The identifying words of a slot. */
@@ -118,6 +133,16 @@ static __always_inline int slot_matches(const struct flow_slot *slot, const stru
 	       *(const __u32 *)(words + 5) == id->place && words[0] == id->src[0] && words[2] == id->dst[0];
 }
 
+static __always_inline void first_of_flow(struct __sk_buff *skb, struct flow_start *start, const struct packet *pkt,
+					  __u64 now)
+{
+	start->first = now >> SLOT_TIME_SHIFT;
+	start->tos = pkt->tos;
+	start->dot1q_priority = VLAN_PRIORITY(pkt->vlan_tci);
+	__builtin_memset(start->src_mac, 0, 2 * ETH_ALEN);
+	read_macs(skb, pkt, start->src_mac, start->dst_mac);
+}
+
 static __always_inline void first_in_slot(struct __sk_buff *skb, struct flow_slot *slot, struct flow_start *start,
 					  const struct slot_id *id, const struct packet *pkt, __u64 now)
 {
@@ -132,11 +157,8 @@ static __always_inline void first_in_slot(struct __sk_buff *skb, struct flow_slo
 	words[6] = (__u64)pkt->packets << SLOT_OCTETS_BITS | pkt->octets;
 	words[7] = pkt->tcp_flags | (__u32)pkt->min_ip_length << 16 | (__u64)pkt->max_ip_length << 32 |
 		   (__u64)pkt->ttl << 48 | (__u64)pkt->ttl << 56;
-	start->first = now >> SLOT_TIME_SHIFT;
-	start->tos = pkt->tos;
-	start->dot1q_priority = VLAN_PRIORITY(pkt->vlan_tci);
-	__builtin_memset(start->src_mac, 0, 2 * ETH_ALEN);
-	read_macs(skb, pkt, start->src_mac, start->dst_mac);
+	start->end = start->syn = now >> SLOT_TIME_SHIFT;
+	first_of_flow(skb, start, pkt, now);
 }
 
 /* Packets or octets near the end of their bits: what comes on top until the next eviction goes to the overflow hash. */

@@ -113,6 +113,23 @@ static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packe
 	return 0;
 }
 
+/* A packet with SYN, FIN or RST, before it is counted in an entry. */
+static __always_inline void connection_in_map(struct __sk_buff *skb, struct flow_metrics *metrics,
+					      const struct packet *pkt, __u64 now)
+{
+	int anew = starts_anew(pkt, metrics->tcp_flags, now, &metrics->end, &metrics->syn);
+
+	if (settings.flow_table == TABLE_PERCPU_HASH) { /* the paper's rule: each SYN begins a new connection */
+		if (pkt->tcp_flags & TCP_SYN)
+			metrics->first_ns = now;
+	} else if (anew) {
+		metrics->first_ns = now;
+		metrics->tos = pkt->tos;
+		metrics->dot1q_priority = VLAN_PRIORITY(pkt->vlan_tci);
+		read_macs(skb, pkt, metrics->src_mac, metrics->dst_mac);
+	}
+}
+
 /* Into a hash map, per-CPU or not: the entry that is found is written by this CPU only. */
 static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const void *key, const struct packet *pkt,
 				      __u64 now)
@@ -120,6 +137,8 @@ static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const vo
 	struct flow_metrics *metrics = bpf_map_lookup_elem(map, key), fresh;
 
 	if (metrics && metrics->packets) {
+		if (pkt->tcp_flags & TCP_CONNECTION)
+			connection_in_map(skb, metrics, pkt, now);
 		next_packet(metrics, pkt, now);
 		return 0;
 	}
@@ -152,6 +171,17 @@ static __noinline int add_to_overflow(struct __sk_buff *skb, const struct packet
 	return add_to_map(skb, &overflow_0, &key, pkt, now);
 }
 
+/* As connection_in_map(). A function of its own, so that the common way stays short. */
+static __noinline int connection_in_slot(struct __sk_buff *skb, __u32 index, struct flow_slot *slot,
+					 const struct packet *pkt, __u64 now)
+{
+	struct flow_start *start = bpf_map_lookup_elem(&flow_starts, &index);
+
+	if (start && starts_anew(pkt, slot->tcp_flags, now, &start->end, &start->syn))
+		first_of_flow(skb, start, pkt, now);
+	return 0;
+}
+
 static __always_inline int add_to_array(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
 {
 	__u32 half = half_in_use(), cpu = bpf_get_smp_processor_id();
@@ -171,12 +201,9 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 		if (slot_matches(slot, &id)) {
 			if (slot->counters & SLOT_COUNTERS_HIGH)
 				break;
+			if (pkt->tcp_flags & TCP_CONNECTION)
+				connection_in_slot(skb, index, slot, pkt, now);
 			next_in_slot(slot, pkt, now);
-			if (!(pkt->tcp_flags & TCP_SYN))
-				return 0;
-			start = bpf_map_lookup_elem(&flow_starts, &index);
-			if (start)
-				start->first = slot->last; /* a new connection: the paper's rule */
 			return 0;
 		}
 		if (!slot->used) {

@@ -30,7 +30,7 @@ _Static_assert(sizeof(struct flow_key) == 48, "no padding");
 struct flow_metrics {
 	__u64 packets; /* wire packets: a GSO super-packet counts its segments */
 	__u64 octets; /* IE 1: IP header and payload, as on the wire */
-	__u64 first_ns; /* CLOCK_MONOTONIC */
+	__u64 first_ns; /* CLOCK_MONOTONIC; see flow_start for when a SYN moves it */
 	__u64 last_ns;
 	__u16 tcp_flags; /* OR of the low 12 bits of TCP header bytes 12 and 13 */
 	__u16 min_ip_length; /* octets, of one wire packet */
@@ -43,14 +43,16 @@ struct flow_metrics {
 	__u8 flow_end_reason; /* IE 136, set by user space */
 	__u8 src_mac[6];
 	__u8 dst_mac[6];
+	__u32 end; /* both as in flow_start */
+	__u32 syn;
 };
-_Static_assert(sizeof(struct flow_metrics) == 56, "no padding");
+_Static_assert(sizeof(struct flow_metrics) == 64, "no padding");
 
 struct flow_record {
 	struct flow_key key;
 	struct flow_metrics metrics;
 };
-_Static_assert(sizeof(struct flow_record) == 104, "no padding, a multiple of 8");
+_Static_assert(sizeof(struct flow_record) == 112, "no padding, a multiple of 8");
 
 enum flow_table { /* capture.flow_table */
 	TABLE_PERCPU_ARRAY,
@@ -87,16 +89,20 @@ enum slot_encoding {
 	SLOT_PROBES = 4, /* slots in a row in which a flow may be */
 };
 
-/* percpu_array: what only the first packet sets, under the same index. */
+/* percpu_array: what the first packet sets and what a SYN, FIN or RST does, under the same index. Where a SYN comes after
+ * the first FIN or RST, a new connection has the ports of the old one: the flow starts with the last such SYN, and the
+ * fields of the first packet are those of that one. Any other SYN is sent again, and the first packet stays. */
 struct flow_start {
-	__u32 first; /* as last */
+	__u32 first; /* all times as flow_slot.last */
+	__u32 end; /* of the first FIN or RST, if tcp_flags say that there was one */
+	__u32 syn; /* of the last SYN, if there was one */
 	__u8 tos;
 	__u8 dot1q_priority;
 	__u8 src_mac[6];
 	__u8 dst_mac[6];
 	__u8 reserved[6];
 };
-_Static_assert(sizeof(struct flow_start) == 24, "no padding");
+_Static_assert(sizeof(struct flow_start) == 32, "no padding, does not lie across cache lines");
 
 /* Key of the overflow hash: the entry belongs to one CPU, which writes it without a lock. */
 struct overflow_key {

@@ -48,12 +48,14 @@ METRICS = np.dtype(
         ("flow_end_reason", "u1"),  # IE 136; 0 in the kernel, set at expiry
         ("src_mac", "u1", (6,)),  # of the first packet
         ("dst_mac", "u1", (6,)),
+        ("end", "<u4"),  # of the first FIN or RST, in units of 1,024 ns, modulo 2**32; for merging only, as syn
+        ("syn", "<u4"),  # of the last SYN
     ]
 )
-"""What is measured of a flow. 56 bytes."""
+"""What is measured of a flow. 64 bytes."""
 
 RECORD = np.dtype([(name, *_spec) for part in (KEY, METRICS) for name, *_spec in part.descr])
-"""One Flow Record: ``KEY`` then ``METRICS``. 104 bytes, no padding."""
+"""One Flow Record: ``KEY`` then ``METRICS``. 112 bytes, no padding."""
 
 OPAQUE_RECORD = np.dtype((np.void, RECORD.itemsize))
 """A record as so many bytes: numpy copies records of a structured dtype field by field, these at once."""

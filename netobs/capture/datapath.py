@@ -25,7 +25,7 @@ from netobs.records import Records
 
 log = logging.getLogger("netobs.capture")
 
-RING_BYTES = 16 << 20  # 149,000 records: what a full table sheds, or all there is, in the time that an eviction takes
+RING_BYTES = 16 << 20  # 139,000 records: what a full table sheds, or all there is, in the time that an eviction takes
 TABLE_MAPS = (*PercpuArray.MAPS, *PercpuHash.MAPS, *RingOnly.MAPS)
 CLOCK_FRAME = bytes(64)
 

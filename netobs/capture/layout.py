@@ -57,6 +57,8 @@ FLOW_SLOT = np.dtype(
 FLOW_START = np.dtype(
     [
         ("first", "<u4"),
+        ("end", "<u4"),
+        ("syn", "<u4"),
         ("tos", "u1"),
         ("dot1q_priority", "u1"),
         ("src_mac", "u1", (6,)),

@@ -25,8 +25,8 @@ from netobs.capture.layout import (
 from netobs.capture.object import BpfObject
 from netobs.records import KEY, METRICS, RECORD, Records, concatenate
 
-LEAST_SLOTS = max(1024, mmap.PAGESIZE // 8)
-"""Of a CPU and half. Fewer would not fill whole pages in both arrays: 24 bytes times a power of two."""
+LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
+"""Of a CPU and half. Fewer would not fill whole pages in both arrays."""
 TIME_MARGIN_NS = 60_000_000_000
 """Slot times are unwrapped from so long after the eviction began: a packet may come until the halves have turned."""
 ICMP, ICMPV6 = 1, 58
@@ -137,7 +137,7 @@ def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[n
         rows[name] = slots[name]
     for name in ("min_ip_length", "max_ip_length", "min_ttl", "max_ttl"):
         rows[name] = slots[name]
-    for name in ("tos", "dot1q_priority", "src_mac", "dst_mac"):
+    for name in ("tos", "dot1q_priority", "src_mac", "dst_mac", "end", "syn"):
         rows[name] = starts[name]
     rows["errno"] = rows["flow_end_reason"] = 0
     _set_ports(rows, slots)

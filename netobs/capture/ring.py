@@ -17,7 +17,7 @@ from netobs.records import OPAQUE_RECORD, RECORD, Records, concatenate, empty
 
 BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
 ENTRY = np.dtype([("length", "<u4"), ("page_offset", "<u4"), ("record", OPAQUE_RECORD)])
-"""A header and a record: 112 bytes, a multiple of 8 as the kernel rounds."""
+"""A header and a record: 120 bytes, a multiple of 8 as the kernel rounds."""
 DATA_OFFSET = 2 * mmap.PAGESIZE
 """In the map's file: the page with the consumer's position, the one with the producer's, then the data, twice."""
 

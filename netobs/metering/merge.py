@@ -42,7 +42,14 @@ COMBINED: tuple[tuple[str, np.ufunc], ...] = (
 )
 """How each metric of two parts of one flow becomes one."""
 OF_FIRST_PACKET = ("tos", "dot1q_priority", "src_mac", "dst_mac")
-"""Metrics that the part with the earlier ``first_ns`` decides."""
+"""Metrics that the part with the earlier ``first_ns`` decides, or the one with the SYN that starts the flow anew."""
+OF_CONNECTION = ("end", "syn")
+"""Times of the first FIN or RST and of the last SYN, 0 where there is none: a SYN after an end moves ``first_ns``."""
+
+_SYN, _ENDS = 0x02, 0x01 | 0x04
+_TIME_SHIFT = np.uint64(10)  # of OF_CONNECTION: units of 1,024 ns
+_TIME_SPAN_NS = np.uint64(1 << (32 + 10))  # then they repeat
+_NEVER = np.uint32(0xFFFF_FFFF)  # as the age of a SYN
 
 _ROW = np.dtype((np.void, RECORD.itemsize))  # numpy copies a structured row field by field, an opaque one at once
 _WORD = np.dtype("<u8")
@@ -75,12 +82,21 @@ def same_keys(left: Records, right: Records) -> npt.NDArray[np.bool_]:
 
 def combine(records: Records, parts: Records) -> None:
     """Add the metrics of ``parts`` to ``records``, row by row, in place; the keys are taken to be equal."""
+    connections = np.flatnonzero(parts["tcp_flags"] & (_SYN | _ENDS))
+    if connections.size:
+        pairs = np.empty(2 * len(connections), RECORD)
+        pairs.view(_ROW)[0::2] = records.view(_ROW)[connections]
+        pairs.view(_ROW)[1::2] = parts.view(_ROW)[connections]
+        whole = np.empty(len(connections), RECORD)
+        _reduce_groups(pairs, np.arange(0, len(pairs) + 1, 2), whole)
     earlier = np.flatnonzero(parts["first_ns"] < records["first_ns"])
     if earlier.size:
         for name in OF_FIRST_PACKET:
             records[name][earlier] = parts[name][earlier]
     for name, function in COMBINED:
         function(records[name], parts[name], out=records[name])
+    if connections.size:
+        put(records, connections, whole)
 
 
 def hash_keys(records: Records, seed: int) -> Hashes:
@@ -231,12 +247,37 @@ def _reduce_groups(rows: Records, bounds: Indices, merged: Records) -> None:
     take(rows, starts, out=merged)
     for name, function in COMBINED:
         function.reduceat(rows[name], starts, out=merged[name])
-    earliest = np.flatnonzero(rows["first_ns"] == np.repeat(merged["first_ns"], sizes))[::-1]
     group = np.repeat(np.arange(len(starts)), sizes)
+    is_first = rows["first_ns"] == merged["first_ns"][group]
+    _restart(rows, starts, group, merged, is_first)
+    earliest = np.flatnonzero(is_first)[::-1]
     first = np.empty(len(starts), np.intp)
     first[group[earliest]] = earliest  # of several earliest rows, the last write is that of the first row
     for name in OF_FIRST_PACKET:
         merged[name] = rows[name][first]
+
+
+def _restart(rows: Records, starts: Indices, group: Indices, merged: Records, is_first: npt.NDArray[np.bool_]) -> None:
+    """``OF_CONNECTION``, and what follows from them: as ``starts_anew`` of bpf/flow.bpf.h, whoever saw which packet.
+
+    ``is_first`` is changed for flows that start anew: to the rows that have the SYN. Times are compared by their age at
+    the last packet, for they repeat; a SYN so old that its age may be wrong is before any end that is in ``rows``.
+    """
+    last_ns = merged["last_ns"]
+    last = (last_ns >> _TIME_SHIFT).astype(np.uint32)
+    has_syn = ((rows["tcp_flags"] & _SYN) != 0) & (last_ns[group] - rows["first_ns"] < _TIME_SPAN_NS)
+    has_end = (rows["tcp_flags"] & _ENDS) != 0
+    syn_ages = np.where(has_syn, last[group] - rows["syn"], _NEVER)
+    syn_age = np.minimum.reduceat(syn_ages, starts)
+    end_age = np.maximum.reduceat(np.where(has_end, last[group] - rows["end"], np.uint32(0)), starts)
+    merged["syn"] = np.where(syn_age != _NEVER, last - syn_age, np.uint32(0))
+    merged["end"] = np.where((merged["tcp_flags"] & _ENDS) != 0, last - end_age, np.uint32(0))
+    anew = np.flatnonzero(syn_age < end_age)
+    if not anew.size:
+        return
+    merged["first_ns"][anew] = ((last_ns[anew] >> _TIME_SHIFT) - syn_age[anew]) << _TIME_SHIFT
+    members = np.flatnonzero((syn_age < end_age)[group])
+    is_first[members] = syn_ages[members] == syn_age[group[members]]
 
 
 def _words(records: Records) -> Hashes:

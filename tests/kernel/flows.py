@@ -8,7 +8,7 @@ from typing import Any
 from netobs.records import RECORD, Records
 from tests.kernel import frames as f
 
-TIMES = ("first_ns", "last_ns")
+TIMES = ("first_ns", "last_ns", "end", "syn")
 LOOPBACK = 1  # the interface that a test run uses unless it names one
 
 Flow = dict[str, Any]

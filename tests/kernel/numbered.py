@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +34,14 @@ def fill(programs: Programs, flows: int, first: int = 0) -> None:
     run = programs.run()
     for number in range(first, first + flows):
         run(packet(number))
+
+
+def let_pass(interval_ns: int) -> int:
+    """Now, ``interval_ns`` later: times before and after can be told apart by a clock of that resolution."""
+    end = time.monotonic_ns() + interval_ns
+    while time.monotonic_ns() < end:
+        pass
+    return end
 
 
 def mapped(address: str) -> list[int]:

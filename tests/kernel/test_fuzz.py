@@ -172,5 +172,13 @@ def test_random_frames_are_accounted_for(flow_table: str) -> None:
             assert (records["octets"] >= 20 * records["packets"]).all()
             assert (records["min_ip_length"] <= records["max_ip_length"]).all()
             assert (records["min_ttl"] <= records["max_ttl"]).all()
+            assert (records["first_ns"] <= records["last_ns"]).all()
+        ledger = programs.ledger()
+        listed = Counter({name: getattr(ledger.other_ethertypes, name) for name in ("packets", "octets")})
+        for count in ledger.ethertypes.values():
+            listed.update(packets=count.packets, octets=count.octets)
+        assert (listed["packets"], listed["octets"]) == astuple(ledger.reasons["not_ip"])
+        assert len(ledger.ethertypes) == NOT_IP_ETHERTYPES
+        assert ledger.other_ethertypes.packets > 0
         assert total >= FRAMES
         assert min(kinds.values()) > FRAMES // 100, kinds  # the mixture reaches all branches

@@ -18,7 +18,7 @@ from netobs.capture.layout import SLOT_TIME_SHIFT
 from netobs.capture.ring import ENTRY
 from tests.kernel import frames as f
 from tests.kernel.flows import flow, readable
-from tests.kernel.numbered import TICK_NS, fill, mapped, packet, segment, source
+from tests.kernel.numbered import TICK_NS, fill, let_pass, mapped, packet, segment, source
 from tests.kernel.programs import Programs, on_cpu
 
 pytestmark = pytest.mark.kernel
@@ -50,14 +50,6 @@ def small(request: pytest.FixtureRequest) -> Iterator[Programs]:
 def ring_records(programs: Programs) -> int:
     """How many records the ring holds."""
     return programs.datapath.ring.size_bytes // ENTRY.itemsize
-
-
-def let_pass(interval_ns: int) -> int:
-    """Now, ``interval_ns`` later: times before and after can be told apart by a clock of that resolution."""
-    end = time.monotonic_ns() + interval_ns
-    while time.monotonic_ns() < end:
-        pass
-    return end
 
 
 def test_flow_of_all_cpus_is_one(programs: Programs) -> None:
@@ -150,20 +142,6 @@ def test_precise_times(flow_table: str) -> None:
         moments.append(time.monotonic_ns())
         (row,) = programs.evict()
         assert moments[0] - resolution < row["first_ns"] < moments[1] - resolution < row["last_ns"] < moments[2]
-
-
-@pytest.mark.parametrize("flow_table", TABLES)
-def test_syn_begins_the_flow_anew(flow_table: str) -> None:
-    resolution = RESOLUTION_NS[flow_table]
-    with Programs(max_flows=64, precise_time=True, flow_table=flow_table) as programs:
-        programs.send(segment(f.ACK))
-        middle = let_pass(2 * resolution)
-        programs.send(segment(f.SYN))
-        after_syn = let_pass(2 * resolution)
-        programs.send(segment(f.ACK))
-        (row,) = programs.evict()
-        assert middle - resolution < row["first_ns"] < after_syn - resolution < row["last_ns"]
-        assert (row["packets"], row["tcp_flags"]) == (3, f.SYN | f.ACK)
 
 
 def test_full_table_sheds_into_the_ring(small: Programs) -> None:

@@ -126,7 +126,8 @@ def golden_messages(name: str = "ipfix_default.hex") -> list[bytes]:
 def batches(draw: st.DrawFn, most: int = 9) -> FlowBatch:
     """Flow Records of random bytes, made possible only where the kernel guarantees it."""
     count = draw(st.integers(0, most))
-    rows = np.frombuffer(draw(st.binary(min_size=104 * count, max_size=104 * count)), dtype=records.RECORD).copy()
+    size = count * records.RECORD.itemsize
+    rows = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype=records.RECORD).copy()
     for row in rows:
         row["ethertype"] = draw(st.sampled_from((IPV4, IPV4, IPV6, IPV6, 0x0806)))
         row["protocol"] = draw(st.sampled_from((1, 6, 17, 58, 255)))

@@ -37,6 +37,14 @@ def many(count: int, first: int = 0, **fields: Any) -> Records:
     return eviction
 
 
+def start_of(packets: list[tuple[int, int]]) -> int:
+    """When a flow starts, given (time, TCP flags) of each of its packets: with the last SYN after the first FIN or RST,
+    else with the first packet."""
+    ends = [time for time, flags in packets if flags & (FIN | RST)]
+    anew = [time for time, flags in packets if flags & SYN and ends and time > min(ends)]
+    return max(anew) if anew else packets[0][0]
+
+
 def number(row: np.void) -> int:
     """The number of the flow that ``row`` belongs to."""
     return int.from_bytes(row["src_addr"].tobytes()[8:], "big")

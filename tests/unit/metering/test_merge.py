@@ -8,6 +8,7 @@ from netobs.metering.merge import (
     COMBINED,
     FIRST_HASH,
     NO_HASH,
+    OF_CONNECTION,
     OF_FIRST_PACKET,
     Hashes,
     hash_keys,
@@ -30,7 +31,7 @@ def few_hashes(records: Records, seed: int) -> Hashes:
 
 
 def test_every_metric_has_one_rule() -> None:
-    ruled = [name for name, _ in COMBINED] + list(OF_FIRST_PACKET) + ["errno", "flow_end_reason"]
+    ruled = [name for name, _ in COMBINED] + list(OF_FIRST_PACKET) + list(OF_CONNECTION) + ["errno", "flow_end_reason"]
     assert sorted(ruled) == sorted(METRICS.names or ())
 
 
