@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import click
 from click.core import ParameterSource
 
-from netobs import __version__
+from netobs import DEFAULT_CONF, __version__
 from netobs.errors import ConfigError, NetobsError
 from netobs.log import complain
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # numpy's linear algebra, which nothing here uses, would start a thread for each CPU of the host.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-DEFAULT_CONF = "/etc/netobs.toml"
 PROTOCOLS = ("ipfix", "netflow9", "netflow5")
 PACKET_FORMATS = ("pcap", "pcapng")
 MEANINGLESS = {

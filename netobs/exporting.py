@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -80,7 +80,7 @@ class ExportingProcess:
     def _collector(self, config: CollectorConfig, exporters: dict[tuple[str, str], Exporter]) -> Collector:
         made = exporters[config.protocol, config.template]
         number = next(self._numbers)
-        if warning := sampling_warning(config, made, self.reporter.sampling):
+        for warning in template_warnings(config, made, self.reporter.sampling):
             log.warning("%s", warning)
 
         def report(realtime_ns: int) -> Report:
@@ -279,14 +279,16 @@ def make_exporters(config: Config, boot_ns: int) -> dict[tuple[str, str], Export
     return made
 
 
-def sampling_warning(collector: CollectorConfig, made: Exporter, sampling: int) -> str:
-    """What is odd about sampling one packet in ``sampling`` for a ``collector`` with this exporter; mostly empty."""
-    if sampling == 1 or made.templates.says_sampling:
-        return ""
-    return (
-        f'collector "{collector.name}": template {collector.template} does not say the sampling rate: the collector '
-        f'shows 1/{sampling} of the traffic; add "sampling" to its options, or samplingInterval to its elements'
-    )
+def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int) -> Iterator[str]:
+    """What is odd about the template of ``collector``, where one packet in ``sampling`` is measured."""
+    if made.templates.former_ids:
+        yield f'collector "{collector.name}": {made.templates.former_ids}'
+    if sampling > 1 and not made.templates.says_sampling:
+        yield (
+            f'collector "{collector.name}": template {collector.template} does not say the sampling rate: the '
+            f'collector shows 1/{sampling} of the traffic; add "sampling" to its options, or samplingInterval to its '
+            "elements"
+        )
 
 
 def _spool_folder(config: CollectorConfig) -> Path | None:

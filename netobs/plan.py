@@ -21,7 +21,7 @@ from netobs.export.address import resolve
 from netobs.export.spool_folder import used_bytes
 from netobs.export.spool_place import check, folder_of
 from netobs.export.tls import client_context, server_name
-from netobs.exporting import sampling_warning
+from netobs.exporting import template_warnings
 from netobs.report import Report
 
 POLICIES = {
@@ -153,8 +153,7 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
         subject = Subject(Report(sampling=sampling), encoder.templates, collector.observation_domain)
         for options in spoken(encoder.options, subject):
             plan.lines.append(f"    {options.id} options records: {options.kind}")
-        warning = sampling_warning(collector, made, sampling)
-        plan.warnings += [warning] if warning else []
+        plan.warnings += template_warnings(collector, made, sampling)
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
 

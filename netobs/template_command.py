@@ -46,7 +46,7 @@ def _summary(path: Path) -> str:
         templates = load_templates(str(path))
     except TemplateError as error:
         return f"cannot be used: {error}"
-    sizes = ", ".join(f"{each.id} {each.family} {each.size}" for each in templates)
+    sizes = ", ".join(f"{each.family} {each.size}" for each in templates)
     return f"{sizes}  {path}"
 
 
@@ -170,6 +170,8 @@ def check(
             "  warning: nothing says the sampling rate: with [capture] sampling above 1, collectors show too little "
             'traffic; add "sampling" to options, or samplingInterval to elements'
         )
+    if templates.former_ids:
+        lines.append(f"  warning: {templates.former_ids}")
     usable = True
     for each in [collector] if collector else lint.RULES:
         is_ipfix = protocol == IPFIX

@@ -1,19 +1,26 @@
-"""A number that tells this machine from others: the default Observation Domain ID."""
+"""A number that tells this machine, and this configuration file, from others: the default Observation Domain ID."""
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import zlib
 from pathlib import Path
 
+from netobs import DEFAULT_CONF
+
 MACHINE_ID_PATH = "/etc/machine-id"
 
 
-def machine_domain(machine_id_path: str = MACHINE_ID_PATH, host_name: str = "") -> int:
+def machine_domain(
+    machine_id_path: str = MACHINE_ID_PATH, host_name: str = "", conf: str | os.PathLike[str] = DEFAULT_CONF
+) -> int:
     """A stable Observation Domain ID from 1 to 2**32 - 1 (0 has a meaning of its own: RFC 7011 section 3.1).
 
     It comes from the machine ID, and from the host name (default: this host's) where there is no machine ID.
+    Instances on one host differ by the path of their configuration file, ``conf``: collectors keep sampling rates and
+    Sequence Numbers by address and Observation Domain. The packaged path adds nothing.
     A CRC gives away at most 32 of the 128 bits of the machine ID, which is to be kept confidential (machine-id(5)).
     """
     try:
@@ -22,4 +29,6 @@ def machine_domain(machine_id_path: str = MACHINE_ID_PATH, host_name: str = "") 
         identity = b""
     if not re.fullmatch(b"[0-9a-f]{32}", identity):  # images hold an empty file, or the word "uninitialized"
         identity = (host_name or socket.gethostname()).encode(errors="replace")
-    return zlib.crc32(b"netobs " + identity) or 1
+    path = os.path.abspath(conf)
+    instance = b"" if path == DEFAULT_CONF else b" " + os.fsencode(path)
+    return zlib.crc32(b"netobs " + identity + instance) or 1

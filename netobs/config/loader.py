@@ -57,7 +57,7 @@ def load(path: str | Path) -> Config:
     except ValueError as error:  # a NUL in the path
         raise ConfigError([f"{printable(str(path))}: cannot be read: {error}"]) from error
     config = parse(text, str(path))
-    domain = machine_domain()
+    domain = machine_domain(conf=path)
     collectors = (replace(each, observation_domain=each.observation_domain or domain) for each in config.collectors)
     return replace(config, collectors=tuple(collectors))
 

@@ -99,7 +99,7 @@ class CollectorConfig:
     transport: str = setting("udp", TRANSPORTS, "transport protocol")
     template: str = setting("default", Text("a template name or path"), "template: its name, or the path of its file")
     observation_domain: int = setting(
-        0, Integer(0, 0xFFFF_FFFF), "Observation Domain ID; 0 = a stable number made from the machine's identity"
+        0, Integer(0, 0xFFFF_FFFF), "Observation Domain ID; 0 = a stable number made from the machine and the file"
     )
     max_message_size: int = setting(
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"

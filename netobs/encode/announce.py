@@ -83,7 +83,8 @@ class AnnouncingEncoder(RecordEncoder):
         return self._messages(header, parts)
 
     def _template_sets(self) -> list[SetBody]:
-        return [SetBody(self.template_set_id, template.record, templates=1) for template in self.templates]
+        records = dict.fromkeys(template.record for template in self.templates)  # families can have the same one
+        return [SetBody(self.template_set_id, record, templates=1) for record in records]
 
     def _options_template_set(self, template: OptionsTemplate) -> SetBody:
         return SetBody(self.options_template_set_id, self.options_record(template), templates=1)

@@ -112,7 +112,7 @@ def check_size(template: Template, needed: int, most: int) -> None:
     """Raise TemplateError if ``template`` needs a Message of more than ``most`` bytes."""
     if needed > most:
         raise TemplateError(
-            f"{template.source or 'template'}: template {template.id} needs a Message of {needed} bytes, "
+            f"{template.source or 'template'}: the template needs a Message of {needed} bytes, "
             f"the largest allowed has {most}",
             "use fewer elements or a larger max_message_size",
         )

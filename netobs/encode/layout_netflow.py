@@ -76,4 +76,4 @@ def netflow5_template() -> Template:
         element = by_name(name)
         assert element is not None, name
         fields.append(Field(element, octets))
-    return Template(NETFLOW5_VERSION, "ipv4", tuple(fields), "NetFlow v5")
+    return Template("ipv4", tuple(fields), "NetFlow v5")

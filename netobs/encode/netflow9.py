@@ -70,10 +70,10 @@ def netflow9_template(template: Template) -> Template:
             continue
         octets = element.octets if element is not field.element else field.octets
         fields[name] = Field(element, _OCTETS.get(name, octets))
-    found = Template(template.id, template.family, tuple(fields.values()), template.source)
+    found = Template(template.family, tuple(fields.values()), template.source)
     if found.dtype.itemsize < _ALIGN_BYTES:  # shorter ones could not be told from the padding
         raise TemplateError(
-            f"{template.source or 'template'}: template {template.id} has next to no element of NetFlow v9",
+            f"{template.source or 'template'}: the template has next to no element of NetFlow v9",
             f"use elements with an id of at most {MAX_ELEMENT_ID}, at least {_ALIGN_BYTES} octets of them",
         )
     return found

@@ -10,9 +10,10 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
-from netobs.encode.layout import TEMPLATE_HEADER, VARIABLE_LENGTH
+from netobs.encode.layout import VARIABLE_LENGTH
 from netobs.encode.registry import abstract_type, by_name
 from netobs.encode.template import Field, Template, specifier
+from netobs.encode.template_id import template_id
 from netobs.report import Report
 
 Value = Union[int, float, str, bytes]
@@ -42,7 +43,6 @@ class OptionsTemplate:
     ``one_per_set``: each Data Record is in a Set of its own.
     """
 
-    id: int
     kind: str
     scopes: tuple[Field, ...]
     fields: tuple[Field, ...]
@@ -52,9 +52,17 @@ class OptionsTemplate:
     @cached_property
     def record(self) -> bytes:
         """The Options Template Record of IPFIX."""
+        return self.id.to_bytes(2, "big") + self._content
+
+    @cached_property
+    def id(self) -> int:
+        """Its Template ID, which follows from scopes and fields; NetFlow v9 has the same."""
+        return template_id(self._content)
+
+    @property
+    def _content(self) -> bytes:
         every = self.scopes + self.fields
-        header = np.array((self.id, len(every)), dtype=TEMPLATE_HEADER).tobytes()
-        return header + len(self.scopes).to_bytes(2, "big") + b"".join(map(specifier, every))
+        return struct.pack(">HH", len(every), len(self.scopes)) + b"".join(map(specifier, every))
 
     @cached_property
     def record_netflow9(self) -> bytes:

@@ -31,14 +31,26 @@ NO_OPTIONS = OptionsChoice(())
 
 
 class TemplateSet(tuple[Template, ...]):
-    """The Templates of a file, and its choice of options records."""
+    """The Templates of a file, and its choice of options records. ``has_ids``: the file has the former key ``id``."""
 
     options: OptionsChoice
+    has_ids: bool
 
-    def __new__(cls, templates: Sequence[Template], options: OptionsChoice = NO_OPTIONS) -> TemplateSet:
+    def __new__(
+        cls, templates: Sequence[Template], options: OptionsChoice = NO_OPTIONS, has_ids: bool = False
+    ) -> TemplateSet:
         made = super().__new__(cls, templates)
         made.options = options
+        made.has_ids = has_ids
         return made
+
+    @property
+    def former_ids(self) -> str:
+        """A warning about the former key; mostly empty."""
+        if not self.has_ids:
+            return ""
+        source = self[0].source.partition(": [[")[0]
+        return f'{source}: key "id" is no longer used: Template IDs follow from the elements; take it out'
 
     @property
     def says_sampling(self) -> bool:

@@ -112,7 +112,7 @@ def _with_times(rows: Sequence[Row], losses: Losses) -> list[Row]:
 
 def _flow_keys(subject: Subject) -> list[Row]:
     rows: list[Row] = []
-    for template in subject.templates:
+    for template in {each.id: each for each in subject.templates}.values():
         names = [field.filled_with for field in template.fields[:MAX_KEY_FIELDS]]
         rows.append((template.id, sum(1 << bit for bit, name in enumerate(names) if name in FLOW_KEY_ELEMENTS)))
     return rows
@@ -152,39 +152,35 @@ _TYPE_NAMES = (element("informationElementName"), element("informationElementDes
 _TYPE_SCOPE = (element("privateEnterpriseNumber"), element("informationElementId"))
 
 _INTERFACES_FIXED = OptionsTemplate(
-    512, INTERFACES, (_DOMAIN,), (_INDEX, element(_NAME, 16), element(_DESCRIPTION, 64)), _interfaces, one_per_set=True
+    INTERFACES, (_DOMAIN,), (_INDEX, element(_NAME, 16), element(_DESCRIPTION, 64)), _interfaces, one_per_set=True
 )
-_SAMPLING = OptionsTemplate(513, SAMPLING, (_DOMAIN,), (_INTERVAL,), _sampling)
-_METERING_STATISTICS = OptionsTemplate(514, METERING_STATISTICS, (_DOMAIN,), _EXPORTED, _metering_statistics)
+_SAMPLING = OptionsTemplate(SAMPLING, (_DOMAIN,), (_INTERVAL,), _sampling)
+_METERING_STATISTICS = OptionsTemplate(METERING_STATISTICS, (_DOMAIN,), _EXPORTED, _metering_statistics)
 _EVERYWHERE = (
     _METERING_STATISTICS,
-    OptionsTemplate(517, FLOW_KEYS, (element("templateId"),), (element("flowKeyIndicator"),), _flow_keys),
-    OptionsTemplate(518, ELEMENT_TYPES, _TYPE_SCOPE, (*_TYPE, *_TYPE_NAMES), _element_types),
+    OptionsTemplate(FLOW_KEYS, (element("templateId"),), (element("flowKeyIndicator"),), _flow_keys),
+    OptionsTemplate(ELEMENT_TYPES, _TYPE_SCOPE, (*_TYPE, *_TYPE_NAMES), _element_types),
 )
 
 _FIXED = (
     _INTERFACES_FIXED,
     _SAMPLING,
     *_EVERYWHERE,
-    OptionsTemplate(515, EXPORTING_RELIABILITY, (_PROCESS,), _NOT_SENT, _exporting_reliability),
-    OptionsTemplate(516, METERING_RELIABILITY, (_DOMAIN,), _IGNORED, _metering_reliability),
+    OptionsTemplate(EXPORTING_RELIABILITY, (_PROCESS,), _NOT_SENT, _exporting_reliability),
+    OptionsTemplate(METERING_RELIABILITY, (_DOMAIN,), _IGNORED, _metering_reliability),
 )
 _STRICT = (
-    OptionsTemplate(
-        512, INTERFACES, (_INDEX,), (element(_NAME), element(_DESCRIPTION), _MAC), _interfaces_by_index, True
-    ),
+    OptionsTemplate(INTERFACES, (_INDEX,), (element(_NAME), element(_DESCRIPTION), _MAC), _interfaces_by_index, True),
     _SAMPLING,
     OptionsTemplate(
-        519,
         SAMPLING,
         (element("selectorId"),),
         (element("selectorAlgorithm"), element("samplingProbability")),
         _selector,
     ),
     *_EVERYWHERE,
-    OptionsTemplate(515, EXPORTING_RELIABILITY, (_PROCESS,), (*_NOT_SENT, *_TIMES), _exporting_reliability_and_times),
+    OptionsTemplate(EXPORTING_RELIABILITY, (_PROCESS,), (*_NOT_SENT, *_TIMES), _exporting_reliability_and_times),
     OptionsTemplate(
-        516,
         METERING_RELIABILITY,
         (_DOMAIN, element("meteringProcessId")),
         (*_IGNORED, *_TIMES),
@@ -194,20 +190,15 @@ _STRICT = (
 _NETFLOW9 = (
     _INTERFACES_FIXED,
     _SAMPLING,  # nfdump before 1.7.6 reads this one, later ones read the other
-    OptionsTemplate(520, SAMPLING, (_DOMAIN,), (_INTERVAL, _ALGORITHM), _sampling_algorithm),
+    OptionsTemplate(SAMPLING, (_DOMAIN,), (_INTERVAL, _ALGORITHM), _sampling_algorithm),
     _METERING_STATISTICS,
 )
 
 
 def options_templates(choice: OptionsChoice, netflow9: bool = False) -> tuple[OptionsTemplate, ...]:
-    """The Options Templates of ``choice``, by ascending id; NetFlow v9 has no elements for most of them."""
+    """The Options Templates of ``choice``; NetFlow v9 has no elements for most of them."""
     table = _NETFLOW9 if netflow9 else _STRICT if choice.form == STRICT else _FIXED
-    return tuple(sorted((each for each in table if each.kind in choice.kinds), key=lambda each: each.id))
-
-
-def reserved(choice: OptionsChoice) -> dict[int, str]:
-    """The Template IDs that options records take, in any protocol, and for which kind."""
-    return {each.id: each.kind for netflow9 in (False, True) for each in options_templates(choice, netflow9)}
+    return tuple(each for each in table if each.kind in choice.kinds)
 
 
 def spoken(options: Iterable[OptionsTemplate], subject: Subject) -> list[OptionsTemplate]:

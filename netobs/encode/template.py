@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from netobs.encode.layout import ENTERPRISE_BIT, FIELD_SPECIFIER, LONG_LENGTH, TEMPLATE_HEADER, VARIABLE_LENGTH
+from netobs.encode.layout import ENTERPRISE_BIT, FIELD_SPECIFIER, LONG_LENGTH, VARIABLE_LENGTH
 from netobs.encode.registry import InformationElement, abstract_type
+from netobs.encode.template_id import template_id
 
 if TYPE_CHECKING:
     import construct
@@ -52,7 +53,6 @@ class Template:
     ``source`` says where it was defined, for error messages.
     """
 
-    id: int
     family: str
     fields: tuple[Field, ...]
     source: str = ""
@@ -86,8 +86,16 @@ class Template:
     @cached_property
     def record(self) -> bytes:
         """The Template Record: what a Template Set carries."""
-        header = np.array((self.id, len(self.fields)), dtype=TEMPLATE_HEADER)
-        return header.tobytes() + b"".join(specifier(field) for field in self.fields)
+        return self.id.to_bytes(2, "big") + self._content
+
+    @cached_property
+    def id(self) -> int:
+        """Its Template ID, which follows from the fields."""
+        return template_id(self._content)
+
+    @property
+    def _content(self) -> bytes:
+        return len(self.fields).to_bytes(2, "big") + b"".join(map(specifier, self.fields))
 
 
 def _format(field: Field) -> tuple[Any, ...]:

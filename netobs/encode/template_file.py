@@ -10,12 +10,10 @@ from typing import Any
 from netobs.config.text import one_line, toml_text
 from netobs.encode import options_choice
 from netobs.encode.columns import ETHERTYPES
-from netobs.encode.layout import FIRST_DATA_SET_ID
 from netobs.encode.options_choice import TemplateSet
-from netobs.encode.options_table import reserved
 from netobs.encode.registry import InformationElement
 from netobs.encode.template import Field, Template
-from netobs.encode.template_entry import check_keys, is_int, nearest, parse_entry
+from netobs.encode.template_entry import check_keys, nearest, parse_entry
 from netobs.errors import TemplateError
 from netobs.files import read_file
 
@@ -25,8 +23,8 @@ else:
     import tomli as tomllib
 
 _FAMILIES = (*ETHERTYPES, "any")
-_KEYS = ("id", "family", "elements")
-_MAX_TEMPLATE_ID = 65535
+_KEYS = ("family", "elements")
+_FORMER_KEYS = ("id",)
 _SUFFIX = ".toml"
 _MAX_MIB = 1
 
@@ -99,32 +97,21 @@ def parse(text: str, source: str) -> TemplateSet:
         raise TemplateError(f"{source}: no [[template]] table", "add at least one")
     templates = tuple(_template(table, f"{source}: [[template]] {number}") for number, table in enumerate(tables, 1))
     options = options_choice.parse_options(document, source)
-    taken = reserved(options)
-    for template in templates:
-        if template.id in taken:
-            raise TemplateError(
-                f'{template.source}: id {template.id} is that of the options records "{taken[template.id]}"',
-                "ids outside of 512 to 520 are free",
-            )
     _check_set(templates)
-    return TemplateSet(templates, options)
+    return TemplateSet(templates, options, any("id" in table for table in tables))
 
 
 def _check_set(templates: Sequence[Template]) -> None:
-    """Each id once, and each family once: a second Template would export, and so count, every flow twice."""
-    ids: dict[int, str] = {}
-    families: dict[str, int] = {}
+    """Each family once: a second Template would export, and so count, every flow twice."""
+    families: dict[str, str] = {}
     for template in templates:
-        if template.id in ids:
-            raise TemplateError(f"{template.source}: id {template.id} is already that of {ids[template.id]}")
-        ids[template.id] = template.source.rpartition(": ")[2]
         for family in ETHERTYPES if template.family == "any" else (template.family,):
             if family in families:
                 raise TemplateError(
-                    f'{template.source}: family "{template.family}": {family} already has template {families[family]}',
+                    f'{template.source}: family "{template.family}": {family} already has {families[family]}',
                     "each family can have one template in a file",
                 )
-            families[family] = template.id
+            families[family] = template.source.rpartition(": ")[2]
     _check_definitions(templates)
 
 
@@ -154,21 +141,17 @@ def _check_definitions(templates: Sequence[Template]) -> None:
 
 
 def _template(table: dict[str, Any], where: str) -> Template:
-    check_keys(table, _KEYS, where)
+    check_keys(table, (*_KEYS, *_FORMER_KEYS), where)
     for key in _KEYS:
         if key not in table:
             raise TemplateError(f'{where}: key "{key}" is missing')
-    number, family = table["id"], table["family"]
-    if not is_int(number) or not FIRST_DATA_SET_ID <= number <= _MAX_TEMPLATE_ID:
-        raise TemplateError(
-            f"{where}: id: expected an integer from {FIRST_DATA_SET_ID} to {_MAX_TEMPLATE_ID}, got {toml_text(number)}"
-        )
+    family = table["family"]
     if family not in _FAMILIES:
         choices = ", ".join(f'"{choice}"' for choice in _FAMILIES)
         raise TemplateError(
             f"{where}: family: expected one of {choices}, got {toml_text(family)}", nearest(family, _FAMILIES)
         )
-    return Template(number, family, _fields(table["elements"], family, where), where)
+    return Template(family, _fields(table["elements"], family, where), where)
 
 
 def _fields(entries: Any, family: str, where: str) -> tuple[Field, ...]:

@@ -12,7 +12,7 @@ from netobs.export.queue import DataSetQueue
 from netobs.export.shipment import Shipment
 from netobs.export.spool import Batch, Spool
 from netobs.export.spool_found import Templates
-from netobs.export.spool_index import Entries
+from netobs.export.spool_index import ENTRY, Entries
 from netobs.export.spool_place import folder_of
 from netobs.export.spool_segment import sets_of
 from netobs.export.stats import ExportStats, Tally
@@ -31,7 +31,10 @@ _HEADER_AT = 4  # RFC 7011, section 3.1: behind version and length
 
 
 class Backlog(Generic[H, D]):
-    """The spool of the collector of ``config``. ``bool()``: whether there is anything to send."""
+    """The spool of the collector of ``config``. ``bool()``: whether there is anything to send.
+
+    What was written with other Templates is sent behind these: once in a Transport Session, over UDP before each batch.
+    """
 
     def __init__(
         self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int, int], H],
@@ -50,6 +53,7 @@ class Backlog(Generic[H, D]):
         directory = folder_of(config.spool, config.name)
         self._spool = Spool(directory, config.spool_max_bytes, templates, stats, f'collector "{config.name}"')
         self._part_bytes = min(_PART_BYTES, self._spool.segment_bytes // 2)
+        self._announced: set[bytes] = set()  # Templates of other runs that the collector knows
 
     def __bool__(self) -> bool:
         return bool(self._spool)
@@ -79,6 +83,12 @@ class Backlog(Generic[H, D]):
         """The next Messages, with headers from ``header`` on, if their time has come."""
         if now_ns < self.next_ns:
             return None
+        own = self._spool.own_templates()
+        if own is not None and own[1] not in self._announced:
+            self._announced.add(own[1])
+            return Shipment(self._templates_block(own[0], header), header)
+        if self._config.transport == "udp":
+            self._announced.clear()  # a collector that restarted knows them again with the next batch
         found = self._spool.read(_BATCH_BYTES, now_ns)
         if found is None:
             self.next_ns = self._spool.retry_read_ns
@@ -87,6 +97,10 @@ class Backlog(Generic[H, D]):
         pause_ns = len(data) * NS_PER_S // self._config.spool_rate_bytes
         self.next_ns = max(self.next_ns, now_ns - _CATCH_UP_NS) + pause_ns
         return Shipment(self._block(messages, data, header), header, batch=batch)
+
+    def forget_templates(self) -> None:
+        """What the collector was told of other Templates than its own does not count any more."""
+        self._announced.clear()
 
     def hand_over(self, batch: Batch, certain: bool) -> None:
         """The kernel has taken ``batch``; ``certain``: nobody will tell whether it has arrived."""
@@ -108,6 +122,16 @@ class Backlog(Generic[H, D]):
 
     def _header(self, export_time_s: int, sequence: int) -> H:
         return self._new_header(export_time_s, sequence, self._config.observation_domain, 0)
+
+    def _templates_block(self, data: bytes, header: H) -> MessageBlock:
+        """Template Messages of another run."""
+        ends, at = [], 0
+        while at < len(data):
+            at += int.from_bytes(data[at + 2 : at + 4], "big")
+            ends.append(at)
+        entries = np.zeros(len(ends), dtype=ENTRY)
+        entries["end"] = ends
+        return self._block(Entries(entries, 0), bytearray(data), header)
 
     def _block(self, messages: Entries, data: bytearray, header: H) -> MessageBlock:
         """``messages`` with the headers of the present Transport Session."""

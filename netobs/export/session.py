@@ -353,6 +353,7 @@ class TransportSession(Generic[H, D]):
             return
         if shipment.is_announcement:
             self._announcer.take_back()
+            self._waiting.forget_templates()
             self._headers.last = shipment.header
             return
         self._waiting.put_back(shipment, shipment.index, len(shipment.block))

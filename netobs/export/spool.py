@@ -117,6 +117,7 @@ class Spool:
         if self._store.writer is None:
             try:
                 self._store.writer = Segment.create(self._folder, self._store.last_number + 1, templates())
+                self._store.writer.sets = self._templates.sets
             except OSError as error:
                 self._fail(error, now_ns)
                 return None
@@ -146,6 +147,22 @@ class Spool:
             log.info("%s: spool %s takes flows again", self._name, self.directory)
         return True
 
+    def own_templates(self) -> tuple[bytes, bytes] | None:
+        """The Template Messages that what ``read`` gives next was written with, and their sets (see ``sets_of``).
+
+        None if nothing is to be read, or it was written with the collector's own Templates.
+        """
+        segment = self._next()
+        if segment is None or segment.sets == self._templates.sets:
+            return None
+        try:
+            return segment.template_messages(), segment.sets
+        except (OSError, Damaged):  # ``read`` will say so
+            return None
+
+    def _next(self) -> Segment | None:
+        return next((segment for segment in self._store.segments if segment.unread), None)
+
     def read(self, max_bytes: int, now_ns: int) -> tuple[Batch, Entries, bytearray] | None:
         """The next Messages, of one segment, about ``max_bytes``; None if there are none, or none can be read now.
 
@@ -153,7 +170,7 @@ class Spool:
         """
         self._store.notice_removal()
         while now_ns >= self._retry_read_ns:
-            segment = next((segment for segment in self._store.segments if segment.unread), None)
+            segment = self._next()
             if segment is None:
                 return None
             try:

@@ -6,7 +6,8 @@ import errno
 from typing import NamedTuple
 
 from netobs.export.spool_folder import INDEX_SUFFIX, SUFFIX, Cursor, Folder
-from netobs.export.spool_segment import Damaged, Loss, Segment
+from netobs.export.spool_segment import Damaged, Loss, Segment, sets_of
+from netobs.export.spool_templates import Readable
 from netobs.export.stats import Tally
 
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -14,7 +15,7 @@ _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.E
 
 
 class Templates(NamedTuple):
-    """What can be replayed: segments with these ``sets`` (see ``sets_of``), and Messages up to ``max_message_size``."""
+    """What can be replayed: what ``Readable(sets)`` takes (see ``sets_of``), in Messages up to ``max_message_size``."""
 
     sets: bytes
     max_message_size: int
@@ -48,7 +49,7 @@ def find(folder: Folder, cursor: Cursor, templates: Templates) -> Found:
     cursor_fits = _fits(folder, cursor, numbers)
     if not cursor_fits:
         cursor = Cursor()
-    segments = []
+    segments, readable = [], Readable(templates.sets)
     for number in numbers:
         through = number < cursor.number
         try:
@@ -63,7 +64,7 @@ def find(folder: Folder, cursor: Cursor, templates: Templates) -> Found:
         if through:
             segment.delete()
         else:
-            segments.append(FoundSegment(segment, loss, _why_not(segment, templates)))
+            segments.append(FoundSegment(segment, loss, _why_not(segment, readable, templates.max_message_size)))
     last = max([cursor.number, *numbers, *map(_number, aside)])
     return Found(segments, aside, cursor_fits, last)
 
@@ -91,17 +92,17 @@ def _fits(folder: Folder, cursor: Cursor, numbers: list[int]) -> bool:
     return fits
 
 
-def _why_not(segment: Segment, templates: Templates) -> str:
+def _why_not(segment: Segment, readable: Readable, max_message_size: int) -> str:
     """Why ``segment`` cannot be sent, or an empty string. Raises OSError."""
     if not segment.messages:
         return ""
     try:
-        sets = segment.template_sets()
+        segment.sets = sets_of(segment.template_messages())
         if not segment.unread:
             return ""
-        if sets != templates.sets:
+        if not readable.takes(segment.sets):
             return "other-template"
-        return "too-large" if segment.exceeds(templates.max_message_size) else ""
+        return "too-large" if segment.exceeds(max_message_size) else ""
     except Damaged:
         return "damaged"
     finally:

@@ -58,6 +58,8 @@ class Segment:
         self.position = 0
         """The next Message to read: the spool keeps this, and what follows."""
         self.left = Tally()
+        self.sets = b""
+        """The templates that it begins with, see ``sets_of``."""
         self.sent_to = self.arrived_to = 0
         """Behind which Message was last read, and behind which all has arrived."""
         self.bad: set[int] = set()
@@ -201,8 +203,8 @@ class Segment:
         data = bytearray(os.pread(self._data, length, part.begin))
         return part, data, are_sound(part, data, self._checked)
 
-    def template_sets(self) -> bytes:
-        """The Sets of the templates that the segment begins with. Raises OSError, or Damaged.
+    def template_messages(self) -> bytes:
+        """The Messages with the templates that the segment begins with. Raises OSError, or Damaged.
 
         A damaged Message that seems to carry nothing is no template: it is to be read.
         """
@@ -214,7 +216,7 @@ class Segment:
         whole = min(self.templates, int(np.argmin(sound)) or len(sound))
         if self.position == self.templates > whole:
             self._begin_at(whole)
-        return sets_of(data[: int(found.ends[whole - 1])] if whole else b"")
+        return data[: int(found.ends[whole - 1])] if whole else b""
 
     def exceeds(self, max_message_size: int) -> bool:
         """Whether any Message with Data Records is longer than so many bytes. Raises OSError, or Damaged."""

@@ -85,10 +85,16 @@ class Waiting(Generic[H, D]):
     def end_session(self) -> None:
         """What the collector's host has not acknowledged waits again, for the next Transport Session."""
         self.release()
+        self.forget_templates()
         for shipment, start, stop in self._unacknowledged.take_back():
             tally = Tally.of_messages(shipment.block, start, stop)
             self._stats.count_resent(tally, spooled=shipment.batch is not None)
             self.put_back(shipment, start, stop)
+
+    def forget_templates(self) -> None:
+        """What the collector was told of other Templates than its own may not have arrived."""
+        if self.backlog is not None:
+            self.backlog.forget_templates()
 
     def release(self) -> bool:
         """Forget what has arrived. Whether there is nothing left that might not."""

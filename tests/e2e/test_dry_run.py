@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from netobs.encode import load_templates
 from netobs.encode.options_choice import DEFAULT_KINDS
 from tests.e2e.daemon import EXIT_WITHIN_S, NETOBS, Daemon, configuration, netobs, traffic_control
 from tests.lab.cgroups import inside, memory_cgroup
@@ -57,7 +58,8 @@ def test_the_plan(lab: Lab, host: Link, tmp_path: Path) -> None:
     assert "  eth9: not there now, attached when it appears" in lines
     assert "other" not in done.stdout
     assert "  address 127.0.0.1:4739" in lines
-    assert "    256 ipv4: 26 elements, 96 octets" in lines
+    ipv4, _ = load_templates("default")
+    assert f"    {ipv4.id} ipv4: 26 elements, 96 octets" in lines
     kinds = [line.rpartition(": ")[2] for line in lines if " options records: " in line]
     assert kinds == [kind for kind in DEFAULT_KINDS if kind != "element_types"]  # it has no element of an enterprise
     assert traffic_control(lab, host.ns) == before

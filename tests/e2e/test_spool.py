@@ -58,8 +58,8 @@ class Flows:
     """The Data Records in the files of a folder, read as they grow."""
 
     def __init__(self, files: Path) -> None:
-        (template,) = (each for each in template_file.load("default") if each.id == 256)
-        self._dtype, self._files = template.dtype, files
+        template, _ = template_file.load("default")
+        self._id, self._dtype, self._files = template.id, template.dtype, files
         self._read: dict[Path, int] = {}
         self._parts: list[npt.NDArray[np.void]] = []
 
@@ -72,7 +72,7 @@ class Flows:
             at = 0
             for start, stop in self._messages(data):
                 at = stop
-                if int.from_bytes(data[start + 16 : start + 18], "big") == 256:
+                if int.from_bytes(data[start + 16 : start + 18], "big") == self._id:
                     self._parts.append(np.frombuffer(data[start + HEADER_BYTES : stop], dtype=self._dtype))
             self._read[path] = self._read.get(path, 0) + at
         return sum(map(len, self._parts))
@@ -105,7 +105,7 @@ class Flows:
                 # Options records count too: how many there are is not looked at.
                 assert sequence == expected or expected < 0
                 rows = (stop - start - HEADER_BYTES) // self._dtype.itemsize
-                expected = sequence + rows if set_id == 256 else sequence if set_id in (2, 3) else -1
+                expected = sequence + rows if set_id == self._id else sequence if set_id in (2, 3) else -1
 
 
 def in_spool(spool: Path) -> int:

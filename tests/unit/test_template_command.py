@@ -16,7 +16,7 @@ from netobs.errors import TemplateError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("default", "full", "go-ipfix", "logstash", "minimal", "nfdump", "solarwinds", "strict")
-ONE = '[[template]]\nid = 256\nfamily = "ipv4"\nelements = [{elements}]\n'
+ONE = '[[template]]\nfamily = "ipv4"\nelements = [{elements}]\n'
 
 
 def netobs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def test_list_names_every_shipped_file() -> None:
     assert set(SHIPPED) <= set(names)
     assert names == sorted(names)
     (default,) = [line for line in lines if line.startswith("default ")]
-    assert "256 ipv4 96 octets, 257 ipv6 120 octets" in default
+    assert re.search(r"^default +ipv4 96 octets, ipv6 120 octets ", default)
     assert default.endswith("default.toml")
     assert netobs("list").stdout.splitlines() == lines
 
@@ -78,7 +78,7 @@ def test_show_says_what_varies_and_whose_an_element_is(tmp_path: Path) -> None:
     text = "options = []\n" + ONE.format(elements=f'"ipVersion", "interfaceName", {own}')
     path.write_text(text, encoding="utf-8")
     assert template_command.show(str(path)) == [
-        "template 256, ipv4: 3 elements, Data Record of 10 to 25 octets",
+        f"template {load_templates(str(path))[0].id}, ipv4: 3 elements, Data Record of 10 to 25 octets",
         "offset octets element",
         "     0      1      60  ipVersion (unsigned8)",
         "     1    var      82  interfaceName (string)",
@@ -126,6 +126,14 @@ def test_check_says_where_no_sampling_rate_is_sent() -> None:
         assert [line for line in lines if "sampling rate" in line] == []
 
 
+def test_check_names_the_former_key(tmp_path: Path) -> None:
+    path = tmp_path / "former.toml"
+    path.write_text(ONE.format(elements='"octetDeltaCount"') + "id = 256\n", encoding="utf-8")
+    lines, usable = template_command.check(str(path))
+    warning = f'  warning: {path}: key "id" is no longer used: Template IDs follow from the elements; take it out'
+    assert (warning in lines, usable) == (True, True)
+
+
 def test_show_lists_the_options_templates_that_are_sent() -> None:
     listed = [line.partition(":")[0].split()[1] for line in template_command.show("strict") if " | " in line]
     assert sorted(set(listed)) == sorted(set(KINDS) - {"element_types"})  # no element of an enterprise is in it
@@ -164,9 +172,9 @@ def test_check_refuses_a_bad_file_with_one_line(tmp_path: Path) -> None:
 def test_check_refuses_what_exceeds_a_message() -> None:
     result = netobs("check", "default", "--max-message-size", "115")
     assert result.returncode == 1
-    assert "default.toml: [[template]] 1: template 256 needs a Message of 116 bytes" in result.stderr
+    assert "default.toml: [[template]] 1: the template needs a Message of 116 bytes" in result.stderr
     assert template_command.check("minimal", max_message_size=115)[1]
-    with pytest.raises(TemplateError, match=r"\[\[template\]\] 2: template 257 needs a Message of 140 bytes"):
+    with pytest.raises(TemplateError, match=r"\[\[template\]\] 2: the template needs a Message of 140 bytes"):
         template_command.check("default", max_message_size=139)
 
 
@@ -228,6 +236,6 @@ def test_check_refuses_what_netflow9_cannot_say(tmp_path: Path) -> None:
     assert netobs("check", path).returncode == 0
     result = netobs("check", path, "--protocol", "netflow9")
     assert result.returncode == 1
-    assert f"{path}: [[template]] 1: template 256 has next to no element of NetFlow v9; use" in result.stderr
+    assert f"{path}: [[template]] 1: the template has next to no element of NetFlow v9; use" in result.stderr
     with pytest.raises(TemplateError, match="needs a Message of 72 bytes"):
         template_command.check("default", max_message_size=71, protocol="netflow5")

@@ -314,7 +314,7 @@ def test_load_reads_a_file_and_gives_the_machine_s_observation_domain(tmp_path: 
     )
     config = load(str(file))
     assert config.path == str(file)
-    assert [each.observation_domain for each in config.collectors] == [machine_domain(), 7]
+    assert [each.observation_domain for each in config.collectors] == [machine_domain(conf=file), 7]
 
 
 def test_the_sample_file_says_the_defaults() -> None:

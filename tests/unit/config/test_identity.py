@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from netobs.config import machine_domain
+from netobs import DEFAULT_CONF
+from netobs.config import load, machine_domain
 
 
 def domain(folder: Path, machine_id: bytes, host_name: str = "a") -> int:
@@ -26,6 +27,31 @@ def test_without_a_machine_id_it_comes_from_the_host_name(tmp_path: Path, conten
     from_name = machine_domain(str(tmp_path / "missing"), "host-1.example")
     assert domain(tmp_path, content, "host-1.example") == from_name
     assert domain(tmp_path, content, "host-2.example") != from_name
+
+
+def test_each_configuration_file_has_a_number_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def of(conf: str | Path) -> int:
+        return machine_domain(str(tmp_path / "missing"), "host-1.example", conf)
+
+    assert (
+        of(DEFAULT_CONF) == of("/etc/../etc/netobs.toml") == machine_domain(str(tmp_path / "missing"), "host-1.example")
+    )
+    assert (
+        len({of(path) for path in (DEFAULT_CONF, "/etc/netobs/a.toml", "/etc/netobs/b.toml", tmp_path / "a.toml")}) == 4
+    )
+    monkeypatch.chdir(tmp_path)
+    assert of("a.toml") == of(tmp_path / "a.toml")
+
+
+def test_a_file_that_is_loaded_counts(tmp_path: Path) -> None:
+    found = set()
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text('[[collector]]\nhost = "192.0.2.1"\n[[collector]]\nhost = "192.0.2.2"\n', encoding="utf-8")
+        first, second = load(path).collectors
+        assert first.observation_domain == second.observation_domain == machine_domain(conf=path)
+        found.add(first.observation_domain)
+    assert len(found) == 2
 
 
 def test_it_is_never_zero_and_fits_32_bits(tmp_path: Path) -> None:

@@ -43,18 +43,18 @@ def default_templates() -> tuple[Template, ...]:
     return load_templates("default", [TEMPLATES])
 
 
-def template(family: str, *elements: str, number: int = 300) -> Template:
+def template(family: str, *elements: str) -> Template:
     """A Template of ``elements``, each a TOML value without its quotes, or an inline table."""
     listed = ", ".join(item if item.startswith("{") else f'"{item}"' for item in elements)
-    return parse(f'[[template]]\nid = {number}\nfamily = "{family}"\nelements = [{listed}]\n', "test.toml")[0]
+    return parse(f'[[template]]\nfamily = "{family}"\nelements = [{listed}]\n', "test.toml")[0]
 
 
 @cache
-def everything(family: str, number: int = 300) -> Template:
+def everything(family: str) -> Template:
     """A Template of all elements that ``family`` can have, each of fixed length."""
     names = (name for name, column in COLUMNS.items() if column.family in ("", family))
     texts = {name: f'{{element = "{name}", octets = {octets}}}' for name, octets in _TEXT_OCTETS.items()}
-    return template(family, *(texts.get(name, name) for name in names), number=number)
+    return template(family, *(texts.get(name, name) for name in names))
 
 
 def mapped(address: str) -> list[int]:

@@ -124,19 +124,19 @@ def test_flags_in_one_octet_are_right_for_pmacct() -> None:
 )
 def test_logstash_knows_the_elements_of_its_table_only(number: int, enterprise: int, refused: bool) -> None:
     element = InformationElement("some", number, "unsigned32", 4, "", "", enterprise)
-    found = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "logstash")
+    found = check([Template("any", (Field(element, 4),), "x.toml: [[template]] 1")], "logstash")
     assert [finding.fatal for finding in found] == [True] * refused
 
 
 def test_go_ipfix_closes_at_an_enterprise_element() -> None:
     element = InformationElement("own", 5, "unsigned32", 4, "", "", enterprise=32473)
-    (finding,) = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "go-ipfix")
+    (finding,) = check([Template("any", (Field(element, 4),), "x.toml: [[template]] 1")], "go-ipfix")
     assert "entry 1: own: closes the connection" in finding.text
 
 
 def with_options(lines: str, *elements: str) -> TemplateSet:
     listed = ", ".join(f'"{element}"' for element in elements)
-    return parse(f'{lines}\n[[template]]\nid = 256\nfamily = "ipv4"\nelements = [{listed}]\n', "x.toml")
+    return parse(f'{lines}\n[[template]]\nfamily = "ipv4"\nelements = [{listed}]\n', "x.toml")
 
 
 def test_go_ipfix_closes_at_options_records() -> None:
@@ -162,7 +162,7 @@ def test_each_place_is_a_finding_of_its_own() -> None:
 
 
 def test_a_template_of_every_family_can_be_checked() -> None:
-    (both,) = parse('[[template]]\nid = 256\nfamily = "any"\nelements = ["octetDeltaCount"]\n', "any.toml")
+    (both,) = parse('[[template]]\nfamily = "any"\nelements = ["octetDeltaCount"]\n', "any.toml")
     assert [len(check([both], collector)) for collector in ("nfdump", "goflow2", "solarwinds")] == [0, 2, 5]
 
 

@@ -83,7 +83,7 @@ def test_what_a_collector_lacks_in_netflow9(collector: str, missing: str, text: 
 def test_logstash_knows_what_we_send_over_netflow9_but_not_every_number() -> None:
     assert check(default_templates(), "logstash", NETFLOW9) == []
     element = InformationElement("some", 70, "unsigned32", 4, "", "")
-    (finding,) = check([Template(256, "any", (Field(element, 4),), "x.toml: [[template]] 1")], "logstash", NETFLOW9)
+    (finding,) = check([Template("any", (Field(element, 4),), "x.toml: [[template]] 1")], "logstash", NETFLOW9)
     assert finding.text.startswith("x.toml: [[template]] 1: elements, entry 1: some: drops the whole Template")
 
 

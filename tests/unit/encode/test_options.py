@@ -38,7 +38,7 @@ BOOT_NS = (EXPORT_TIME_S - 3600) * S
 @functools.cache
 def encoder(protocol: str, form: str, kinds: tuple[str, ...] = KINDS) -> Any:
     ipv4, ipv6 = default_templates()
-    templates = [Template(ipv4.id, ipv4.family, (*ipv4.fields, Field(OWN, 4)), ipv4.source), ipv6]
+    templates = [Template(ipv4.family, (*ipv4.fields, Field(OWN, 4)), ipv4.source), ipv6]
     choice = OptionsChoice(kinds, form)
     return Encoder(templates, choice) if protocol == "ipfix" else netflow9.Encoder(templates, BOOT_NS, choice)
 
@@ -71,6 +71,12 @@ def test_netflow9_has_one_form() -> None:
     assert announced("netflow9", "strict") == announced("netflow9", "fixed")
 
 
+def ids(form: str, *kinds: str) -> list[int]:
+    """The Template IDs of options records; of the kind "sampling", the first."""
+    first = {each.kind: each.id for each in reversed(encoder("ipfix", form).options)}
+    return [first[kind] for kind in kinds]
+
+
 def about(records: list[Record], name: str) -> list[Record]:
     return [record for record in records if name in record]
 
@@ -89,7 +95,7 @@ def test_the_fixed_form_is_read_back() -> None:
     (ignored,) = about(records, "ignoredPacketTotalCount")
     assert list(ignored.values()) == [42, 7, 700]
     keys = about(records, "flowKeyIndicator")
-    assert [record["templateId"] for record in keys] == [256, 257]
+    assert [record["templateId"] for record in keys] == [each.id for each in encoder("ipfix", "fixed").templates]
     names = [field.element.name for field in default_templates()[0].fields]
     said = {name for bit, name in enumerate(names) if keys[0]["flowKeyIndicator"] >> bit & 1}
     assert said == {
@@ -142,14 +148,20 @@ def test_types_of_enterprise_elements_come_before_their_templates(form: str) -> 
             assert (record["privateEnterpriseNumber"], record["informationElementId"]) == (32473, 5)
             assert record["informationElementName"] == "acmeInterface"
             assert [record[f"informationElement{name}"] for name in ("DataType", "Semantics", "Units")] == [3, 4, 0]
-    assert seen[:4] == ["3:518", "518", "2:256", "2:257"]
+    types, ipv4, ipv6 = ids(form, "element_types")[0], *(each.id for each in encoder("ipfix", form).templates)
+    assert seen[:4] == [f"3:{types}", f"{types}", f"2:{ipv4}", f"2:{ipv6}"]
     assert [each for each in seen[4:] if ":" in each] == seen[4:-1]
     assert len(set(seen)) == len(seen)
 
 
 def test_all_data_of_a_refresh_is_in_one_message() -> None:
     *_, last = announced("ipfix", "fixed")
-    assert [item.set_id for item in wire.Message.parse(last).sets] == [512, 512, 513, 514, 515, 516, 517]
+    wanted = ids(
+        "fixed",
+        "interfaces",
+        *(each.kind for each in encoder("ipfix", "fixed").options if each.kind != "element_types"),
+    )
+    assert [item.set_id for item in wire.Message.parse(last).sets] == wanted
     (only,) = announced("ipfix", "fixed", templates=False)
     assert only[16:] == last[16:]
 
@@ -190,9 +202,10 @@ def test_nothing_is_said_that_is_not_so() -> None:
     assert [records for _, records in none.announcement(quiet, HEADER, 1400)] == [0, 0]
     assert none.announcement(quiet, HEADER, 1400, templates=False) == []
     assert netflow5.Encoder(BOOT_NS, 100).announcement(REPORT, netflow5.Header(0, 0, 0), 1400) == []
-    ids = [wire.Message.parse(message).sets[0] for message in announced("ipfix", "strict", report=quiet)]
-    said = [int.from_bytes(item.body[:2], "big") for item in ids if item.set_id == 3]
-    assert said == [518, 512, 513, 514, 515, 516, 517]  # no selector: nothing is selected
+    sets = [wire.Message.parse(message).sets[0] for message in announced("ipfix", "strict", report=quiet)]
+    said = [int.from_bytes(item.body[:2], "big") for item in sets if item.set_id == 3]
+    selector = [each.id for each in encoder("ipfix", "strict").options if each.kind == "sampling"][1]
+    assert set(said) == {each.id for each in encoder("ipfix", "strict").options} - {selector}  # nothing is selected
 
 
 names = st.text(max_size=300)

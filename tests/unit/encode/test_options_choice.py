@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from netobs.encode import load_templates
-from netobs.encode.options_choice import DEFAULT_KINDS, FORMS, KINDS, OptionsChoice
+from netobs.encode.options_choice import DEFAULT_KINDS, KINDS, OptionsChoice
 from netobs.encode.options_table import options_templates
 from netobs.encode.template_file import parse
 from netobs.errors import TemplateError
 from tests.unit.encode.samples import TEMPLATES
 
-TEMPLATE = '\n[[template]]\nid = 256\nfamily = "any"\nelements = ["octetDeltaCount"]\n'
+TEMPLATE = '\n[[template]]\nfamily = "any"\nelements = ["octetDeltaCount"]\n'
 MISTAKES = [
     ('options = "interfaces"', 'x.toml: options: expected a list, got "interfaces"; write .. for none'),
     ('options = ["interface"]', 'entry 1: expected one of "interfaces", "sampling", .*; did you mean "interfaces"'),
@@ -32,7 +32,7 @@ def test_whether_the_sampling_is_said() -> None:
     silent = f'options = ["interfaces"]{TEMPLATE}'
     assert parse(TEMPLATE, "x.toml").says_sampling
     assert not parse(silent, "x.toml").says_sampling
-    both = silent + TEMPLATE.replace("256", "257").replace("any", "ipv6")
+    both = silent + TEMPLATE.replace("any", "ipv6")
     said = '"octetDeltaCount", "samplingInterval"'
     first = both.replace("any", "ipv4").replace('"octetDeltaCount"', said, 1)
     assert not parse(first, "x.toml").says_sampling
@@ -42,7 +42,7 @@ def test_whether_the_sampling_is_said() -> None:
 def test_what_is_chosen() -> None:
     chosen = parse(f'options = ["flow_keys", "sampling"]\noptions_form = "strict"{TEMPLATE}', "x.toml").options
     assert chosen == OptionsChoice(("flow_keys", "sampling"), "strict")
-    assert [each.id for each in options_templates(chosen)] == [513, 517, 519]
+    assert [each.kind for each in options_templates(chosen)] == ["sampling", "sampling", "flow_keys"]
     assert parse(f"options = []{TEMPLATE}", "x.toml").options.kinds == ()
 
 
@@ -52,24 +52,7 @@ def test_mistakes(lines: str, message: str) -> None:
         parse(lines + TEMPLATE, "x.toml")
 
 
-def test_ids_of_options_records_are_taken() -> None:
-    clash = TEMPLATE.replace("256", "513")
-    with pytest.raises(
-        TemplateError, match=r'\]\] 1: id 513 is that of the options records "sampling"; ids outside of 5'
-    ):
-        parse(clash, "x.toml")
-    assert parse("options = []" + clash, "x.toml")[0].id == 513
-
-
 def test_shipped_files() -> None:
     assert load_templates("go-ipfix", [TEMPLATES]).options.kinds == ()
     strict = load_templates("strict", [TEMPLATES]).options
     assert (set(strict.kinds), strict.form) == (set(KINDS), "strict")
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("netflow9", [False, True])
-def test_ids_are_those_of_no_flow_template_and_different(form: str, netflow9: bool) -> None:
-    ids = [each.id for each in options_templates(OptionsChoice(KINDS, form), netflow9)]
-    assert ids == sorted(set(ids))
-    assert min(ids) >= 512

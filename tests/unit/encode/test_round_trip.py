@@ -32,12 +32,12 @@ SEQUENCE = 0xFFFF_FFFE
 def templates(draw: st.DrawFn, always: str = "") -> list[Template]:
     """One for each family: some elements in any order, in any length that is allowed, ``always`` among them."""
     found = []
-    for number, family in enumerate(("ipv4", "ipv6")):
+    for family in ("ipv4", "ipv6"):
         names = [name for name, column in COLUMNS.items() if column.family in ("", family)]
         chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True))
         chosen += [always] * (always != "" and always not in chosen)
         entries = [f'{{element = "{name}", octets = {draw(widths(name))}}}' for name in chosen]
-        found.append(template(family, *entries, number=300 + number))
+        found.append(template(family, *entries))
     return found
 
 

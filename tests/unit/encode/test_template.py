@@ -19,12 +19,12 @@ from netobs.encode.template_file import parse
 from netobs.errors import TemplateError
 from tests.unit.encode.samples import TEMPLATES, default_templates, everything, template
 
-GOOD = '[[template]]\nid = 256\nfamily = "ipv4"\nelements = ["octetDeltaCount"]\n'
-SECOND = GOOD.replace("256", "257").replace("ipv4", "ipv6")
+GOOD = '[[template]]\nfamily = "ipv4"\nelements = ["octetDeltaCount"]\n'
+SECOND = GOOD.replace("ipv4", "ipv6")
 
 
 def elements(value: str, family: str = "ipv4") -> str:
-    return f'[[template]]\nid = 256\nfamily = "{family}"\nelements = {value}\n'
+    return f'[[template]]\nfamily = "{family}"\nelements = {value}\n'
 
 
 MISTAKES = {
@@ -35,16 +35,9 @@ MISTAKES = {
     "template is a list of numbers": ("template = [1]\n", ["no [[template]] table"]),
     "misspelt table": (GOOD.replace("template", "templates"), ['unknown key "templates"', 'did you mean "template"?']),
     "misspelt key": (GOOD + "element = []\n", ["[[template]] 1", 'unknown key "element"', 'did you mean "elements"?']),
-    "foreign key": (GOOD + "port = 1\n", ['unknown key "port"', "the keys are id, family, elements"]),
-    "no id": (GOOD.replace("id = 256", ""), ['key "id" is missing']),
+    "foreign key": (GOOD + "port = 1\n", ['unknown key "port"', "the keys are family, elements"]),
     "no family": (GOOD.replace('family = "ipv4"', ""), ['key "family" is missing']),
     "no elements": (GOOD.replace('elements = ["octetDeltaCount"]', ""), ['key "elements" is missing']),
-    "id too small": (GOOD.replace("256", "255"), ["id: expected an integer from 256 to 65535, got 255"]),
-    "id too large": (GOOD.replace("256", "65536"), ["id: expected an integer from 256 to 65535, got 65536"]),
-    "id is text": (GOOD.replace("256", '"256"'), ["id: expected an integer", '"256"']),
-    "id is a boolean": (GOOD.replace("256", "true"), ["id: expected an integer", "true"]),
-    "id of many digits": (GOOD.replace("256", "9" * 5000), ["not a TOML file that can be read"]),
-    "id of many hexadecimal digits": (GOOD.replace("256", "0x1" + "0" * 5000), ["an integer of more than 64 bits"]),
     "brackets": ("x = " + "[" * 3000, ["not a TOML file that can be read"]),
     "brackets that are closed": ("x = " + "[" * 3000 + "]" * 3000, ["not a TOML file that can be read"]),
     "NUL": (GOOD + "\0", ["not valid TOML"]),
@@ -52,12 +45,16 @@ MISTAKES = {
     "name on two lines": (elements('["vlan\\nId"]'), ["vlan\\nId: no such Information Element"]),
     "key on two lines": (GOOD + '"a\\nb" = 1\n', ['unknown key "a\\nb"']),
     "deep elements": (elements("[" * 200 + "]" * 200), ["elements, entry 1", "expected an element name"]),
-    "id twice": (GOOD + SECOND.replace("257", "256"), ["[[template]] 2", "id 256 is already that of [[template]] 1"]),
+    "number of many digits": ("x = " + "9" * 5000, ["not a TOML file that can be read"]),
+    "number of many hexadecimal digits": (
+        GOOD.replace('"ipv4"', "0x1" + "0" * 5000),
+        ["an integer of more than 64 bits"],
+    ),
     "unknown family": (GOOD.replace("ipv4", "ip4"), ["family: expected one of", '"ip4"', 'did you mean "ipv4"?']),
     "family is a list": (GOOD.replace('"ipv4"', '["ipv4"]'), ["family: expected one of", '["ipv4"]']),
-    "family twice": (GOOD + GOOD.replace("256", "300"), ["[[template]] 2", "ipv4 already has template 256"]),
-    "any beside a family": (GOOD + SECOND.replace("ipv6", "any"), ['family "any"', "ipv4 already has template 256"]),
-    "a family beside any": (GOOD.replace("ipv4", "any") + SECOND, ["ipv6 already has template 256"]),
+    "family twice": (GOOD + GOOD, ["[[template]] 2", "ipv4 already has [[template]] 1"]),
+    "any beside a family": (GOOD + SECOND.replace("ipv6", "any"), ['family "any"', "ipv4 already has [[template]] 1"]),
+    "a family beside any": (GOOD.replace("ipv4", "any") + SECOND, ["ipv6 already has [[template]] 1"]),
     "elements is text": (elements('"octetDeltaCount"'), ["elements: expected a list"]),
     "no element": (elements("[]"), ["elements: expected a list"]),
     "element is a number": (elements("[1]"), ["elements, entry 1", "expected an element name", "got 1"]),
@@ -153,7 +150,7 @@ def test_template_that_exceeds_a_message_is_named(protocol: str, part: str, tmp_
     encoder.check(needed)
     with pytest.raises(TemplateError) as caught:
         encoder.check(needed - 1)
-    assert str(caught.value).startswith(f"{path}: [[template]] 2: template 257 needs a Message of {needed} bytes")
+    assert str(caught.value).startswith(f"{path}: [[template]] 2: the template needs a Message of {needed} bytes")
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
@@ -193,9 +190,9 @@ def test_the_source_tree_is_searched() -> None:
 
 def test_default_templates() -> None:
     ipv4, ipv6 = default_templates()
-    assert [(item.id, item.family, item.dtype.itemsize, len(item.fields)) for item in (ipv4, ipv6)] == [
-        (256, "ipv4", 96, 26),
-        (257, "ipv6", 120, 26),
+    assert [(item.family, item.dtype.itemsize, len(item.fields)) for item in (ipv4, ipv6)] == [
+        ("ipv4", 96, 26),
+        ("ipv6", 120, 26),
     ]
     others = [7, 11, 4, 5, 6, 10, 14, 61, 1, 2, 152, 153, 136, 60, 256, 56, 80, 58, 59, 52, 53, 25, 26]
     assert [field.element.id for field in ipv4.fields] == [8, 12, 32, *others]
@@ -230,13 +227,23 @@ def test_reduced_sizes() -> None:
 
 def test_template_record() -> None:
     parsed = wire.TemplateRecord.parse(default_templates()[0].record)
-    assert (parsed.template_id, parsed.field_count) == (256, 26)
+    assert (parsed.template_id, parsed.field_count) == (default_templates()[0].id, 26)
     assert (parsed.fields[7].element_id, parsed.fields[7].octets, parsed.fields[7].enterprise) == (6, 1, None)
 
 
 def test_template_record_with_an_enterprise_element() -> None:
     element = InformationElement("own", 5, "unsigned32", 4, "", "", enterprise=32473)
-    assert Template(256, "any", (Field(element, 4),)).record == bytes.fromhex("0100 0001 8005 0004 00007ed9")
+    assert Template("any", (Field(element, 4),)).record[2:] == bytes.fromhex("0001 8005 0004 00007ed9")
+
+
+def test_a_former_id_is_taken_and_means_nothing() -> None:
+    """Files of earlier releases go on working, whatever the ids are."""
+    for number in ("256", "1", '"x"'):
+        former = (GOOD + SECOND).replace('family = "ipv6"', f'family = "ipv6"\nid = {number}')
+        found, now = parse(former, "mine.toml"), parse(GOOD + SECOND, "mine.toml")
+        assert found == now
+        assert [each.id for each in found] == [each.id for each in now]
+        assert (found.former_ids.startswith('mine.toml: key "id" is no longer used'), now.former_ids) == (True, "")
 
 
 def test_parse_names_the_source() -> None:

@@ -32,8 +32,8 @@ def own(**changes: Any) -> str:
     return inline({key: value for key, value in {**GOOD, **changes}.items() if value is not None})
 
 
-def file(*entries: str, family: str = "any", number: int = 256) -> str:
-    return f'[[template]]\nid = {number}\nfamily = "{family}"\nelements = [{", ".join(entries)}]\n'
+def file(*entries: str, family: str = "any") -> str:
+    return f'[[template]]\nfamily = "{family}"\nelements = [{", ".join(entries)}]\n'
 
 
 def one(**changes: Any) -> Field:
@@ -41,7 +41,7 @@ def one(**changes: Any) -> Field:
 
 
 PLACE = "[[template]] 1: elements, entry 1: acmeInterface: "
-TWO = file(own(), family="ipv4") + file(own(id=6), family="ipv6", number=257)
+TWO = file(own(), family="ipv4") + file(own(id=6), family="ipv6")
 MISTAKES = {
     "no name": (file(own(name=None)), ["entry 1: key \"name\" is missing", "an enterprise-specific element needs it"]),
     "no enterprise": (file(own(enterprise=None)), [PLACE, 'key "enterprise" is missing']),
@@ -98,7 +98,7 @@ MISTAKES = {
     "id twice": (file(own(), own(name="acmeOther")), [
         "entry 2: acmeOther: id 5 of enterprise 32473 is that of acmeInterface ([[template]] 1, elements, entry 1)",
         "give each element an id of its own"]),
-    "id twice in a file": (file(own(), family="ipv4") + file(own(name="acmeOther"), family="ipv6", number=257), [
+    "id twice in a file": (file(own(), family="ipv4") + file(own(name="acmeOther"), family="ipv6"), [
         "[[template]] 2: elements, entry 1: acmeOther: id 5 of enterprise 32473 is that of acmeInterface"]),
     "name twice in a file": (TWO, ["[[template]] 2: elements, entry 1: acmeInterface: defined in another way than in "
                                    "[[template]] 1, elements, entry 1"]),

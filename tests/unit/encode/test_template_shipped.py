@@ -47,8 +47,9 @@ def test_every_file_says_what_it_is_for_and_loads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_ids_families_and_sizes(name: str) -> None:
-    assert [(each.id, each.family) for each in shipped(name)] == [(256, "ipv4"), (257, "ipv6")]
+def test_families_and_sizes(name: str) -> None:
+    assert [each.family for each in shipped(name)] == ["ipv4", "ipv6"]
+    assert not shipped(name).has_ids
     assert tuple(each.dtype.itemsize for each in shipped(name)) == SIZES[name]
 
 

@@ -24,7 +24,6 @@ HEADER = Header(1_700_000_000, 7, 42)
 OVERHEAD = DATA_MESSAGE_HEADER.itemsize
 OWN = """
 [[template]]
-id = 300
 family = "any"
 elements = [
     "protocolIdentifier",
@@ -37,10 +36,10 @@ elements = [
 """
 GOLDEN_TEMPLATE = """
     000a 003c 6553f100 00000007 0000002a  0002 002c
-    012c 0006  0004 0001  8005 0008 00007ed9  0052 ffff  0053 0004  ffff ffff 00007ed9  8006 0004 00007ed9
+    {id:04x} 0006  0004 0001  8005 0008 00007ed9  0052 ffff  0053 0004  ffff ffff 00007ed9  8006 0004 00007ed9
 """
 GOLDEN_DATA = """
-    000a 0057 6553f100 00000007 0000002a  012c 0047
+    000a 0057 6553f100 00000007 0000002a  {id:04x} 0047
     06 0000000000000003  04 65746830        4772c3a4  06 4772c3a47465  00001518
     11 0000000000000004  00                 00000000  00              00000001
     01 0000000000000009  00                 00000000  00              00000002
@@ -59,14 +58,15 @@ def name_field(octets: int) -> Field:
 
 def test_golden_bytes() -> None:
     encoder = Encoder(parse(OWN, "own.toml"))
+    number = encoder.templates[0].id
     rows = [flow("192.0.2.1", "192.0.2.2", protocol=protocol, ifindex=index, octets=octets)
             for protocol, index, octets in ((6, 3, 0x1518), (17, 4, 1), (1, 9, 2))]  # fmt: skip
     batch = FlowBatch(np.concatenate(rows), CLOCK, interface_table({3: ("eth0", "Gräte"), 4: ("", "")}))
     (message,) = encoder.template_messages(HEADER, 512)
-    assert message.hex() == "".join(GOLDEN_TEMPLATE.split())
+    assert message.hex() == "".join(GOLDEN_TEMPLATE.format(id=number).split())
     (data_set,) = encoder.encode(batch)
     block = encoder.data_messages(data_set, HEADER, 512)
-    assert bytes(block.buffer).hex() == "".join(GOLDEN_DATA.split())
+    assert bytes(block.buffer).hex() == "".join(GOLDEN_DATA.format(id=number).split())
     assert (block.ends.tolist(), block.flows.tolist(), block.octets.tolist()) == ([87], [3], [0x1518 + 3])
 
 
@@ -104,7 +104,7 @@ def test_a_fixed_length_cuts_at_a_character_and_pads(text: str, octets: int, sen
      (300, 300, b"\xff\x01\x2c"), (301, 300, b"\xff\x01\x2c")],
 )  # fmt: skip
 def test_the_length_in_front(length: int, most: int, prefix: bytes) -> None:
-    only = Template(300, "any", (field(1, VARIABLE_LENGTH, most),))
+    only = Template("any", (field(1, VARIABLE_LENGTH, most),))
     rows = encode(np.array([b"x" * length]), only.fields[0]).reshape(-1).view(only.dtype)
     block = Encoder([only]).data_messages(_data_set(only, rows), HEADER, 512)
     assert bytes(block.message(0)[OVERHEAD:]) == prefix + b"x" * min(length, most)
@@ -125,7 +125,7 @@ def test_what_is_built_is_what_is_parsed(texts: list[tuple[str, str, str]], size
     """Lengths 0 to 300, three strings in a record, Messages of any size: each record once, in order, as it was."""
     number = InformationElement("number", 9, "unsigned32", 4, "", "")
     fields = (field(1, VARIABLE_LENGTH, 300), Field(number, 4), field(2, 7), field(3, VARIABLE_LENGTH, 20))
-    every = Template(300, "any", fields)
+    every = Template("any", fields)
     cut = [tuple(_cut(text, most) for text, most in zip(row, (300, 7, 20))) for row in texts]
     rows = np.zeros(len(texts), dtype=every.dtype)
     rows["number"] = np.arange(len(texts))
@@ -177,5 +177,5 @@ def _check_filled(sizes: list[int], records: list[int], most: int) -> None:
 def test_the_longest_record_must_fit() -> None:
     encoder = Encoder([template("any", "interfaceName", "interfaceDescription")])
     encoder.check(OVERHEAD + 16 + 258)
-    with pytest.raises(TemplateError, match="template 300 needs a Message of 294 bytes, the largest allowed has 293"):
+    with pytest.raises(TemplateError, match="the template needs a Message of 294 bytes, the largest allowed has 293"):
         encoder.check(OVERHEAD + 16 + 257)

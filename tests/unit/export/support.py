@@ -25,7 +25,7 @@ from netobs.report import Exported, Report, ReportedInterface
 
 ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])
 HEADER = struct.Struct(">HHIIIHH")  # Message Header and Set Header
-TEMPLATE = b"\x01\x00\x00\x01\x00\x02\x00\x08"
+DATA_ID = 256
 OPTIONS = struct.Struct(">II")
 OPTIONS_ID = 512
 REALTIME_NS = 1_700_000_000_000_000_000
@@ -56,15 +56,21 @@ class Rows:
 
 
 class Encoder:
-    """``templates``: how many template Messages there are; ``options``: how many Messages with an options record."""
+    """``templates``: how many template Messages there are; ``options``: how many Messages with an options record.
 
-    def __init__(self, templates: int = 1, options: int = 0) -> None:
+    ``data_id``: the Template ID; ``element``: what the Template says.
+    """
+
+    def __init__(self, templates: int = 1, options: int = 0, data_id: int = DATA_ID, element: int = 2) -> None:
         self.templates = templates
         self.options = options
+        self.data_id = data_id
+        self.element = element
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         self._per_message(max_message_size)
-        return [_head(header, 2, len(TEMPLATE)) + TEMPLATE] * self.templates
+        template = struct.pack(">HHHH", self.data_id, 1, self.element, 8)
+        return [_head(header, 2, len(template)) + template] * self.templates
 
     def announcement(
         self, report: Report, header: Header, max_message_size: int, templates: bool = True
@@ -81,7 +87,7 @@ class Encoder:
         parts, counts = [], []
         for start in range(0, len(data_set), per_message):
             part = data_set.slice(start, start + per_message)
-            parts.append(_head(header.advance(start), 256, part.rows.nbytes) + part.rows.tobytes())
+            parts.append(_head(header.advance(start), self.data_id, part.rows.nbytes) + part.rows.tobytes())
             counts.append((len(part), part.packets.sum(), part.octets.sum()))
         flows, packets, octets = (np.array(column, dtype=np.int64) for column in zip(*counts))
         ends = np.cumsum([len(part) for part in parts])
@@ -114,19 +120,21 @@ class Message(NamedTuple):
     observation_domain: int
     numbers: list[int]  # empty: a Message with templates or options
     options: tuple[int, ...] = ()  # the options record, if there is one
+    template_id: int = 0  # of the Template that is in it, or of the Data Records
 
     @classmethod
     def parse(cls, data: bytes) -> Message:
         version, length, export_time_s, sequence, domain, set_id, set_length = HEADER.unpack_from(data)
         assert (version, length, set_length) == (10, len(data), len(data) - 16)
         if set_id == 2:
-            assert data[HEADER.size :] == TEMPLATE
-            return cls(export_time_s, sequence, domain, [])
+            number, count, _, octets = struct.unpack(">HHHH", data[HEADER.size :])
+            assert (count, octets) == (1, 8)
+            return cls(export_time_s, sequence, domain, [], template_id=number)
         if set_id == OPTIONS_ID:
             return cls(export_time_s, sequence, domain, [], OPTIONS.unpack(data[HEADER.size :]))
-        assert set_id == 256
+        assert set_id >= DATA_ID
         body = np.frombuffer(data[HEADER.size :], dtype=ROW)
-        return cls(export_time_s, sequence, domain, body["number"].tolist())
+        return cls(export_time_s, sequence, domain, body["number"].tolist(), template_id=set_id)
 
 
 def numbers_of(messages: list[Message]) -> list[int]:

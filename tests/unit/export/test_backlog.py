@@ -19,6 +19,8 @@ from tests.unit.export.support import (
     ROW,
     SECOND,
     Bench,
+    Encoder,
+    Message,
     TcpCollector,
     UdpCollector,
     check_sequence,
@@ -87,6 +89,73 @@ def test_an_outage_costs_nothing(
     assert bench.stats.sent == bench.stats.seen
     assert bench.stats.spooled == Tally()
     assert bench.stats.resent == Tally()
+
+
+def is_readable(messages: list[Message], known: set[int]) -> bool:
+    """Whether each Message with flows came behind its Template; ``known`` takes the Templates in."""
+    for message in messages:
+        if message.numbers and message.template_id not in known:
+            return False
+        known.add(message.template_id)
+    return True
+
+
+def test_what_an_earlier_release_wrote_is_sent_behind_its_own_templates(
+    make_bench: MakeBench, make_tcp: MakeTcp, config: CollectorConfig, spool: Path
+) -> None:
+    before = make_bench(config)
+    refused(before)
+    old = before.send(20_000)
+    before.close()
+    collector = make_tcp(port=config.port, receive_buffer=65_536)
+    bench = make_bench(config, Encoder(data_id=4000))
+    bench.open()
+
+    def some_here() -> bool:
+        return any(len(numbers_of(session)) > 500 for session in collector.poll(8192).sessions)
+
+    bench.until(some_here, "a part of the file")
+    collector.hang_up()  # in the middle of the file
+    bench.until(lambda: not bench.stats.connected, "the end of the connection")
+    bench.move(60)
+    bench.until(lambda: bench.stats.connected, "another connection")
+    live = bench.send(10)  # they have the numbers of the first old ones again
+    bench.until(lambda: bool(collector.poll().sessions) and not files(spool), "the end of the spool")
+    got = sorted(numbers_of(collector.poll().sessions[-1]))
+    assert got == [*live, *old[len(live) - len(got) :]]  # what the first connection's host has acknowledged is through
+    for session in collector.sessions:
+        check_sequence(session)
+        assert is_readable(session, set())
+        assert len([each for each in templates_of(session) if each.template_id == 256]) == 1
+    assert bench.stats.not_sent == {}
+
+
+def test_over_udp_each_batch_of_an_earlier_release_has_its_templates(
+    make_bench: MakeBench, make_udp: MakeUdp, spool: Path
+) -> None:
+    config = udp_config(free_port(socket.SOCK_DGRAM), spool=str(spool))
+    before = make_bench(config)
+    before.open()
+    before.send(10)
+    before.until(lambda: before.session.failing, "a refusal")
+    old = before.send(20_000)
+    before.close()
+    assert before.stats.spooled.flows >= 20_000
+    collector = make_udp(port=config.port)
+    bench = make_bench(config, Encoder(data_id=4000))
+    bench.open()
+    messages: list[Message] = []
+
+    def all_here() -> bool:
+        messages.extend(collector.messages())
+        return not files(spool)
+
+    bench.until(all_here, "the end of the spool")
+    messages += collector.messages()
+    assert set(old) <= set(numbers_of(messages))
+    assert is_readable(messages, set())
+    assert len([each for each in templates_of(messages) if each.template_id == 256]) > 5
+    assert bench.stats.not_sent == {}
 
 
 def test_new_flows_come_first_and_the_spool_is_paced(

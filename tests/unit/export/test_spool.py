@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from netobs.export.spool_found import Templates
 from netobs.export.spool_index import ENTRY
 from netobs.export.spool_place import Unusable, check, folder_of
 from netobs.export.spool_segment import Damaged, sets_of
+from netobs.export.spool_templates import Readable
 from netobs.export.stats import ExportStats, Tally
 from netobs.records import MessageBlock
 from tests.unit.export.support import Encoder, Header, Message, Rows, numbers_of, rows
@@ -33,7 +35,7 @@ class Box:
 
     directory: Path
     max_bytes: int = MAX_BYTES
-    templates: int = 1
+    element: int = 2  # what its Template says
     max_message_size: int = SIZE
     stats: ExportStats = field(default_factory=ExportStats)
     now_ns: int = RETRY_NS
@@ -46,7 +48,7 @@ class Box:
         self.opened = self.spool.open(self.now_ns)
 
     def _templates(self) -> list[bytes]:
-        return Encoder(self.templates).template_messages(Header(1000, 0, DOMAIN), SIZE)
+        return Encoder(element=self.element).template_messages(Header(1000, 0, DOMAIN), SIZE)
 
     def put(self, count: int) -> bool:
         """The next ``count`` Data Records are seen, and go to the spool."""
@@ -250,7 +252,7 @@ def test_a_torn_tail_is_cut_off(box: Box, folder: Path, cut: int) -> None:
 
 def test_other_templates_are_not_mixed_in(box: Box, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     box.put(400)
-    second = again(box, templates=2)
+    second = again(box, element=3)
     assert data_files(folder) == ["0000000001.ipfix.other-template"]
     assert second.stats.not_sent == {"other_template": tally(list(range(400)))}
     assert second.stats.taken_over.flows == 400
@@ -268,6 +270,49 @@ def test_other_templates_are_not_mixed_in(box: Box, folder: Path, caplog: pytest
         third.put(300)
     assert "0000000001.ipfix.other-template" not in data_files(folder), "it gives way first"
     third.spool.close()
+
+
+def sets(*templates: tuple[int, ...]) -> bytes:
+    """Templates with an id and elements (above 0x8000: of an enterprise) in 4 octets each, see ``sets_of``."""
+    return b"\0\2" + b"".join(
+        struct.pack(">HH", number, len(elements))
+        + b"".join(struct.pack(">HH", each, 4) + bytes(4 if each & 0x8000 else 0) for each in elements)
+        for number, *elements in templates
+    )
+
+
+OWN = sets((2000, 8, 12, 1, 0x8005), (3000, 27, 28, 1))
+
+
+@pytest.mark.parametrize(
+    ("written", "can_be_read"),
+    [
+        (OWN, True),
+        (sets((256, 8, 12, 1, 0x8005), (257, 27, 28, 1)), True),
+        (sets((256, 1, 0x8005, 12, 8)), True),  # in another order
+        (sets((256, 8, 1)), True),  # without some
+        (sets((3000, 27, 28, 1)), True),
+        (sets((256, 8, 12, 1, 2)), False),  # with another
+        (sets((256, 8, 27)), False),  # which no single one has
+        (sets((256, 8), (257, 99)), False),
+        (sets((2000, 12, 8, 1, 0x8005)), False),  # the same id for another order
+    ],
+)
+def test_what_was_written_with_other_templates(written: bytes, can_be_read: bool) -> None:
+    assert Readable(OWN).takes(written) is can_be_read
+
+
+def test_an_id_that_an_older_file_has_means_nothing_else_in_a_later_one() -> None:
+    readable = Readable(OWN)
+    assert readable.takes(sets((256, 8, 12)))
+    assert not readable.takes(sets((257, 27), (256, 12, 8)))
+    assert readable.takes(sets((256, 8, 12), (257, 27)))
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\0\3" + OWN[2:], OWN[:-1], b"\0\2\1\0\0\0", b"\0\2\1"])
+def test_templates_that_are_none(damaged: bytes) -> None:
+    with pytest.raises(Damaged):
+        Readable(OWN).takes(damaged)
 
 
 def test_messages_that_the_transport_does_not_take_are_kept_aside(box: Box, folder: Path) -> None:
@@ -353,7 +398,7 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_sets_are_the_same_however_messages_share_them() -> None:
-    one, two = Encoder(1), Encoder(2)
+    one, two = Encoder(), Encoder(element=3)
     early, late = Header(1, 0, 7), Header(99, 5, 8)
     assert sets_of(one.template_messages(early, 1400)[0]) == sets_of(one.template_messages(late, 512)[0])
     assert sets_of(b"".join(two.template_messages(early, 1400))) != sets_of(one.template_messages(early, 1400)[0])
