@@ -176,12 +176,13 @@ def test_signal_reaches_the_loop_and_its_handler_is_given_back() -> None:
 
 
 def test_what_waits_for_the_next_round_shows(loop: EventLoop) -> None:
-    assert not loop.has_pending
     called: list[int] = []
+    pending = [loop.has_pending]
     loop.call_from_thread(called.append)
-    assert loop.has_pending
+    pending.append(loop.has_pending)
     loop.run_once(0)
-    assert not loop.has_pending
+    pending.append(loop.has_pending)
+    assert pending == [False, True, False]
     assert len(called) == 1
 
 
