@@ -13,6 +13,7 @@ from netobs.report import Exported, LossWatch, Report, ReportedInterface
 
 REMEDIES = {
     "malformed": "some sender's packets are cut short, or have lengths that contradict each other; find it",
+    "ext_headers": "some sender's packets have more than 64 IPv6 extension headers, which may be an attack; find it",
     "ring_full": "raise capture.max_flows, or shorten eviction_interval; if both are generous, give netobs more CPU",
     "queue_full": "the collector is away or too slow; look at it, raise queue_max, or set a spool",
     "queue_age": "the collector is away or too slow; look at it, raise queue_max_age, or set a spool",
