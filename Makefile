@@ -29,10 +29,13 @@ INSTALL_ENVIRONMENT = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSC
 INSTALLED = $(VENV)/.installed
 DEV = $(VENV)/.dev
 BENCH = $(VENV)/.bench
+# Decoders made by others, for the tests: in an environment of their own, since they ask for newer Pythons than netobs.
+INTEROP = build/interop
+NODE_DECODERS = node-netflowv9@0.2.16
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell type bench
+.PHONY: help run test interop test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell type bench
 .PHONY: install install-data deb rpm clean
 
 help: ## list the targets
@@ -46,8 +49,11 @@ run: ## build, then measure this host and print its flows (root; RUN_SECONDS=N e
 test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS="-k NAME" selects)
 	@sh tools/install-tools.sh test
 	@$(MAKE) --no-print-directory build $(DEV)
+	@$(MAKE) --no-print-directory interop || echo "make test: some decoders are not installed: their tests are skipped"
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
 	$(PYTEST) $(PYTEST_ARGS)
+
+interop: $(INTEROP)/.python $(INTEROP)/.node ## decoders from PyPI and npm that tests compare with, into build/interop
 
 test-matrix: ## unit tests and a few others on each Python, oldest and newest modules; MATRIX_ARGS="3.9 oldest" selects
 	@sh tools/install-tools.sh matrix
@@ -123,6 +129,17 @@ $(INSTALLED): pyproject.toml netobs/__init__.py
 
 $(DEV): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(INTEROP)/.python: tests/lab/decoders/requirements.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+# No lock file: it would name the registry's addresses.
+$(INTEROP)/.node: Makefile
+	@mkdir -p $(INTEROP)
+	npm install --prefix $(INTEROP) --no-save --no-package-lock --no-audit --no-fund --silent $(NODE_DECODERS)
 	@touch $@
 
 $(BENCH): $(INSTALLED)

@@ -1,7 +1,7 @@
 """Markers kernel, e2e, vm, packages and bench: a test runs if the machine can, else it is skipped with the reason.
 
 ``NETOBS_REQUIRE_KERNEL=1`` makes a failure of such a skip. A marker names the programs that its test needs:
-``@pytest.mark.e2e(tools=("nfcapd", "nfdump"))``.
+``@pytest.mark.e2e(tools=("nfcapd", "nfdump"))``, or, as ``decoders``, those that ``make interop`` installs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from typing import Callable
 
 import pytest
 
+from tests.lab.adapters import is_installed
 from tests.lab.namespaces import Lab, LabError
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
@@ -59,9 +61,15 @@ def problem(item: pytest.Item) -> str:
     """Why ``item`` cannot run here; "" if it can."""
     names = {mark.name for mark in item.iter_markers()}
     reason = kernel_problem() if names.intersection(NEEDS_KERNEL) else ""
-    tools = {tool for name in MARKERS for mark in item.iter_markers(name) for tool in mark.kwargs.get("tools", ())}
-    missing = sorted(tool for tool in tools if not shutil.which(tool))
-    return reason or (f"missing programs: {', '.join(missing)}" if missing else "")
+    tools, decoders = _needed(item, "tools", shutil.which), _needed(item, "decoders", is_installed)
+    reason = reason or (f"missing programs: {', '.join(tools)}" if tools else "")
+    return reason or (f"make interop has not installed: {', '.join(decoders)}" if decoders else "")
+
+
+def _needed(item: pytest.Item, kind: str, has: Callable[[str], object]) -> list[str]:
+    """What the markers of ``item`` ask for as ``kind`` and this machine does not have."""
+    marks = (mark for name in MARKERS for mark in item.iter_markers(name))
+    return sorted({tool for mark in marks for tool in mark.kwargs.get(kind, ()) if not has(tool)})
 
 
 def pytest_configure(config: pytest.Config) -> None:

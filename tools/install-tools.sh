@@ -60,6 +60,8 @@ need_for_test() {
 	need_command softflowd softflowd softflowd
 	need_command nfacctd pmacct -
 	need_command ipfixDump libfixbuf-tools -
+	need_command node nodejs nodejs
+	need_command npm npm npm
 }
 
 # The distribution's own modules, for its own Python: what a package of netobs runs with.
