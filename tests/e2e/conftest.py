@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e import exchange as exchanges
 from tests.e2e.daemon import AS_USER
 
 
@@ -11,3 +12,12 @@ from tests.e2e.daemon import AS_USER
 def as_user(request: pytest.FixtureRequest) -> bool:
     """Whether the daemon runs as an unprivileged user with the capabilities that it needs: both is tried."""
     return AS_USER or request.param == "unprivileged"
+
+
+@pytest.fixture(scope="session", params=[1, 100], ids=["unsampled", "sampled"])
+def exchange(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> exchanges.Exchange:
+    """All collectors whose tests were selected, fed by one daemon."""
+    selected = {item.path.stem.replace("test_interop_", "") for item in request.session.items}
+    return exchanges.run(
+        tmp_path_factory.mktemp("exchange"), request.param, [name for name in exchanges.COLLECTORS if name in selected]
+    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from netobs import records
-from tests.lab.namespaces import Lab, Link, command
+from tests.e2e.handmade import EACH_COMBINATION, TRAINS, Train
+from tests.kernel.wire import Sender
+from tests.lab.namespaces import Lab, Link
+from tests.lab.pcap import read_pcap
 from tests.lab.programs import Capture
 from tests.lab.traffic import Traffic
 
@@ -57,26 +61,47 @@ CONVERSATIONS = (
     Conversation(replace(UDP6, flow_base=304), {"ttl": 50, "seed": 112}, egress=True),
     Conversation(replace(VLAN6, flow_base=320, vlan=1), {"ttl": 51, "seed": 113}, egress=True),
 )
+ALIAS = "uplink Zürich"
+"""Of the observed interface."""
 FIN_OR_RST = 0x05
 END_OF_FLOW, FORCED_END = 3, 4
 
 
 def send(lab: Lab, near: Link, far: Link, directory: Path) -> list[Flow]:
     """Send all conversations between ``near`` and ``far``, which is observed; the flows, with times by tcpdump."""
-    rows = []
     with Capture(lab, far.ns, directory, far.name) as capture:
-        for conversation in CONVERSATIONS:
-            link = far if conversation.egress else near
-            for plan in conversation.plans():
-                assert plan.send(lab, link).retries == 0
-            parts = [
-                plan.expected(ifindex=far.ifindex, direction=int(conversation.egress), src_mac=link.mac)
-                for plan in conversation.plans()
-            ]
-            rows.append(_merged(*parts))
+        rows = _send_all(lab, near, far, CONVERSATIONS, (*TRAINS, *EACH_COMBINATION))
         capture.stop()
     times = _times(capture.pcap)
-    return [_described(row, times) for part in rows for row in part]
+    return [described(row, far.name, times) for row in rows]
+
+
+def send_often(lab: Lab, near: Link, far: Link, packets: int) -> list[Flow]:
+    """Send the same kinds with (about) so many ``packets`` in each flow; the flows, with all times 0."""
+    often = [each._replace(plan=replace(each.plan, packets=each.plan.flows * packets // 2)) for each in CONVERSATIONS]
+    rows = _send_all(lab, near, far, often, TRAINS, packets)
+    return [described(row, far.name, defaultdict(lambda: (0, 0))) for row in rows]
+
+
+def _send_all(
+    lab: Lab, near: Link, far: Link, conversations: Sequence[Conversation], trains: Sequence[Train], packets: int = 0
+) -> list[Any]:
+    """Send them, trains again and again until they have ``packets``; a row, dtype ``records.RECORD``, for each flow."""
+    parts = []
+    for conversation in conversations:
+        link = far if conversation.egress else near
+        plans = conversation.plans()
+        assert [plan.send(lab, link).retries for plan in plans] == [0, 0]
+        direction = int(conversation.egress)
+        both = (plan.expected(ifindex=far.ifindex, direction=direction, src_mac=link.mac) for plan in plans)
+        parts.append(_merged(*both))
+    with Sender(near) as ingress, Sender(far) as egress:
+        for train in trains:
+            mac, sender = (far.mac, egress) if train.egress else (near.mac, ingress)
+            repeat = packets // len(train.packets) or 1
+            sender.send(*train.frames(mac) * repeat)
+            parts.append(train.expected(far.ifindex, mac, repeat))
+    return [row for part in parts for row in part]
 
 
 def _merged(first: records.Records, second: records.Records) -> records.Records:
@@ -91,19 +116,23 @@ def _merged(first: records.Records, second: records.Records) -> records.Records:
 
 def _times(pcap: Path) -> dict[str, tuple[int, int]]:
     """Source address to the times of the first and the last packet."""
-    columns = ("-e", "frame.time_epoch", "-e", "ip.src", "-e", "ipv6.src")
-    argv = ["tshark", "-r", str(pcap), "-n", "-T", "fields", "-E", "occurrence=f", *columns]
     times: dict[str, tuple[int, int]] = {}
-    for line in command(argv).stdout.splitlines():
-        at, ipv4, ipv6 = line.split("\t")
-        seconds, _, fraction = at.partition(".")
-        at_ns = int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
-        first = times.get(ipv4 or ipv6, (at_ns,))[0]
-        times[ipv4 or ipv6] = (first, at_ns)
+    for packet in read_pcap(pcap):
+        source = _source(packet.octets)
+        times[source] = (times.get(source, (packet.time_ns,))[0], packet.time_ns)
     return times
 
 
-def _described(row: Any, times: Mapping[str, tuple[int, int]]) -> Flow:
+def _source(frame: bytes) -> str:
+    """The source address of a frame behind any VLAN tags."""
+    at = 12
+    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    first, octets = (14, 4) if frame[at : at + 2] == b"\x08\x00" else (10, 16)
+    return str(ip_address(frame[at + first : at + first + octets]))
+
+
+def described(row: Any, interface: str, times: Mapping[str, tuple[int, int]]) -> Flow:
     """What netobs must say of a flow, by Information Element, whatever the protocol."""
     number = {name: int(row[name]) for name in row.dtype.names if row[name].ndim == 0}
     addresses = [ip_address(bytes(row[name])) for name in ("src_addr", "dst_addr")]
@@ -127,8 +156,7 @@ def _described(row: Any, times: Mapping[str, tuple[int, int]]) -> Flow:
         "packetDeltaCount": number["packets"],
         "flowStartMilliseconds": first_ns,
         "flowEndMilliseconds": last_ns,
-        "flowStartSysUpTime": first_ns,
-        "flowEndSysUpTime": last_ns,
+        "flowDurationMilliseconds": (last_ns - first_ns) / 1e6,
         "flowEndReason": END_OF_FLOW if number["tcp_flags"] & FIN_OR_RST else FORCED_END,
         "ipVersion": version,
         "ethernetType": number["ethertype"],
@@ -136,11 +164,21 @@ def _described(row: Any, times: Mapping[str, tuple[int, int]]) -> Flow:
         "destinationMacAddress": bytes(row["dst_mac"]).hex(":"),
         "vlanId": number["vlan_id"] if ingress else 0,
         "postVlanId": 0 if ingress else number["vlan_id"],
+        "dot1qVlanId": number["vlan_id"],
+        "dot1qPriority": number["dot1q_priority"],
         "minimumTTL": number["min_ttl"],
         "maximumTTL": number["max_ttl"],
         "minimumIpTotalLength": number["min_ip_length"],
         "maximumIpTotalLength": number["max_ip_length"],
         f"icmpTypeCodeIPv{version}": type_code,
+        f"icmpTypeIPv{version}": number["icmp_type"],
+        f"icmpCodeIPv{version}": number["icmp_code"],
+        "ipDiffServCodePoint": number["tos"] >> 2,
+        "ipPrecedence": number["tos"] >> 5,
+        "observationPointId": number["ifindex"] * 2 + number["direction"],
+        "samplingInterval": 1,
+        "interfaceName": interface,
+        "interfaceDescription": ALIAS,
     }
 
 

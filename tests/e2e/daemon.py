@@ -168,17 +168,17 @@ class Daemon(Program):
         wait_until(lambda: re.search(r" reload: (done|failed)", self.log[before:]) is not None, f"{self.label} reloads")
         return self.log[before:]
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
+    def stop(self, number: int = signal.SIGTERM, within: float = EXIT_WITHIN_S) -> int:
         """End it by a signal; its exit code. ``LabError`` when it takes longer than an operator would wait."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(EXIT_WITHIN_S)
+            return self.process.wait(within)
         except subprocess.TimeoutExpired:
-            raise LabError(f"{self.label} runs on {EXIT_WITHIN_S:g} s after signal {number}:\n{self.log}") from None
+            raise LabError(f"{self.label} runs on {within:g} s after signal {number}:\n{self.log}") from None
 
-    def finish(self) -> Account:
+    def finish(self, within: float = EXIT_WITHIN_S) -> Account:
         """End it as systemd does; what it accounts for. ``LabError`` unless it ended well."""
-        code = self.stop()
+        code = self.stop(within=within)
         if code or "Traceback" in self.log:
             raise LabError(f"{self.label} ended with {code}:\n{self.log}")
         return read_account(self.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from statistics import median
 from typing import Any, Callable
 
 from netobs.encode.protocols import exporter
+from netobs.encode.template import Template
 from tests.e2e.conversations import Flow, send, source_of
 from tests.e2e.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 from tests.lab.namespaces import Lab, Link
@@ -23,6 +25,8 @@ LOADED_NS = 250_000_000
 """What a packet may wait, on a busy machine, between tcpdump's time stamp and the flow table: most do not wait."""
 ONCE = {"eviction_interval": "1h"}
 """[capture] for tests that compare Flow Records: all packets of a flow are in one, flows that end by FIN too."""
+
+COUNTS = ("packetDeltaCount", "octetDeltaCount")
 
 ABSENT = object()
 """Stands for a value that a collector does not show."""
@@ -57,9 +61,9 @@ class Shows:
         return int(abs(self.read(shown) - self.expected(flow)))
 
 
-def element(name: str, read: Callable[[Any], Any] = as_it_is) -> Shows:
-    """A field that is an element as it is, and is not there when the flow has none."""
-    return Shows(name, lambda flow: flow.get(name, ABSENT), read)
+def element(names: str, read: Callable[[Any], Any] = as_it_is, otherwise: Any = ABSENT) -> Shows:
+    """A field that is an element as it is, the first of ``names`` that the flow has; else ``otherwise``."""
+    return Shows(names, lambda flow: next((flow[name] for name in names.split() if name in flow), otherwise), read)
 
 
 def moment(name: str, read: Callable[[Any], int], usual_ns: int = TIME_TOLERANCE_NS) -> Shows:
@@ -110,16 +114,47 @@ def differences(sent: Sequence[Flow], shown: Iterable[tuple[str, Mapping[str, An
     return found + [f"{source}: {seen.count(source)} times" for source in by_source if seen.count(source) != 1]
 
 
-def templates(protocol: str) -> Sequence[Any]:
-    """The templates that the daemon sends by default."""
-    return exporter(protocol, "default", 0, 1).encoder.templates
+@functools.cache
+def templates(protocol: str, template: str = "default") -> Sequence[Template]:
+    """The templates that the daemon sends."""
+    return exporter(protocol, template, 0, 1).encoder.templates
 
 
-def not_compared(protocol: str, columns: Columns, not_shown: Iterable[str] = ()) -> set[str]:
-    """The elements that are sent and neither compared by ``columns`` nor known not to be shown; must be empty."""
-    compared = {name for shows in columns.values() for name in shows.elements.split()}
-    sent = {field.element.name for template in templates(protocol) for field in template.fields}
-    return sent - compared - set(not_shown)
+def elements(protocol: str, template: str = "default") -> set[str]:
+    """The elements of both families."""
+    return {field.element.name for each in templates(protocol, template) for field in each.fields}
+
+
+def not_compared(sent: Iterable[str], columns: Columns, not_shown: Iterable[str] = ()) -> set[str]:
+    """The elements that are ``sent`` and neither compared by ``columns`` nor known not to be shown; must be empty."""
+    return set(sent) - {name for shows in columns.values() for name in shows.elements.split()} - set(not_shown)
+
+
+def carried(flow: Flow, protocol: str, template: str, rate: int = 0, scale: int = 1) -> Flow:
+    """What of ``flow`` is in the Data Records of a template, as far as these have room; counts times ``scale``.
+
+    A time of NetFlow's sysUptime stays in ns since 1970. ``rate``: what the collector is told to be
+    the sampling rate, 0 if it is told nothing.
+    """
+    family = f"ipv{flow['ipVersion']}"
+    (fields,) = (each.fields for each in templates(protocol, template) if each.family == family)
+    found: Flow = {"rate": rate}
+    for field in fields:
+        name = field.element.name
+        value = flow[name] if name in flow else _netflow(flow, name)
+        if name == "tcpControlBits" and (field.octets == 1 or protocol == "netflow5"):
+            value &= 0xFF
+        found[name] = value * scale if name in COUNTS else value
+    return found
+
+
+def _netflow(flow: Flow, name: str) -> Any:
+    """What stands in an element that only NetFlow has, or has for both families; 0 in those that a host cannot fill."""
+    if name.endswith("SysUpTime"):
+        return flow[name.replace("SysUpTime", "Milliseconds")]
+    if name == "ipNextHopIPv4Address":
+        return "0.0.0.0"
+    return flow["icmpTypeCodeIPv6"] if name == "icmpTypeCodeIPv4" else 0
 
 
 @dataclass(frozen=True)
@@ -138,7 +173,7 @@ class Run:
 
 def totals(flows: Sequence[Flow]) -> Counts:
     """Flows, and packets and octets in them."""
-    packets, octets = (sum(flow[name] for flow in flows) for name in ("packetDeltaCount", "octetDeltaCount"))
+    packets, octets = (sum(flow[name] for flow in flows) for name in COUNTS)
     return Counts(len(flows), packets, octets)
 
 
@@ -156,15 +191,51 @@ def observe(lab: Lab, near: Link, far: Link, directory: Path, collector: Table) 
     return Run(flows, account, daemon.log)
 
 
-def flow_set_ids(protocol: str) -> set[int]:
-    """The Sets that carry flows; other Data Sets carry options."""
-    return {template.id for template in templates(protocol)}
+CISCO = {
+    "octetDeltaCount": "IN_BYTES",
+    "packetDeltaCount": "IN_PKTS",
+    "protocolIdentifier": "PROTOCOL",
+    "ipClassOfService": "SRC_TOS",
+    "tcpControlBits": "TCP_FLAGS",
+    "sourceTransportPort": "L4_SRC_PORT",
+    "sourceIPv4Address": "IPV4_SRC_ADDR",
+    "ingressInterface": "INPUT_SNMP",
+    "destinationTransportPort": "L4_DST_PORT",
+    "destinationIPv4Address": "IPV4_DST_ADDR",
+    "egressInterface": "OUTPUT_SNMP",
+    "flowEndSysUpTime": "LAST_SWITCHED",
+    "flowStartSysUpTime": "FIRST_SWITCHED",
+    "minimumIpTotalLength": "MIN_PKT_LNGTH",
+    "maximumIpTotalLength": "MAX_PKT_LNGTH",
+    "sourceIPv6Address": "IPV6_SRC_ADDR",
+    "destinationIPv6Address": "IPV6_DST_ADDR",
+    "icmpTypeCodeIPv4": "ICMP_TYPE",
+    "samplingInterval": "SAMPLING_INTERVAL",
+    "samplingAlgorithm": "SAMPLING_ALGORITHM",
+    "exportedOctetTotalCount": "TOTAL_BYTES_EXP",
+    "exportedMessageTotalCount": "TOTAL_PKTS_EXP",
+    "exportedFlowRecordTotalCount": "TOTAL_FLOWS_EXP",
+    "minimumTTL": "MIN_TTL",
+    "maximumTTL": "MAX_TTL",
+    "sourceMacAddress": "IN_SRC_MAC",
+    "vlanId": "SRC_VLAN",
+    "postVlanId": "DST_VLAN",
+    "ipVersion": "IP_PROTOCOL_VERSION",
+    "flowDirection": "DIRECTION",
+    "destinationMacAddress": "IN_DST_MAC",
+    "interfaceName": "IF_NAME",
+    "interfaceDescription": "IF_DESC",
+}
+"""Elements by the names that NetFlow v9 has for them (RFC 3954, 8)."""
 
 
-def options_messages(messages: Iterable[Mapping[str, Any]], protocol: str) -> int:
-    """How many of tshark's ``messages`` carry options data."""
-    flow_sets = flow_set_ids(protocol)
-    return sum(any(number >= 256 and number not in flow_sets for number, _ in sets(message)) for message in messages)
+def with_times(line: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A record of tests/lab/decoders with sysUptime ``names`` in ns since 1970, by the header of its Message."""
+    record, header = dict(line["record"]), line.get("header", {})
+    seconds = header.get("timestamp", header.get("seconds", 0))
+    for name in record.keys() & set(names):
+        record[name] = (seconds * 1000 - header["uptime"] + record[name]) * 1_000_000
+    return record
 
 
 def sets(message: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:

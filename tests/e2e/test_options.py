@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ import pytest
 from netobs.encode.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, Table, configuration
 from tests.e2e.test_exact import like_ethernet
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd, Tshark, UdpSink
 from tests.lab.namespaces import Lab, Link, command
-from tests.lab.programs import WAIT_S, Program, bound_socket, wait_until
+from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
 from tests.unit.encode.test_options import announced
 
@@ -27,48 +25,8 @@ pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "tcpdump", "tsha
 SAMPLING = 100
 PLAN = Traffic(flows=20, packets=100_000, size=(60, 1514), order="random")
 PROTOCOLS = ("netflow9", "ipfix", "netflow5")
+RATED = ("src_host", "dst_host", "src_port", "dst_port", "proto", "in_iface", "sampling_rate")
 ALIAS = "uplink Zürich"
-
-
-class Nfacctd(Program):
-    """pmacct's collector at ``port``; ``settings`` are keys of its configuration. It prints the flows when it ends."""
-
-    def __init__(self, lab: Lab, ns: str, directory: Path, port: int, settings: Table | None = None) -> None:
-        super().__init__(lab, ns, directory, f"nfacctd-{port}")
-        self.port, self.settings = port, settings or {}
-        self.output = self.directory / "flows.json"
-
-    def _start(self) -> None:
-        settings: Table = {
-            "daemonize": "false",
-            "nfacctd_ip": "127.0.0.1",
-            "nfacctd_port": self.port,
-            "plugins": "print",
-            "print_output": "json",
-            "print_output_file": self.output,
-            "print_refresh_time": "3600",
-            "aggregate": "src_host, dst_host, src_port, dst_port, proto, in_iface, sampling_rate",
-            **self.settings,
-        }
-        conf = self.directory / "nfacctd.conf"
-        conf.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="ascii")
-        process = self._process = self._run(["nfacctd", "-f", str(conf)])
-        self._ready(process, lambda: self._bound(process, self.port, "udp"))
-
-    def end(self) -> None:
-        """Let it read all that has arrived, then tell it to end (SIGINT flushes), which takes it two seconds."""
-        wait_until(self._has_read_all, "nfacctd reads its socket empty")
-        self.process.send_signal(signal.SIGINT)
-
-    def flows(self) -> list[dict[str, Any]]:
-        """What it printed, after ``end``."""
-        self.process.wait(WAIT_S)
-        wait_until(self.output.exists, "nfacctd prints the flows")
-        return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]
-
-    def _has_read_all(self) -> bool:
-        state = bound_socket(self.ns, self.port, "udp")
-        return state is not None and state.waiting_bytes == 0
 
 
 def observed(lab: Lab) -> tuple[Link, Link]:
@@ -91,15 +49,15 @@ def test_sampling_is_known_to_every_collector(lab: Lab, tmp_path: Path, template
     near, far = observed(lab)
     collectors: list[Table] = []
 
-    def collector(make: Callable[..., Any], port: int, protocol: str, *more: Any) -> Any:
+    def collector(make: Callable[..., Any], port: int, protocol: str, **more: Any) -> Any:
         collectors.append({"name": str(port), "port": port, "protocol": protocol, "template": template})
-        return stack.enter_context(make(lab, far.ns, tmp_path, port, *more))
+        return stack.enter_context(make(lab, far.ns, tmp_path, port, **more))
 
     with contextlib.ExitStack() as stack:
         nfdump = [collector(Nfcapd, 5000 + at, protocol) for at, protocol in enumerate(PROTOCOLS)]
-        scaled = {"nfacctd_renormalize": "true"}
-        pmacct = [collector(Nfacctd, 5010 + at, protocol, scaled) for at, protocol in enumerate(PROTOCOLS)]
-        plain = [collector(Nfacctd, 5020 + at, protocol) for at, protocol in enumerate(PROTOCOLS)]
+        scaled: Table = {"columns": RATED, "settings": {"nfacctd_renormalize": "true"}}
+        pmacct = [collector(Nfacctd, 5010 + at, protocol, **scaled) for at, protocol in enumerate(PROTOCOLS)]
+        plain = [collector(Nfacctd, 5020 + at, protocol, columns=RATED) for at, protocol in enumerate(PROTOCOLS)]
         streams = [stack.enter_context(Tshark(lab, far.ns, tmp_path, 5000 + at)) for at in range(len(PROTOCOLS))]
         config = configuration({"sampling": SAMPLING}, KEPT, collectors)
         with Daemon(lab, far.ns, tmp_path, config) as daemon:
@@ -118,10 +76,10 @@ def test_sampling_is_known_to_every_collector(lab: Lab, tmp_path: Path, template
             assert f"packet interval: 1, packet space: {SAMPLING - 1}" in command(["nfdump", "-E", files(each)]).stdout
             assert each.summary().sequence_errors == 0
         for each in pmacct:
-            flows = each.flows()
+            flows = each.flows(sent.flows)
             assert (sum(f["packets"] for f in flows), sum(f["bytes"] for f in flows)) == expected
         for each in plain:
-            flows = each.flows()
+            flows = each.flows(sent.flows)
             assert sum(flow["packets"] for flow in flows) == sent.packets
             assert {flow["sampling_rate"] for flow in flows} == {SAMPLING}
         assert [stream.experts() for stream in streams] == [[], [], []]

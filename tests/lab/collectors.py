@@ -90,20 +90,38 @@ class Nfcapd(Program):
 class Tshark(Capture):
     """The export stream as it passes ``interface``, captured by tcpdump and read by tshark's dissector.
 
-    It only listens: the Messages need a receiver too (``UdpSink``, ``IpfixDump``, ``Nfcapd``).
+    It only listens: the Messages need a receiver too (``UdpSink``, ``IpfixDump``, ``Nfcapd``). ``more`` are places
+    beside the port, such as "tcp:4740", whose stream it reads too.
     """
 
     def __init__(
-        self, lab: Lab, ns: str, directory: Path, port: int = 4739, transport: str = "udp", interface: str = "lo"
+        self,
+        lab: Lab,
+        ns: str,
+        directory: Path,
+        port: int = 4739,
+        transport: str = "udp",
+        interface: str = "lo",
+        more: Sequence[str] = (),
     ) -> None:
-        super().__init__(lab, ns, directory, interface, f"{transport} port {port}", f"tshark-{port}")
-        self.port, self.transport = port, transport
+        self.transport, self.places = transport, [f"{transport}:{port}", *more]
+        expression = " or ".join(place.replace(":", " port ") for place in self.places)
+        super().__init__(lab, ns, directory, interface, expression, f"tshark-{port}")
 
     def messages(self) -> list[dict[str, Any]]:
         """The Messages in tshark's JSON (``cflow.version``, ``cflow.sequence`` …), repeated keys as lists."""
-        frames = json.loads(self._tshark("cflow", "-T", "json", "--no-duplicate-keys") or "[]")
-        layers = [frame["_source"]["layers"]["cflow"] for frame in frames]
-        return [message for layer in layers for message in (layer if isinstance(layer, list) else [layer])]
+        return [message for _, message in self.received()]
+
+    def received(self) -> list[tuple[int, dict[str, Any]]]:
+        """The Messages with the port that each came to."""
+        frames = json.loads(self._tshark("cflow", "-T", "json", "--no-duplicate-keys", "-J", "udp tcp cflow") or "[]")
+        found = []
+        for layers in (frame["_source"]["layers"] for frame in frames):
+            transport = "udp" if "udp" in layers else "tcp"
+            port = int(layers[transport][f"{transport}.dstport"])
+            cflow = layers["cflow"]
+            found += [(port, message) for message in (cflow if isinstance(cflow, list) else [cflow])]
+        return found
 
     def experts(self) -> list[str]:
         """What tshark finds wrong with the Messages (sequence, templates, lengths), a line each."""
@@ -128,8 +146,8 @@ class Tshark(Capture):
 
     def _tshark(self, display_filter: str, *options: str) -> str:
         self.stop()
-        decode = ["-n", "-d", f"{self.transport}.port=={self.port},cflow", "-Y", display_filter]
-        return command(["tshark", "-r", str(self.pcap), *decode, *options]).stdout
+        decode = [word for place in self.places for word in ("-d", f"{place.replace(':', '.port==')},cflow")]
+        return command(["tshark", "-r", str(self.pcap), "-n", *decode, "-Y", display_filter, *options]).stdout
 
 
 class UdpSink:
@@ -215,7 +233,7 @@ class IpfixDump(Program):
     def records(self) -> list[dict[str, str]]:
         """The Data Records, Information Element name to printed value."""
         blocks = re.split(r"^--- ", self.text(), flags=re.MULTILINE)
-        field = re.compile(r"^\s+\(\S+\)\s+(\w+) : (.*)$", re.MULTILINE)
+        field = re.compile(r"^\s+\(\S+\)\s+(?:\(S\)\s+)?(\w+) : (.*)$", re.MULTILINE)
         return [dict(field.findall(block)) for block in blocks if block.startswith("data record")]
 
     def sequences(self) -> list[int]:
@@ -243,7 +261,7 @@ class Nfacctd(Program):
     """pmacct's nfacctd (UDP: NetFlow v5, v9, IPFIX), which prints what it has every second. Reading ends it.
 
     ``columns`` are pmacct's primitives. ``elements`` are Information Elements that pmacct has no primitive for, as
-    name: (id, octets); it prints them as text.
+    name: (id, octets); it prints them as text. ``settings`` are keys of its configuration.
     """
 
     def __init__(
@@ -254,18 +272,20 @@ class Nfacctd(Program):
         port: int = 4739,
         columns: Sequence[str] = NFACCTD_COLUMNS,
         elements: Mapping[str, tuple[int, int]] | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(lab, ns, directory, f"nfacctd-{port}")
-        self.port = port
+        self.port, self.settings = port, settings or {}
         self.output = self.directory / "flows.json"
         self._columns, self._elements = columns, elements or {}
+        self._told = False
 
     def _start(self) -> None:
         primitives = self.directory / "primitives"
         lines = [f"name={name} field_type={number} len={octets} semantics=u_int\n"
                  for name, (number, octets) in self._elements.items()]  # fmt: skip
         primitives.write_text("".join(lines), encoding="ascii")
-        settings = {
+        settings: dict[str, object] = {
             "daemonize": "false",
             "nfacctd_ip": "127.0.0.1",
             "nfacctd_port": self.port,
@@ -277,18 +297,30 @@ class Nfacctd(Program):
             "timestamps_since_epoch": "true",
             "aggregate_primitives": primitives,
             "aggregate": ", ".join((*self._columns, *self._elements)),
+            **self.settings,
         }
         conf = self.directory / "nfacctd.conf"
         conf.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="ascii")
         process = self._process = self._run(["nfacctd", "-f", str(conf)])
         self._ready(process, lambda: self._bound(process, self.port, "udp"))
 
+    def end(self) -> None:
+        """Let it read all that has arrived, then tell it to end (SIGINT flushes), which takes it two seconds."""
+        if not self._told:
+            wait_until(self._has_read_all, "nfacctd reads its socket empty")
+            self.process.send_signal(signal.SIGINT)
+            self._told = True
+
     def flows(self, count: int) -> list[dict[str, Any]]:
         """All flows, with pmacct's names (``packets``, ``ip_src`` …), when ``count`` have come and it was ended."""
         wait_until(lambda: len(self._lines()) >= count, f"nfacctd prints {count} flows")
-        if self._process:
-            stop(self._process, signal.SIGINT)  # prints the rest
+        self.end()
+        self.process.wait(WAIT_S)
         return [json.loads(line) for line in self._lines()]
+
+    def _has_read_all(self) -> bool:
+        state = bound_socket(self.ns, self.port, "udp")
+        return state is not None and state.waiting_bytes == 0
 
     def warnings(self) -> list[str]:
         """What it complains about in its log."""

@@ -39,6 +39,7 @@ FILES = {
     "/usr/share/bash-completion/completions/netobs": "-rw-r--r-- root root",
     "/usr/share/doc/netobs": "drwxr-xr-x root root",
     "/usr/share/doc/netobs/README.md": "-rw-r--r-- root root",
+    "/usr/share/doc/netobs/collectors.md": "-rw-r--r-- root root",
     "/usr/share/doc/netobs/examples": "drwxr-xr-x root root",
     "/usr/share/doc/netobs/ipfix.md": "-rw-r--r-- root root",
     "/usr/share/fish/vendor_completions.d/netobs.fish": "-rw-r--r-- root root",
