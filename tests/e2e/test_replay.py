@@ -102,8 +102,8 @@ def test_files_that_tools_make(
     assert (found["traffic.pcap"], found["nanoseconds.pcap"]) == ((total, ""), (total, ""))
     assert found["cut.pcapng"][0] == total
     assert re.fullmatch(r"\d{4} of them filled up with zeros", found["cut.pcapng"][1])
-    assert found["hand-made.pcap"][0] > 30
-    assert found["mutated.pcap"][0] > 500
+    assert found["hand-made.pcap"][0] >= 20
+    assert found["mutated.pcap"][0] >= 400
     if options:
         assert found["raw.pcapng"] == (0, "3 not sendable (3 without Ethernet)")
     else:

@@ -58,6 +58,7 @@ PACKETS = {
     "icmp": (v4(f.ICMP, f.icmp(3, 1)), f.ICMP, 28, Upper(icmp_type=3, icmp_code=1)),
     "icmp without code": (v4(f.ICMP, b"\x08"), f.ICMP, 21, NOTHING),
     "icmpv6 in ipv4": (v4(f.ICMPV6, f.icmp(128)), f.ICMPV6, 28, Upper(icmp_type=128)),
+    "icmp in ipv6": (v6(protocol=f.ICMP, payload=f.icmp(8, 1)), f.ICMP, 48, Upper(icmp_type=8, icmp_code=1)),
     "gre": (v4(f.GRE, f.gre(f.IPV4, IP4)), f.GRE, 52, NOTHING),
     "esp": (v4(f.ESP, bytes(32)), f.ESP, 52, NOTHING),
     "ah in ipv4": (v4(f.AUTH, bytes(32)), f.AUTH, 52, NOTHING),
