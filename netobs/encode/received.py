@@ -161,18 +161,13 @@ def _variable_length(body: bytes, at: int) -> tuple[int, int]:
 @lru_cache(maxsize=512)
 def _value_reader(kind: str, octets: int) -> tuple[str, Callable[[Any], Any] | None]:
     """The format (struct) of a field, and what makes its value readable, None if it is."""
-    form = _NUMBERS[number_kind(kind)].get(octets)
+    form = _NUMBERS[abstract_type(kind).kind].get(octets)
     return (form, reader(kind, True)) if form else (f"{octets}s", _of_octets(kind))
-
-
-def number_kind(kind: str) -> str:
-    """u, i, f or b, as ``AbstractType.kind``; unsigned256 (RFC 9740) is a number here too."""
-    return "u" if kind == "unsigned256" else abstract_type(kind).kind
 
 
 def _of_octets(kind: str) -> Callable[[bytes], Any]:
     """What makes a value of any length readable: a number of any length that its type can have is one."""
-    number = number_kind(kind)
+    number = abstract_type(kind).kind
     if number == "b":
         return reader(kind, False) or bytes.hex
     read = reader(kind, True) or (lambda value: value)

@@ -1,6 +1,6 @@
 """The IANA registry of IPFIX Information Elements, as data (``information_elements.csv``; RFC 7012).
 
-The registry's content is CC0. It is read at the first look-up, not at import.
+The registry's content is CC0. It is read at the first look-up, not at import. ``tools/renew_registry.py`` renews it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AbstractType(NamedTuple):
 
 _BYTES = AbstractType("b")
 TYPES = {
-    **{f"unsigned{bits}": AbstractType("u", reducible=bits > 8) for bits in (8, 16, 32, 64)},
+    **{f"unsigned{bits}": AbstractType("u", reducible=bits > 8) for bits in (8, 16, 32, 64, 256)},
     **{f"signed{bits}": AbstractType("i", reducible=bits > 8) for bits in (8, 16, 32, 64)},
     "float32": AbstractType("f"),
     "float64": AbstractType("f", reducible=True),

@@ -76,7 +76,7 @@ def test_element(name: str) -> None:
 
 def test_all_rows_are_read_in_order() -> None:
     ids = [element.id for element in elements()]
-    assert len(ids) == 499
+    assert len(ids) == 502
     assert ids == sorted(set(ids))
     assert len({element.name for element in elements()}) == len(ids)
 
@@ -90,6 +90,17 @@ def test_row_with_semantics_and_units() -> None:
     assert text.octets == VARIABLE_LENGTH
 
 
+def test_the_newest_elements() -> None:
+    # RFC 9740 and 9870 (unsigned256), RFC 9951
+    for number, name in ((515, "ipv6ExtensionHeadersFull"), (520, "tcpOptionsFull"), (525, "udpSafeOptions")):
+        element = by_id(number)
+        assert element is not None
+        assert (element.name, element.type, element.octets) == (name, "unsigned256", 32)
+    delays = [by_name(f"pathDelay{what}DeltaMicroseconds") for what in ("Mean", "Min", "Max", "Sum")]
+    assert [(each.id, each.octets) for each in delays if each] == [(530, 4), (531, 4), (532, 4), (533, 8)]
+    assert by_id(97) is None  # assigned for NetFlow v9, without a meaning
+
+
 def test_unknown_elements_are_none() -> None:
     assert by_name("octetDeltaCounter") is None
     assert by_id(0xFFFF) is None
@@ -99,6 +110,6 @@ def test_unknown_elements_are_none() -> None:
 def test_what_may_be_reduced() -> None:
     # RFC 7011, 6.2: integers of more than one octet, and float64
     reducible = {name for name, form in TYPES.items() if form.reducible}
-    integers = {f"{sign}signed{bits}" for sign in ("", "un") for bits in (16, 32, 64)}
+    integers = {f"{sign}signed{bits}" for sign in ("", "un") for bits in (16, 32, 64)} | {"unsigned256"}
     assert reducible == integers | {"float64"}
     assert abstract_type("ipv4Address") == ("b", False)
