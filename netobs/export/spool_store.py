@@ -15,7 +15,7 @@ from netobs.export.stats import ExportStats, Tally
 log = logging.getLogger("netobs.export")
 
 REASONS = {
-    "other-template": "has other templates than the collector gets now",
+    "other-template": "has templates with other elements than the collector gets now",
     "too-large": "has Messages that are longer than max_message_size",
     "damaged": "is damaged",
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netobs import encode
 from netobs.errors import ExportError
 from netobs.export.spool import RETRY_NS, Batch, Spool
 from netobs.export.spool_folder import used_bytes
@@ -22,7 +23,7 @@ from netobs.export.spool_segment import Damaged, sets_of
 from netobs.export.spool_templates import Readable
 from netobs.export.stats import ExportStats, Tally
 from netobs.records import MessageBlock
-from tests.unit.export.support import Encoder, Header, Message, Rows, numbers_of, rows
+from tests.unit.export.support import HEADER, Encoder, Header, Message, Rows, numbers_of, rows
 
 MAX_BYTES = 1 << 20  # segments of 64 KiB
 SIZE = 1400
@@ -300,6 +301,19 @@ OWN = sets((2000, 8, 12, 1, 0x8005), (3000, 27, 28, 1))
 )
 def test_what_was_written_with_other_templates(written: bytes, can_be_read: bool) -> None:
     assert Readable(OWN).takes(written) is can_be_read
+
+
+FORMER_DEFAULT = "000200700100001a00080004000c000400070002000b0002000400010005000100060001000a0004000e0004003d0001\
+0001000800020008009800080099000800880001003c0001010000020038000600500006003a0002003b0002003400010035000100190008001a0008\
+00200002"
+"""The Template Set for IPv4 that version 0.1.0 sent with the template "default", under the id 256."""
+
+
+def test_the_default_template_of_the_last_release_can_be_read() -> None:
+    now = encode.Encoder(encode.load_templates("default")).template_messages(encode.Header(0, 0, 1), SIZE)
+    former = bytes.fromhex(FORMER_DEFAULT)
+    message = HEADER.pack(10, 16 + len(former), 0, 0, 1, 0, 0)[:16] + former
+    assert Readable(sets_of(b"".join(now))).takes(sets_of(message))
 
 
 def test_an_id_that_an_older_file_has_means_nothing_else_in_a_later_one() -> None:
