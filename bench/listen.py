@@ -29,7 +29,11 @@ def ordinary() -> Worst:
     """The flows of the default template in a Message as long as it can be."""
     templates, data, *_ = golden_messages()
     body = filled(data[20:116], 65_535 - 20)
-    head = struct.pack("!HHIII", 10, 20 + len(body), 0, 0, 42) + struct.pack("!HH", 256, 4 + len(body))
+    head = struct.pack("!HHIII", 10, 20 + len(body), 0, 0, 42) + data[16:18] + struct.pack("!H", 4 + len(body))
+    decoder = Decoder()
+    decoder.decode(templates)
+    if len(decoder.decode(head + body).flows) != len(body) // 96:
+        raise RuntimeError("the ordinary Message is not read whole")
     return Worst(head + body, (templates,))
 
 
