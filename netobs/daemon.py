@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from netobs import allocator, clock, footprint, reload
+from netobs import allocator, clock, footprint, host_check, reload
 from netobs import log as logs
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.datapath import RingReading
@@ -63,7 +63,11 @@ class Daemon:
 
         :raises NetobsError: the daemon cannot do its work.
         """
-        for warning in (*warnings_of(self._config), footprint.warning(self._config, self._datapath.kernel_bytes())):
+        for warning in (
+            *warnings_of(self._config),
+            *host_check.warnings_of(self._config, self._capture.links.interfaces()),
+            footprint.warning(self._config, self._datapath.kernel_bytes()),
+        ):
             if warning:
                 log.warning("%s", warning)
         self._capture.load()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from netobs import clock
+from netobs import clock, host_check
 from netobs.config import CollectorConfig, Config
 from netobs.encode.netflow5 import MAX_INTERFACE
 from netobs.encode.protocols import Exporter, exporter
@@ -68,6 +68,7 @@ class ExportingProcess:
     def __init__(self, config: Config, loop: EventLoop) -> None:
         """Raises TemplateError, or ExportError where another process uses a spool."""
         self._loop = loop
+        self._config = config
         self._wall_clock = WallClock(clock.read_pair())
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
@@ -99,6 +100,7 @@ class ExportingProcess:
         for member in self._members():
             member.session.open(pair, now_ns)
         self._router.start(now_ns)
+        host_check.look_for_twins(self._config, self._loop, now_ns)
 
     @property
     def ready(self) -> bool:
@@ -227,7 +229,7 @@ class ExportingProcess:
         for config in change.late:
             self._open_late(config, change, now_ns)
         self._change = None
-        self._exporters = change.exporters
+        self._exporters, self._config = change.exporters, change.config
         for collector in change.leaving:
             self._warn(collector, clock.read_pair())
             self._former.append(collector.stats())
@@ -238,6 +240,7 @@ class ExportingProcess:
         self._router = self._router.succeeded_by(self._members(), groups, now_ns)
         for batch in change.held:
             self.export(batch, now_ns)
+        host_check.look_for_twins(self._config, self._loop, now_ns)
         self._loop.call_at(now_ns, change.then)
 
     def _open_late(self, config: CollectorConfig, change: _Change, now_ns: int) -> None:

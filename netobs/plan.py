@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from netobs import __version__, capturing, footprint
+from netobs import __version__, capturing, footprint, host_check
 from netobs.capture import descriptors, libbpf, requirements
 from netobs.capture.capture import Capture, check_interfaces
 from netobs.capture.memory import MIB
@@ -17,9 +17,9 @@ from netobs.encode.options import Subject
 from netobs.encode.options_table import spoken
 from netobs.encode.protocols import exporter
 from netobs.errors import NetobsError
-from netobs.export.address import resolve
+from netobs.export.address import Address, resolve
 from netobs.export.spool_folder import used_bytes
-from netobs.export.spool_place import check, folder_of
+from netobs.export.spool_place import folder_of
 from netobs.export.tls import client_context, server_name
 from netobs.exporting import template_warnings
 from netobs.report import Report
@@ -49,15 +49,15 @@ class Plan:
 
 def make(config: Config) -> Plan:
     """Checks ``config`` against this host. Attaches nothing, sends nothing (but the name service's questions)."""
-    plan = Plan(warnings=warnings_of(config))
+    plan = Plan(warnings=[*warnings_of(config), *host_check.warnings_of(config, host_check.present_interfaces())])
     plan.lines.append(f"netobs {__version__}, configuration {config.path}")
     _capture(config, plan)
     lines, warnings, problems = capturing.plan(config)
     plan.lines += lines
     plan.warnings += warnings
     plan.problems += problems
-    for collector in config.collectors:
-        _collector(collector, config.capture.sampling, plan)
+    found = {each.name: _collector(each, config.capture.sampling, plan) for each in config.collectors}
+    plan.warnings += host_check.twins(config, found)
     for group in config.groups:
         names = ", ".join(f'"{name}"' for name in group.collectors)
         plan.lines.append(f'group "{group.name}": {group.policy} over {names}: {POLICIES[group.policy]}')
@@ -131,12 +131,16 @@ def _descriptors(links: int, plan: Plan) -> None:
         plan.warnings.append(f"some interfaces would not be measured: {descriptors.shortage(most)}")
 
 
-def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
+def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> list[Address]:
+    """Its addresses."""
+    addresses: list[Address] = []
     plan.lines.append(f'collector "{collector.name}": {collector.protocol} over {collector.transport}')
     try:
-        plan.lines.append("  address " + ", ".join(str(address) for address in resolve(collector)))
+        addresses = resolve(collector)
+        plan.lines.append("  address " + ", ".join(map(str, addresses)))
     except NetobsError as error:
-        plan.problems.append(str(error))
+        if not host_check.missing_interface(collector):  # the daemon starts, and waits for it
+            plan.problems.append(str(error))
     if collector.transport == "tls":
         _tls(collector, plan)
     if collector.spool:
@@ -156,6 +160,7 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> None:
         plan.warnings += template_warnings(collector, made, sampling)
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
+    return addresses
 
 
 def _tls(collector: CollectorConfig, plan: Plan) -> None:
@@ -172,19 +177,10 @@ def _tls(collector: CollectorConfig, plan: Plan) -> None:
 def _spool(collector: CollectorConfig, plan: Plan) -> None:
     """Whether flows could be written there; the daemon starts without that too, and tries again each minute."""
     directory = folder_of(collector.spool, collector.name)
-    used, most = used_bytes(directory), collector.spool_max_bytes
-    plan.lines.append(f"  spool {directory}: {_mib(used)} used of {_mib(most)}")
-    where = f'collector "{collector.name}": spool'
-    try:
-        check(directory)
-    except OSError as error:
-        plan.warnings.append(f"{where} {error.filename}: {error.strerror}; flows would wait in memory only")
-        return
-    place = next(path for path in (directory, *directory.parents) if path.is_dir())
-    disk = os.statvfs(place)
-    free = disk.f_bavail * disk.f_frsize
-    if free < most - used:
-        plan.warnings.append(f"{where} {place}: {_mib(free)} are free, less than spool_max allows it to take")
+    plan.lines.append(f"  spool {directory}: {_mib(used_bytes(directory))} used of {_mib(collector.spool_max_bytes)}")
+    problem, warning = host_check.check_spool(collector)
+    plan.problems += [problem] if problem else []
+    plan.warnings += [warning] if warning else []
 
 
 def _mib(size_bytes: int) -> str:

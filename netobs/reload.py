@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netobs import capturing
+from netobs import capturing, host_check
 from netobs import config as configuration
 from netobs.capture.capture import check_interfaces
-from netobs.capture.interfaces import LinkMonitor
 from netobs.config import Config, all_keys, warnings_of
 from netobs.errors import ConfigError, NetobsError
 from netobs.export.tls import client_context
@@ -29,11 +28,11 @@ def read(present: Config) -> tuple[Config, list[str]]:
     wanted = configuration.load(present.path)
     check(wanted)
     effective, kept = _merge(present, wanted)
-    return effective, kept + warnings_of(effective)
+    return effective, kept + warnings_of(effective) + host_check.warnings_of(effective, host_check.present_interfaces())
 
 
 def check(config: Config) -> None:
-    """What a daemon that goes over to ``config`` would stumble over: templates, certificates, interfaces.
+    """What a daemon that goes over to ``config`` would stumble over: templates, certificates, interfaces, spools.
 
     :raises NetobsError: the message has a line for each mistake.
     """
@@ -49,13 +48,11 @@ def check(config: Config) -> None:
             except NetobsError as error:
                 problems.append(str(error))
     problems += capturing.problems(config)
-    links = LinkMonitor()
+    problems += host_check.problems_of(config)
     try:
-        check_interfaces(config.capture, links.interfaces())
+        check_interfaces(config.capture, host_check.present_interfaces())
     except NetobsError as error:
         problems.append(str(error))
-    finally:
-        links.close()
     if problems:
         raise ConfigError(problems)
 

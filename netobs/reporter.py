@@ -22,7 +22,7 @@ REMEDIES = {
     "spool_full": "the collector is away for too long; look at it, or raise spool_max",
     "other_template": "the spool was written with another template; see netobs(8)",
     "too_large": "Messages in the spool exceed max_message_size; see netobs(8)",
-    "damaged": "a file of the spool cannot be read; see netobs(8)",
+    "damaged": "a file of the spool is damaged, and is kept; look at the disk, see netobs(8)",
     "removed": "somebody removed files of the spool while netobs used them; find out who, and leave them alone",
     "EMSGSIZE": "the path MTU is too small; set a smaller max_message_size",
     "EPERM": "a firewall rule of this host forbids it; allow it",

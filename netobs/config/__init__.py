@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from netobs.config.addresses import Endpoint
 from netobs.config.identity import machine_domain
-from netobs.config.loader import from_tables, load, parse, warnings_of
+from netobs.config.loader import from_tables, load, parse
+from netobs.config.odd import warnings_of
 from netobs.config.schema import (
     CaptureConfig,
     CollectorConfig,

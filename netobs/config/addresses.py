@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, Union
@@ -15,6 +16,10 @@ IPNetwork = Union[IPv4Network, IPv6Network]
 LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST_NAME = re.compile(rf"(?=.{{1,254}}$){LABEL}(?:\.{LABEL})*\.?")
 MAX_PORT = 65535
+BROADCAST = IPv4Address("255.255.255.255")
+THIS_NETWORK = IPv4Network("0.0.0.0/8")
+NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
+"""What inet_aton(3), and so the resolver, takes for an IPv4 address: 127.1, 0x7f000001, 2130706433."""
 IPV4_MAPPED_BITS = 96  # RFC 4291, section 2.5.5.2
 
 
@@ -36,10 +41,25 @@ def as_address(text: str) -> IPAddress | None:
         return None
 
 
+def plain(address: IPAddress) -> IPAddress:
+    """``address``, or the IPv4 address that it stands for (RFC 4291, section 2.5.5.2)."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def meant_by_numbers(text: str) -> str:
+    """The IPv4 address that a resolver makes of ``text``, which is none as people write it; else an empty string."""
+    if as_address(text) is not None or NUMBERS.fullmatch(text) is None:
+        return ""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text))
+    except OSError:
+        return ""
+
+
 def is_host_name(text: str) -> bool:
     """Whether ``text`` can be a host name: RFC 1123 section 2.1, and underscores, which occur in the field."""
     last_label = text.rstrip(".").rpartition(".")[2]
-    return HOST_NAME.fullmatch(text) is not None and not last_label.isdigit()
+    return HOST_NAME.fullmatch(text) is not None and not last_label.isdigit() and not meant_by_numbers(text)
 
 
 @dataclass(frozen=True)
@@ -56,15 +76,28 @@ class Host(Kind):
         address = as_address(value)
         if address is None and not is_host_name(value):
             raise self.refuse(value, _host_hint(value))
-        if address is not None and address.is_unspecified:
+        if address is not None and _is_no_host(plain(address)):
             raise self.refuse(value, "this address stands for no host")
-        if isinstance(address, IPv6Address) and address.is_link_local and "%" not in value:
+        if address is not None and plain(address) == BROADCAST:
+            raise self.refuse(value, "a broadcast address cannot be sent to; give the address of one collector")
+        if address is not None and _lacks_interface(value, address):
             raise self.refuse(value, f'a link-local address needs its interface: "{value}%eth0"')
         return value
 
 
+def _is_no_host(address: IPAddress) -> bool:
+    """RFC 1122, section 3.2.1.3: 0.0.0.0/8 is "this" network; RFC 4291, section 2.5.2: the unspecified address."""
+    return address.is_unspecified or (isinstance(address, IPv4Address) and address in THIS_NETWORK)
+
+
+def _lacks_interface(text: str, address: IPAddress) -> bool:
+    return isinstance(address, IPv6Address) and address.is_link_local and "%" not in text
+
+
 def _host_hint(text: str) -> str:
     """What is wrong with a host, for the mistakes that people make."""
+    if meant_by_numbers(text):
+        return f'an IPv4 address has four decimal numbers: write "{meant_by_numbers(text)}"'
     if text.startswith("["):
         return "write the address without brackets"
     if text.count(":") == 1 and re.fullmatch("[0-9]+", text.rpartition(":")[2]):
@@ -81,8 +114,14 @@ class LocalAddress(Kind):
         return 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
 
     def parse(self, value: object) -> str:
-        if not isinstance(value, str) or (value and as_address(value) is None):
-            raise self.refuse(value)
+        address = as_address(value) if isinstance(value, str) else None
+        if not isinstance(value, str) or (value and address is None):
+            hint = meant_by_numbers(value) if isinstance(value, str) else ""
+            raise self.refuse(value, hint and f'write "{hint}"')
+        if address is not None and (plain(address).is_multicast or plain(address) == BROADCAST):
+            raise self.refuse(value, "no host sends from a multicast or broadcast address")
+        if address is not None and _lacks_interface(value, address):
+            raise self.refuse(value, f'a link-local address needs its interface: "{value}%eth0"')
         return value
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from netobs.config.addresses import as_address
+from netobs.config.addresses import as_address, plain
 from netobs.config.groups import group_problems
 from netobs.config.identity import machine_domain
-from netobs.config.packet_capture import packet_capture_problems, packet_capture_warnings
+from netobs.config.packet_capture import packet_capture_problems
 from netobs.config.schema import (
     ARRAYS,
     MAX_NETFLOW5_SAMPLING,
@@ -24,7 +24,7 @@ from netobs.config.schema import (
     PacketCaptureConfig,
     keys,
 )
-from netobs.config.selector import is_name
+from netobs.config.selector import is_name, matches_all
 from netobs.config.text import nearest, printable, quoted, toml_text
 from netobs.config.values import BadValue
 from netobs.errors import ConfigError
@@ -36,7 +36,6 @@ else:
     import tomli as tomllib
 
 MAX_MIB = 1  # a collector takes some hundred bytes
-UNFRAGMENTED = 1472  # the UDP payload that fits the usual MTU of 1500 over IPv4
 
 
 def load(path: str | Path) -> Config:
@@ -78,31 +77,6 @@ def parse(text: str, path: str) -> Config:
 def from_tables(tables: dict[str, Any], path: str) -> Config:
     """The configuration in what a TOML parser returned. Raises ConfigError with every mistake."""
     return _Reader(path).read(tables)
-
-
-def warnings_of(config: Config) -> list[str]:
-    """What works but is probably not meant, a line each."""
-    interval, active = config.capture.eviction_interval_ns, config.metering.active_timeout_ns
-    idle = config.metering.idle_timeout_ns
-    found = []
-    if active and idle < interval:
-        found.append(
-            f"{config.path}: [metering] idle_timeout is shorter than [capture] eviction_interval: "
-            "flows are idle no earlier than at the next eviction"
-        )
-    if 0 < active < interval:
-        found.append(
-            f"{config.path}: [metering] active_timeout is shorter than [capture] eviction_interval: "
-            "flows are exported no more often than they are evicted"
-        )
-    found += [
-        f"{config.path}: [collector {quoted(each.name)}] max_message_size {each.max_message_size} does not fit "
-        f"an MTU of 1500: Messages are lost or fragmented unless the path has a larger one"
-        for each in config.collectors
-        if each.transport == "udp" and each.max_message_size > UNFRAGMENTED
-    ]
-    found += [f"{config.path}: {warning}" for warning in packet_capture_warnings(config.packet_capture)]
-    return found
 
 
 def _syntax_problem(message: str, text: str, path: str) -> str:
@@ -215,6 +189,10 @@ class _Reader:
         both = set(values.get("interfaces", ())) & set(values.get("exclude", ()))
         for name in sorted(filter(is_name, both)):
             self._problem(f"[{table}] exclude", f"{quoted(name)} is in interfaces too; take it out of one of the lists")
+        if values.get("interfaces", table == "capture") and not any(map(is_name, values.get("interfaces", ()))):
+            for entry in filter(matches_all, values.get("exclude", ())):
+                reason = f"{quoted(entry)} leaves out every interface, so that none is left; take it out of the list"
+                self._problem(f"[{table}] exclude", reason)
 
     def _check_collectors(self, collectors: list[dict[str, Any]], capture: dict[str, Any]) -> None:
         """What has to hold between the keys of a collector, and between collectors."""
@@ -230,6 +208,9 @@ class _Reader:
                 self._problem(f"{place} name", f"collector {first} has this name already; names must differ")
             if "host" not in values:
                 continue
+            address, transport = as_address(values["host"]), values.get("transport", CollectorConfig.transport)
+            if address is not None and plain(address).is_multicast and transport != "udp":
+                self._problem(f"{place} host", f"a multicast group takes no {transport.upper()} connection; use udp")
             first = endpoints.setdefault(_endpoint(values), number)
             if first != number:
                 reason = f"collector {first} has this host, port and transport already; each flow would arrive twice"
@@ -296,7 +277,8 @@ def _key_hint(table: str, name: str, known: dict[str, Key]) -> str:
 def _endpoint(values: dict[str, Any]) -> tuple[str, int, str]:
     """What two collectors must not have in common."""
     collector = CollectorConfig(**values)
-    host = str(as_address(collector.host) or collector.host.rstrip(".").lower())
+    address = as_address(collector.host)
+    host = str(plain(address)) if address else collector.host.rstrip(".").lower()
     return host, collector.port, collector.transport
 
 

@@ -12,6 +12,7 @@ from netobs.config.text import quoted, toml_text
 from netobs.config.values import BadValue, Kind
 
 MAX_NAME_BYTES = 15  # IFNAMSIZ - 1
+_ALL_KINDS = ("lo", "eth0", "Z", "9", "_-", "tap0f.12@x", "\N{LATIN SMALL LETTER E WITH ACUTE}")
 GLOB_CHARACTERS = frozenset("*?[")
 GLOB_SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]")  # a "]" that comes first is one of the characters
 
@@ -46,6 +47,11 @@ class InterfaceSelector:
 def is_name(entry: str) -> bool:
     """Whether an entry is a name written out, neither a glob nor a regular expression."""
     return not entry.startswith("/") and GLOB_CHARACTERS.isdisjoint(entry)
+
+
+def matches_all(entry: str) -> bool:
+    """Whether a glob or regular expression matches whatever an interface is called, as far as examples tell."""
+    return not is_name(entry) and all(compile_entry(entry).search(name) for name in _ALL_KINDS)
 
 
 def compile_entry(entry: str) -> re.Pattern[str]:

@@ -24,6 +24,7 @@ from netobs.errors import ExportError
 from netobs.export.spool_folder import Folder
 from netobs.export.spool_found import Templates, find
 from netobs.export.spool_index import Entries
+from netobs.export.spool_place import Unusable, check, never, trouble
 from netobs.export.spool_segment import Damaged, Segment
 from netobs.export.spool_store import Store
 from netobs.export.stats import ExportStats, Tally
@@ -72,19 +73,22 @@ class Spool:
     def open(self, now_ns: int) -> bool:
         """Take over what an earlier run left, unless that is done. Whether the folder can be used.
 
-        Raises ExportError if another process uses it.
+        Raises ExportError if another process uses it, or if it can never be used.
         """
         if self._folder.is_open:
             return True
         if now_ns < self._retry_write_ns:
             return False
         try:
+            check(self.directory)
             cursor = self._folder.open()
             try:
                 self._store.take_over(find(self._folder, cursor, self._templates))
             except BaseException:
                 self._folder.close()
                 raise
+        except Unusable as error:
+            raise never(error, self._name) from error
         except OSError as error:
             self._fail(error, now_ns)
             return False
@@ -244,8 +248,7 @@ class Spool:
 
     def _fail(self, error: OSError, now_ns: int) -> None:
         self._retry_write_ns = now_ns + RETRY_NS
-        where = error.filename or self.directory
-        self._say(f"spool {where}: {error.strerror}; flows wait in memory, and the spool is tried again each minute")
+        self._say(trouble(error, self.directory))
 
     def _say(self, problem: str) -> None:
         if problem != self._said:

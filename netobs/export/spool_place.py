@@ -12,6 +12,8 @@ import pwd
 import stat
 from pathlib import Path
 
+from netobs.errors import ExportError
+
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FILES = ("proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "bpf", "configfs", "devpts",
              "pstore", "efivarfs", "mqueue", "binfmt_misc", "fusectl", "selinuxfs", "autofs")  # fmt: skip
@@ -19,6 +21,17 @@ _NO_FILES = ("proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tra
 
 class Unusable(OSError):
     """A place that can never be a spool, whatever happens on this host: a mistake in the configuration."""
+
+
+def never(error: Unusable, name: str) -> ExportError:
+    """What is said where ``error`` keeps the daemon from starting; ``name`` of the collector."""
+    return ExportError(f"{name}: spool {error.filename}: {error.strerror}", "set spool to a folder on a disk")
+
+
+def trouble(error: OSError, directory: Path) -> str:
+    """What is said of any other error."""
+    where = error.filename or directory
+    return f"spool {where}: {error.strerror}; flows wait in memory, and the spool is tried again each minute"
 
 
 def folder_of(spool: str, collector: str) -> Path:

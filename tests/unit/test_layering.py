@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("capture", "metering", "encode", "export")
 # the loop with its Exporting Process, the plan that --dry-run prints of it, what another configuration would change,
+# what does not fit the host,
 # and the accounts of what it did for the operator and for collectors
 JOINERS = {
     "netobs.daemon",
@@ -20,6 +21,7 @@ JOINERS = {
     "netobs.stats",
     "netobs.reporter",
     "netobs.footprint",
+    "netobs.host_check",
 }
 TOP = {"netobs.cli", "netobs.__main__", *JOINERS}
 # What the packet capture agent may have of the flow path: what loads and attaches programs. Not the other way round.

@@ -290,15 +290,55 @@ def test_the_loopback_can_be_asked_for_by_name() -> None:
     assert not parse(MINIMAL, "F").capture.selector.matches("lo")
 
 
+B = '[[collector]]\nhost = "b"\n'
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
         ("", []),
         ('[metering]\nidle_timeout = "4s"', ["idle_timeout is shorter"]),
         ('[metering]\nactive_timeout = "1s"', ["active_timeout is shorter"]),
-        ('[metering]\nactive_timeout = "0s"\nidle_timeout = "1s"', []),
+        ('[metering]\nactive_timeout = "0s"', []),
+        ('[metering]\nactive_timeout = "0s"\nidle_timeout = "1s"', ["[metering] idle_timeout has no effect with"]),
+        ('[metering]\nidle_timeout = "61s"', ["[metering] idle_timeout is longer than active_timeout"]),
         ('[[collector]]\nhost = "b"\nmax_message_size = 1473', ['[collector "b"] max_message_size 1473']),
-        ('[[collector]]\nhost = "b"\nmax_message_size = 1473\ntransport = "tcp"', []),
+        (f'{B}max_message_size = 1473\ntransport = "tcp"', ["max_message_size has no effect over TCP and TLS"]),
+        (
+            f'{B}template_refresh = "1s"\ntemplate_refresh_messages = 9\ntransport = "tls"',
+            [
+                "template_refresh has no effect over TCP and TLS",
+                "template_refresh_messages has no effect over TCP and TLS",
+            ],
+        ),
+        (
+            f'{B}protocol = "netflow5"\ntemplate = "full"\noptions_refresh = "1s"\ntemplate_refresh = "1s"',
+            ["template has no effect with netflow5", "template_refresh has no", "options_refresh has no"],
+        ),
+        (f'{B}spool_rate = "1MiB"', ['F: [collector "b"] spool_rate has no effect without spool']),
+        (f'{B}spool_max = "4MiB"', ['F: [collector "b"] spool_max has no effect without spool']),
+        (f'{B}spool_rate = "1MiB"\nspool_max = "4MiB"\nspool = "/s"', []),
+        (f'{B}spool_rate = "8MiB"', []),  # what it is without it
+        ('[[collector]]\nhost = "224.0.0.1"', ['[collector "224.0.0.1"] host: 224.0.0.1 is a multicast group']),
+        ('[[collector]]\nhost = "ff02::1%lo"', ["is a multicast group"]),
+        ('[capture]\ninterfaces = ["eth0"]\nexclude = ["docker*"]', ["[capture] exclude has no effect beside names"]),
+        ('[capture]\ninterfaces = ["eth0"]\nexclude = ["*"]', ["[capture] exclude has no effect beside names"]),
+        ('[capture]\ninterfaces = ["eth0", "tap*"]\nexclude = ["*"]', ['exclude: "*" leaves out all but the names']),
+        (
+            '[capture]\ninterfaces = ["eth*"]\nexclude = ["lo", "eth9"]',
+            ['exclude: "lo" has no effect: interfaces does not'],
+        ),
+        ('[capture]\ninterfaces = ["eth*"]', []),
+        ('[capture]\nexclude = ["docker*"]', []),
+        ('[capture]\nflow_table = "ringbuf"\nmax_flows = 64', ["[capture] max_flows has no effect with ringbuf"]),
+        (
+            '[packet_capture]\nenabled = true\nexclude = ["a"]\nrecorder_max = "1MiB"',
+            [
+                "[packet_capture] exclude has no effect without interfaces",
+                "recorder_max has no effect without recorder",
+            ],
+        ),
+        ('[packet_capture]\nexclude = ["a"]\nrecorder_max = "1MiB"', []),
     ],
 )
 def test_warnings(lines: str, said: list[str]) -> None:

@@ -21,6 +21,8 @@ HOST = "a host name, an IPv4 or an IPv6 address"
 FILTER = 'a filter such as "tcp,80" or "host 192.0.2.1", or a list of them, of at most 1000 characters'
 PREFIXES = 'a list of addresses and prefixes such as ["192.0.2.0/24", "2001:db8::1"]'
 LISTEN = 'an address and a port from 1 to 65535 such as "127.0.0.1:9990" or "[::1]:9990"'
+DECIMAL = "an IPv4 address has four decimal numbers:"
+NO_SOURCE = "no host sends from a multicast or broadcast address"
 LOCAL = 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
 
 
@@ -79,6 +81,14 @@ KEY_MISTAKES = [
         "capture",
         "interfaces = ['eth0']\nexclude = ['eth0']",
         'exclude: "eth0" is in interfaces too; take it out of one of the lists',
+    ),
+    *(
+        (
+            "capture",
+            f"exclude = ['lo', '{entry}']",
+            f'exclude: "{entry}" leaves out every interface, so that none is left; take it out of the list',
+        )
+        for entry in ("*", "?*", "/./", "/^/", "/^.*$/")
     ),
     ("capture", "direction = 'in'", 'direction: expected one of "ingress", "egress", "both", got "in"'),
     (
@@ -188,7 +198,31 @@ COLLECTOR_MISTAKES = [
     ("host = ''", f'host: expected {HOST}, got ""'),
     ("host = 1", f"host: expected {HOST}, got 1"),
     ("host = '10.0.0.300'", f'host: expected {HOST}, got "10.0.0.300"'),
-    ("host = '10.0.0'", f'host: expected {HOST}, got "10.0.0"'),
+    ("host = '10.0.0'", f'host: expected {HOST}, got "10.0.0"; {DECIMAL} write "10.0.0.0"'),
+    ("host = '127.1'", f'host: expected {HOST}, got "127.1"; {DECIMAL} write "127.0.0.1"'),
+    ("host = '2130706433'", f'host: expected {HOST}, got "2130706433"; {DECIMAL} write "127.0.0.1"'),
+    ("host = '0x7f000001'", f'host: expected {HOST}, got "0x7f000001"; {DECIMAL} write "127.0.0.1"'),
+    ("host = '0x7f.1'", f'host: expected {HOST}, got "0x7f.1"; {DECIMAL} write "127.0.0.1"'),
+    ("host = '::ffff:0.0.0.0'", f'host: expected {HOST}, got "::ffff:0.0.0.0"; this address stands for no host'),
+    ("host = '0.1.2.3'", f'host: expected {HOST}, got "0.1.2.3"; this address stands for no host'),
+    (
+        "host = '255.255.255.255'",
+        f'host: expected {HOST}, got "255.255.255.255"; a broadcast address cannot be sent to; give the address of one '
+        "collector",
+    ),
+    ("host = 'ff02::1%lo'\ntransport = 'tcp'", "host: a multicast group takes no TCP connection; use udp"),
+    (
+        "host = '224.0.0.1'\ntransport = 'tls'",
+        "host: a multicast group takes no TLS connection; use udp",
+    ),
+    ("host = 'a'\nsource = '239.0.0.1'", f'source: expected {LOCAL}, got "239.0.0.1"; {NO_SOURCE}'),
+    ("host = 'a'\nsource = 'ff02::1'", f'source: expected {LOCAL}, got "ff02::1"; {NO_SOURCE}'),
+    ("host = 'a'\nsource = '255.255.255.255'", f'source: expected {LOCAL}, got "255.255.255.255"; {NO_SOURCE}'),
+    ("host = 'a'\nsource = '127.1'", f'source: expected {LOCAL}, got "127.1"; write "127.0.0.1"'),
+    (
+        "host = 'a'\nsource = 'fe80::1'",
+        f'source: expected {LOCAL}, got "fe80::1"; a link-local address needs its interface: "fe80::1%eth0"',
+    ),
     ("host = '-a'", f'host: expected {HOST}, got "-a"'),
     ("host = 'a..b'", f'host: expected {HOST}, got "a..b"'),
     (f"host = '{'a' * 64}'", f'host: expected {HOST}, got "{"a" * 57}..."'),
