@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -303,4 +304,46 @@ def test_dry_run_and_two_daemons(lab: Lab, tmp_path: Path) -> None:
         assert netobs(lab, far.ns, "--conf", str(conf), "--dry-run").returncode == 0
     conf.write_text(config.replace(str(tmp_path / "spool"), str(tmp_path / "a" / "b" / "c")), encoding="utf-8")
     done = netobs(lab, far.ns, "--conf", str(conf), "--dry-run")
-    assert f"spool {tmp_path}/a/b: No such file or directory; flows would wait in memory only" in done.stdout
+    said = f'collector "127.0.0.1": spool {tmp_path}/a/b: No such file or directory; flows wait in memory'
+    assert f"warning: {said}, and the spool is tried again each minute" in done.stdout.splitlines()
+
+
+def test_a_spool_that_is_removed_under_the_daemon(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    table, more = collector_table(tmp_path, "tcp")
+    spool, flows = tmp_path / "spool", Flows(tmp_path / "files")
+    with Daemon(lab, far.ns, tmp_path, configuration(CAPTURE, METERING, [table])) as daemon:
+        Traffic(flows=2000).send(lab, near)
+        wait_until(lambda: in_spool(spool) == 2000, "the flows are in the spool")
+        shutil.rmtree(spool)
+        Traffic(flows=1000, flow_base=2000).send(lab, near)
+        wait_until(lambda: in_spool(spool) == 1000, "the later flows are in a new one")
+        assert (
+            f"2000 flows are not sent: spool {spool}/127.0.0.1 was removed or replaced; it is made again" in daemon.log
+        )
+        with Collector(lab, far.ns, tmp_path, tmp_path / "files", "collector", *more):
+            wait_until(lambda: flows.count() == 1000, "what is left arrives")
+            account = daemon.finish()
+    assert account.not_sent["127.0.0.1"]["removed"].flows == 2000
+    assert account.is_balanced()
+
+
+def test_root_leaves_the_spool_of_a_user_alone(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    table, _ = collector_table(tmp_path, "tcp")
+    folder = tmp_path / "spool" / "127.0.0.1"
+    precious = tmp_path / "precious"
+    precious.write_text("keep me", encoding="ascii")
+    folder.mkdir(parents=True)
+    for name in ("cursor", "lock", "0000000001.ipfix", "0000000001.index"):
+        (folder / name).symlink_to(precious if name != "lock" else tmp_path / "new")
+    for path in (folder.parent, folder):
+        os.chown(path, 65534, 65534)
+    with Daemon(lab, far.ns, tmp_path, configuration(CAPTURE, METERING, [table]), as_user=False) as daemon:
+        Traffic(flows=100).send(lab, near)
+        account = daemon.finish()
+    assert f"spool {folder}: belongs to the user nobody, and this is root: run netobs as nobody" in daemon.log
+    assert account.not_sent["127.0.0.1"]["closed"].flows == 100
+    assert account.is_balanced()
+    assert precious.read_text("ascii") == "keep me"
+    assert not (tmp_path / "new").exists()
