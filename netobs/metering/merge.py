@@ -263,6 +263,9 @@ def _restart(rows: Records, starts: Indices, group: Indices, merged: Records, is
     ``is_first`` is changed for flows that start anew: to the rows that have the SYN. Times are compared by their age at
     the last packet, for they repeat; a SYN so old that its age may be wrong is before any end that is in ``rows``.
     """
+    merged["syn"] = merged["end"] = 0
+    if not (merged["tcp_flags"] & (_SYN | _ENDS)).any():
+        return
     last_ns = merged["last_ns"]
     last = (last_ns >> _TIME_SHIFT).astype(np.uint32)
     has_syn = ((rows["tcp_flags"] & _SYN) != 0) & (last_ns[group] - rows["first_ns"] < _TIME_SPAN_NS)
