@@ -105,9 +105,9 @@ def test_what_an_earlier_release_wrote_is_sent_behind_its_own_templates(
 ) -> None:
     before = make_bench(config)
     refused(before)
-    old = before.send(20_000)
+    old = before.send(40_000)
     before.close()
-    collector = make_tcp(port=config.port, receive_buffer=65_536)
+    collector = make_tcp(port=config.port)
     bench = make_bench(config, Encoder(data_id=4000))
     bench.open()
 
@@ -120,7 +120,9 @@ def test_what_an_earlier_release_wrote_is_sent_behind_its_own_templates(
     bench.move(60)
     bench.until(lambda: bench.stats.connected, "another connection")
     live = bench.send(10)  # they have the numbers of the first old ones again
-    bench.until(lambda: bool(collector.poll().sessions) and not files(spool), "the end of the spool")
+    bench.until(lambda: len(collector.poll().sessions) == 2 and not bench.stats.spooled.flows, "all Messages sent")
+    bench.move(1)  # what has arrived is asked for once a second
+    bench.until(lambda: not collector.poll().partial and not files(spool), "the end of the spool")
     got = sorted(numbers_of(collector.poll().sessions[-1]))
     assert got == [*live, *old[len(live) - len(got) :]]  # what the first connection's host has acknowledged is through
     for session in collector.sessions:
