@@ -86,6 +86,10 @@ class Account:
     taken_over: dict[str, Counts] = field(default_factory=dict)
     waiting: dict[str, Counts] = field(default_factory=dict)
 
+    def transmitted(self, collector: str = "127.0.0.1") -> Counts:
+        """What left this host, refused by the collector's or not."""
+        return self.sent[collector] + self.not_sent.get(collector, {}).get("refused", Counts())
+
     def is_balanced(self, collector: str = "127.0.0.1") -> bool:
         """Whether each packet that was seen is in a flow that was sent or counted as not sent, or in the ledger.
 

@@ -89,8 +89,10 @@ def test_failover_over_udp(lab: Lab, tmp_path: Path) -> None:
     assert set((before + meanwhile + after).values()) == {1}
     lost = 1800 - sum((before + meanwhile + after).values())
     assert 0 < lost <= 500
-    assert account.not_sent == {}
-    assert total(account.sent).flows == 1800
+    refused = account.not_sent["a"]["refused"].flows
+    assert account.not_sent.keys() == {"a"}
+    assert lost <= refused <= 1000, "an estimate: what was sent a moment before may be in it"
+    assert total(account.sent).flows + refused == 1800
     assert account.sent["b"].flows == len(meanwhile)
     assert re.search(r'"a" \(.*\): [1-9]\d* times nothing listened there', daemon.log)
 

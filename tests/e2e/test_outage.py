@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from netobs.encode.decode import Decoder, message_length
-from tests.e2e.daemon import Account, Counts, Daemon, Table, configuration
+from tests.e2e.daemon import Account, Daemon, Table, configuration
 from tests.lab.collectors import UdpSink
 from tests.lab.namespaces import Lab, in_namespace
 from tests.lab.programs import WAIT_S, wait_until
@@ -230,9 +230,7 @@ def refused(ns: str) -> int:
 
 def sent_flows(daemon: Daemon, collector: str = "127.0.0.1") -> int:
     """Flow Records that the collector was sent so far, refused or not."""
-    account = daemon.account()
-    refused = account.not_sent.get(collector, {}).get("refused", Counts())
-    return (account.sent[collector] + refused).flows
+    return daemon.account().transmitted(collector).flows
 
 
 def test_udp_collector_that_is_down_at_start_and_dies_and_comes_back(lab: Lab, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.daemon import KEPT, NETOBS, Daemon, bpf_objects, configuration, traffic_control
+from tests.lab.collectors import UdpSink
 from tests.lab.namespaces import Lab, Link, in_namespace
 from tests.lab.pcap import Packet, read_pcap
 from tests.lab.programs import Capture, Program, wait_until
@@ -99,6 +100,7 @@ def test_every_packet_is_in_the_stream_and_in_a_flow(lab: Lab, tmp_path: Path, a
         {"direction": "ingress", "attach": attach}, KEPT, packet_capture=SETTINGS,
     )  # fmt: skip
     with (
+        UdpSink(receiver.ns),
         Daemon(lab, receiver.ns, tmp_path, config) as daemon,
         Whole(lab, receiver.ns, tmp_path, "veth0") as tcpdump,
         Client(lab, receiver.ns, tmp_path, label="all") as everything,

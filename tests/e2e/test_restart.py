@@ -30,7 +30,7 @@ NAME = "127.0.0.1"
 
 
 def wait_sent(daemon: Daemon, flows: int) -> None:
-    wait_until(lambda: daemon.account().sent[NAME].flows == flows, f"{flows} flows are sent")
+    wait_until(lambda: daemon.account().transmitted(NAME).flows == flows, f"{flows} flows are sent")
 
 
 @pytest.mark.parametrize("protocol", ["netflow5", "netflow9", "ipfix"])
@@ -59,7 +59,9 @@ def test_over_udp(lab: Lab, tmp_path: Path, protocol: str) -> None:
     assert (before.flows, before.packets, before.octets) == sums(BEFORE)
     assert (after.flows, after.packets, after.octets) == sums(AFTER)
     assert (before.drops, after.drops) == (0, 0)
-    assert account.sent[NAME].flows == ALL_FLOWS
+    assert account.transmitted(NAME).flows == ALL_FLOWS
+    assert account.not_sent[NAME].keys() == {"refused"}
+    assert account.not_sent[NAME]["refused"].flows >= MEANWHILE.flows
     assert account.is_balanced()
 
 
