@@ -22,8 +22,9 @@ from tests.e2e.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 from tests.e2e.interop import ONCE, Columns, carried, differences, elements, not_compared, only_ipv4, templates, totals
 from tests.e2e.test_exact import like_ethernet
 from tests.lab.adapters import NODE, Adapter, Listen
-from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd, Tshark, UdpSink
+from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
 from tests.lab.namespaces import Lab
+from tests.lab.pmacct import Nfacctd
 from tests.lab.programs import WAIT_S
 from tests.lab.traffic import REPOSITORY
 

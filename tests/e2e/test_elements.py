@@ -12,8 +12,9 @@ import pytest
 from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.e2e.test_listen import listening
-from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd, Tshark
+from tests.lab.collectors import IpfixDump, Nfcapd, Tshark
 from tests.lab.namespaces import Lab, Link
+from tests.lab.pmacct import Nfacctd
 from tests.lab.programs import WAIT_S
 from tests.lab.traffic import Traffic
 

@@ -15,8 +15,9 @@ from tests.e2e.daemon import Counts, Daemon, configuration, total
 from tests.e2e.test_exact import like_ethernet, sums
 from tests.e2e.test_tls import tls
 from tests.lab.certificates import Authority
-from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd
+from tests.lab.collectors import IpfixDump, Nfcapd
 from tests.lab.namespaces import Lab
+from tests.lab.pmacct import Nfacctd
 from tests.lab.programs import wait_until
 from tests.lab.streams import TlsIpfixDump
 from tests.lab.traffic import Traffic

@@ -14,8 +14,9 @@ import pytest
 from netobs.encode.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, Table, configuration
 from tests.e2e.test_exact import like_ethernet
-from tests.lab.collectors import IpfixDump, Nfacctd, Nfcapd, Tshark, UdpSink
+from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
 from tests.lab.namespaces import Lab, Link, command
+from tests.lab.pmacct import Nfacctd
 from tests.lab.programs import wait_until
 from tests.lab.traffic import Traffic
 from tests.unit.encode.test_options import announced
