@@ -12,15 +12,13 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from typing import Callable
 
 import pytest
 
-from tests.lab.adapters import is_installed
+from tests.lab.adapters import missing
 from tests.lab.namespaces import Lab, LabError
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
-MARKERS = (*NEEDS_KERNEL, "vm", "packages")
 
 REPORT = pytest.StashKey[dict[str, list[str]]]()
 
@@ -61,15 +59,7 @@ def problem(item: pytest.Item) -> str:
     """Why ``item`` cannot run here; "" if it can."""
     names = {mark.name for mark in item.iter_markers()}
     reason = kernel_problem() if names.intersection(NEEDS_KERNEL) else ""
-    tools, decoders = _needed(item, "tools", shutil.which), _needed(item, "decoders", is_installed)
-    reason = reason or (f"missing programs: {', '.join(tools)}" if tools else "")
-    return reason or (f"make interop has not installed: {', '.join(decoders)}" if decoders else "")
-
-
-def _needed(item: pytest.Item, kind: str, has: Callable[[str], object]) -> list[str]:
-    """What the markers of ``item`` ask for as ``kind`` and this machine does not have."""
-    marks = (mark for name in MARKERS for mark in item.iter_markers(name))
-    return sorted({tool for mark in marks for tool in mark.kwargs.get(kind, ()) if not has(tool)})
+    return reason or missing(item)
 
 
 def pytest_configure(config: pytest.Config) -> None:

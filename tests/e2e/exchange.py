@@ -46,8 +46,8 @@ _PROTOCOLS: Mapping[str, tuple[str, ...]] = {
 COLLECTORS = ("listen", "nfdump", "pmacct", "tshark", "ipfixdump", "ipfix", "netflow", "netflume", NODE)
 _FIRST_PORT = 5001
 _OVER_TCP = {("ipfixdump", "ipfix"), ("ipfix", "ipfix")}
-_SHARED = {"tshark": ("nfdump", "ipfixdump")}
-"""tshark reads what these get."""
+_SHARED: Mapping[str, tuple[str, ...]] = {"tshark": ("nfdump", "ipfixdump"), "listen": ()}
+"""tshark reads what these get; ``netobs listen`` is always there."""
 _CUSTOM = (
     *(
         "flowDirection",
@@ -134,11 +134,11 @@ class Exchange:
         rate = self.sampling if stream.says_rate(self.sampling) else 0
         scale = max(rate, 1) if scales else 1
         expected = [carried(flow, stream.protocol, stream.template, rate, scale) for flow in flows]
+        assert self.account.sent[stream.name] == totals(flows)
+        assert self.unencodable(stream.name) == totals([flow for flow in self.flows if flow not in flows])
         wrong = differences(expected, shown, columns)
         assert not wrong, "\n".join([f"{len(wrong)} differences", *wrong[:10]])
         assert not_compared(elements(stream.protocol, stream.template), columns, not_shown) == set()
-        assert self.account.sent[stream.name] == totals(flows)
-        assert self.unencodable(stream.name) == totals([flow for flow in self.flows if flow not in flows])
 
     def check_options(self, stream: Stream, shown: Sequence[Mapping[str, Any]]) -> None:
         """Compare options records; ``shown`` by Information Element, without the Observation Domain."""
@@ -209,7 +209,8 @@ class _Collectors:
 
     def read(self, found: Exchange) -> None:
         """End all and put what they have into ``found``."""
-        for nfacctd in self.nfacctd.values():
+        for stream, nfacctd in self.nfacctd.items():
+            nfacctd.wait_for(found.account.sent[stream.name].flows)
             nfacctd.end()
         for stream, nfcapd in self.nfcapd.items():
             found.shown["nfdump", stream] = nfcapd.flows()

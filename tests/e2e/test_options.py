@@ -69,6 +69,7 @@ def test_sampling_is_known_to_every_collector(lab: Lab, tmp_path: Path, template
         assert [account.is_balanced(name) for name in account.sent] == [True] * len(collectors)
         expected = (sent.packets * SAMPLING, sent.octets * SAMPLING)
         for each in pmacct + plain:
+            each.wait_for(sent.flows)
             each.end()
         for each in nfdump:
             flows = each.flows()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
+
+import pytest
 
 from tests.lab.namespaces import Lab, LabError
 from tests.lab.programs import WAIT_S, Program, sockets_at, wait_until
@@ -24,6 +27,17 @@ def is_installed(decoder: str) -> bool:
     """Whether ``make interop`` has installed it: netflume, for one, needs Python 3.11."""
     place = "node_modules/node-netflowv9" if decoder == NODE else f"lib/python3*/site-packages/{decoder}"
     return any(INTEROP.glob(place))
+
+
+def missing(item: pytest.Item) -> str:
+    """The programs and the decoders that the markers of a test name and this machine does not have; "" if none."""
+    tools, decoders = _needed(item, "tools", shutil.which), _needed(item, "decoders", is_installed)
+    said = [f"missing programs: {', '.join(tools)}"] if tools else []
+    return "; ".join([*said, *([f"make interop has not installed: {', '.join(decoders)}"] if decoders else [])])
+
+
+def _needed(item: pytest.Item, kind: str, has: Callable[[str], object]) -> list[str]:
+    return sorted({tool for mark in item.iter_markers() for tool in mark.kwargs.get(kind, ()) if not has(tool)})
 
 
 class Adapter(Program):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.namespaces import Lab
-from tests.lab.programs import WAIT_S, Program, bound_socket, wait_until
+from tests.lab.programs import WAIT_S, Program, wait_until
 
 NFACCTD_COLUMNS = (
     *("src_host", "dst_host", "src_port", "dst_port", "proto", "tos", "tcpflags", "in_iface", "out_iface"),
@@ -63,25 +63,26 @@ class Nfacctd(Program):
         conf = self.directory / "nfacctd.conf"
         conf.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="ascii")
         process = self._process = self._run(["nfacctd", "-f", str(conf)])
-        self._ready(process, lambda: self._bound(process, self.port, "udp"))
+        # What comes before its plugin is ready is lost.
+        ready = "setting object handlers"
+        self._ready(process, lambda: ready in self.log and self._bound(process, self.port, "udp"))
+
+    def wait_for(self, count: int) -> None:
+        """Until it has printed ``count`` flows. Told to end before, it may print the last one twice as large."""
+        wait_until(lambda: len(self._lines()) >= count, f"nfacctd prints {count} flows")
 
     def end(self) -> None:
-        """Let it read all that has arrived, then tell it to end (SIGINT flushes), which takes it two seconds."""
+        """Tell it to end, which takes it two seconds."""
         if not self._told:
-            wait_until(self._has_read_all, "nfacctd reads its socket empty")
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGINT)  # prints the rest
             self._told = True
 
     def flows(self, count: int) -> list[dict[str, Any]]:
         """All flows, with pmacct's names (``packets``, ``ip_src`` …), when ``count`` have come and it was ended."""
-        wait_until(lambda: len(self._lines()) >= count, f"nfacctd prints {count} flows")
+        self.wait_for(count)
         self.end()
         self.process.wait(WAIT_S)
         return [json.loads(line) for line in self._lines()]
-
-    def _has_read_all(self) -> bool:
-        state = bound_socket(self.ns, self.port, "udp")
-        return state is not None and state.waiting_bytes == 0
 
     def warnings(self) -> list[str]:
         """What it complains about in its log."""
