@@ -169,8 +169,8 @@ def test_a_strict_reader_has_no_fault_to_find_over_tcp(lab: Lab, tmp_path: Path)
         flows = reader.flows()
         assert len(flows) == 5000
         _, data_records, template_records = reader.stats()
-        # Beside flows: an interface, metering statistics, exporting reliability; an Options Template for each.
-        assert (data_records, template_records) == (5000 + 3, 2 + 3)
+        # Beside flows: an interface, sampling, metering statistics, reliability of both processes; a Template for each.
+        assert (data_records, template_records) == (5000 + 5, 2 + 5)
     packets, octets = (sum(int(record[name]) for record in flows) for name in ("packetDeltaCount", "octetDeltaCount"))
     assert (packets, octets) == account.seen.measured
     assert account.seen.packets == 40_000
