@@ -305,7 +305,7 @@ def test_without_a_folder_flows_wait_in_memory(
     assert bench.stats.not_sent["queue_full"].flows == 500
     (warning,) = [line for line in caplog.messages if "No such file" in line]
     assert warning == (
-        f'collector "main": spool {spool}/a/b: No such file or directory; '
+        f'collector "main": spool {spool}/a: No such file or directory; '
         "flows wait in memory, and the spool is tried again each minute"
     )
     (spool / "a").mkdir(parents=True)

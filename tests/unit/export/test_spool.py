@@ -382,7 +382,7 @@ def test_a_folder_that_cannot_be_made_is_tried_again(tmp_path: Path, caplog: pyt
     box = Box(tmp_path / "missing" / "spool" / "main")
     assert not box.opened
     assert not box.put(10)
-    assert f"spool {tmp_path}/missing/spool: No such file or directory; flows wait in memory" in caplog.text
+    assert f"spool {tmp_path}/missing: No such file or directory; flows wait in memory" in caplog.text
     (tmp_path / "missing").mkdir()
     assert not box.write(rows(0, 10))
     box.now_ns += RETRY_NS
