@@ -270,6 +270,13 @@ def test_what_somebody_removed_is_attached_again(
     assert ours(lab, link) == 0
 
 
+def test_attaching_ends_when_it_is_told_to(lab: Lab, link: Link) -> None:
+    lab.veth(link.ns, link.ns, names=("other0", "other1"))
+    with in_namespace(link.ns), Programs(max_flows=1024, interfaces=("other*", link.name)) as programs:
+        assert programs.capture.attach(lambda: len(programs.capture.attached) == 2) == 2
+        assert programs.capture.attach() == 3
+
+
 def test_what_libbpf_says_of_a_qdisc_that_is_there_is_not_news(
     lab: Lab, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
