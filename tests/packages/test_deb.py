@@ -37,6 +37,7 @@ FILES = {
     "usr/share/bash-completion/completions/netobs",
     "usr/share/doc/netobs/README.md.gz",
     "usr/share/doc/netobs/changelog.Debian.gz",
+    "usr/share/doc/netobs/changelog.gz",
     "usr/share/doc/netobs/collectors.md",
     "usr/share/doc/netobs/copyright",
     "usr/share/doc/netobs/ipfix.md.gz",
