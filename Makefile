@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
 SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh tests/packages/*.sh packaging/deb/*.p* .ci/run
-C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] tests/traffic/*.[ch] tests/lab/*.c)
+C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] lab/generator/*.[ch] lab/*.c)
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
 PREFIX ?= /usr/local
@@ -74,7 +74,7 @@ replay: ## capture files through the daemon, its flows against an independent re
 	@[ -n '$(PCAP)' ] || { echo 'make replay: name a capture file or a folder: make replay PCAP=PATH' >&2; exit 2; }
 	@sh tools/install-tools.sh build
 	@$(MAKE) --no-print-directory build $(DEV)
-	@$(BIN)/python -m tests.lab.replay $(REPLAY_ARGS) '$(PCAP)'
+	@$(BIN)/python -m lab.replay $(REPLAY_ARGS) '$(PCAP)'
 
 build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 
@@ -96,7 +96,7 @@ lint-c: ## clang-format on the C sources
 lint-shell: ## shellcheck on the scripts
 	shellcheck $(SHELL_SCRIPTS)
 
-type: $(DEV) ## mypy --strict on netobs/, tests/, bench/
+type: $(DEV) ## mypy --strict on netobs/, lab/, tests/, bench/
 	$(BIN)/mypy
 
 bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
@@ -117,7 +117,7 @@ rpm: ## the RPM package and its source package, into dist/ (on Debian: see packa
 clean: ## remove all that make made, .venv too
 	@$(MAKE) --no-print-directory -C bpf clean
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find netobs tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find netobs lab tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml netobs/__init__.py
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: run tools/install-tools.sh build" >&2; exit 1; }
@@ -131,7 +131,7 @@ $(DEV): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-$(INTEROP)/.python: tests/lab/decoders/requirements.txt
+$(INTEROP)/.python: lab/decoders/requirements.txt
 	$(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python -m pip install --quiet --requirement $<
 	@touch $@

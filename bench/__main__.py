@@ -26,8 +26,8 @@ from bench import (
     traffic,
     userspace,
 )
-from netobs.errors import NetobsError
-from tests.lab.namespaces import LabError
+from lab.namespaces import LabError
+from netobs.base.errors import NetobsError
 
 SECTIONS: dict[str, ModuleType] = {
     "kernel": kernel,

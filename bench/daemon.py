@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from bench.wire import POLL_S, Wire
-from tests.lab.namespaces import in_namespace, stop
-from tests.lab.programs import wait_until
+from lab.namespaces import in_namespace, stop
+from lab.programs import wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXIT_WITHIN_S = 20

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from bench.text import table
-from netobs import clock
+from netobs.base import clock
+from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
 from netobs.encode.protocols import exporter
 from netobs.export.session import TransportSession
-from netobs.loop import EventLoop
-from netobs.records import FlowBatch, empty
+from netobs.flow.records import FlowBatch, empty
 
 TITLE = (
     "export: CPU us (user and system) for each flow. Encoding is Flow Records to Messages; the rest is all that the\n"

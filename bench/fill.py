@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from tests.kernel.programs import Run
+from lab.prog_run import Run
 
 PAYLOAD = bytes(38)
 ETHERNET = b"\x02" * 6 + b"\x04" * 6 + b"\x08\x00"

@@ -13,14 +13,14 @@ import numpy as np
 
 from bench.programs import Empty
 from bench.text import table
-from netobs.capture import libbpf
+from lab import frames as f
+from lab.packet_maps import create_maps
+from lab.prog_run import Run, get
+from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET
 from netobs.pcap.selection import Selection
-from tests.kernel import frames as f
-from tests.kernel.loading import create_maps
-from tests.kernel.programs import Run, get
+from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET
 
 TITLE = "filters: ns of a packet that is not selected above an empty program, BPF_PROG_TEST_RUN"
 REPEAT = 1_000_000

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from netobs import __version__
-from netobs.capture import libbpf
+from netobs.kernel import libbpf
 
 
 def describe() -> dict[str, Any]:

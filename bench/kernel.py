@@ -9,8 +9,8 @@ from typing import Any
 from bench.fill import udp_frame
 from bench.programs import ALL_VARIANTS, PAPER, Loaded, Variant
 from bench.text import table
-from netobs.capture.datapath import Datapath
-from tests.kernel.programs import Run
+from lab.prog_run import Run
+from netobs.datapath.datapath import Datapath
 
 TITLE = "kernel: ns of a packet above an empty program, BPF_PROG_TEST_RUN, 1 flow"
 REPEAT = 100_000  # of one call: the ring of flow_table = "ringbuf" must hold them

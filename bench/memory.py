@@ -8,7 +8,7 @@ from typing import Any
 from bench.daemon import Daemon
 from bench.text import table
 from bench.wire import Wire
-from netobs.capture.layout import FLOW_TABLES
+from netobs.datapath.layout import FLOW_TABLES
 
 TITLE = "memory of the daemon (MiB): resident, and its maps in the kernel"
 FLOWS, EVICTIONS = 100_000, 3

@@ -13,15 +13,15 @@ from typing import Any
 from bench.filters import FROM_HOST
 from bench.programs import Empty
 from bench.text import table
-from netobs.capture import libbpf
+from lab import frames as f
+from lab.prog_run import Run
+from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET
-from netobs.pcap.perf import PerfBuffer
-from netobs.pcap.programs import PacketPrograms
 from netobs.pcap.selection import Selection
-from tests.kernel import frames as f
-from tests.kernel.programs import Run
+from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET
+from netobs.pcap.tap.perf import PerfBuffer
+from netobs.pcap.tap.programs import PacketPrograms
 
 TITLE = "packets: ns of a packet for the capture agent above an empty program, BPF_PROG_TEST_RUN, and for reading it"
 REPEAT, SETTLE = 100_000, 10_000  # where nothing is copied

@@ -15,12 +15,12 @@ from types import TracebackType
 
 import numpy as np
 
-from netobs.capture import libbpf
-from netobs.capture.datapath import Datapath
-from netobs.capture.layout import FLOW_TABLES
-from netobs.capture.object import BpfObject
+from lab.prog_run import declared
 from netobs.config import CaptureConfig
-from tests.kernel.programs import declared
+from netobs.datapath.datapath import Datapath
+from netobs.datapath.layout import FLOW_TABLES
+from netobs.kernel import libbpf
+from netobs.kernel.object import BpfObject
 
 EMPTY_SOURCE = Path(__file__).with_name("empty.bpf.c")
 EVICTION_S = 1.0

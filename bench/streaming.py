@@ -20,9 +20,9 @@ from typing import Any
 from bench.daemon import Daemon
 from bench.text import table
 from bench.wire import Wire
-from tests.lab.namespaces import stop
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
+from lab.namespaces import stop
+from lab.programs import wait_until
+from lab.traffic import Traffic
 
 TITLE = (
     "streaming: packets per second to one client without a loss, CPU of a packet in the agent, and in the kernel\n"

@@ -20,16 +20,16 @@ from typing import Any, Callable
 
 from bench.fill import fill
 from bench.text import table
-from netobs import clock
-from netobs.capture.datapath import Datapath
+from lab.prog_run import on_cpu
+from netobs.base import clock
+from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig, CollectorConfig
-from netobs.encode import template_file
+from netobs.datapath.datapath import Datapath
 from netobs.encode.ipfix import Encoder, Header
+from netobs.encode.template import file
 from netobs.export.session import TransportSession
-from netobs.loop import EventLoop
+from netobs.flow.records import ClockPair, FlowBatch, Records
 from netobs.metering.process import Metering
-from netobs.records import ClockPair, FlowBatch, Records
-from tests.kernel.programs import on_cpu
 
 TITLE = (
     "user space: CPU us (user and system) for each flow taken out of the kernel, IPFIX over UDP\n"
@@ -67,7 +67,7 @@ class Pipeline:
         self.datapath.load()
         self._program = self.datapath.program_fd("netobs_ingress")
         self._metering = Metering(timeout_s * clock.NS_PER_S, 15 * clock.NS_PER_S)
-        self._encoder = Encoder(template_file.load("default"))
+        self._encoder = Encoder(file.load("default"))
         self._loop = EventLoop()
         config = CollectorConfig(host="127.0.0.1", port=port, observation_domain=1)
         self._session = TransportSession(config, self._encoder, Header, self._loop)

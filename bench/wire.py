@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Callable
 
-from netobs.capture.attach import attach, has_tcx
-from netobs.capture.interfaces import Interface
-from tests.lab.namespaces import Lab, Link, in_namespace
-from tests.lab.traffic import Sent, Traffic
+from lab.namespaces import Lab, Link, in_namespace
+from lab.traffic import Sent, Traffic
+from netobs.kernel.attach import attach, has_tcx
+from netobs.kernel.interfaces import Interface
 
 ARPHRD_ETHER = 1
 POLL_S = 0.02

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The one definition of everything that kernel and user space share: the Flow Record, the ledger, the settings.
- * netobs/records.py and netobs/capture/layout.py mirror it; a test compares them with the BTF of the object. */
+ * netobs/flow/records.py and netobs/datapath/layout.py mirror it; a test compares them with the BTF of the object. */
 #ifndef NETOBS_H
 #define NETOBS_H
 

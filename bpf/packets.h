@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The one definition of what the packet capture agent's programs share with user space.
- * netobs/pcap/layout.py mirrors it; a test compares the two by the BTF of the object. */
+ * netobs/pcap/tap/layout.py mirrors it; a test compares the two by the BTF of the object. */
 #ifndef PACKETS_H
 #define PACKETS_H
 

@@ -18,7 +18,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
-    from netobs.cli import main as command_line
+    from netobs.cli.main import main as command_line
 
     command_line()
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.adapters import missing
-from tests.lab.namespaces import Lab, LabError
+from lab.adapters import missing
+from lab.namespaces import Lab, LabError
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
 

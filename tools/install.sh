@@ -73,7 +73,7 @@ put_text() { # put_text DIRECTORY NAME: standard input
 install_completions() {
 	"$INSTALL_PYTHON" -c "import click" 2>/dev/null || return 0 # check_modules says so
 	_NETOBS_COMPLETE=bash_source PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$INSTALL_PYTHON" -c \
-		'import sys; sys.argv = ["netobs"]; from netobs.cli import main; main()' |
+		'import sys; sys.argv = ["netobs"]; from netobs.cli.main import main; main()' |
 		put_text "$DATADIR/bash-completion/completions" netobs
 	put_text "$ZSHDIR" _netobs <<-'END'
 		#compdef netobs

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from netobs.base.errors import ConfigError
+from netobs.base.files import read_file
 from netobs.config.addresses import as_address, plain
 from netobs.config.groups import group_problems
 from netobs.config.identity import machine_domain
@@ -27,8 +29,6 @@ from netobs.config.schema import (
 from netobs.config.selector import is_name, matches_all
 from netobs.config.text import nearest, printable, quoted, toml_text
 from netobs.config.values import BadValue
-from netobs.errors import ConfigError
-from netobs.files import read_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,6 +1,6 @@
 """What works but is probably not meant: a warning for each, at the start, at a reload and in --dry-run.
 
-Only what the configuration itself tells is here. What this host tells is in ``netobs.host_check``.
+Only what the configuration itself tells is here. What this host tells is in ``netobs.daemon.host_check``.
 """
 
 from __future__ import annotations

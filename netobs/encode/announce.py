@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from netobs.encode.columns import ALL_COLUMNS, Column
 from netobs.encode.data_set import RecordEncoder
 from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER
-from netobs.encode.options import OptionsTemplate, Subject
-from netobs.encode.options_choice import ELEMENT_TYPES
-from netobs.encode.options_table import spoken
-from netobs.encode.template import Template
-from netobs.report import Report
+from netobs.encode.options.choice import ELEMENT_TYPES
+from netobs.encode.options.table import spoken
+from netobs.encode.options.wire import OptionsTemplate, Subject
+from netobs.encode.template.template import Template
+from netobs.flow.report import Report
 
 
 class SetBody(NamedTuple):

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from netobs.encode import text
 from netobs.encode.registry import InformationElement
-from netobs.encode.template import Template
-from netobs.interface_table import Texts
-from netobs.records import FlowBatch, Records
+from netobs.encode.template.template import Template
+from netobs.flow.interface_names import Texts
+from netobs.flow.records import FlowBatch, Records
 
 Values = npt.NDArray[Any]
 Fill = Callable[[FlowBatch], Values]

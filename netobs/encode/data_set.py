@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.errors import TemplateError
 from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill
-from netobs.encode.template import Template
+from netobs.encode.template.template import Template
 from netobs.encode.text import squeeze
-from netobs.errors import TemplateError
-from netobs.records import FlowBatch, MessageBlock, Records
+from netobs.flow.records import FlowBatch, MessageBlock, Records
 
 Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
 """From the number of Data Records in each Message, shape ``(messages,)``, to what stands before them, same shape."""

@@ -21,11 +21,11 @@ from netobs.encode.layout import (
     TEMPLATE_SET_ID,
     big_endian,
 )
-from netobs.encode.options import OptionsTemplate
-from netobs.encode.options_choice import NO_OPTIONS, OptionsChoice
-from netobs.encode.options_table import options_templates
-from netobs.encode.template import Template
-from netobs.records import MessageBlock
+from netobs.encode.options.choice import NO_OPTIONS, OptionsChoice
+from netobs.encode.options.table import options_templates
+from netobs.encode.options.wire import OptionsTemplate
+from netobs.encode.template.template import Template
+from netobs.flow.records import MessageBlock
 
 __all__ = ["DataSet", "Encoder", "Header", "Unencodable"]
 

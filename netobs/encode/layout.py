@@ -1,6 +1,6 @@
 """The fixed parts of an IPFIX Message as numpy dtypes, and the constants that go into them (RFC 7011, section 3).
 
-``netobs.encode.wire`` derives the ``construct`` definitions from these dtypes, so each layout exists once.
+``netobs.encode.template.wire`` derives the ``construct`` definitions from these dtypes, so each layout exists once.
 construct itself is not imported here: it would cost the daemon 6 MB that only parsing needs.
 """
 

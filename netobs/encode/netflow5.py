@@ -20,8 +20,8 @@ from netobs.encode.layout_netflow import (
     netflow5_template,
 )
 from netobs.encode.uptime import MAX_U32, Uptime
-from netobs.records import FlowBatch, MessageBlock
-from netobs.report import Report
+from netobs.flow.records import FlowBatch, MessageBlock
+from netobs.flow.report import Report
 
 MAX_INTERFACE = 0xFFFF
 """What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""

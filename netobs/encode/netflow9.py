@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.errors import TemplateError
 from netobs.encode.announce import AnnouncingEncoder, SetBody
 from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values, sampled
 from netobs.encode.data_set import DataSet, check_size, message_block
@@ -20,14 +21,13 @@ from netobs.encode.layout_netflow import (
     OPTIONS_TEMPLATE_FLOWSET_ID,
     TEMPLATE_FLOWSET_ID,
 )
-from netobs.encode.options import OptionsTemplate
-from netobs.encode.options_choice import NO_OPTIONS, OptionsChoice
-from netobs.encode.options_table import options_templates
+from netobs.encode.options.choice import NO_OPTIONS, OptionsChoice
+from netobs.encode.options.table import options_templates
+from netobs.encode.options.wire import OptionsTemplate
 from netobs.encode.registry import by_name
-from netobs.encode.template import Field, Template
+from netobs.encode.template.template import Field, Template
 from netobs.encode.uptime import MAX_U32, Uptime
-from netobs.errors import TemplateError
-from netobs.records import FlowBatch, MessageBlock
+from netobs.flow.records import FlowBatch, MessageBlock
 
 _Size = TypeVar("_Size", int, npt.NDArray[np.int64])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple, Union
 
-from netobs.encode import ipfix, netflow5, netflow9, template_file
-from netobs.encode.options_choice import TemplateSet
+from netobs.encode import ipfix, netflow5, netflow9
+from netobs.encode.options.choice import TemplateSet
+from netobs.encode.template import file
 
 AnyEncoder = Union[ipfix.Encoder, netflow9.Encoder, netflow5.Encoder]
 
@@ -32,7 +33,7 @@ def exporter(protocol: str, template: str, boot_ns: int, sampling: int) -> Expor
     """
     if protocol == "netflow5":
         return Exporter(netflow5.Encoder(boot_ns, sampling), netflow5.Header, TemplateSet(()))
-    templates = template_file.load(template)
+    templates = file.load(template)
     if protocol == "netflow9":
         encoder = netflow9.Encoder(templates, boot_ns, templates.options, sampling)
         return Exporter(encoder, netflow9.Header, templates)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.layout import LONG_LENGTH, VARIABLE_LENGTH
-from netobs.encode.template import Field, Template
-from netobs.interface_table import Texts
+from netobs.encode.template.template import Field, Template
+from netobs.flow.interface_names import Texts
 
 _UTF8_MORE = 3
 """A character of UTF-8 has at most so many octets after its first."""

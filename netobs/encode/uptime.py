@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.columns import COLUMNS, Column, Values
-from netobs.records import FlowBatch
+from netobs.flow.records import FlowBatch
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netobs.export.address import Address, resolve
+from netobs.export.link.address import Address, resolve
 from netobs.export.session import TransportSession
 from netobs.export.stats import ExportStats, Tally
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Callable, Generic, NamedTuple
 
 import numpy as np
 
-from netobs.clock import NS_PER_S
+from netobs.base.clock import NS_PER_S
+from netobs.base.loop import EventLoop, Timer
 from netobs.export.protocol import D, Encoder, H
-from netobs.loop import EventLoop, Timer
-from netobs.records import MessageBlock
-from netobs.report import Report
+from netobs.flow.records import MessageBlock
+from netobs.flow.report import Report
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig

@@ -9,11 +9,11 @@ from typing import Any, Optional, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from netobs.clock import NS_PER_S
-from netobs.export.link import log
+from netobs.base.clock import NS_PER_S
+from netobs.export.link.link import log
 from netobs.export.session import TransportSession
 from netobs.export.stats import Tally
-from netobs.records import FlowBatch, Records
+from netobs.flow.records import FlowBatch, Records
 
 HOLD_NS = 10 * NS_PER_S
 """A collector that comes back gets its place back when it has been up for so long: one that flaps is left alone."""

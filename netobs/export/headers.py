@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Callable, Generic
 
-from netobs.clock import NS_PER_S
+from netobs.base.clock import NS_PER_S
 from netobs.export.protocol import H
-from netobs.records import ClockPair
+from netobs.flow.records import ClockPair
 
 
 class Headers(Generic[H]):

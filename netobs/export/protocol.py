@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from netobs.records import MessageBlock
-from netobs.report import Report
+from netobs.flow.records import MessageBlock
+from netobs.flow.report import Report
 
 
 class Header(Protocol):

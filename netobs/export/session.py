@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Generic
 
-from netobs.clock import NS_PER_S
-from netobs.errors import TemplateError
+from netobs.base.clock import NS_PER_S
+from netobs.base.errors import TemplateError
+from netobs.base.loop import EventLoop, Timer
 from netobs.export.announcer import Announcer
 from netobs.export.headers import Headers
-from netobs.export.link import Failure, Link, Progress, State, log
+from netobs.export.in_flight import Shipment
+from netobs.export.link.link import Failure, Link, Progress, State, log
+from netobs.export.link.tcp import TcpLink
+from netobs.export.link.tls import TlsLink
+from netobs.export.link.udp import UdpLink
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.shipment import Shipment
 from netobs.export.stats import ExportStats, Tally
-from netobs.export.tcp import TcpLink
-from netobs.export.tls import TlsLink
-from netobs.export.udp import UdpLink
-from netobs.export.waiting import Waiting
-from netobs.loop import EventLoop, Timer
-from netobs.records import ClockPair
-from netobs.report import Report
+from netobs.export.unsent import Waiting
+from netobs.flow.records import ClockPair
+from netobs.flow.report import Report
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from netobs.export.protocol import DataSet
-from netobs.records import MessageBlock
+from netobs.flow.records import MessageBlock
 
 
 @dataclass

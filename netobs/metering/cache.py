@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from netobs.flow.records import RECORD, Records, empty
 from netobs.metering.index import Rows
 from netobs.metering.merge import (
     CHUNK_ROWS,
@@ -19,7 +20,6 @@ from netobs.metering.merge import (
     take,
 )
 from netobs.metering.store import FlowStore
-from netobs.records import RECORD, Records, empty
 
 IDLE_TIMEOUT, ACTIVE_TIMEOUT, END_OF_FLOW, FORCED_END, LACK_OF_RESOURCES = 1, 2, 3, 4, 5
 """The values of flowEndReason (IE 136, RFC 5102 section 5.11.3)."""

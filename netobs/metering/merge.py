@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 import numpy.typing as npt
 
-from netobs.records import KEY, RECORD, Records
+from netobs.flow.records import KEY, RECORD, Records
 
 if TYPE_CHECKING:
     Hashes = npt.NDArray[np.uint64]

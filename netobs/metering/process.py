@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from netobs.flow.records import Records
 from netobs.metering.cache import FORCED_END, FlowCache
-from netobs.records import Records
 
 
 @dataclass

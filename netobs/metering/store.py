@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from netobs.flow.records import RECORD, Records
 from netobs.metering.column import Column
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
 from netobs.metering.merge import Hashes, Indices, put, take
-from netobs.records import RECORD, Records
 
 MIN_CAPACITY = 4096
 """Rows of an empty store."""

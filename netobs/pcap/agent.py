@@ -7,18 +7,18 @@ import logging
 from collections.abc import Iterator
 from typing import Callable
 
-from netobs import allocator
-from netobs.capture.observation_points import RESTORE_NS
+from netobs.base import malloc
+from netobs.base.errors import NetobsError
+from netobs.base.loop import EventLoop, Timer
 from netobs.config import PacketCaptureConfig
 from netobs.config.text import quoted
-from netobs.errors import NetobsError
-from netobs.loop import EventLoop, Timer
-from netobs.pcap.access import ServerTls
-from netobs.pcap.compiling import compile_configured
+from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.listener import listening_sockets
-from netobs.pcap.server import PacketServer
-from netobs.pcap.tap import Tap
+from netobs.pcap.server.access import ServerTls
+from netobs.pcap.server.compiling import compile_configured
+from netobs.pcap.server.listener import listening_sockets
+from netobs.pcap.server.server import PacketServer
+from netobs.pcap.tap.tap import Tap
 
 log = logging.getLogger("netobs.pcap")
 
@@ -80,7 +80,7 @@ class PacketCaptureAgent:
 
         :raises NetobsError: it cannot be done.
         """
-        allocator.keep_packets()
+        malloc.keep_packets()
         self._tap.load()
         self._server.start(now_ns)
         self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())

@@ -9,7 +9,7 @@ from typing import Union
 import numpy as np
 import numpy.typing as npt
 
-from netobs.pcap.layout import META
+from netobs.pcap.tap.layout import META
 
 Numbers = npt.NDArray[np.int64]
 Buffer = Union[bytearray, memoryview]

@@ -7,18 +7,18 @@ from typing import Callable
 
 import numpy as np
 
-from netobs import clock
-from netobs.capture.interfaces import Interface
-from netobs.loop import EventLoop, Timer
+from netobs.base import clock
+from netobs.base.loop import EventLoop, Timer
+from netobs.flow.records import ClockPair
+from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Selection
 from netobs.pcap.source import Moment, PacketSource, Sink
-from netobs.records import ClockPair
 
 READ_BYTES = 960 << 10
 """The most that is read in a round, so that evictions come in time, and enough that what each round costs is little.
-What is made of it fits the memory allocator's pool (netobs/allocator.py: what is larger is fetched from the kernel anew
-each time)."""
+What is made of it fits the memory allocator's pool (netobs/base/malloc.py: what is larger is fetched from the kernel
+anew each time)."""
 LINGER_NS = clock.NS_PER_S
 """How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
 CLOCK_NS = clock.NS_PER_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from netobs.clock import NS_PER_S
+from netobs.base.clock import NS_PER_S
 from netobs.pcap.batch import Numbers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from netobs.pcap.layout import LINK_ETHERNET
+from netobs.pcap.tap.layout import LINK_ETHERNET
 
 
 class Instruction(NamedTuple):
@@ -35,7 +35,7 @@ class Filter:
     one classic program: there, a load beyond the end of a short packet would end all of them."""
 
     def programs(self, link: int) -> tuple[tuple[Instruction, ...], ...]:
-        """The classic BPF programs for packets of ``link`` (netobs.pcap.layout): any of them selects a packet."""
+        """The classic BPF programs for packets of ``link`` (netobs.pcap.tap.layout): any of them selects a packet."""
         mine = self.ethernet if link == LINK_ETHERNET else self.ip
         return (*([mine] if mine else []), *(program for other in self.others for program in other.programs(link)))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from netobs.capture.interfaces import Interface
+from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.selection import Selection
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lab.adapters import missing
 from tests.e2e import exchange as exchanges
 from tests.e2e.daemon import AS_USER
-from tests.lab.adapters import missing
 
 
 @pytest.fixture(params=["root", "unprivileged"])

@@ -9,13 +9,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netobs import records
+from lab.namespaces import Lab, Link
+from lab.pcap import read_pcap
+from lab.programs import Capture
+from lab.traffic import Traffic
+from netobs.flow import records
 from tests.e2e.handmade import EACH_COMBINATION, TRAINS, Train
 from tests.kernel.wire import Sender
-from tests.lab.namespaces import Lab, Link
-from tests.lab.pcap import read_pcap
-from tests.lab.programs import Capture
-from tests.lab.traffic import Traffic
 
 Flow = dict[str, Any]
 """Information Element to value: numbers, addresses as text, times in ns since 1970."""

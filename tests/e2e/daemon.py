@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.lab.namespaces import Lab, LabError, command
-from tests.lab.privileges import CAPABILITIES, give, unprivileged
-from tests.lab.programs import WAIT_FACTOR, Program, wait_until
-from tests.lab.traffic import REPOSITORY
+from lab.namespaces import Lab, LabError, command
+from lab.privileges import CAPABILITIES, give, unprivileged
+from lab.programs import WAIT_FACTOR, Program, wait_until
+from lab.traffic import REPOSITORY
 
 EXIT_WITHIN_S = 5.0 * WAIT_FACTOR
 KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}

@@ -14,19 +14,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netobs.encode.decode import Decoder
-from netobs.encode.options_choice import OptionsChoice
-from netobs.encode.template_file import load
+from lab.adapters import NODE, Adapter, Listen
+from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.namespaces import Lab
+from lab.pmacct import Nfacctd
+from lab.programs import WAIT_S
+from lab.traffic import REPOSITORY
+from netobs.collector.decode import Decoder
+from netobs.encode.options.choice import OptionsChoice
+from netobs.encode.template.file import load
 from tests.e2e.conversations import ALIAS, Flow, send, send_often
 from tests.e2e.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 from tests.e2e.interop import ONCE, Columns, carried, differences, elements, not_compared, only_ipv4, templates, totals
 from tests.e2e.test_exact import like_ethernet
-from tests.lab.adapters import NODE, Adapter, Listen
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
-from tests.lab.namespaces import Lab
-from tests.lab.pmacct import Nfacctd
-from tests.lab.programs import WAIT_S
-from tests.lab.traffic import REPOSITORY
 
 TEMPLATES = tuple(sorted(path.stem for path in (REPOSITORY / "templates").glob("*.toml")))
 REFERENCE = "reference"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from netobs import records
-from tests.kernel import frames as f
-from tests.lab.traffic import OTHER_HOST
+from lab import frames as f
+from lab.traffic import OTHER_HOST
+from netobs.flow import records
 
 ALL_TCP_FLAGS = range(1 << 9)  # FIN to CWR, and AE, which was NS (RFC 9768)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable
 
+from lab.namespaces import Lab, Link
 from netobs.encode.protocols import exporter
-from netobs.encode.template import Template
+from netobs.encode.template.template import Template
 from tests.e2e.conversations import Flow, send, source_of
 from tests.e2e.daemon import KEPT, Account, Counts, Daemon, Table, configuration
-from tests.lab.namespaces import Lab, Link
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; its resolution is the kernel's tick
 TICK_NS = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
@@ -230,7 +230,7 @@ CISCO = {
 
 
 def with_times(line: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """A record of tests/lab/decoders with sysUptime ``names`` in ns since 1970, by the header of its Message."""
+    """A record of lab/decoders with sysUptime ``names`` in ns since 1970, by the header of its Message."""
     record, header = dict(line["record"]), line.get("header", {})
     seconds = header.get("timestamp", header.get("seconds", 0))
     for name in record.keys() & set(names):

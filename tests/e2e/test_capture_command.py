@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.certificates import Authority
+from lab.namespaces import Lab, Link
+from lab.pcap import read_pcap
+from lab.programs import Program, wait_until
+from lab.traffic import REPOSITORY, Traffic
 from tests.e2e.daemon import NETOBS, Daemon, alive, bpf_objects, configuration, netobs, traffic_control
-from tests.lab.certificates import Authority
-from tests.lab.namespaces import Lab, Link
-from tests.lab.pcap import read_pcap
-from tests.lab.programs import Program, wait_until
-from tests.lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("tcpdump", "tshark"))
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.cgroups import inside, memory_cgroup
+from lab.collectors import UdpSink
+from lab.namespaces import Lab, Link
+from lab.programs import wait_until
+from lab.traffic import REPOSITORY
 from netobs.encode import load_templates
-from netobs.encode.options_choice import DEFAULT_KINDS
+from netobs.encode.options.choice import DEFAULT_KINDS
 from tests.e2e.daemon import EXIT_WITHIN_S, NETOBS, Daemon, configuration, netobs, traffic_control
-from tests.lab.cgroups import inside, memory_cgroup
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab, Link
-from tests.lab.programs import wait_until
-from tests.lab.traffic import REPOSITORY
 
 pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from lab.collectors import IpfixDump, Nfcapd, Tshark
+from lab.namespaces import Lab, Link
+from lab.pmacct import Nfacctd
+from lab.programs import WAIT_S
+from lab.traffic import Traffic
 from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.e2e.test_listen import listening
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark
-from tests.lab.namespaces import Lab, Link
-from tests.lab.pmacct import Nfacctd
-from tests.lab.programs import WAIT_S
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "ethtool", "tcpdump", "tshark"))
 

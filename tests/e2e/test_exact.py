@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.namespaces import Lab, Link
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, configuration
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
-from tests.lab.namespaces import Lab, Link
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "ethtool", "nfcapd", "nfdump", "tcpdump", "tshark"))
 

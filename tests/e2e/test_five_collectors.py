@@ -11,16 +11,16 @@ from typing import Callable, Union
 
 import pytest
 
+from lab.certificates import Authority
+from lab.collectors import IpfixDump, Nfcapd
+from lab.namespaces import Lab
+from lab.pmacct import Nfacctd
+from lab.programs import wait_until
+from lab.streams import TlsIpfixDump
+from lab.traffic import Traffic
 from tests.e2e.daemon import Counts, Daemon, configuration, total
 from tests.e2e.test_exact import like_ethernet, sums
 from tests.e2e.test_tls import tls
-from tests.lab.certificates import Authority
-from tests.lab.collectors import IpfixDump, Nfcapd
-from tests.lab.namespaces import Lab
-from tests.lab.pmacct import Nfacctd
-from tests.lab.programs import wait_until
-from tests.lab.streams import TlsIpfixDump
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "ethtool", "nfcapd", "nfdump", "nfacctd", "socat", "ipfixDump", "openssl"))
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import IpfixDump, Nfcapd
+from lab.namespaces import Lab
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import Counts, Daemon, Table, configuration, read_account, total
 from tests.e2e.test_outage import AT_ONCE, FAST, TcpCollector
-from tests.lab.collectors import IpfixDump, Nfcapd
-from tests.lab.namespaces import Lab
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "socat", "ipfixDump"))
 

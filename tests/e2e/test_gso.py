@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
+from lab.collectors import Nfcapd
+from lab.namespaces import Lab, Link, in_namespace
+from lab.programs import Capture, sockets_at, wait_until
 from tests.e2e.daemon import KEPT, Daemon, configuration
-from tests.lab.collectors import Nfcapd
-from tests.lab.namespaces import Lab, Link, in_namespace
-from tests.lab.programs import Capture, sockets_at, wait_until
 
 pytestmark = pytest.mark.e2e(tools=("ethtool", "nfcapd", "nfdump", "tcpdump"))
 

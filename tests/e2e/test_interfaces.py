@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import Nfcapd, UdpSink
+from lab.namespaces import Lab, LabError
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, configuration, netobs
-from tests.lab.collectors import Nfcapd, UdpSink
-from tests.lab.namespaces import Lab, LabError
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump"))
 

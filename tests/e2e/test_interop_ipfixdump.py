@@ -11,6 +11,9 @@ from typing import Any, Callable
 
 import pytest
 
+from lab.certificates import Authority
+from lab.namespaces import Lab
+from lab.streams import StoredStream, TlsIpfixDump
 from tests.e2e.exchange import Exchange, Stream, streams
 from tests.e2e.interop import (
     Columns,
@@ -26,9 +29,6 @@ from tests.e2e.interop import (
     totals,
 )
 from tests.e2e.test_tls import tls
-from tests.lab.certificates import Authority
-from tests.lab.namespaces import Lab
-from tests.lab.streams import StoredStream, TlsIpfixDump
 
 pytestmark = pytest.mark.e2e(tools=("make", "socat", "ipfixDump", "openssl", "tcpdump"))
 

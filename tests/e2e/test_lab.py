@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
-from tests.lab.namespaces import Lab, LabError, in_namespace, namespaces
-from tests.lab.programs import Capture, bound_socket, wait_until
-from tests.lab.traffic import Traffic
+from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.namespaces import Lab, LabError, in_namespace, namespaces
+from lab.programs import Capture, bound_socket, wait_until
+from lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 
@@ -80,7 +80,7 @@ def test_everything_is_cleaned_up_after_an_exception() -> None:
 def test_sweep_removes_what_a_killed_process_left_and_nothing_else(lab: Lab) -> None:
     mine = lab.namespace()
     script = (
-        "import os, signal; from tests.lab.namespaces import Lab; lab = Lab(); ns = lab.namespace()\n"
+        "import os, signal; from lab.namespaces import Lab; lab = Lab(); ns = lab.namespace()\n"
         "print(ns, lab.popen(ns, ['sleep', '1000'], stdout=-3).pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture import libbpf
-from netobs.capture.libbpf_file import OLD_SONAME, SONAME
+from lab.libraries import hidden
+from lab.namespaces import Lab, command
+from netobs.kernel import libbpf
+from netobs.kernel.libbpf_file import OLD_SONAME, SONAME
 from tests.e2e.daemon import configuration, netobs
-from tests.lab.libraries import hidden
-from tests.lab.namespaces import Lab, command
 
 pytestmark = pytest.mark.e2e(tools=("gcc", "mount", "ldconfig"))
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from lab.namespaces import Lab
+from lab.programs import WAIT_S, bound_socket, wait_until
+from lab.traffic import REPOSITORY, Traffic
 from netobs import __version__
 from netobs.encode.registry import by_name
 from tests.e2e.daemon import KEPT, NETOBS, Daemon, configuration, netobs
-from tests.lab.namespaces import Lab
-from tests.lab.programs import WAIT_S, bound_socket, wait_until
-from tests.lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 
@@ -123,7 +123,7 @@ def test_help_and_version(lab: Lab) -> None:
 def test_completion_of_the_shell(lab: Lab, shell: str) -> None:
     """The name of the program is part of the variable, so a program of that name is made."""
     environment = ("env", f"_NETOBS_COMPLETE={shell}_source")
-    program = "import sys; sys.argv[0] = 'netobs'; from netobs.cli import main; main()"
+    program = "import sys; sys.argv[0] = 'netobs'; from netobs.cli.main import main; main()"
     done = lab.run(lab.namespace(), [*environment, f"PYTHONPATH={REPOSITORY}", NETOBS[0], "-c", program])
     assert done.returncode == 0
     assert "_NETOBS_COMPLETE=" in done.stdout

@@ -21,12 +21,12 @@ from typing import IO
 
 import pytest
 
-from tests.lab.programs import WAIT_S, wait_until
-from tests.lab.traffic import REPOSITORY
-from tests.unit.encode.samples import golden_messages
-from tests.unit.encode.test_decode import message, options_template, template
+from lab.programs import WAIT_S, wait_until
+from lab.samples import golden_messages
+from lab.traffic import REPOSITORY
+from lab.worst_cases import WORST
+from tests.unit.collector.test_decode import message, options_template, template
 from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
-from tests.unit.encode.worst_cases import WORST
 
 pytestmark = pytest.mark.e2e
 

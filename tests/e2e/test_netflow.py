@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from lab.collectors import Nfcapd, Tshark
+from lab.namespaces import Lab, Link
+from lab.traffic import Traffic
 from tests.e2e.daemon import KEPT, Account, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
-from tests.lab.collectors import Nfcapd, Tshark
-from tests.lab.namespaces import Lab, Link
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "tcpdump", "tshark"))
 

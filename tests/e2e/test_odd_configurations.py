@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from lab.certificates import Authority
+from lab.namespaces import Lab
 from tests.e2e.daemon import Daemon, Table, configuration, netobs
-from tests.lab.certificates import Authority
-from tests.lab.namespaces import Lab
 
 pytestmark = pytest.mark.e2e(tools=("ip", "openssl"))
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.namespaces import Lab, Link, command
+from lab.pmacct import Nfacctd
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, Table, configuration
 from tests.e2e.test_exact import like_ethernet
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
-from tests.lab.namespaces import Lab, Link, command
-from tests.lab.pmacct import Nfacctd
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
 from tests.unit.encode.test_options import announced
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "tcpdump", "tshark"))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from netobs.encode.decode import Decoder, message_length
+from lab.collectors import UdpSink
+from lab.namespaces import Lab, in_namespace
+from lab.programs import WAIT_S, wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder, message_length
 from tests.e2e.daemon import Account, Daemon, Table, configuration
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab, in_namespace
-from tests.lab.programs import WAIT_S, wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

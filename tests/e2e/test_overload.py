@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.collectors import IpfixDump, Nfcapd, UdpSink
+from lab.namespaces import Lab
+from lab.traffic import Traffic
 from tests.e2e.daemon import Daemon, configuration, total
-from tests.lab.collectors import IpfixDump, Nfcapd, UdpSink
-from tests.lab.namespaces import Lab
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

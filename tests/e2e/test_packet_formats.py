@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from netobs.pcap.channel import stream_of
+from lab.packets import EGRESS, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed
 from netobs.pcap.formats.pcapng import PcapngFormat
 from netobs.pcap.formats.records import Counts, PacketFormat
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
-from tests.lab.packets import EGRESS, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed
+from netobs.pcap.server.channel import stream_of
+from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 
 TOOLS = ("tshark", "tcpdump", "capinfos", "editcap")
 pytestmark = pytest.mark.e2e(tools=TOOLS)

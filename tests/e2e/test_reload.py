@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import UdpSink
+from lab.namespaces import Lab
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import KEPT, Counts, Daemon, Table, configuration, netobs, read_account, total, traffic_control
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "bpftool", "tc"))
 

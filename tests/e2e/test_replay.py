@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel import frames as f
-from tests.lab.namespaces import Lab, command
-from tests.lab.programs import Capture
-from tests.lab.replay.__main__ import main
-from tests.lab.replay.link_types import Sendable
-from tests.lab.replay.run import replay
-from tests.lab.replay.site import Site
-from tests.lab.traffic import Traffic
+from lab import frames as f
+from lab.namespaces import Lab, command
+from lab.programs import Capture
+from lab.replay.__main__ import main
+from lab.replay.link_types import Sendable
+from lab.replay.run import replay
+from lab.replay.site import Site
+from lab.traffic import Traffic
 from tests.unit.lab import test_reckoning as known
 
 pytestmark = pytest.mark.e2e(tools=("make", "tcpdump", "text2pcap", "mergecap", "editcap"))

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from lab.namespaces import Lab, Link
+from lab.traffic import Traffic
 from tests.conftest import BPF_MAP_CREATE, BPF_SYSCALL
 from tests.e2e.daemon import Daemon, configuration, netobs
-from tests.lab.namespaces import Lab, Link
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 
 BPF = str(BPF_SYSCALL.get(platform.machine(), ""))
 MEMBARRIER = {"x86_64": "324", "aarch64": "283", "riscv64": "283", "ppc64le": "365", "s390x": "356"}
-SECCOMP = (sys.executable, "-m", "tests.lab.seccomp")
+SECCOMP = (sys.executable, "-m", "lab.seccomp")
 
 # What starts netobs, and what it must say.
 POORER = {

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from lab.certificates import Authority
+from lab.collectors import IpfixDump, Nfcapd, Tshark
+from lab.namespaces import Lab
+from lab.programs import wait_until
+from lab.streams import TlsIpfixDump
+from lab.traffic import Traffic
 from tests.e2e.daemon import Daemon, configuration
 from tests.e2e.test_exact import like_ethernet, sums
 from tests.e2e.test_five_collectors import AT_ONCE, FAST, recorded
 from tests.e2e.test_tls import tls
-from tests.lab.certificates import Authority
-from tests.lab.collectors import IpfixDump, Nfcapd, Tshark
-from tests.lab.namespaces import Lab
-from tests.lab.programs import wait_until
-from tests.lab.streams import TlsIpfixDump
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(
     tools=("make", "ethtool", "nfcapd", "nfdump", "tcpdump", "tshark", "socat", "ipfixDump", "openssl")

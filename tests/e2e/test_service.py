@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.collectors import UdpSink
+from lab.namespaces import Lab, stop
+from lab.programs import WAIT_S, wait_until
+from lab.traffic import Traffic
 from tests.e2e.daemon import Daemon, configuration
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab, stop
-from tests.lab.programs import WAIT_S, wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

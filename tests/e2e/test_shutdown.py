@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import Nfcapd, UdpSink
+from lab.namespaces import Lab, stop
+from lab.prog_run import Hammer
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import (
     AS_USER,
     EXIT_WITHIN_S,
@@ -25,11 +30,6 @@ from tests.e2e.daemon import (
 )
 from tests.e2e.test_outage import TcpCollector
 from tests.kernel.foreign import Foreign, compile_foreign
-from tests.kernel.programs import Hammer
-from tests.lab.collectors import Nfcapd, UdpSink
-from tests.lab.namespaces import Lab, stop
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "bpftool", "tc"))
 

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from netobs.encode import template_file
-from netobs.export.spool_index import ENTRY
+from lab.certificates import Authority
+from lab.namespaces import Lab, Link, command
+from lab.programs import Program, wait_until
+from lab.traffic import REPOSITORY, Traffic
+from netobs.encode.template import file as template_file
+from netobs.export.spool.index import ENTRY
 from tests.e2e.daemon import Account, Daemon, Table, configuration, netobs
-from tests.lab.certificates import Authority
-from tests.lab.namespaces import Lab, Link, command
-from tests.lab.programs import Program, wait_until
-from tests.lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "openssl", "ipfixDump"))
 
@@ -36,12 +36,12 @@ RECEIVE_BUFFER_BYTES = 65_536
 
 
 class Collector(Program):
-    """tests/lab/recorder.py. What all that share ``files`` have read is in there, each connection a file."""
+    """lab/recorder.py. What all that share ``files`` have read is in there, each connection a file."""
 
     def __init__(self, lab: Lab, ns: str, directory: Path, files: Path, label: str, *more: object) -> None:
         super().__init__(lab, ns, directory, label)
         files.mkdir(exist_ok=True)
-        self._argv = [sys.executable, str(REPOSITORY / "tests/lab/recorder.py"), str(PORT), str(files)]
+        self._argv = [sys.executable, str(REPOSITORY / "lab/recorder.py"), str(PORT), str(files)]
         self._argv += [str(argument) for argument in more]
 
     def _start(self) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture.layout import FLOW_TABLES
+from lab.collectors import UdpSink
+from lab.namespaces import Lab
+from lab.traffic import Traffic
+from netobs.datapath.layout import FLOW_TABLES
 from tests.e2e.daemon import Daemon, configuration
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

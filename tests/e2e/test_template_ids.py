@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.collectors import Nfcapd, UdpSink
+from lab.namespaces import Lab, in_namespace
+from lab.programs import bound_socket, wait_until
+from lab.traffic import Traffic
 from tests.e2e.daemon import Account, Counts, Daemon, Table, configuration, total
-from tests.lab.collectors import Nfcapd, UdpSink
-from tests.lab.namespaces import Lab, in_namespace
-from tests.lab.programs import bound_socket, wait_until
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump"))
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.collectors import UdpSink
+from lab.namespaces import Lab, command
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_capture_command import CaptureCommand
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab, command
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "unshare"))
 

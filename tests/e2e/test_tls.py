@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.certificates import Authority, Certificate
+from lab.namespaces import Lab
+from lab.streams import TlsIpfixDump
+from lab.traffic import Traffic
 from tests.e2e.daemon import KEPT, Daemon, Table, configuration, netobs
-from tests.lab.certificates import Authority, Certificate
-from tests.lab.namespaces import Lab
-from tests.lab.streams import TlsIpfixDump
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "openssl", "socat", "ipfixDump"))
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.lab.namespaces import Lab, LabError, Link, command
-from tests.lab.programs import Capture, wait_until
-from tests.lab.traffic import Traffic, cpus
+from lab.namespaces import Lab, LabError, Link, command
+from lab.programs import Capture, wait_until
+from lab.traffic import Traffic, cpus
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

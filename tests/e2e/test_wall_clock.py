@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from netobs.encode.decode import Decoder
-from netobs.encode.received import Record
+from lab.collectors import Nfcapd, UdpSink
+from lab.namespaces import Lab, command
+from lab.programs import wait_until
+from lab.traffic import REPOSITORY, Traffic
+from netobs.collector.decode import Decoder
+from netobs.collector.received import Record
 from tests.e2e.daemon import Daemon, configuration
 from tests.e2e.interop import TIME_TOLERANCE_NS
-from tests.lab.collectors import Nfcapd, UdpSink
-from tests.lab.namespaces import Lab, command
-from tests.lab.programs import wait_until
-from tests.lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make", "gcc", "nfcapd", "nfdump"))
 
@@ -62,7 +62,7 @@ def _times(flow: Record) -> tuple[float, float]:
 def environment(directory: Path, offset: Path) -> dict[str, str]:
     """For a program whose wall clock is off by the seconds in ``offset``."""
     library = directory / "wall_clock.so"
-    command(["gcc", "-shared", "-fPIC", "-o", str(library), str(REPOSITORY / "tests/lab/wall_clock.c")])
+    command(["gcc", "-shared", "-fPIC", "-o", str(library), str(REPOSITORY / "lab/wall_clock.c")])
     return {"LD_PRELOAD": str(library), "WALL_CLOCK": str(offset)}
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab import frames as f
+from lab.collectors import UdpSink
+from lab.namespaces import Lab
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.daemon import KEPT, Daemon, configuration
-from tests.kernel import frames as f
 from tests.kernel.wire import Sender, Tun
-from tests.lab.collectors import UdpSink
-from tests.lab.namespaces import Lab
-from tests.lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,7 @@ import random
 import struct
 from collections.abc import Callable
 
-from tests.kernel import frames as f
+from lab import frames as f
 
 Random = random.Random
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netobs.errors import FilterError
+from netobs.base.errors import FilterError
 from netobs.pcap.filters import compile_filter
 
 

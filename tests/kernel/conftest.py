@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture.layout import FLOW_TABLES
+from lab.namespaces import Lab, Link
+from lab.prog_run import Programs
+from netobs.datapath.layout import FLOW_TABLES
 from tests.kernel.foreign import compile_bpf
-from tests.kernel.programs import Programs
-from tests.lab.namespaces import Lab, Link
 
 
 @pytest.fixture(scope="module", params=FLOW_TABLES)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from netobs.capture import libbpf
-from netobs.capture.object import BpfObject
+from lab.prog_run import Run, get, put
+from netobs.kernel import libbpf
+from netobs.kernel.object import BpfObject
 from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET
 from netobs.pcap.selection import Filter, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET
 from tests.filters.packets import LONGEST
 from tests.kernel.foreign import compile_bpf
-from tests.kernel.programs import Run, get, put
 
 SOURCE = Path(__file__).with_name("filtering.bpf.c")
 SLOTS = 64

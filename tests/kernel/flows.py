@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from netobs.records import RECORD, Records
-from tests.kernel import frames as f
+from lab import frames as f
+from netobs.flow.records import RECORD, Records
 
 TIMES = ("first_ns", "last_ns", "end", "syn")
 LOOPBACK = 1  # the interface that a test run uses unless it names one

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from netobs.capture import libbpf
-from netobs.capture.attach import BPF_TC_POINT, BPF_TCX, TC_HANDLE
-from netobs.capture.object import BpfObject
-from tests.kernel.programs import declared, get, kernel_id
-from tests.lab.namespaces import Lab, Link, in_namespace
+from lab.namespaces import Lab, Link, in_namespace
+from lab.prog_run import declared, get, kernel_id
+from netobs.kernel import libbpf
+from netobs.kernel.attach import BPF_TC_POINT, BPF_TCX, TC_HANDLE
+from netobs.kernel.object import BpfObject
 
 SOURCE = Path(__file__).with_name("foreign.bpf.c")
 HANDLE = 0x77

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from netobs.clock import tick_ns
-from netobs.records import KEY
-from tests.kernel import frames as f
-from tests.kernel.programs import Programs
+from lab import frames as f
+from lab.prog_run import Programs
+from netobs.base.clock import tick_ns
+from netobs.flow.records import KEY
 
 TICK_NS = tick_ns()
 

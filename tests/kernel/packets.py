@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netobs.capture.attach import BPF_F_BEFORE, PACKETS_PLACE
+from lab.namespaces import Lab, Link, in_namespace
 from netobs.config.selector import InterfaceSelector
+from netobs.kernel.attach import BPF_F_BEFORE, PACKETS_PLACE
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Filter, Instruction, Selection
-from netobs.pcap.tap import Tap
+from netobs.pcap.tap.tap import Tap
 from tests.kernel.foreign import Foreign, qdiscs, tcx_programs
 from tests.kernel.wire import Sender, wait_for
-from tests.lab.namespaces import Lab, Link, in_namespace
 
 Pair = tuple[Link, Link]
 

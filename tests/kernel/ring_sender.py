@@ -6,8 +6,8 @@ import mmap
 import socket
 import struct
 
+from lab.namespaces import Link, in_namespace
 from tests.kernel.wire import PACKET_VNET_HDR, virtio, wait_for
-from tests.lab.namespaces import Link, in_namespace
 
 SOL_PACKET, PACKET_TX_RING = 263, 13  # linux/if_packet.h
 PLACE_BYTES, PLACES, BLOCK_BYTES = 16384, 64, 65536

@@ -7,8 +7,8 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
-from netobs.capture.layout import FLOW_SLOT
-from tests.kernel.programs import Programs
+from lab.prog_run import Programs
+from netobs.datapath.layout import FLOW_SLOT
 
 
 class Slots:

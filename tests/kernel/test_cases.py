@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.namespaces import Link
+from lab.prog_run import Observed, Programs
 from tests.kernel.flows import readable
-from tests.kernel.programs import Observed, Programs
 from tests.kernel.wire import Sender, exchange, measured
-from tests.lab.namespaces import Link
 
 pytestmark = pytest.mark.kernel
 

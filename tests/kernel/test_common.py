@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.records import RECORD, Records
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Observed, Programs
+from netobs.flow.records import RECORD, Records
 from tests.kernel import test_gso, test_parse_ipv4, test_parse_ipv6, test_parse_link
 from tests.kernel.flows import TIMES, readable
-from tests.kernel.programs import Observed, Programs
 from tests.kernel.test_fuzz import frame_of
 
 pytestmark = pytest.mark.kernel

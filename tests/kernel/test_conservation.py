@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from netobs.capture.layout import SLOT_TIME_SHIFT
-from netobs.records import Records
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Hammer, Programs, merged, on_cpu
+from netobs.datapath.layout import SLOT_TIME_SHIFT
+from netobs.flow.records import Records
 from tests.kernel.numbered import mapped
-from tests.kernel.programs import Hammer, Programs, merged, on_cpu
 
 pytestmark = pytest.mark.kernel
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from lab import frames as f
 from netobs.pcap.filters import compile_filter, libpcap
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 from tests.filters import packets
 from tests.filters.expressions import EXPRESSIONS
 from tests.filters.fuzz import random_program
 from tests.filters.oracle import compiled, masks
-from tests.kernel import frames as f
 from tests.kernel.filtering import Filtering, selections
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tcpdump"))

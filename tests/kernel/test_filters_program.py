@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netobs.errors import CaptureError
+from lab import frames as f
+from lab.libraries import hidden
+from lab.namespaces import Lab
+from lab.privileges import CAPABILITIES, unprivileged
+from lab.prog_run import NEXT, get, on_cpu
+from netobs.base.errors import CaptureError
 from netobs.pcap.filters import classic as c
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import FilterProgram
-from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
 from netobs.pcap.selection import Filter, Instruction, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
 from tests.filters import packets
 from tests.filters.oracle import masks
-from tests.kernel import frames as f
 from tests.kernel.filtering import Filtering, selections
-from tests.kernel.programs import NEXT, get, on_cpu
-from tests.lab.libraries import hidden
-from tests.lab.namespaces import Lab
-from tests.lab.privileges import CAPABILITIES, unprivileged
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tcpdump"))
 
@@ -32,7 +32,7 @@ LOOPBACK, OTHER = 1, 2
 TCP = f.ethernet(f.IPV4, f.ipv4(f.TCP, f.tcp(dport=443), dst="10.0.0.1"))
 UDP = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(dport=53)))
 SLOT, EMPTY_SLOT = 8, 40
-LOAD = "from tests.kernel.loading import load_one\nload_one()\n"
+LOAD = "from lab.packet_maps import load_one\nload_one()\n"
 
 
 @pytest.fixture(scope="module")

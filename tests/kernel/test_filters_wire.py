@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netobs.capture.attach import attach, has_tcx, method_for
-from netobs.capture.interfaces import Interface
-from netobs.pcap.layout import COPY_SLOTS
+from lab import frames as f
+from lab.namespaces import Lab, in_namespace
+from netobs.kernel.attach import attach, has_tcx, method_for
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.tap.layout import COPY_SLOTS
 from tests.filters import packets
 from tests.filters.expressions import EXPRESSIONS
 from tests.filters.fuzz import random_program
 from tests.filters.oracle import compiled, masks
-from tests.kernel import frames as f
 from tests.kernel.filtering import Filtering, selections
 from tests.kernel.ring_sender import RingSender
 from tests.kernel.test_filters import batches
 from tests.kernel.wire import wait_for
-from tests.lab.namespaces import Lab, in_namespace
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tcpdump"))
 

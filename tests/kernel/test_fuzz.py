@@ -9,9 +9,9 @@ from typing import Callable
 
 import pytest
 
-from netobs.capture.layout import NOT_IP_ETHERTYPES
-from tests.kernel import frames as f
-from tests.kernel.programs import Programs
+from lab import frames as f
+from lab.prog_run import Programs
+from netobs.datapath.layout import NOT_IP_ETHERTYPES
 
 pytestmark = pytest.mark.kernel
 

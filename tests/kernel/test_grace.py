@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from netobs.capture.grace import GracePeriod
-from netobs.capture.object import BpfObject
-from netobs.errors import CaptureError
+from lab.prog_run import Hammer, Programs, Run, exists, kernel_id, on_cpu, wait_until_gone
+from netobs.base.errors import CaptureError
+from netobs.kernel.grace import GracePeriod
+from netobs.kernel.object import BpfObject
 from tests.kernel.foreign import compile_bpf
 from tests.kernel.numbered import packet
-from tests.kernel.programs import Hammer, Programs, Run, exists, kernel_id, on_cpu, wait_until_gone
 from tests.kernel.slots import Slots
 
 CPUS = sorted(os.sched_getaffinity(0))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Programs
 from tests.kernel.flows import Flow, flow, flow6, no_ports, no_ports6, readable
-from tests.kernel.programs import Programs
 
 pytestmark = pytest.mark.kernel
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netobs.capture import netlink
-from netobs.capture.interfaces import LinkMonitor
-from tests.kernel import frames as f
-from tests.kernel.programs import Programs
+from lab import frames as f
+from lab.namespaces import Lab, in_namespace
+from lab.prog_run import Programs
+from netobs.kernel import netlink
+from netobs.kernel.interfaces import LinkMonitor
 from tests.kernel.wire import Sender, Tun, exchange
-from tests.lab.namespaces import Lab, in_namespace
 
 pytestmark = pytest.mark.kernel
 

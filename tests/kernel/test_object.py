@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture.datapath import TABLE_MAPS
-from netobs.capture.layout import FLOW_TABLES
-from netobs.capture.object import OBJECT, PROGRAMS, BpfObject
-from netobs.errors import CaptureError
-from tests.kernel import frames as f
-from tests.kernel.programs import Programs, exists, kernel_id, wait_until_gone
+from lab import frames as f
+from lab.prog_run import Programs, exists, kernel_id, wait_until_gone
+from netobs.base.errors import CaptureError
+from netobs.datapath.datapath import TABLE_MAPS
+from netobs.datapath.layout import FLOW_TABLES
+from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject
 
 pytestmark = pytest.mark.kernel
 
@@ -111,9 +111,9 @@ def test_log_of_libbpf_is_ours(caplog: pytest.LogCaptureFixture, capfd: pytest.C
 
 UNPRIVILEGED = f"""
 import os
-from netobs.capture.capture import Capture
+from netobs.datapath.capture import Capture
 from netobs.config import CaptureConfig
-from netobs.errors import CaptureError
+from netobs.base.errors import CaptureError
 capture = Capture(CaptureConfig(max_flows=64))
 capture.load()  # all modules are in: nobody may be kept from reading those of the interpreter
 capture.close()

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netobs import clock
-from netobs.pcap.layout import FIRST_OCTETS, PART_OCTETS, SNAPLEN
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.namespaces import Lab
+from lab.prog_run import on_cpu
+from lab.traffic import cpus
+from netobs.base import clock
+from netobs.pcap.tap.layout import FIRST_OCTETS, PART_OCTETS, SNAPLEN
 from tests.kernel.packets import (
     MIB,
     TAG_OCTETS,
@@ -25,10 +28,7 @@ from tests.kernel.packets import (
     take,
     tapped,
 )
-from tests.kernel.programs import on_cpu
 from tests.kernel.wire import GSO_TCPV4, GSO_TCPV6, Sender, Tun, virtio
-from tests.lab.namespaces import Lab
-from tests.lab.traffic import cpus
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
 

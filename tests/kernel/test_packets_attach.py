@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture.attach import PACKETS_TC_HANDLE, TC_HANDLE
-from netobs.errors import CaptureError
-from netobs.pcap.filter_bits import MAX_SELECTIONS
+from lab import frames as f
+from lab.namespaces import Lab
+from lab.prog_run import Programs, on_cpu
+from lab.traffic import cpus
+from netobs.base.errors import CaptureError
+from netobs.kernel.attach import PACKETS_TC_HANDLE, TC_HANDLE
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.selection import Selection
-from netobs.pcap.tap import INTERFACES_AT_ONCE, Tap
-from tests.kernel import frames as f
+from netobs.pcap.tap.filter_bits import MAX_SELECTIONS
+from netobs.pcap.tap.tap import INTERFACES_AT_ONCE, Tap
 from tests.kernel.foreign import HANDLE, Foreign, compile_foreign, filters, handles, qdiscs, tcx_programs
 from tests.kernel.packets import (
     MIB,
@@ -33,11 +36,8 @@ from tests.kernel.packets import (
     tap_on,
     tapped,
 )
-from tests.kernel.programs import Programs, on_cpu
 from tests.kernel.wire import Sender, measured, wait_for
 from tests.kernel.wire import exchange as exchange_flows
-from tests.lab.namespaces import Lab
-from tests.lab.traffic import cpus
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
 
@@ -155,7 +155,7 @@ def test_others_on_the_hook_see_each_packet_and_stay(
 PREDECESSOR = """
 import os, signal, sys
 from tests.kernel.packets import tapped
-from tests.lab.namespaces import Link
+from lab.namespaces import Link
 with tapped(Link(sys.argv[1], sys.argv[2], 0, ""), attach=sys.argv[3]):
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab import frames as f
+from lab.namespaces import Lab
+from lab.prog_run import get, wait_until_gone
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.layout import FILTER_SLOTS
 from netobs.pcap.selection import Selection
-from netobs.pcap.tap import Tap
-from tests.kernel import frames as f
+from netobs.pcap.tap.layout import FILTER_SLOTS
+from netobs.pcap.tap.tap import Tap
 from tests.kernel.packets import Pair, held_objects, nothing_is_left, now_ns, tap_on
-from tests.kernel.programs import get, wait_until_gone
 from tests.kernel.wire import Sender
-from tests.lab.namespaces import Lab
 
 pytestmark = pytest.mark.kernel(tools=("tc",))
 

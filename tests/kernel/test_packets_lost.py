@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.capture import libbpf
+from lab import frames as f
+from lab.prog_run import on_cpu
+from lab.traffic import cpus
+from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.layout import FIRST_OCTETS
-from netobs.pcap.programs import PacketCount
 from netobs.pcap.selection import Selection
-from tests.kernel import frames as f
+from netobs.pcap.tap.layout import FIRST_OCTETS
+from netobs.pcap.tap.programs import PacketCount
 from tests.kernel.packets import Pair, exchange, now_ns, read_all, seen, take, tapped
-from tests.kernel.programs import on_cpu
 from tests.kernel.wire import GSO_TCPV6, Sender, virtio, wait_for
-from tests.lab.traffic import cpus
 
 pytestmark = pytest.mark.kernel
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from netobs.pcap.programs import PacketCount
-from netobs.pcap.tap import Tap
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.namespaces import Lab, in_namespace
+from netobs.pcap.tap.programs import PacketCount
+from netobs.pcap.tap.tap import Tap
 from tests.kernel.packets import Pair, exchange, seen, tagging, take, tapped
 from tests.kernel.wire import GSO_TCPV4, Sender, Tun, virtio, wait_for
-from tests.lab.namespaces import Lab, in_namespace
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
 

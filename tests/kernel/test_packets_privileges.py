@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from netobs.capture.requirements import MEMLOCK_UNTIL, kernel_version
-from netobs.pcap.perf import _PERF_EVENT_OPEN
-from tests.lab.namespaces import Lab
-from tests.lab.privileges import CAPABILITIES, unprivileged
+from lab.namespaces import Lab
+from lab.privileges import CAPABILITIES, unprivileged
+from netobs.kernel.requirements import MEMLOCK_UNTIL, kernel_version
+from netobs.pcap.tap.perf import _PERF_EVENT_OPEN
 
 pytestmark = pytest.mark.kernel(tools=("setpriv", "mount"))
 
@@ -27,10 +27,10 @@ NUMBER = str(_PERF_EVENT_OPEN.get(os.uname().machine, ""))
 TAPS = """
 import logging, resource, sys, time
 from netobs.config.selector import InterfaceSelector
-from netobs.errors import CaptureError
+from netobs.base.errors import CaptureError
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.selection import Selection
-from netobs.pcap.tap import Tap
+from netobs.pcap.tap.tap import Tap
 
 logging.basicConfig(format="%(message)s", level=logging.WARNING)
 wanted, lock, count = map(int, sys.argv[1:])
@@ -49,8 +49,8 @@ except CaptureError as error:
 """
 BUFFER = """
 import sys
-from netobs.errors import CaptureError
-from netobs.pcap.perf import PerfBuffer
+from netobs.base.errors import CaptureError
+from netobs.pcap.tap.perf import PerfBuffer
 try:
     PerfBuffer(1 << 20).open(-1)
 except CaptureError as error:
@@ -106,7 +106,7 @@ def test_without_the_right_to_perf_events(lab: Lab) -> None:
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_a_filter_of_system_calls(error: str) -> None:
     what = {"EPERM": "Operation not permitted", "ENOSYS": "Function not implemented"}[error]
-    argv = [sys.executable, "-m", "tests.lab.seccomp", NUMBER, error, sys.executable, "-c", TAPS, str(MIB), "-1", "1"]
+    argv = [sys.executable, "-m", "lab.seccomp", NUMBER, error, sys.executable, "-c", TAPS, str(MIB), "-1", "1"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (
         1,

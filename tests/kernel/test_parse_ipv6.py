@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Programs
 from tests.kernel.flows import flow6, no_ports6, readable
-from tests.kernel.programs import Programs
 
 pytestmark = pytest.mark.kernel
 

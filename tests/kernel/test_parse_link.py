@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import pytest
 
-from netobs.capture.layout import NOT_IP_ETHERTYPES
-from netobs.capture.ledger import Count
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Programs
+from netobs.datapath.layout import NOT_IP_ETHERTYPES
+from netobs.datapath.ledger import Count
 from tests.kernel.flows import flow, flow6, no_ports, readable
-from tests.kernel.programs import Programs
 
 pytestmark = pytest.mark.kernel
 

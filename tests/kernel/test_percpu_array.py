@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.capture.layout import SLOT_OCTETS_BITS
-from netobs.capture.percpu_array import LEAST_SLOTS
-from netobs.records import Records
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Programs, merged, on_cpu
+from netobs.datapath.layout import SLOT_OCTETS_BITS
+from netobs.datapath.percpu_array import LEAST_SLOTS
+from netobs.flow.records import Records
 from tests.kernel.flows import flow, readable
 from tests.kernel.numbered import fill, packet, segment, source
-from tests.kernel.programs import Programs, merged, on_cpu
 from tests.kernel.slots import Slots, used
 
 pytestmark = pytest.mark.kernel

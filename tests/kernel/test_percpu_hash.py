@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.capture import libbpf
-from netobs.capture.percpu_hash import CLOCK_SLACK_NS
-from netobs.records import METRICS, Records
+from lab.prog_run import Programs, get, put
+from netobs.datapath.percpu_hash import CLOCK_SLACK_NS
+from netobs.flow.records import METRICS, Records
+from netobs.kernel import libbpf
 from tests.kernel.numbered import fill, key_of, packet
-from tests.kernel.programs import Programs, get, put
 
 pytestmark = pytest.mark.kernel
 

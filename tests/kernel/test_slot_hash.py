@@ -7,10 +7,10 @@ from typing import Callable
 
 import pytest
 
-from netobs.capture.percpu_array import LEAST_SLOTS
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Programs, on_cpu
+from netobs.datapath.percpu_array import LEAST_SLOTS
 from tests.kernel.numbered import packet, source
-from tests.kernel.programs import Programs, on_cpu
 
 pytestmark = pytest.mark.kernel
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.capture.layout import SLOT_TIME_SHIFT
+from lab import frames as f
+from lab.prog_run import Programs, merged, on_cpu
+from netobs.datapath.layout import SLOT_TIME_SHIFT
+from netobs.flow.records import Records
 from netobs.metering.cache import FlowCache
-from netobs.records import Records
-from tests.kernel import frames as f
 from tests.kernel.flows import readable
 from tests.kernel.numbered import fill, let_pass, mapped, segment, source
-from tests.kernel.programs import Programs, merged, on_cpu
 from tests.unit.metering.flows import start_of
 
 pytestmark = pytest.mark.kernel

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from netobs.capture.layout import SLOT_TIME_SHIFT
-from netobs.capture.ring import ENTRY
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.prog_run import Programs, on_cpu
+from netobs.datapath.layout import SLOT_TIME_SHIFT
+from netobs.datapath.ring import ENTRY
 from tests.kernel.flows import flow, readable
 from tests.kernel.numbered import TICK_NS, fill, let_pass, mapped, packet, segment, source
-from tests.kernel.programs import Programs, on_cpu
 
 pytestmark = pytest.mark.kernel
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel import frames as f
+from lab import frames as f
+from lab.namespaces import Lab, Link
+from lab.prog_run import Programs
 from tests.kernel.flows import Flow, flow, flow6, readable
-from tests.kernel.programs import Programs
 from tests.kernel.wire import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Sender, Tun, exchange, measured, virtio
-from tests.lab.namespaces import Lab, Link
 
 pytestmark = pytest.mark.kernel
 

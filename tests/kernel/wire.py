@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
-from tests.kernel.programs import Observed, Programs
-from tests.lab.namespaces import Lab, Link, in_namespace
+from lab.namespaces import Lab, Link, in_namespace
+from lab.prog_run import Observed, Programs
 
 DEADLINE_S = 10.0
 PACKET_VNET_HDR = 15  # linux/if_packet.h

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.lab.namespaces import Lab, command
+from lab.namespaces import Lab, command
 from tests.packages import container, debian_root
 from tests.packages.debian_root import RootMissing
 from tests.packages.host import AT_ONCE, COLLECTOR, Site, site

@@ -12,8 +12,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.namespaces import PREFIX, STOP_TIMEOUT_S, Lab, LabError, command
-from tests.lab.programs import Program, wait_until
+from lab.namespaces import PREFIX, STOP_TIMEOUT_S, Lab, LabError, command
+from lab.programs import Program, wait_until
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_S = 60.0

@@ -6,8 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
-from tests.lab.namespaces import LabError, command
-from tests.lab.traffic import REPOSITORY
+from lab.namespaces import LabError, command
+from lab.traffic import REPOSITORY
 
 CACHE = REPOSITORY / "build" / "packages"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

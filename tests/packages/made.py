@@ -6,8 +6,8 @@ import functools
 import re
 from pathlib import Path
 
-from tests.lab.namespaces import command
-from tests.lab.traffic import REPOSITORY
+from lab.namespaces import command
+from lab.traffic import REPOSITORY
 
 MAKE_TIMEOUT_S = 600
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.namespaces import command
+from lab.traffic import REPOSITORY
 from netobs import __version__
-from tests.lab.namespaces import command
-from tests.lab.traffic import REPOSITORY
 from tests.packages.made import made
 
 pytestmark = pytest.mark.packages(tools=("dpkg-buildpackage", "dh", "clang", "lintian"))
@@ -170,7 +170,7 @@ def test_completion_in_bash(package: Path, tmp_path: Path, typed: str, offered: 
     program = tmp_path / "bin" / "netobs"
     program.parent.mkdir()
     # click takes the name of the program from here, and the environment variable from the name
-    start = "import sys; sys.argv[0] = 'netobs'; from netobs.cli import main; main()"
+    start = "import sys; sys.argv[0] = 'netobs'; from netobs.cli.main import main; main()"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -c "{start}" "$@"\n')
     program.chmod(0o755)
     lines = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.lab.traffic import Traffic
+from lab.traffic import Traffic
 from tests.packages.host import BOOTED, COLLECTOR, UNIT, Host, Site
 
 pytestmark = BOOTED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.lab.namespaces import Link
-from tests.lab.traffic import Traffic
+from lab.namespaces import Link
+from lab.traffic import Traffic
 from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, Site
 
 pytestmark = BOOTED

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.lab.pcap import read_pcap
-from tests.lab.traffic import Traffic
+from lab.pcap import read_pcap
+from lab.traffic import Traffic
 from tests.packages.host import BOOTED, COLLECTOR, UNIT, Site
 
 pytestmark = BOOTED

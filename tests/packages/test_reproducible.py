@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.lab.traffic import REPOSITORY
+from lab.traffic import REPOSITORY
 from tests.packages.made import made
 
 NOT_SOURCES = shutil.ignore_patterns(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.namespaces import command
+from lab.traffic import REPOSITORY
 from netobs import __version__
-from tests.lab.namespaces import command
-from tests.lab.traffic import REPOSITORY
 from tests.packages.made import made
 
 if sys.version_info >= (3, 11):

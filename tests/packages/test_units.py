@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.namespaces import command
-from tests.lab.traffic import REPOSITORY
+from lab.namespaces import command
+from lab.traffic import REPOSITORY
 
 pytestmark = pytest.mark.packages(tools=("systemd-analyze", "clang"))
 

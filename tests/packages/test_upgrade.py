@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
+from lab.programs import wait_until
+from lab.traffic import Traffic
 from tests.packages.host import BOOTED, COLLECTOR, CONF, UNIT, Site
 
 pytestmark = BOOTED

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from lab.programs import wait_until
+from lab.traffic import Traffic
 from tests.e2e.daemon import alive, bpf_objects
-from tests.lab.programs import wait_until
-from tests.lab.traffic import Traffic
 from tests.packages.host import BOOTED, COLLECTOR, NOTHING, UNIT, Site
 
 pytestmark = BOOTED

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from netobs.capture import libbpf
+from netobs.kernel import libbpf
 
 HEADERS = Path(__file__).parents[2] / "bpf"
 INT, POINTER_TO, ARRAY, STRUCT, ENUM, VAR = 1, 2, 3, 4, 6, 14  # BTF_KIND_* of linux/btf.h

@@ -11,16 +11,20 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from netobs.capture.layout import LEDGER_REASONS
-from netobs.cli import CONTEXT, cli
+from netobs.cli.main import CONTEXT, cli
 from netobs.config import parse, warnings_of
 from netobs.config.schema import ARRAYS, TABLES, Key, all_keys, keys
 from netobs.config.values import Boolean, Choice, Integer, Scaled
-from netobs.encode import lint, options_choice, options_table, template_entry, template_file
+from netobs.daemon.reload import AT_START_ONLY
+from netobs.datapath.layout import LEDGER_REASONS
 from netobs.encode.columns import COLUMNS, OWN_VALUES
+from netobs.encode.lint import rules as lint
+from netobs.encode.options import choice
+from netobs.encode.options import table as options_table
 from netobs.encode.registry import by_name
-from netobs.export import spool_store
-from netobs.reload import AT_START_ONLY
+from netobs.encode.template import entry as template_entry
+from netobs.encode.template import file
+from netobs.export.spool import store
 from tests.unit import sources
 from tests.unit.manual import MAN, Item, Page
 
@@ -93,7 +97,7 @@ def test_the_examples_of_the_configuration_are_right() -> None:
     for text in examples:
         config = parse(text, "netobs.toml(5)")
         assert warnings_of(config) == []
-        assert [template_file.load(each.template) for each in config.collectors]
+        assert [file.load(each.template) for each in config.collectors]
 
 
 # netobs(8)
@@ -192,7 +196,7 @@ def test_every_path_is_explained() -> None:
 
 
 def test_every_reason_of_a_loss_is_explained() -> None:
-    not_sent = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in spool_store.REASONS}
+    not_sent = sources.arguments_of("count_not_sent") | {each.replace("-", "_") for each in store.REASONS}
     explained = names(PROGRAM.items("DIAGNOSTICS", "The account"))
     of_the_system = {name for name in explained if name in errno.errorcode.values()}
     assert of_the_system
@@ -243,8 +247,8 @@ def test_every_key_of_a_template_file_is_explained() -> None:
     own = explained.pop("Element of your own enterprise")
     assert sorted(own) == sorted(template_entry._ENTERPRISE_KEYS)
     assert explained == {
-        "Top level": list(options_choice.KEYS),
-        "[[template]]": [*template_file._KEYS, *template_file._FORMER_KEYS],
+        "Top level": list(choice.KEYS),
+        "[[template]]": [*file._KEYS, *file._FORMER_KEYS],
         "Registered element in another length": list(template_entry._KEYS),
     }
 
@@ -255,9 +259,9 @@ def format_item(part: str, name: str) -> Item:
 
 
 def test_what_the_keys_of_a_template_file_take() -> None:
-    assert {f'"{family}"' for family in template_file._FAMILIES} <= format_item("[[template]]", "family").words()
-    assert set(options_choice.DEFAULT_KINDS) <= format_item("Top level", "options").words()
-    assert set(options_choice.FORMS) <= format_item("Top level", "options_form").words()
+    assert {f'"{family}"' for family in file._FAMILIES} <= format_item("[[template]]", "family").words()
+    assert set(choice.DEFAULT_KINDS) <= format_item("Top level", "options").words()
+    assert set(choice.FORMS) <= format_item("Top level", "options_form").words()
     own = "Element of your own enterprise"
     assert set(OWN_VALUES) <= format_item(own, "value").words()
     assert set(options_table.SEMANTICS) == words_of_list(format_item(own, "semantics"))
@@ -280,7 +284,7 @@ def test_every_element_is_explained() -> None:
 
 def test_every_kind_of_options_record_is_explained() -> None:
     items = {item.named("Cm")[0]: item for item in TEMPLATES.items("OPTIONS RECORDS")}
-    assert list(items) == list(options_choice.KINDS)
+    assert list(items) == list(choice.KINDS)
 
 
 def test_every_collector_is_explained() -> None:
@@ -299,4 +303,4 @@ def test_the_examples_of_template_files_are_right() -> None:
     examples = [text for text in TEMPLATES.literals("EXAMPLES") if "[[template]]" in text]
     assert len(examples) > 2
     for text in examples:
-        assert template_file.parse(text, "netobs-templates(5)")
+        assert file.parse(text, "netobs-templates(5)")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from netobs.capture.requirements import MEMLOCK_UNTIL, kernel_version
+from netobs.kernel.requirements import MEMLOCK_UNTIL, kernel_version
 from tests.e2e.daemon import NETOBS, configuration
 from tests.vm import machine
 from tests.vm.kernels import CACHE, Kernel

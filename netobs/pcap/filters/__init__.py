@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netobs.errors import FilterError
+from netobs.base.errors import FilterError
 from netobs.pcap.filters import classic, libpcap, simple
 from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.mistake import Mistake, in_one_line

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from netobs.capture import libbpf, privileges, requirements
-from netobs.errors import CaptureError
+from netobs.base.errors import CaptureError
+from netobs.kernel import libbpf, privileges, requirements
 from netobs.pcap.filters import ebpf
 from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.ebpf import FP, R0, R1, R2, R3, Assembler, Label
@@ -27,8 +27,8 @@ from netobs.pcap.filters.packet import (
     SKB_VLAN_PRESENT,
 )
 from netobs.pcap.filters.translate import Translation
-from netobs.pcap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
 from netobs.pcap.selection import Filter, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
 
 log = logging.getLogger("netobs.pcap")
 
@@ -69,7 +69,7 @@ class FilterProgram:
     def __init__(
         self, selections: Sequence[tuple[int, Selection]], link: int, copy_slot: int, programs_fd: int, matches_fd: int
     ) -> None:
-        """``link``, ``copy_slot``: as in netobs.pcap.layout."""
+        """``link``, ``copy_slot``: as in netobs.pcap.tap.layout."""
         self.selections, self.link, self.copy_slot = selections, link, copy_slot
         self._programs_fd, self._matches_fd = programs_fd, matches_fd
         self._wanted: dict[Program, _Wanted] = {}  # the same program is evaluated once, whoever wants it

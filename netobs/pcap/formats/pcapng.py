@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs import __version__
-from netobs.capture.interfaces import Interface
+from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import LINK_TYPES

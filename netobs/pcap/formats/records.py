@@ -9,9 +9,9 @@ from typing import Callable, NamedTuple, Protocol
 
 import numpy as np
 
-from netobs.capture.interfaces import Interface
+from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 from netobs.pcap.vectors import Vectors
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netobs.clock import NS_PER_S
+from netobs.base.clock import NS_PER_S
 from netobs.config import (
     CaptureConfig,
     CollectorConfig,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netobs.base.errors import ConfigError
 from netobs.config import from_tables, load, parse
 from netobs.config.schema import TABLES, Config, all_keys
-from netobs.errors import ConfigError
 
 COLLECTOR = '[[collector]]\nhost = "192.0.2.10"\n'
 TIME = 'a time from "{}" to "{}" (a whole number and one of ms, s, m, h, in quotes)'

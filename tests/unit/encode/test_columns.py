@@ -8,21 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from netobs.encode import Encoder, Header, wire
+from lab.samples import CLOCK, IPV4, IPV6, S, batch, batches, default_templates, everything, flow, model
+from netobs.encode import Encoder, Header
 from netobs.encode.columns import COLUMNS, fill
-from netobs.records import ClockPair, FlowBatch
-from tests.unit.encode.samples import (
-    CLOCK,
-    IPV4,
-    IPV6,
-    S,
-    batch,
-    batches,
-    default_templates,
-    everything,
-    flow,
-    model,
-)
+from netobs.encode.template import wire
+from netobs.flow.records import ClockPair, FlowBatch
 
 _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}
 

@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netobs import records
-from netobs.encode import DataSet, Encoder, Header, wire
-from netobs.encode.layout import DATA_MESSAGE_HEADER, MAX_MESSAGE_BYTES
-from netobs.errors import TemplateError
-from netobs.records import FlowBatch
-from tests.unit.encode.samples import (
+from lab.samples import (
     CLOCK,
     EXPORT_TIME_S,
     batch,
@@ -23,6 +18,12 @@ from tests.unit.encode.samples import (
     golden_messages,
     template,
 )
+from netobs.base.errors import TemplateError
+from netobs.encode import DataSet, Encoder, Header
+from netobs.encode.layout import DATA_MESSAGE_HEADER, MAX_MESSAGE_BYTES
+from netobs.encode.template import wire
+from netobs.flow import records
+from netobs.flow.records import FlowBatch
 
 HEADER = Header(EXPORT_TIME_S, 0xFFFFFFFE, 42)
 OVERHEAD = DATA_MESSAGE_HEADER.itemsize

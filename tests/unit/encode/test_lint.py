@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lab.samples import default_templates, template
 from netobs.encode import Field, Template
-from netobs.encode.lint import RULES, Rule, check
-from netobs.encode.options_choice import TemplateSet
+from netobs.encode.lint.rules import RULES, Rule, check
+from netobs.encode.options.choice import TemplateSet
 from netobs.encode.registry import InformationElement, by_id, by_name
-from netobs.encode.template_file import parse
-from tests.unit.encode.samples import default_templates, template
+from netobs.encode.template.file import parse
 
 MS = ("flowStartMilliseconds", "flowEndMilliseconds")
 COUNTS = ("octetDeltaCount", "packetDeltaCount")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from netobs.encode import Field, Template, lint_netflow
-from netobs.encode.lint import RULES
-from netobs.encode.lint_netflow import NETFLOW5, NETFLOW9, NO_NETFLOW, RULES_NETFLOW9, changes, check
+from lab.samples import default_templates, template
+from netobs.encode import Field, Template
+from netobs.encode.lint import netflow
+from netobs.encode.lint.netflow import NETFLOW5, NETFLOW9, NO_NETFLOW, RULES_NETFLOW9, changes, check
+from netobs.encode.lint.rules import RULES
 from netobs.encode.registry import InformationElement, by_name
-from tests.unit.encode.samples import default_templates, template
 
 PLACE = "test.toml: [[template]] 1: "
 GOOD = (
@@ -95,4 +96,4 @@ def test_rules_are_well_formed() -> None:
         assert bool(rule.known) == (rule.when == "unknown")
         assert [name for name in rule.elements if by_name(name) is None] == []
         assert rule.source
-    assert lint_netflow.sent(template("ipv6", "vlanId"), NETFLOW5) is None
+    assert netflow.sent(template("ipv6", "vlanId"), NETFLOW5) is None

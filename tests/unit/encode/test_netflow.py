@@ -11,15 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netobs.encode import DataSet, netflow5, netflow9
-from netobs.encode.decode import Decoder
-from netobs.encode.netflow9 import netflow9_template
-from netobs.encode.protocols import exporter
-from netobs.encode.received import Record
-from netobs.encode.uptime import Uptime
-from netobs.errors import DecodeError, TemplateError
-from netobs.records import ClockPair, FlowBatch, MessageBlock
-from tests.unit.encode.samples import (
+from lab.samples import (
     CLOCK,
     EXPORT_TIME_S,
     IPV4,
@@ -34,6 +26,14 @@ from tests.unit.encode.samples import (
     offset_ns,
     template,
 )
+from netobs.base.errors import DecodeError, TemplateError
+from netobs.collector.decode import Decoder
+from netobs.collector.received import Record
+from netobs.encode import DataSet, netflow5, netflow9
+from netobs.encode.netflow9 import netflow9_template
+from netobs.encode.protocols import exporter
+from netobs.encode.uptime import Uptime
+from netobs.flow.records import ClockPair, FlowBatch, MessageBlock
 
 OFFSET_NS = offset_ns(CLOCK)
 BOOT_S = EXPORT_TIME_S - 3600

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netobs.encode import Encoder, Field, Header, Template, netflow5, netflow9, wire
-from netobs.encode.decode import Decoder
-from netobs.encode.options import element, ntp_us, octets_of
-from netobs.encode.options_choice import FORMS, KINDS, OptionsChoice
-from netobs.encode.received import Record
+from lab.samples import EXPORT_TIME_S, S, default_templates, golden_messages
+from netobs.collector.decode import Decoder
+from netobs.collector.received import Record
+from netobs.encode import Encoder, Field, Header, Template, netflow5, netflow9
+from netobs.encode.options.choice import FORMS, KINDS, OptionsChoice
+from netobs.encode.options.wire import element, ntp_us, octets_of
 from netobs.encode.registry import InformationElement
-from netobs.report import Exported, Losses, Report, ReportedInterface
-from tests.unit.encode.samples import EXPORT_TIME_S, S, default_templates, golden_messages
+from netobs.encode.template import wire
+from netobs.flow.report import Exported, Losses, Report, ReportedInterface
 
 NTP_2023 = (EXPORT_TIME_S + 2_208_988_800) << 32
 REPORT = Report(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from lab.samples import TEMPLATES
+from netobs.base.errors import TemplateError
 from netobs.encode import load_templates
-from netobs.encode.options_choice import DEFAULT_KINDS, KINDS, OptionsChoice
-from netobs.encode.options_table import options_templates
-from netobs.encode.template_file import parse
-from netobs.errors import TemplateError
-from tests.unit.encode.samples import TEMPLATES
+from netobs.encode.options.choice import DEFAULT_KINDS, KINDS, OptionsChoice
+from netobs.encode.options.table import options_templates
+from netobs.encode.template.file import parse
 
 TEMPLATE = '\n[[template]]\nfamily = "any"\nelements = ["octetDeltaCount"]\n'
 MISTAKES = [

@@ -11,15 +11,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.samples import IPV4, IPV6, S, batches, model, offset_ns, template
+from netobs.collector.decode import Decoder
+from netobs.collector.received import Record
 from netobs.encode import Encoder, Header, Template, netflow5, netflow9
 from netobs.encode.columns import COLUMNS
-from netobs.encode.decode import Decoder
 from netobs.encode.netflow9 import netflow9_template
-from netobs.encode.received import Record
 from netobs.encode.registry import abstract_type, by_name
 from netobs.encode.uptime import Uptime
-from netobs.records import FlowBatch
-from tests.unit.encode.samples import IPV4, IPV6, S, batches, model, offset_ns, template
+from netobs.flow.records import FlowBatch
 from tests.unit.encode.test_netflow import messages, recent
 
 _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netobs.encode import load_templates, template_dirs, wire
+from lab.samples import TEMPLATES, default_templates, everything, template
+from netobs.base.errors import TemplateError
+from netobs.encode import load_templates, template_dirs
 from netobs.encode.protocols import exporter
 from netobs.encode.registry import InformationElement
-from netobs.encode.template import Field, Template
-from netobs.encode.template_file import parse
-from netobs.errors import TemplateError
-from tests.unit.encode.samples import TEMPLATES, default_templates, everything, template
+from netobs.encode.template import wire
+from netobs.encode.template.file import parse
+from netobs.encode.template.template import Field, Template
 
 GOOD = '[[template]]\nfamily = "ipv4"\nelements = ["octetDeltaCount"]\n'
 SECOND = GOOD.replace("ipv4", "ipv6")

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lab.samples import golden_batch
+from netobs.base.errors import TemplateError
 from netobs.encode import Encoder, Field, Template, load_templates
 from netobs.encode.columns import ALL_COLUMNS, OWN_VALUES, fill
 from netobs.encode.layout import VARIABLE_LENGTH
-from netobs.encode.lint import check
+from netobs.encode.lint.rules import check
 from netobs.encode.netflow9 import netflow9_template
 from netobs.encode.registry import InformationElement, by_name
-from netobs.encode.template_file import parse
-from netobs.errors import TemplateError
-from tests.unit.encode.samples import golden_batch
+from netobs.encode.template.file import parse
 
 GOOD = {"name": "acmeInterface", "enterprise": 32473, "id": 5, "type": "unsigned32", "value": "ingressInterface"}
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netobs.encode import Encoder, load_templates, netflow9, wire
+from lab.samples import TEMPLATES, golden_batch, template
+from netobs.encode import Encoder, load_templates, netflow9
 from netobs.encode.ipfix import Header
-from netobs.encode.options_choice import FORMS, KINDS, OptionsChoice
-from netobs.encode.options_table import options_templates
-from netobs.encode.template_id import FIRST, template_id
-from tests.unit.encode.samples import TEMPLATES, golden_batch, template
+from netobs.encode.options.choice import FORMS, KINDS, OptionsChoice
+from netobs.encode.options.table import options_templates
+from netobs.encode.template import wire
+from netobs.encode.template.id import FIRST, template_id
 
 ROOT = Path(__file__).resolve().parents[3]
 PRINT = """
-from netobs.encode.template_id import template_id
+from netobs.encode.template.id import template_id
 print([template_id(bytes([number, 0])) for number in {order}])
 """
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import construct
 import pytest
 
-from netobs.encode import Encoder, Header, lint_netflow, load_templates
+from lab.samples import IPV4, TEMPLATES, golden_batch, model
+from netobs.encode import Encoder, Header, load_templates
 from netobs.encode.columns import COLUMNS
-from netobs.encode.lint import RULES, check
-from netobs.encode.options_choice import TemplateSet
-from tests.unit.encode.samples import IPV4, TEMPLATES, golden_batch, model
+from netobs.encode.lint import netflow
+from netobs.encode.lint.rules import RULES, check
+from netobs.encode.options.choice import TemplateSet
 
 SIZES = {  # octets of a Data Record, IPv4 and IPv6
     "default": (96, 120),
@@ -121,5 +122,5 @@ def test_nfdump_is_another_name_of_the_default() -> None:
 def test_ports_and_icmp_are_read_by_every_collector(name: str, protocol: str) -> None:
     for collector in ("nfdump", "pmacct", "goflow2", "flowlogs-pipeline"):
         netflow9 = protocol == "netflow9"
-        found = lint_netflow.check(shipped(name), collector, protocol) if netflow9 else check(shipped(name), collector)
+        found = netflow.check(shipped(name), collector, protocol) if netflow9 else check(shipped(name), collector)
         assert [finding.text for finding in found if "ICMP" in finding.text or " port" in finding.text] == []

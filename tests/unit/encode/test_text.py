@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netobs.encode import DataSet, Encoder, Header, Template, wire
+from lab.samples import CLOCK, flow, template
+from netobs.base.errors import TemplateError
+from netobs.encode import DataSet, Encoder, Header, Template
 from netobs.encode.layout import DATA_MESSAGE_HEADER, VARIABLE_LENGTH
 from netobs.encode.registry import InformationElement, by_name
-from netobs.encode.template import Field
-from netobs.encode.template_file import parse
+from netobs.encode.template import wire
+from netobs.encode.template.file import parse
+from netobs.encode.template.template import Field
 from netobs.encode.text import encode
-from netobs.errors import TemplateError
-from netobs.interface_table import interface_table
-from netobs.records import FlowBatch
-from tests.unit.encode.samples import CLOCK, flow, template
+from netobs.flow.interface_names import interface_table
+from netobs.flow.records import FlowBatch
 
 HEADER = Header(1_700_000_000, 7, 42)
 OVERHEAD = DATA_MESSAGE_HEADER.itemsize

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.errors import TemplateError
+from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
-from netobs.errors import TemplateError
 from netobs.export import ExportStats, Tally, TransportSession
 from netobs.export.announcer import LEAD_NS
-from netobs.export.udp import PACE_NS
-from netobs.loop import EventLoop
-from netobs.records import ClockPair, MessageBlock
-from netobs.report import Exported, Report, ReportedInterface
+from netobs.export.link.udp import PACE_NS
+from netobs.flow.records import ClockPair, MessageBlock
+from netobs.flow.report import Exported, Report, ReportedInterface
 
 ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])
 HEADER = struct.Struct(">HHIIIHH")  # Message Header and Set Header

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from netobs.errors import ExportError
+from netobs.base.errors import ExportError
 from netobs.export import resolve
-from netobs.export.address import is_numeric
+from netobs.export.link.address import is_numeric
 from tests.unit.export.support import tcp_config, udp_config
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netobs.export.group import balance, conversation_hash
-from netobs.records import Records, empty
+from netobs.flow.records import Records, empty
 from tests.unit.export.site import flows
 
 addresses = st.one_of(

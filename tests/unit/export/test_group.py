@@ -11,7 +11,7 @@ import pytest
 
 from netobs.config import GroupConfig
 from netobs.export import Tally
-from netobs.records import FlowBatch
+from netobs.flow.records import FlowBatch
 from tests.unit.export.site import FlowEncoder, Site, flows, group, received, tcp
 from tests.unit.export.support import (
     TcpCollector,

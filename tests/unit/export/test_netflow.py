@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from netobs.encode.decode import Decoder
+from lab.samples import batch, flow
+from netobs.base.loop import EventLoop
+from netobs.collector.decode import Decoder
 from netobs.encode.protocols import exporter
 from netobs.export import TransportSession
-from netobs.export.udp import PACE_NS
-from netobs.loop import EventLoop
-from netobs.records import ClockPair, FlowBatch
-from tests.unit.encode.samples import batch, flow
+from netobs.export.link.udp import PACE_NS
+from netobs.flow.records import ClockPair, FlowBatch
 from tests.unit.export.support import REALTIME_NS, SECOND, UdpCollector, udp_config
 
 FLOWS = 100

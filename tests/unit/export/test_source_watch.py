@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from netobs.export.udp import LONGEST_PAUSE_NS
-from tests.lab.namespaces import Lab, Link, command, in_namespace
-from tests.lab.programs import wait_until
+from lab.namespaces import Lab, Link, command, in_namespace
+from lab.programs import wait_until
+from netobs.export.link.udp import LONGEST_PAUSE_NS
 from tests.unit.export.support import (
     SECOND,
     Bench,

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from netobs import encode
-from netobs.errors import ExportError
-from netobs.export.spool import RETRY_NS, Batch, Spool
-from netobs.export.spool_folder import used_bytes
-from netobs.export.spool_found import Templates
-from netobs.export.spool_index import ENTRY
-from netobs.export.spool_place import Unusable, check, folder_of
-from netobs.export.spool_segment import Damaged, sets_of
-from netobs.export.spool_templates import Readable
+from netobs.base.errors import ExportError
+from netobs.export.spool.folder import used_bytes
+from netobs.export.spool.found import Templates
+from netobs.export.spool.index import ENTRY
+from netobs.export.spool.place import Unusable, check, folder_of
+from netobs.export.spool.segment import Damaged, sets_of
+from netobs.export.spool.spool import RETRY_NS, Batch, Spool
+from netobs.export.spool.templates import Readable
 from netobs.export.stats import ExportStats, Tally
-from netobs.records import MessageBlock
+from netobs.flow.records import MessageBlock
 from tests.unit.export.support import HEADER, Encoder, Header, Message, Rows, numbers_of, rows
 
 MAX_BYTES = 1 << 20  # segments of 64 KiB

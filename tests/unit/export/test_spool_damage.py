@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netobs.export.spool_index import ENTRY
+from netobs.export.spool.index import ENTRY
 from netobs.export.stats import Tally
 from tests.unit.export.test_spool import Box, again, data_files, tally
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from netobs.export.spool import RETRY_NS
-from netobs.export.spool_place import check
+from netobs.export.spool.place import check
+from netobs.export.spool.spool import RETRY_NS
 from netobs.export.stats import Tally
 from tests.unit.export.support import rows
 from tests.unit.export.test_spool import Box, data_files, tally

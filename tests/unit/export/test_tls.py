@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from lab.certificates import Authority, Certificate, encrypt_key
+from netobs.base.errors import ExportError
+from netobs.base.tls import who_else_reads
 from netobs.config import CollectorConfig
-from netobs.errors import ExportError
-from netobs.export.tls import client_context
-from netobs.tls import who_else_reads
-from tests.lab.certificates import Authority, Certificate, encrypt_key
+from netobs.export.link.tls import client_context
 from tests.unit.export.support import Bench, Message, TcpCollector, check_sequence, numbers_of, templates_of, udp_config
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="the program openssl is missing")
@@ -476,7 +476,9 @@ def test_the_group_of_a_key_is_the_one_of_the_process_or_is_named() -> None:
     if os.geteuid() != 0:
         pytest.skip("root is needed to become another user")
     code = f"import os; os.setgroups([]); os.setresgid({GROUP}, {GROUP}, {GROUP}); os.setresuid(65534, 65534, 65534)\n"
-    code += "import sys; from netobs.tls import who_else_reads; print([who_else_reads(path) for path in sys.argv[1:]])"
+    code += (
+        "import sys; from netobs.base.tls import who_else_reads; print([who_else_reads(path) for path in sys.argv[1:]])"
+    )
     with tempfile.TemporaryDirectory() as name:
         keys = [Path(name, each) for each in ("mine", "other")]
         Path(name).chmod(0o755)
@@ -485,7 +487,7 @@ def test_the_group_of_a_key_is_the_one_of_the_process_or_is_named() -> None:
             os.chown(key, 0, group)
             key.chmod(0o640)
         # The modules are loaded before the user changes, who may not reach them.
-        argv = [sys.executable, "-c", f"import netobs.tls, grp\n{code}", *map(str, keys)]
+        argv = [sys.executable, "-c", f"import netobs.base.tls, grp\n{code}", *map(str, keys)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["", f"the group {GROUP + 1}"])
@@ -499,6 +501,6 @@ def test_what_is_offered_and_demanded(site: Site) -> None:
 
 
 def test_ssl_is_not_loaded_without_a_tls_collector() -> None:
-    code = "import sys, netobs.export, netobs.daemon; sys.exit('ssl' in sys.modules)"
+    code = "import sys, netobs.export, netobs.daemon.daemon; sys.exit('ssl' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.namespaces import LabError
-from tests.lab.pcap import Packet, is_capture, packets, read_pcap
+from lab.namespaces import LabError
+from lab.pcap import Packet, is_capture, packets, read_pcap
 
 MAGIC = {1000: 0xA1B2C3D4, 1: 0xA1B23C4D}
 

@@ -6,9 +6,9 @@ import ipaddress
 
 import pytest
 
-from tests.kernel import frames as f
-from tests.lab.replay.reckoning import of_frame, of_payload
-from tests.lab.replay.reckoning_ip import NOTHING, Malformed, NotIp, TooManyExtensions, Upper
+from lab import frames as f
+from lab.replay.reckoning import of_frame, of_payload
+from lab.replay.reckoning_ip import NOTHING, Malformed, NotIp, TooManyExtensions, Upper
 
 IP4, IP6 = f.ipv4(f.UDP, f.udp()), f.ipv6(f.UDP, f.udp())
 PORTS = Upper(f.SPORT, f.DPORT)

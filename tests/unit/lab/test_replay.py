@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from tests.kernel import frames as f
-from tests.lab.pcap import Packet
-from tests.lab.replay.compare import differences
-from tests.lab.replay.flows import ETHERNET, Reckoning
-from tests.lab.replay.link_types import NotSendable, Sendable, is_dropped_at_ingress, sendable
-from tests.lab.replay.reckoning import of_frame
+from lab import frames as f
+from lab.pcap import Packet
+from lab.replay.compare import differences
+from lab.replay.flows import ETHERNET, Reckoning
+from lab.replay.link_types import NotSendable, Sendable, is_dropped_at_ingress, sendable
+from lab.replay.reckoning import of_frame
 
 IP4, IP6 = f.ipv4(f.UDP, f.udp()), f.ipv6(f.UDP, f.udp())
 FRAME = f.ethernet(f.IPV4, IP4)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from netobs import records
-from netobs.records import KEY, RECORD, Records
+from netobs.flow import records
+from netobs.flow.records import KEY, RECORD, Records
 
 S = 1_000_000_000
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10

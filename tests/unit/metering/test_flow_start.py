@@ -13,8 +13,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netobs.flow.records import Records
 from netobs.metering.cache import FlowCache
-from netobs.records import Records
 from tests.unit.metering.flows import ACK, FIN, RST, SYN, S, by_flow, flow, rows, start_of
 
 TICK_NS = 1 << 10

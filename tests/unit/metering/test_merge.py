@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from netobs.flow.records import KEY, METRICS, Records, empty
 from netobs.metering.merge import (
     CHUNK_ROWS,
     COMBINED,
@@ -14,7 +15,6 @@ from netobs.metering.merge import (
     hash_keys,
     merge,
 )
-from netobs.records import KEY, METRICS, Records, empty
 from tests.unit.metering.flows import ACK, FIN, SYN, S, as_set, by_flow, flow, many, number, rows, totals
 
 SEED = 0x1234_5678_9ABC_DEF0

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from netobs.flow.records import empty
 from netobs.metering.process import Metering, Totals
-from netobs.records import empty
 from tests.unit.metering.flows import FIN, S, flow, many, reasons, rows
 
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from netobs.pcap.layout import FIRST_OCTETS, PART_OCTETS
+from netobs.pcap.tap.layout import FIRST_OCTETS, PART_OCTETS
 
 HEADER, META = struct.Struct("<IHH"), struct.Struct("<IIHHBBHQII")
 SAMPLE, LOST, THROTTLE, MISC_KERNEL = 9, 2, 5, 1

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.certificates import Authority, encrypt_key
+from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.errors import NetobsError
-from netobs.pcap.access import Quiet, ServerTls, address_of, endpoint_of, is_allowed
-from tests.lab.certificates import Authority, encrypt_key
+from netobs.pcap.server.access import Quiet, ServerTls, address_of, endpoint_of, is_allowed
 
 MINUTE = 60_000_000_000
 

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from netobs.errors import NetobsError
-from netobs.loop import EventLoop
-from netobs.pcap.compiling import MAX_TIME_NS, Compiler
+from lab.packet_site import any_filter
+from netobs.base.errors import NetobsError
+from netobs.base.loop import EventLoop
 from netobs.pcap.selection import Filter
-from tests.lab.packet_site import any_filter
+from netobs.pcap.server.compiling import MAX_TIME_NS, Compiler
 
 PROGRAM = """
 import threading
-from netobs.clock import monotonic_ns
-from netobs.loop import EventLoop
-from netobs.pcap.compiling import Compiler
+from netobs.base.clock import monotonic_ns
+from netobs.base.loop import EventLoop
+from netobs.pcap.server.compiling import Compiler
 with EventLoop() as loop:
     Compiler(loop, lambda texts: threading.Event().wait()).submit(["host slow.example"], print, monotonic_ns())
     loop.run_once(0)

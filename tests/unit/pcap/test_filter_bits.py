@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netobs.pcap.filter_bits import MAX_SELECTIONS, QUIET_NS, FilterBits
 from netobs.pcap.selection import Filter, Selection
+from netobs.pcap.tap.filter_bits import MAX_SELECTIONS, QUIET_NS, FilterBits
 
 HTTP, DNS = Selection(Filter("tcp,80", (), ())), Selection(Filter("udp,53", (), ()))
 NOW = 1_000_000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from netobs.errors import FilterError
+from netobs.base.errors import FilterError
 from netobs.pcap.filters import classic, compile_filter, libpcap
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 from tests.filters.expressions import EXPRESSIONS, REFUSED
 from tests.filters.oracle import compiled, need_libpcap
 from tests.filters.refusals import refusal

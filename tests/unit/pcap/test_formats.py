@@ -11,16 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from netobs import __version__
-from netobs.capture.interfaces import Interface
-from netobs.pcap.channel import stream_of
-from netobs.pcap.formats import MAGIC_NUMBERS
-from netobs.pcap.formats.pcap import PcapFormat
-from netobs.pcap.formats.pcapng import PcapngFormat
-from netobs.pcap.formats.records import Counts, add_places, counts_by_place
-from netobs.pcap.layout import LINK_ETHERNET, LINK_IP
-from netobs.pcap.vectors import write
-from tests.lab.packets import (
+from lab.packets import (
     EGRESS,
     ETH0,
     INGRESS,
@@ -34,6 +25,15 @@ from tests.lab.packets import (
     mixed,
     udp,
 )
+from netobs import __version__
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.formats.pcap import PcapFormat
+from netobs.pcap.formats.pcapng import PcapngFormat
+from netobs.pcap.formats.records import Counts, add_places, counts_by_place
+from netobs.pcap.server.channel import stream_of
+from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.vectors import write
 
 BOTH_LINKS = (LINK_ETHERNET, LINK_IP)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from netobs.capture.object import OBJECT
-from netobs.pcap import layout
+from netobs.kernel.object import OBJECT
 from netobs.pcap.batch import HEADROOM_BYTES
+from netobs.pcap.tap import layout
 from tests.unit.btf import HEADERS, Btf, btf_of, enum, fields
 
 HEADER = HEADERS / "packets.h"

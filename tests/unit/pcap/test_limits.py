@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lab.packets import SECOND
 from netobs.pcap.limits import Allowance, Limits
-from tests.lab.packets import SECOND
 
 ENDS = np.arange(100, 1100, 100)  # ten records of 100 bytes
 

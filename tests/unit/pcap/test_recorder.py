@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from netobs.pcap.recorder import PART_BYTES, Recorder, compact
+from lab.packets import ETH0, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed, udp
+from netobs.pcap.server.recorder import PART_BYTES, Recorder, compact
 from netobs.pcap.source import Moment
-from tests.lab.packets import ETH0, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed, udp
 
 MiB = 1 << 20
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from netobs.pcap.request import MAX_LINE_BYTES, Refusal, Request, parse_request
+from netobs.pcap.server.request import MAX_LINE_BYTES, Refusal, Request, parse_request
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from netobs.errors import NetobsError
+from lab.packet_site import Site, any_filter, ask, numbered, numbers_in
+from lab.packets import ETH0, ETH1, SECOND, WG0, mixed
+from netobs.base.errors import NetobsError
 from netobs.pcap.selection import Filter, Selection
-from tests.lab.packet_site import Site, any_filter, ask, numbered, numbers_in
-from tests.lab.packets import ETH0, ETH1, SECOND, WG0, mixed
 
 
 def test_a_silent_client_gets_what_is_configured() -> None:

@@ -14,13 +14,13 @@ from ipaddress import ip_network
 
 import pytest
 
-from netobs.errors import NetobsError
-from netobs.pcap.client import Client
-from netobs.pcap.connection import Connection
-from netobs.pcap.stream import StreamReader
-from netobs.pcap.transport import DEAD_PEER_MS, Transport
-from tests.lab.packet_site import Site, descriptors, numbered, numbers_in
-from tests.lab.packets import SECOND
+from lab.packet_site import Site, descriptors, numbered, numbers_in
+from lab.packets import SECOND
+from netobs.base.errors import NetobsError
+from netobs.pcap.cli.stream_reader import StreamReader
+from netobs.pcap.server.client_stream import Client
+from netobs.pcap.server.connection import Connection
+from netobs.pcap.server.transport import DEAD_PEER_MS, Transport
 
 
 @pytest.mark.parametrize("format_", ["pcap", "pcapng"])

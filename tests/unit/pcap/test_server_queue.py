@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from netobs.capture.interfaces import Interface
-from netobs.pcap.client import STATISTICS_NS
-from netobs.pcap.outbox import Outbox
-from netobs.pcap.transport import Transport
-from tests.lab.packet_site import Site, numbered, numbers_in
-from tests.lab.packets import SECOND, Packet, udp
+from lab.packet_site import Site, numbered, numbers_in
+from lab.packets import SECOND, Packet, udp
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.server.client_stream import STATISTICS_NS
+from netobs.pcap.server.outbox import Outbox
+from netobs.pcap.server.transport import Transport
 
 KiB, MiB = 1 << 10, 1 << 20
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from netobs.capture.interfaces import Interface
-from netobs.pcap.client import STATISTICS_NS
-from netobs.pcap.stream import StreamReader
-from tests.lab.packet_site import Site, ask, numbered, numbers_in
-from tests.lab.packets import ETH0, ETH1, SECOND, Packet, udp
+from lab.packet_site import Site, ask, numbered, numbers_in
+from lab.packets import ETH0, ETH1, SECOND, Packet, udp
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.cli.stream_reader import StreamReader
+from netobs.pcap.server.client_stream import STATISTICS_NS
 
 
 def test_begin_and_end_of_a_stream_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from netobs.errors import NetobsError
-from tests.lab.certificates import Authority, Certificate
-from tests.lab.packet_site import Site, numbered, numbers_in
-from tests.lab.packets import SECOND
+from lab.certificates import Authority, Certificate
+from lab.packet_site import Site, numbered, numbers_in
+from lab.packets import SECOND
+from netobs.base.errors import NetobsError
 
 MiB = 1 << 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netobs.pcap.perf import LONGEST_RECORD_BYTES, shares
+from netobs.pcap.tap.perf import LONGEST_RECORD_BYTES, shares
 
 MIB = 1 << 20
 

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from netobs.errors import CaptureError
-from netobs.pcap.stream import StreamReader
+from netobs.base.errors import CaptureError
+from netobs.pcap.cli.stream_reader import StreamReader
 
 PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 

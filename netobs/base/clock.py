@@ -1,0 +1,47 @@
+"""The only place that reads the time. Every stage gets ``now_ns`` or a ``ClockPair`` as an argument."""
+
+from __future__ import annotations
+
+import time
+
+from netobs.flow.records import ClockPair
+
+NS_PER_S = 1_000_000_000
+_CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it
+
+
+_moved_ns = 0
+
+
+def monotonic_ns() -> int:
+    """CLOCK_MONOTONIC in ns, the clock of ``bpf_ktime_get_ns``: that of the kernel, once ``move`` was called."""
+    return time.monotonic_ns() + _moved_ns
+
+
+def move(offset_ns: int) -> None:
+    """``monotonic_ns`` is ahead by ``offset_ns`` from now on. Only for the start: all that waits for a time waits for
+    another one then."""
+    global _moved_ns  # noqa: PLW0603  there is one clock
+    _moved_ns += offset_ns
+
+
+def read_pair() -> ClockPair:
+    """Both clocks as near to each other as can be: the best of three readings, bracketed by the monotonic clock."""
+    best, pair = None, ClockPair(0, 0)
+    for _ in range(3):
+        before = monotonic_ns()
+        realtime = time.time_ns()
+        after = monotonic_ns()
+        if best is None or after - before < best:
+            best, pair = after - before, ClockPair((before + after) // 2, realtime)
+    return pair
+
+
+def tick_ns() -> int:
+    """Length of a kernel tick: the resolution of CLOCK_MONOTONIC_COARSE (include/linux/hrtimer.h: KTIME_LOW_RES)."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * NS_PER_S)
+
+
+def sleep_ns(duration_ns: int) -> None:
+    """Does nothing for a moment. Only for the start: the running daemon waits in its event loop."""
+    time.sleep(duration_ns / NS_PER_S)

@@ -1,0 +1,30 @@
+"""Notices that the wall clock was set, and keeps the beginning of sysUptime, which does not depend on it."""
+
+from __future__ import annotations
+
+import logging
+
+from netobs.base.clock import NS_PER_S
+from netobs.flow.records import ClockPair
+
+log = logging.getLogger("netobs")
+
+STEP_NS = NS_PER_S
+"""A longer step is said; NTP corrects a small difference by a slower or faster clock."""
+
+
+class WallClock:
+    """CLOCK_REALTIME beside CLOCK_MONOTONIC, as ``see`` is told of them."""
+
+    def __init__(self, pair: ClockPair) -> None:
+        self.boot_ns = pair.monotonic_ns - pair.realtime_ns % NS_PER_S
+        """CLOCK_MONOTONIC when the exporter began: a whole second of the wall clock, so that milliseconds fit."""
+        self._offset_ns = pair.realtime_ns - pair.monotonic_ns
+
+    def see(self, pair: ClockPair) -> None:
+        """Takes in the clocks of now, and logs a step."""
+        offset_ns = pair.realtime_ns - pair.monotonic_ns
+        step_ns, self._offset_ns = offset_ns - self._offset_ns, offset_ns
+        if abs(step_ns) > STEP_NS:
+            log.warning("the wall clock was set %s by %.3f s: Export Time follows it; flows that wait keep their times",
+                        "forward" if step_ns > 0 else "back", abs(step_ns) / NS_PER_S)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The commands: words and options only."""

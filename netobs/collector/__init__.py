@@ -1,0 +1,1 @@
+"""A collector's side: what ``netobs listen`` receives, decodes and prints."""

@@ -1,0 +1,309 @@
+"""The Exporting Process: the collectors of a configuration, and how they become those of another one at a reload."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from netobs.base import clock
+from netobs.base.errors import NetobsError, TemplateError
+from netobs.base.loop import EventLoop
+from netobs.base.wall_clock import WallClock
+from netobs.config import CollectorConfig, Config
+from netobs.daemon import host_check
+from netobs.daemon.account import CollectorStats
+from netobs.daemon.reporter import Reporter
+from netobs.encode.netflow5 import MAX_INTERFACE
+from netobs.encode.protocols import Exporter, exporter
+from netobs.export.group import Member
+from netobs.export.router import Router
+from netobs.export.session import TransportSession
+from netobs.export.spool.place import folder_of
+from netobs.flow.records import ClockPair, FlowBatch
+from netobs.flow.report import Report
+
+log = logging.getLogger("netobs")
+
+POLL_NS = 20_000_000
+CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
+HANDOVER_WITHIN_NS = 2 * clock.NS_PER_S
+"""How long collectors that a reload takes away have for what waits for them; the flows of the others wait as long."""
+
+
+@dataclass
+class Collector:
+    """One collector: ``number`` is its exportingProcessId, ``member`` what the router knows of it."""
+
+    config: CollectorConfig
+    exporter: Exporter
+    number: int
+    member: Member
+    said_clamped: bool = False
+
+    def stats(self) -> CollectorStats:
+        member = self.member
+        return CollectorStats(str(member.session), member.session.stats, member.unencodable, member.clamped)
+
+
+@dataclass
+class _Change:
+    """A reload under way. ``late`` are collectors whose spool one of ``leaving`` still uses."""
+
+    config: Config
+    exporters: dict[tuple[str, str], Exporter]
+    staying: list[Collector]
+    fresh: list[Collector]
+    late: list[CollectorConfig]
+    leaving: list[Collector]
+    then: Callable[[int], None]
+    held: list[FlowBatch] = field(default_factory=list)
+
+
+class ExportingProcess:
+    """``open`` -> ``export`` batches, ``apply`` other configurations -> ``close``, until ``closed``."""
+
+    def __init__(self, config: Config, loop: EventLoop) -> None:
+        """Raises TemplateError, or ExportError where another process uses a spool."""
+        self._loop = loop
+        self._config = config
+        self._wall_clock = WallClock(clock.read_pair())
+        self._numbers = itertools.count(1)
+        self.reporter = Reporter(config.capture.sampling)
+        self._exporters = make_exporters(config, self._wall_clock.boot_ns)
+        self._collectors = [self._collector(each, self._exporters) for each in config.collectors]
+        self._router = Router(self._members(), config.groups, loop)
+        self._former: list[CollectorStats] = []
+        self._change: _Change | None = None
+
+    def _collector(self, config: CollectorConfig, exporters: dict[tuple[str, str], Exporter]) -> Collector:
+        made = exporters[config.protocol, config.template]
+        number = next(self._numbers)
+        for warning in template_warnings(config, made, self.reporter.sampling):
+            log.warning("%s", warning)
+
+        def report(realtime_ns: int) -> Report:
+            self._see_not_sent(collector, realtime_ns)
+            return self.reporter.report(number, collector.member.session.stats)
+
+        session: TransportSession[Any, Any] = TransportSession(config, made.encoder, made.header, self._loop, report)
+        collector = Collector(config, made, number, Member(config.name, session, made.encoder))
+        return collector
+
+    def _members(self) -> list[Member]:
+        return [collector.member for collector in self._collectors]
+
+    def open(self, pair: ClockPair, now_ns: int) -> None:
+        """Begins the sessions."""
+        for member in self._members():
+            member.session.open(pair, now_ns)
+        self._router.start(now_ns)
+        host_check.look_for_twins(self._config, self._loop, now_ns)
+
+    @property
+    def ready(self) -> bool:
+        """Whether each collector was tried: over UDP the first Templates are out."""
+        return all(member.session.ready for member in self._members())
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` has come to its end."""
+        return all(member.session.closed for member in self._members())
+
+    @property
+    def available(self) -> tuple[int, int]:
+        """How many collectors take Messages, as far as one knows, and how many there are."""
+        return sum(member.session.available for member in self._members()), len(self._collectors)
+
+    @property
+    def not_sent_packets(self) -> int:
+        """Packets in flows that a collector should have got and did not, over all collectors."""
+        stats = self.stats()
+        return sum(each.export.not_sent_total().packets + each.unencodable.packets for each in stats)
+
+    def see_losses(self, pair: ClockPair) -> None:
+        """What was lost is dated when it is seen here, and the operator is warned."""
+        self._see_clock(pair)
+        for collector in self._collectors:
+            self._see_not_sent(collector, pair.realtime_ns)
+            self._warn(collector, pair)
+
+    def _see_clock(self, pair: ClockPair) -> None:
+        self._wall_clock.see(pair)
+        for member in self._members():
+            member.session.see_clock(pair)
+
+    def _see_not_sent(self, collector: Collector, realtime_ns: int) -> None:
+        member = collector.member
+        self.reporter.see_not_sent(collector.number, member.session.stats, member.unencodable, realtime_ns)
+
+    def _warn(self, collector: Collector, pair: ClockPair) -> None:
+        member = collector.member
+        self.reporter.warn_of_not_sent(member.name, member.session.stats, member.unencodable, pair)
+
+    def options_changed(self, now_ns: int) -> None:
+        """What the options records say is different now."""
+        for member in self._members():
+            member.session.options_changed(now_ns)
+
+    def export(self, batch: FlowBatch, now_ns: int) -> None:
+        """Encodes ``batch`` and hands it to the sessions."""
+        self._see_clock(batch.clock)
+        if self._change is not None:
+            self._change.held.append(batch)
+            return
+        self._router.export(batch, now_ns)
+        for collector in self._collectors:
+            if collector.member.clamped and not collector.said_clamped:
+                collector.said_clamped = True
+                log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this "
+                            "index and counted; use netflow9 or ipfix", collector.member.session,
+                            MAX_INTERFACE)  # fmt: skip
+
+    @property
+    def changing(self) -> bool:
+        """Whether an ``apply`` is still under way."""
+        return self._change is not None
+
+    def apply(self, config: Config, then: Callable[[int], None], now_ns: int) -> None:
+        """Goes over to the collectors and groups of ``config``; calls ``then`` in a round after that is done.
+
+        A collector of which nothing has changed goes on as it is. One that is not there any more, or not the same,
+        gets what was exported so far; what still waits for it goes to its successor, which is the collector of the same
+        name if it has the same protocol and template. Flows that come meanwhile are held, and exported afterwards.
+
+        :raises NetobsError: nothing was changed.
+        """
+        exporters = make_exporters(config, self._wall_clock.boot_ns)
+        for key, made in exporters.items():
+            known = self._exporters.get(key)
+            if known is not None and known.says_the_same(made):
+                exporters[key] = known
+        staying = [each for each in self._collectors if _stays(each, config, exporters)]
+        leaving = [each for each in self._collectors if each not in staying]
+        kept = {each.config.name for each in staying}
+        busy = {_spool_folder(each.config) for each in leaving} - {None}
+        new = [each for each in config.collectors if each.name not in kept]
+        late = [each for each in new if _spool_folder(each) in busy]
+        fresh = self._make([each for each in new if each not in late], exporters, now_ns)
+        self._change = _Change(config, exporters, staying, fresh, late, leaving, then)
+        pair = clock.read_pair()
+        for collector in fresh:
+            collector.member.session.open(pair, now_ns)
+        self._take_leave(now_ns)
+
+    def _make(
+        self, configs: Iterable[CollectorConfig], exporters: dict[tuple[str, str], Exporter], now_ns: int
+    ) -> list[Collector]:
+        """All of them, or none and NetobsError."""
+        made: list[Collector] = []
+        try:
+            for config in configs:
+                made.append(self._collector(config, exporters))  # noqa: PERF401  what was made is closed below
+        except NetobsError:
+            for collector in made:
+                collector.member.session.close(now_ns, now_ns)
+            raise
+        return made
+
+    def _take_leave(self, now_ns: int) -> None:
+        """Hand over what waits for those that leave, then give them time to send what is on its way."""
+        change = self._change
+        assert change is not None
+        for collector in change.leaving:
+            successor = next((each for each in change.fresh if _succeeds(each, collector)), None)
+            if successor is not None:
+                given = collector.member.session.surrender()
+                successor.member.session.take_over(given, now_ns)
+            collector.member.session.close(now_ns, now_ns + HANDOVER_WITHIN_NS)
+        self._when_gone(now_ns)
+
+    def _when_gone(self, now_ns: int) -> None:
+        change = self._change
+        assert change is not None
+        if not all(each.member.session.closed for each in change.leaving):
+            self._loop.call_at(now_ns + POLL_NS, self._when_gone)
+            return
+        for config in change.late:
+            self._open_late(config, change, now_ns)
+        self._change = None
+        self._exporters, self._config = change.exporters, change.config
+        for collector in change.leaving:
+            self._warn(collector, clock.read_pair())
+            self._former.append(collector.stats())
+        in_order = {config.name: number for number, config in enumerate(change.config.collectors)}
+        self._collectors = sorted([*change.staying, *change.fresh], key=lambda each: in_order[each.config.name])
+        present = {each.config.name for each in self._collectors}
+        groups = [group for group in change.config.groups if present.issuperset(group.collectors)]
+        self._router = self._router.succeeded_by(self._members(), groups, now_ns)
+        for batch in change.held:
+            self.export(batch, now_ns)
+        host_check.look_for_twins(self._config, self._loop, now_ns)
+        self._loop.call_at(now_ns, change.then)
+
+    def _open_late(self, config: CollectorConfig, change: _Change, now_ns: int) -> None:
+        try:
+            collector = self._collector(config, change.exporters)
+        except NetobsError as error:  # another process was quicker to take the spool: the others go on
+            log.error("reload: %s: this collector gets no flows until the next reload", error)
+            return
+        collector.member.session.open(clock.read_pair(), now_ns)
+        change.fresh.append(collector)
+
+    def close(self, now_ns: int) -> None:
+        """Sends what waits, and ends the sessions within ``CLOSE_WITHIN_NS``."""
+        self._router.stop()
+        for member in self._members():
+            member.session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
+
+    def stats(self) -> tuple[CollectorStats, ...]:
+        """Of each collector, those that a reload has taken away in front."""
+        change = self._change
+        present = self._collectors if change is None else [*self._collectors, *change.fresh]
+        return (*self._former, *(collector.stats() for collector in present))
+
+
+def make_exporters(config: Config, boot_ns: int) -> dict[tuple[str, str], Exporter]:
+    """What each protocol and template of ``config`` needs, once.
+
+    :raises TemplateError: a template file cannot be used, or a Data Record is too large for ``max_message_size``.
+    """
+    made: dict[tuple[str, str], Exporter] = {}
+    for collector in config.collectors:
+        key = (collector.protocol, collector.template)
+        try:
+            if key not in made:
+                made[key] = exporter(*key, boot_ns, config.capture.sampling)
+            made[key].encoder.check(collector.max_message_size)
+        except TemplateError as error:
+            raise TemplateError(f'collector "{collector.name}": {error}') from error
+    return made
+
+
+def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int) -> Iterator[str]:
+    """What is odd about the template of ``collector``, where one packet in ``sampling`` is measured."""
+    if made.templates.former_ids:
+        yield f'collector "{collector.name}": {made.templates.former_ids}'
+    if sampling > 1 and not made.templates.says_sampling:
+        yield (
+            f'collector "{collector.name}": template {collector.template} does not say the sampling rate: the '
+            f'collector shows 1/{sampling} of the traffic; add "sampling" to its options, or samplingInterval to its '
+            "elements"
+        )
+
+
+def _spool_folder(config: CollectorConfig) -> Path | None:
+    """What no two sessions may use at a time; None without a spool."""
+    return folder_of(config.spool, config.name) if config.spool else None
+
+
+def _stays(collector: Collector, config: Config, exporters: dict[tuple[str, str], Exporter]) -> bool:
+    its = collector.config
+    return its in config.collectors and exporters[its.protocol, its.template] is collector.exporter
+
+
+def _succeeds(fresh: Collector, leaving: Collector) -> bool:
+    return fresh.config.name == leaving.config.name and fresh.exporter is leaving.exporter

@@ -1,0 +1,347 @@
+"""The daemon: the loop that takes flows from capture through metering and encode to export.
+
+The only module that sees every stage. One direction: rows from the kernel -> due Flow Records -> Data Sets -> sessions.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+
+from netobs.base import clock, malloc
+from netobs.base import log as logs
+from netobs.base.errors import CaptureError, NetobsError
+from netobs.base.loop import EventLoop, Timer
+from netobs.config import Config, warnings_of
+from netobs.config.text import folded
+from netobs.daemon import footprint, host_check, reload
+from netobs.daemon.account import Stats, TableStats
+from netobs.daemon.collectors import POLL_NS, ExportingProcess
+from netobs.daemon.packet_capture import PacketCapturing
+from netobs.daemon.status import Condition, StatusLine
+from netobs.daemon.systemd import ServiceManager
+from netobs.datapath.capture import Capture, check_interfaces
+from netobs.datapath.datapath import RingReading
+from netobs.flow.records import ClockPair, FlowBatch, Records, concatenate, empty
+from netobs.kernel.observation_points import RESTORE_NS
+from netobs.metering.process import Metering
+
+log = logging.getLogger("netobs")
+
+EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
+SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
+MINUTE_NS = 60 * clock.NS_PER_S
+
+
+class Daemon:
+    """Runs one configuration. ``start`` -> ``loop.run`` until a signal -> ``stop`` has flushed everything."""
+
+    def __init__(self, config: Config, loop: EventLoop) -> None:
+        self._config = config
+        self._loop = loop
+        self._service = ServiceManager(os.environ)
+        self._capture = Capture(config.capture)
+        self._datapath = self._capture.datapath
+        self._capture.on_reuse = self._end_interface
+        metering = config.metering
+        self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
+        self._exporting = ExportingProcess(config, loop)
+        self._packets = PacketCapturing(config, loop)
+        self._shed: list[Records] = []
+        self._shed_rows = 0
+        self._last_eviction_ns = 0
+        self._eviction: Timer | None = None
+        self._emergency: Timer | None = None
+        self._stopping = False
+        self._evictions = self._emergency_evictions = self._ring_packets = 0
+        self._status = StatusLine(clock.monotonic_ns())
+
+    def start(self) -> None:
+        """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
+
+        :raises NetobsError: the daemon cannot do its work.
+        """
+        for warning in (
+            *warnings_of(self._config),
+            *host_check.warnings_of(self._config, self._capture.links.interfaces()),
+            footprint.warning(self._config, self._datapath.kernel_bytes()),
+        ):
+            if warning:
+                log.warning("%s", warning)
+        self._capture.load()
+        self._packets.start(clock.monotonic_ns())  # may ask the name service: a signal still ends the daemon at once
+        self._follow_signals()
+        self._attach()
+        now_ns, pair = clock.monotonic_ns(), clock.read_pair()
+        self._exporting.reporter.see_interfaces(self._capture.names.values())
+        self._see_losses(pair)
+        self._exporting.open(pair, now_ns)
+        self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
+        self._loop.add_reader(self._capture.links.fileno(), self._on_links)
+        self._log_every_minute(now_ns)
+        self._loop.call_at(now_ns + RESTORE_NS, self._restore)
+        self._last_eviction_ns = now_ns
+        self._service.expect_evictions(self._config.capture.eviction_interval_ns)
+        self._schedule_eviction(now_ns)
+        self._report_ready(now_ns)
+
+    def _follow_signals(self) -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(signum, self.stop)
+        # Who runs it by hand has gone away with the terminal; for a daemon the signal has another meaning.
+        self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
+        self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
+
+    def _end_interface(self, ifindex: int) -> None:
+        """Exports the flows of an interface that has gone, under its name: another one has the index now."""
+        self._evict()
+        self._export(self._metering.end_interface(ifindex))
+
+    def _on_links(self, now_ns: int) -> None:
+        self._capture.follow_links()
+        self._report_interfaces(now_ns)
+
+    def _report_interfaces(self, now_ns: int) -> None:
+        if self._exporting.reporter.see_interfaces(self._capture.names.values()):
+            self._exporting.options_changed(now_ns)
+
+    def _see_losses(self, pair: ClockPair) -> None:
+        """What was lost is dated when it is seen here: at each eviction."""
+        self._exporting.reporter.see_ledger(self._datapath.read_ledger(), pair)
+        self._exporting.see_losses(pair)
+
+    def _attach(self) -> None:
+        warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
+        if warning:
+            log.warning("%s", warning)
+        elif not self._capture.attach(lambda: self._loop.has_pending) and not self._loop.has_pending:
+            raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
+
+    def _report_ready(self, now_ns: int) -> None:
+        if self._exporting.ready:
+            names = folded(interface.name for interface in self._capture.attached) or "no interface yet"
+            _, collectors = self._exporting.available
+            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, collectors)
+            self._say_status(now_ns)
+            self._service.ready()
+        else:
+            self._loop.call_at(now_ns + POLL_NS, self._report_ready)
+
+    def _say_status(self, now_ns: int) -> None:
+        if not self._service.listens:
+            return
+        condition = Condition(
+            len(self._capture.attached),
+            self._metering.handed_out.flows,
+            *self._exporting.available,
+            self._datapath.read_ledger().lost.packets,
+            self._exporting.not_sent_packets,
+        )
+        self._service.status(self._status.text(condition, now_ns))
+
+    def _schedule_eviction(self, now_ns: int) -> None:
+        """The next one keeps the rhythm, but is never due in the past."""
+        interval_ns = self._config.capture.eviction_interval_ns
+        due_ns = max(self._last_eviction_ns + interval_ns, now_ns)
+        self._eviction = self._loop.call_at(due_ns, self._on_interval)
+
+    def _on_interval(self, now_ns: int) -> None:
+        if self._evict():
+            self._service.alive()
+        self._see_losses(clock.read_pair())
+        self._say_status(now_ns)
+        self._schedule_eviction(now_ns)
+
+    def _on_ring(self, now_ns: int) -> None:
+        """What the table did not take. Full: one eviction, soon. Busy: only merged, an eviction would not help."""
+        reading = self._read_ring()
+        self._shed.append(reading.records)
+        self._shed_rows += len(reading.records)
+        if self._shed_rows >= SHED_ROWS:
+            self._meter(self._take_shed())
+        if reading.table_full and self._emergency is None and not self._stopping:
+            due_ns = max(now_ns, self._last_eviction_ns + EMERGENCY_SPACING_NS)
+            self._emergency = self._loop.call_at(due_ns, self._on_emergency)
+
+    def _on_emergency(self, _now_ns: int) -> None:
+        self._emergency = None
+        self._emergency_evictions += 1
+        self._evict()
+
+    def _take_shed(self) -> list[Records]:
+        shed, self._shed, self._shed_rows = self._shed, [], 0
+        return shed
+
+    def _evict(self) -> bool:
+        """Whether the flow table could be taken out."""
+        self._evictions += 1
+        self._last_eviction_ns = clock.monotonic_ns()
+        done = True
+        try:
+            rows = self._datapath.evict(self._last_eviction_ns)
+        except OSError as error:  # an error of the moment: what was not taken out is still there
+            log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
+            rows, done = empty(0), False
+        parts = [rows, *self._take_shed(), self._read_ring().records]
+        del rows
+        self._meter(parts)
+        return done
+
+    def _read_ring(self) -> RingReading:
+        reading = self._datapath.read_ring()
+        self._ring_packets += int(reading.records["packets"].sum())
+        return reading
+
+    def _meter(self, parts: list[Records]) -> None:
+        rows = concatenate(parts)
+        parts.clear()  # memory counts: from here on there is one copy
+        self._export(self._metering.update(rows, clock.monotonic_ns()))
+
+    def _export(self, due: Records) -> None:
+        if len(due):
+            batch = FlowBatch(due, clock.read_pair(), self._capture.interface_names.table())
+            self._exporting.export(batch, clock.monotonic_ns())
+
+    def reload(self, now_ns: int) -> None:
+        """Reads the configuration file again. A mistake in it is logged, and all goes on as before."""
+        if self._stopping:
+            return
+        if self._exporting.changing:  # the last one first
+            self._loop.call_at(now_ns + POLL_NS, self.reload)
+            return
+        log.debug("reload: reading %s", self._config.path)
+        self._service.reloading(now_ns)
+        try:
+            config, kept = reload.read(self._config)
+            self._exporting.apply(config, self._reloaded, now_ns)
+        except NetobsError as error:
+            for problem in str(error).split("\n"):
+                log.error("reload: %s", problem)
+            log.error("reload: failed, the configuration stays as it was")
+            self._status.reload_failed = True
+            self._say_status(now_ns)
+            self._service.ready()
+            return
+        for key in kept:
+            log.warning("reload: %s", key)
+        self._status.reload_failed = False
+        self._config = config
+        self._apply(config, now_ns)
+
+    def _apply(self, config: Config, now_ns: int) -> None:
+        """All but the collectors."""
+        logs.set_up(config.log.level)
+        self._capture.reconfigure(config.capture)
+        self._packets.apply(config, now_ns)
+        self._report_interfaces(now_ns)
+        metering = config.metering
+        self._export(
+            self._metering.set_limits(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
+        )
+        self._service.expect_evictions(config.capture.eviction_interval_ns)
+        if self._eviction is not None:
+            self._eviction.cancel()
+        self._schedule_eviction(now_ns)
+
+    def _reloaded(self, now_ns: int) -> None:
+        if not self._stopping:
+            names = folded(interface.name for interface in self._capture.attached) or "no interface"
+            _, collectors = self._exporting.available
+            log.info("reload: done: measuring %s, exporting to %d collector(s)", names, collectors)
+            self._say_status(now_ns)
+            self._service.ready()
+
+    def stop(self, now_ns: int) -> None:
+        """Ends counting, takes out and exports everything that was measured, then ends the loop. The programs stay
+        attached until ``close``: to detach them from hundreds of interfaces takes longer than the last flows may wait.
+        """
+        if self._stopping:
+            return
+        self._stopping = True
+        self._service.stopping()
+        for timer in (self._eviction, self._emergency):
+            if timer is not None:
+                timer.cancel()
+        self._loop.remove(self._datapath.ring.fd)
+        self._loop.remove(self._capture.links.fileno())
+        self._datapath.end_counting()
+        for _ in range(2):  # both halves
+            self._evict()
+        self._export(self._metering.close())
+        log.info("stopping: counting has ended, and the last flows are on their way")
+        self._packets.stop(now_ns)
+        self._close_sessions(clock.monotonic_ns())  # their time begins now
+
+    def _close_sessions(self, now_ns: int) -> None:
+        if self._exporting.changing:  # a reload holds the last flows: it takes a moment
+            self._loop.call_at(now_ns + POLL_NS, self._close_sessions)
+        else:
+            self._exporting.close(now_ns)
+            self._when_closed(now_ns)
+
+    def _when_closed(self, now_ns: int) -> None:
+        if self._exporting.closed and self._packets.closed:
+            self._see_losses(clock.read_pair())
+            self._log_stats(logging.INFO)  # the last lines say what became of every packet
+            self._loop.stop()
+        else:
+            self._loop.call_at(now_ns + POLL_NS, self._when_closed)
+
+    def stats(self) -> Stats:
+        """The state of everything now."""
+        table = TableStats(
+            self._config.capture.flow_table,
+            self._datapath.table.occupancy(),
+            self._evictions,
+            self._emergency_evictions,
+            self._ring_packets,
+        )
+        return Stats(
+            ledger=self._datapath.read_ledger(),
+            table=table,
+            taken=self._metering.taken,
+            handed_out=self._metering.handed_out,
+            cached_flows=len(self._metering.cache),
+            expired=tuple(int(count) for count in self._metering.cache.expired),
+            collectors=self._exporting.stats(),
+        )
+
+    def _log_stats(self, level: int) -> None:
+        for line in (*self.stats().lines(), *self._packets.lines(clock.monotonic_ns())):
+            log.log(level, "%s", line)
+
+    def _log_every_minute(self, now_ns: int) -> None:
+        self._see_losses(clock.read_pair())
+        self._log_stats(logging.DEBUG)
+        self._loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
+
+    def _restore(self, now_ns: int) -> None:
+        if not self._stopping:
+            self._capture.restore()
+            self._report_interfaces(now_ns)
+            self._loop.call_at(now_ns + RESTORE_NS, self._restore)
+
+    def close(self) -> None:
+        """Frees what ``start`` took, whether it came to its end or not."""
+        self._packets.close(clock.monotonic_ns())
+        self._capture.close()
+        self._service.close()
+
+
+def run(config: Config) -> None:
+    """Runs the daemon until a signal ends it.
+
+    :raises NetobsError: it cannot start.
+    """
+    malloc.return_large()
+    faulthandler.enable()  # where it hung, if the watchdog's SIGABRT ends it
+    with EventLoop() as loop:
+        daemon = Daemon(config, loop)
+        try:
+            daemon.start()
+            loop.run()
+        finally:
+            daemon.close()

@@ -1,0 +1,188 @@
+"""``netobs --dry-run``: everything that can be checked without attaching or sending, and what the daemon would do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from netobs import __version__
+from netobs.base.errors import NetobsError
+from netobs.config import CollectorConfig, Config, warnings_of
+from netobs.daemon import footprint, host_check, packet_capture
+from netobs.daemon.collectors import template_warnings
+from netobs.datapath.capture import Capture, check_interfaces
+from netobs.datapath.memory import MIB
+from netobs.encode.options.table import spoken
+from netobs.encode.options.wire import Subject
+from netobs.encode.protocols import exporter
+from netobs.export.link.address import Address, resolve
+from netobs.export.link.tls import client_context, server_name
+from netobs.export.spool.folder import used_bytes
+from netobs.export.spool.place import folder_of
+from netobs.flow.report import Report
+from netobs.kernel import descriptors, libbpf, requirements
+from netobs.kernel.observation_points import DIRECTIONS
+
+POLICIES = {
+    "replicate": "each gets every flow",
+    "failover": "the first that is up gets every flow",
+    "balance": "each gets its share, a conversation goes to one",
+}
+
+
+@dataclass
+class Plan:
+    """What the daemon would do (``lines``), what is odd (``warnings``) and what would keep it from starting."""
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """For people."""
+        parts = [*self.lines, *(f"warning: {line}" for line in self.warnings)]
+        parts += [f"problem: {line}" for line in self.problems]
+        parts.append("netobs would not start" if self.problems else "netobs would start")
+        return "\n".join(parts)
+
+
+def make(config: Config) -> Plan:
+    """Checks ``config`` against this host. Attaches nothing, sends nothing (but the name service's questions)."""
+    plan = Plan(warnings=[*warnings_of(config), *host_check.warnings_of(config, host_check.present_interfaces())])
+    plan.lines.append(f"netobs {__version__}, configuration {config.path}")
+    _capture(config, plan)
+    lines, warnings, problems = packet_capture.plan(config)
+    plan.lines += lines
+    plan.warnings += warnings
+    plan.problems += problems
+    found = {each.name: _collector(each, config.capture.sampling, plan) for each in config.collectors}
+    plan.warnings += host_check.twins(config, found)
+    for group in config.groups:
+        names = ", ".join(f'"{name}"' for name in group.collectors)
+        plan.lines.append(f'group "{group.name}": {group.policy} over {names}: {POLICIES[group.policy]}')
+    return plan
+
+
+def _capture(config: Config, plan: Plan) -> None:
+    try:
+        plan.lines.append(f"kernel {os.uname().release}, libbpf {libbpf.version()}")
+        capture = Capture(config.capture)
+    except NetobsError as error:
+        plan.problems.append(str(error))
+        return
+    try:
+        _memory(config, capture, plan)
+        interfaces = [f"  {line}" for line in _interfaces(config, capture, plan)]
+        plan.lines += ["interfaces:", *interfaces]
+    finally:
+        capture.close()
+
+
+def _memory(config: Config, capture: Capture, plan: Plan) -> None:
+    table, flows = config.capture.flow_table, config.capture.max_flows
+    plan.lines.append(
+        f"flow table {table}: {flows} flows, {_mib(capture.datapath.kernel_bytes())} of kernel memory "
+        f"for {libbpf.possible_cpus()} possible CPUs"
+    )
+    cache, eviction = _mib(footprint.cache_bytes(config)), _mib(footprint.eviction_bytes(config))
+    plan.lines.append(f"flow cache: at most {config.metering.max_flows} flows, {cache} of process memory when full")
+    plan.lines.append(f"an eviction of {flows} flows takes about {eviction} of process memory more")
+    with contextlib.suppress(NetobsError):  # a problem, which loading finds too
+        warning = footprint.warning(config, capture.datapath.kernel_bytes())
+        plan.warnings += [warning] if warning else []
+
+
+def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
+    method = ""
+    try:
+        capture.load()
+        method = capture.method
+        plan.lines.append(f"BPF object: verified by the kernel, attach method {method}")
+        plan.problems += requirements.modules_that_cannot_load() if method == "tc" else []
+    except NetobsError as error:
+        plan.problems.append(str(error))
+    present = capture.links.interfaces()
+    try:
+        warning = check_interfaces(config.capture, present)
+        plan.warnings += [warning] if warning else []
+    except NetobsError as error:
+        plan.problems.append(str(error))
+    directions = " and ".join(DIRECTIONS[config.capture.direction])
+    if method == "tcx":
+        _descriptors(len(capture.wanted()) * len(DIRECTIONS[config.capture.direction]), plan)
+    for interface in present:
+        if not config.capture.selector.matches(interface.name):
+            continue
+        if interface.is_measurable:
+            yield f"{interface.name} (index {interface.index}): {directions}" + (f", by {method}" if method else "")
+        else:
+            yield f"{interface.name} (index {interface.index}): left out, link type {interface.arphrd} is not measured"
+    names = {interface.name for interface in present}
+    for name in config.capture.selector.names:
+        if name not in names:
+            yield f"{name}: not there now, attached when it appears"
+
+
+def _descriptors(links: int, plan: Plan) -> None:
+    most = descriptors.limit()
+    plan.lines.append(f"file descriptors: {links} for the interfaces, of {most}")
+    if links + descriptors.reserve(most) > most:
+        plan.warnings.append(f"some interfaces would not be measured: {descriptors.shortage(most)}")
+
+
+def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> list[Address]:
+    """Its addresses."""
+    addresses: list[Address] = []
+    plan.lines.append(f'collector "{collector.name}": {collector.protocol} over {collector.transport}')
+    try:
+        addresses = resolve(collector)
+        plan.lines.append("  address " + ", ".join(map(str, addresses)))
+    except NetobsError as error:
+        if not host_check.missing_interface(collector):  # the daemon starts, and waits for it
+            plan.problems.append(str(error))
+    if collector.transport == "tls":
+        _tls(collector, plan)
+    if collector.spool:
+        _spool(collector, plan)
+    try:
+        made = exporter(collector.protocol, collector.template, 0, sampling)
+        encoder = made.encoder
+        encoder.check(collector.max_message_size)
+        template_name = "of NetFlow v5" if collector.protocol == "netflow5" else collector.template
+        plan.lines.append(f"  template {template_name}, observation domain {collector.observation_domain}")
+        for template in encoder.templates:
+            size = f"{len(template.fields)} elements, {template.size}"
+            plan.lines.append(f"    {template.id} {template.family}: {size}")
+        subject = Subject(Report(sampling=sampling), encoder.templates, collector.observation_domain)
+        for options in spoken(encoder.options, subject):
+            plan.lines.append(f"    {options.id} options records: {options.kind}")
+        plan.warnings += template_warnings(collector, made, sampling)
+    except NetobsError as error:
+        plan.problems.append(f'collector "{collector.name}": {error}')
+    return addresses
+
+
+def _tls(collector: CollectorConfig, plan: Plan) -> None:
+    """Reads the certificates. What the collector thinks of them, only a connection would tell."""
+    try:
+        client_context(collector)
+    except NetobsError as error:
+        plan.problems.append(str(error))
+        return
+    authorities, own = collector.ca or "the system's authorities", collector.cert or "none"
+    plan.lines.append(f'  TLS: verified as "{server_name(collector)}" by {authorities}; own certificate: {own}')
+
+
+def _spool(collector: CollectorConfig, plan: Plan) -> None:
+    """Whether flows could be written there; the daemon starts without that too, and tries again each minute."""
+    directory = folder_of(collector.spool, collector.name)
+    plan.lines.append(f"  spool {directory}: {_mib(used_bytes(directory))} used of {_mib(collector.spool_max_bytes)}")
+    problem, warning = host_check.check_spool(collector)
+    plan.problems += [problem] if problem else []
+    plan.warnings += [warning] if warning else []
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:.1f} MiB"

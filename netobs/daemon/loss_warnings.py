@@ -1,0 +1,63 @@
+"""Lines in the log about counters of losses: when one begins to move, each minute while it moves, when it stops."""
+
+from __future__ import annotations
+
+import logging
+
+from netobs.base.clock import NS_PER_S
+from netobs.flow.records import ClockPair
+from netobs.flow.report import Losses, LossWatch
+
+log = logging.getLogger("netobs")
+
+AGAIN_NS = 60 * NS_PER_S
+"""A loss that goes on is said again after this time, and has stopped when its counter has stood still for it."""
+
+
+class LossWarning(LossWatch):
+    """Watches one counter. ``what``: who lost it and why; ``remedy``: what to do about it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__()
+        self._what = what
+        self._remedy = remedy
+        self._before: Losses | None = None  # the counter when the present loss began
+        self._began_ns = self._said_ns = self._moved_ns = 0
+
+    def tell(self, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
+        """Takes in the counters of now, and logs what is news."""
+        known, now_ns = self.losses, clock.monotonic_ns
+        moved = self.observe(flows, packets, octets, clock.realtime_ns) is not known
+        if moved:
+            self._moved_ns = now_ns
+        if self._before is None:
+            if moved:
+                self._before, self._began_ns, self._said_ns = known, now_ns, now_ns
+                log.warning("%s: a loss begins: %s; %s", self._what, self._lost(known), self._remedy)
+        elif now_ns - self._moved_ns >= AGAIN_NS:
+            log.info("%s: the loss has stopped: %s", self._what, self._lost(self._before))
+            self._before = None
+        elif moved and now_ns - self._said_ns >= AGAIN_NS:
+            self._said_ns = now_ns
+            seconds = (now_ns - self._began_ns) // NS_PER_S
+            log.warning("%s: the loss goes on: %s in %d s; %s", self._what, self._lost(self._before), seconds,
+                        self._remedy)  # fmt: skip
+
+    def _lost(self, before: Losses) -> str:
+        flows, packets = self.losses.flows - before.flows, self.losses.packets - before.packets
+        return f"{flows} flows, {packets} packets" if flows else f"{packets} packets"
+
+
+class LossWarnings:
+    """One ``LossWarning`` for each counter that has ever moved."""
+
+    def __init__(self) -> None:
+        self._warnings: dict[str, LossWarning] = {}
+
+    def tell(self, what: str, remedy: str, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
+        """Takes in the counter that ``what`` names. Call it at each reading: that is how the end of a loss shows."""
+        if what not in self._warnings:
+            if not (flows or packets):
+                return
+            self._warnings[what] = LossWarning(what, remedy)
+        self._warnings[what].tell(flows, packets, octets, clock)

@@ -1,0 +1,58 @@
+"""Taking everything out of a hash map, in batches, into arrays."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.flow.records import METRICS
+from netobs.kernel import libbpf
+
+VALUES_BYTES = 4 << 20  # aim for the value buffer of one batch: 37,000 flows on 2 CPUs, 290 on 256
+LEAST_BATCH = 512
+HASH_ELEMENT_BYTES = 48  # struct htab_elem without key and value
+BUCKET_BYTES = 16
+
+
+def hash_map_bytes(entries: int, key_bytes: int, value_bytes: int) -> int:
+    """Memory of a hash map, whose entries are allocated when it is made (kernel/bpf/hashtab.c: htab_map_alloc)."""
+    buckets = 1 << (entries - 1).bit_length()
+    return buckets * BUCKET_BYTES + entries * (HASH_ELEMENT_BYTES + key_bytes + value_bytes)
+
+
+class BatchReader:
+    """Buffers for the batches of maps with keys of ``key_bytes`` and ``values`` METRICS for each key."""
+
+    def __init__(self, key_bytes: int, values: int, max_entries: int, batch: int = 0) -> None:
+        """``batch``: entries that one call takes out; 0 = as many as a buffer of sensible size holds."""
+        self._key_bytes = key_bytes
+        self._values_per_key = values
+        self._cursors = (libbpf.cursor(key_bytes), libbpf.cursor(key_bytes))
+        self._resize(batch or min(max_entries, max(LEAST_BATCH, VALUES_BYTES // (METRICS.itemsize * values))))
+
+    def _resize(self, entries: int) -> None:
+        self._keys: npt.NDArray[np.uint8] = np.empty((entries, self._key_bytes), dtype="u1")
+        self._values = np.empty((entries, self._values_per_key), dtype=METRICS)
+
+    def take(self, fd: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
+        """Takes all entries of map ``fd``: keys (shape ``(n, key_bytes)``) and values (``(n, values)``) of each batch,
+        valid until the next.
+
+        :raises OSError: the kernel failed the batch; entries not yet taken stay in the map.
+        """
+        cursor_in, cursor_out, spare = None, *self._cursors
+        while True:
+            count, error = libbpf.lookup_and_delete_batch(
+                fd, cursor_in, cursor_out, self._keys.ctypes.data, self._values.ctypes.data, len(self._keys)
+            )
+            if count:
+                yield self._keys[:count], self._values[:count]
+            if error == errno.ENOENT:
+                return
+            if error == errno.ENOSPC:
+                self._resize(2 * len(self._keys))
+                continue
+            cursor_in, cursor_out, spare = cursor_out, spare, cursor_out

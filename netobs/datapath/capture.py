@@ -1,0 +1,64 @@
+"""Capture, the first half of the Metering Process: packets of the chosen interfaces become Flow Records."""
+
+from __future__ import annotations
+
+import logging
+
+from netobs.base.errors import CaptureError
+from netobs.config import CaptureConfig
+from netobs.datapath.datapath import Datapath
+from netobs.kernel import kernel_clock
+from netobs.kernel.interfaces import Interface
+from netobs.kernel.observation_points import ObservationPoints, Purpose
+
+log = logging.getLogger("netobs.capture")
+
+FLOWS = Purpose(
+    "netobs_",
+    say_refused=lambda name, why: log.error("%s: not measured: %s", name, why),
+    say_missed=lambda where, what: log.warning("%s was not measured for a while: somebody removed the %s", where, what),
+)
+
+
+class Capture(ObservationPoints):
+    """The Observation Points of the flows, and the ``datapath`` whose programs are attached to them."""
+
+    def __init__(self, config: CaptureConfig, batch: int = 0) -> None:
+        """``batch``: as in ``BatchReader``."""
+        self._config = config
+        self.datapath = Datapath(config, batch)
+        super().__init__(config.selector, config.direction, config.attach, FLOWS, self.datapath.program_fd)
+
+    def load(self) -> None:
+        """Loads and verifies the programs, and finds out how to attach them.
+
+        :raises CaptureError: the host has too little memory, or the kernel refused something.
+        """
+        self.datapath.load()
+        kernel_clock.follow()
+        self.find_method()
+
+    def reconfigure(self, config: CaptureConfig) -> None:
+        """Goes over to other interfaces and directions. What the rest of ``config`` says is not looked at."""
+        self._config = config
+        self.select(config.selector, config.direction)
+
+    def close(self) -> None:
+        """Detaches, and frees the maps and programs."""
+        super().close()
+        self.datapath.close()
+
+
+def check_interfaces(config: CaptureConfig, present: list[Interface]) -> str:
+    """A warning if nothing matches yet but may later, or an empty string.
+
+    :raises CaptureError: nothing matches, and the configuration has names only: a mistake rather than a plan.
+    """
+    selector = config.selector
+    if any(selector.matches(interface.name) and interface.is_measurable for interface in present):
+        return ""
+    what = f"capture.interfaces: nothing matches {', '.join(config.interfaces)}"
+    if selector.has_patterns:
+        return f"{what} now: waiting for such an interface to appear"
+    hint = f"the host has {', '.join(interface.name for interface in present)}"
+    raise CaptureError(what, hint, may_pass=True)  # at boot, for example, a bond that is made later

@@ -1,0 +1,142 @@
+"""The programs and their maps: loaded, configured, and read. What they are attached to is not known here."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import dataclass
+
+from netobs.base import clock
+from netobs.config import CaptureConfig
+from netobs.datapath import tick
+from netobs.datapath.flow_table import FlowTable
+from netobs.datapath.halves import Halves
+from netobs.datapath.layout import FLOW_TABLES, SETTINGS
+from netobs.datapath.ledger import Ledger, LedgerReading
+from netobs.datapath.memory import MIB, check_memory
+from netobs.datapath.percpu_array import PercpuArray
+from netobs.datapath.percpu_hash import PercpuHash
+from netobs.datapath.ring import RingBuffer
+from netobs.datapath.ring_only import RingOnly
+from netobs.datapath.state import SharedState
+from netobs.flow.records import Records
+from netobs.kernel import libbpf
+from netobs.kernel.grace import GracePeriod
+from netobs.kernel.object import BpfObject
+
+log = logging.getLogger("netobs.capture")
+
+RING_BYTES = 16 << 20  # 139,000 records: what a full table sheds, or all there is, in the time that an eviction takes
+TABLE_MAPS = (*PercpuArray.MAPS, *PercpuHash.MAPS, *RingOnly.MAPS)
+CLOCK_FRAME = bytes(64)
+
+
+@dataclass(frozen=True)
+class RingReading:
+    """Records of packets that the flow table did not take. ``table_full``: an eviction would make room."""
+
+    records: Records
+    table_full: bool
+
+
+class Datapath:
+    """``load`` -> programs to attach (``program_fd``), flows to take out (``evict``, ``read_ring``) -> ``close``."""
+
+    def __init__(self, config: CaptureConfig, batch: int = 0) -> None:
+        """``batch``: as in ``BatchReader``."""
+        self._config = config
+        self._cpus = libbpf.possible_cpus()
+        self._object: BpfObject | None = None
+        self._state = SharedState()
+        self.grace = GracePeriod()
+        self.halves = Halves(self._state, self.grace)
+        self.ledger = Ledger(self._cpus)
+        self.ring = RingBuffer(RING_BYTES)
+        self.table = self._table(batch)
+
+    def _table(self, batch: int) -> FlowTable:
+        if self._config.flow_table == "percpu_array":
+            return PercpuArray(self._config.max_flows, libbpf.online_cpus(), self.halves, batch)
+        if self._config.flow_table == "percpu_hash":
+            return PercpuHash(self._config.max_flows, self._cpus, self.halves, batch)
+        return RingOnly()
+
+    def kernel_bytes(self) -> int:
+        """Memory that the maps take."""
+        return self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes(self._cpus)
+
+    def load(self) -> None:
+        """Loads and verifies the programs.
+
+        :raises CaptureError: the host has too little memory, or the kernel refused them.
+        """
+        check_memory(self._config.max_flows, self.kernel_bytes())
+        log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
+        self._object = obj = BpfObject()
+        for part in (self.ledger, self.ring, self.table):
+            part.prepare(obj)
+        for name in set(TABLE_MAPS) - set(self.table.MAPS):
+            obj.leave_out(name)
+        self._write_settings(obj)
+        obj.load()
+        for reader in (self._state, self.ledger, self.ring, self.table):
+            reader.open(obj)
+        self._set_clock()
+
+    def _write_settings(self, obj: BpfObject) -> None:
+        settings = obj.initial(".rodata", SETTINGS)
+        settings["sampling"] = self._config.sampling
+        settings["flow_table"] = FLOW_TABLES.index(self._config.flow_table)
+        settings["slots"], settings["slot_cpus"] = self.table.slots, self.table.slot_cpus
+        settings["precise_time"] = self._config.precise_time
+        settings["tick_ns"] = clock.tick_ns()
+
+    def _set_clock(self) -> None:
+        if self._config.precise_time:
+            return
+        program = self.program_fd("netobs_clock")
+
+        def read() -> tuple[int, int]:
+            libbpf.run_program(program, CLOCK_FRAME)
+            return self._state.clock_reading()
+
+        self._state.set_tick_offset(tick.offset_ns(read, clock.tick_ns()))
+
+    def program_fd(self, name: str) -> int:
+        """File descriptor of a program; it belongs to the object."""
+        assert self._object is not None
+        return self._object.program_fd(name)
+
+    def map_fd(self, name: str) -> int:
+        """File descriptor of a map; it belongs to the object."""
+        assert self._object is not None
+        return self._object.map_fd(name)
+
+    def end_counting(self) -> None:
+        """From now on packets are not counted, nor seen; what was counted before is in the table, the ring or the
+        ledger when this returns, and two evictions take all of it.
+
+        :raises CaptureError: no grace period can be waited for.
+        """
+        self.halves.end_counting()
+
+    def evict(self, now_ns: int) -> Records:
+        """Takes all flows out of the table: rows as ``FlowTable.evict`` gives them."""
+        return self.table.evict(now_ns)
+
+    def read_ring(self) -> RingReading:
+        """Takes what the ring buffer holds."""
+        records = self.ring.consume()
+        return RingReading(records, bool((records["errno"] == errno.E2BIG).any()))
+
+    def read_ledger(self) -> LedgerReading:
+        """What the programs saw and what is in no flow."""
+        return self.ledger.read()
+
+    def close(self) -> None:
+        """Frees the maps, and the programs that are not attached."""
+        for part in (self.ledger, self.ring, self.table, self._state, self.grace):
+            part.close()
+        if self._object is not None:
+            self._object.close()
+            self._object = None

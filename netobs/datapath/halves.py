@@ -1,0 +1,42 @@
+"""The two halves of a flow table: packets go to one, the other is at rest and belongs to user space."""
+
+from __future__ import annotations
+
+from netobs.datapath.state import SharedState
+from netobs.kernel.grace import GracePeriod
+
+
+class Halves:
+    """Turns the word that says which half packets go to, and waits until nobody writes the other half any more."""
+
+    def __init__(self, state: SharedState, grace: GracePeriod) -> None:
+        self.in_use_since_ns = [0, 0]
+        """Since when packets go to each half, which was empty then."""
+        self._emptied = [True, True]
+        self._state = state
+        self._grace = grace
+
+    def turn(self, now_ns: int) -> int:
+        """Sends packets to the other half from now on; returns the half that is then at rest.
+
+        :raises CaptureError: no grace period can be waited for.
+        """
+        quiet = self._state.active_half
+        if self._emptied[1 - quiet]:
+            self.in_use_since_ns[1 - quiet] = now_ns
+        self._emptied[quiet] = False
+        self._state.active_half = 1 - quiet
+        self._grace.wait()
+        return quiet
+
+    def end_counting(self) -> None:
+        """No packet is counted any more: both halves are at rest then.
+
+        :raises CaptureError: no grace period can be waited for.
+        """
+        self._state.end_counting()
+        self._grace.wait()  # a program that has begun still counts its packet
+
+    def emptied(self, half: int) -> None:
+        """All of ``half`` was taken out."""
+        self._emptied[half] = True

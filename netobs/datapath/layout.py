@@ -1,0 +1,104 @@
+"""The structures of ``bpf/netobs.h`` that only capture sees, as numpy dtypes. Checked against BTF by a test."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netobs.flow.records import KEY
+
+FLOW_TABLES = ("percpu_array", "percpu_hash", "ringbuf")
+"""enum flow_table, in its order; the words of the key capture.flow_table."""
+
+SETTINGS = np.dtype(
+    [
+        ("sampling", "<u4"),
+        ("flow_table", "<u4"),
+        ("slots", "<u4"),
+        ("slot_cpus", "<u4"),
+        ("precise_time", "<u4"),
+        ("reserved", "<u4"),
+        ("tick_ns", "<u8"),
+    ]
+)
+"""struct netobs_settings."""
+
+STATE = np.dtype(
+    [
+        ("active_half", "<u4"),
+        ("reserved", "<u4"),
+        ("tick_offset_ns", "<u8"),
+        ("clock_jiffies", "<u8"),
+        ("clock_ns", "<u8"),
+    ]
+)
+"""struct netobs_state."""
+
+FLOW_SLOT = np.dtype(
+    [
+        ("src_addr", "u1", (16,)),
+        ("dst_addr", "u1", (16,)),
+        ("src_port", "<u2"),
+        ("dst_port", "<u2"),
+        ("ifindex", "<u4"),
+        ("place", "<u2"),
+        ("protocol", "u1"),
+        ("used", "u1"),
+        ("last", "<u4"),
+        ("counters", "<u8"),
+        ("tcp_flags", "<u2"),
+        ("min_ip_length", "<u2"),
+        ("max_ip_length", "<u2"),
+        ("min_ttl", "u1"),
+        ("max_ttl", "u1"),
+    ]
+)
+"""struct flow_slot."""
+
+FLOW_START = np.dtype(
+    [
+        ("first", "<u4"),
+        ("end", "<u4"),
+        ("syn", "<u4"),
+        ("tos", "u1"),
+        ("dot1q_priority", "u1"),
+        ("src_mac", "u1", (6,)),
+        ("dst_mac", "u1", (6,)),
+        ("reserved", "u1", (6,)),
+    ]
+)
+"""struct flow_start."""
+
+# enum slot_encoding
+SLOT_EGRESS_BIT = 12
+SLOT_IPV6_BIT = 13
+SLOT_TIME_SHIFT = 10
+SLOT_OCTETS_BITS = 36
+SLOT_PROBES = 4
+
+OVERFLOW_KEY = np.dtype([("flow", KEY), ("cpu", "<u4"), ("reserved", "<u4")])
+"""struct overflow_key."""
+
+COUNTING_ENDED = 2
+"""enum netobs_counting."""
+
+LEDGER_REASONS = ("not_ip", "malformed", "ext_headers", "not_sampled", "ring_full")
+"""enum ledger_reason: each way in which the kernel does not put a packet into a flow, in its order."""
+
+LEDGER_COUNT = np.dtype([("packets", "<u8"), ("octets", "<u8")])
+"""struct ledger_count."""
+
+LEDGER = np.dtype(
+    [("seen", LEDGER_COUNT), ("reasons", LEDGER_COUNT, (len(LEDGER_REASONS),)), ("reserved", "<u8", (4,))]
+)
+"""struct ledger: one for each possible CPU."""
+
+NOT_IP_ETHERTYPES = 16
+"""enum not_ip_sizes."""
+
+ETHERTYPE_COUNT = np.dtype([("count", LEDGER_COUNT), ("ethertype", "<u4"), ("reserved", "<u4")])
+"""struct ethertype_count."""
+
+NOT_IP = np.dtype(
+    [("ethertypes", ETHERTYPE_COUNT, (NOT_IP_ETHERTYPES,)), ("others", LEDGER_COUNT), ("reserved", "<u8", (6,))]
+)
+"""struct not_ip: one for each possible CPU."""

@@ -1,0 +1,170 @@
+"""``flow_table = "percpu_array"``: slots in memory that is shared with the kernel, two halves for each CPU.
+
+A flow has a slot of one cache line for what every packet touches, and a place in a second array for what only its
+first packet sets. What finds no slot goes to a hash map, keyed by flow and CPU, of which there are two as well.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.datapath.batch import BatchReader, hash_map_bytes
+from netobs.datapath.halves import Halves
+from netobs.datapath.layout import (
+    FLOW_SLOT,
+    FLOW_START,
+    OVERFLOW_KEY,
+    SLOT_EGRESS_BIT,
+    SLOT_IPV6_BIT,
+    SLOT_OCTETS_BITS,
+    SLOT_TIME_SHIFT,
+)
+from netobs.flow.records import KEY, METRICS, RECORD, Records, concatenate
+from netobs.kernel.object import BpfObject
+
+LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
+"""Of a CPU and half. Fewer would not fill whole pages in both arrays."""
+TIME_MARGIN_NS = 60_000_000_000
+"""Slot times are unwrapped from so long after the eviction began: a packet may come until the halves have turned."""
+ICMP, ICMPV6 = 1, 58
+ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
+
+
+def slots_per_cpu(max_flows: int, cpus: int) -> int:
+    """Slots of a CPU and half: its share of ``max_flows``, rounded up to a power of two."""
+    return max(LEAST_SLOTS, 1 << (-(-max_flows // cpus) - 1).bit_length())
+
+
+class PercpuArray:
+    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``cpus``: how many CPUs get slots. Those
+    that come online later have none and use the overflow hash."""
+
+    MAPS: tuple[str, ...] = ("flow_slots", "flow_starts", "overflow_0", "overflow_1")
+    OVERFLOW = MAPS[2:]
+
+    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0) -> None:
+        """``batch``: as in ``BatchReader``, for the overflow hash."""
+        self._max_flows = max_flows
+        self.slot_cpus = cpus
+        self.slots = slots_per_cpu(max_flows, cpus)
+        self._halves = halves
+        self._in_slots = self._in_overflow = 0
+        self._overflow = BatchReader(OVERFLOW_KEY.itemsize, 1, max_flows, batch)
+        self._taken: list[Records] = []
+
+    def prepare(self, obj: BpfObject) -> None:
+        """Sizes the maps. Before load."""
+        for name in ("flow_slots", "flow_starts"):
+            obj.set_max_entries(name, 2 * self.slot_cpus * self.slots)
+        for name in self.OVERFLOW:
+            obj.set_max_entries(name, self._max_flows)
+
+    def open(self, obj: BpfObject) -> None:
+        """After load."""
+        self._fds = {name: obj.map_fd(name) for name in self.MAPS}
+
+    def evict(self, now_ns: int) -> Records:
+        """Turns the halves, waits for a grace period, and takes the quiet half out.
+
+        :raises CaptureError: no grace period can be waited for.
+        :raises OSError: the overflow hash could not be read; nothing is lost, the next two evictions take the rest.
+        """
+        quiet = self._halves.turn(now_ns)
+        self._taken.append(self._take_slots(quiet, now_ns))
+        self._in_slots = sum(len(rows) for rows in self._taken)
+        for keys, values in self._overflow.take(self._fds[self.OVERFLOW[quiet]]):
+            self._taken.append(_overflow_rows(keys, values))
+        self._halves.emptied(quiet)
+        taken, self._taken = self._taken, []
+        rows = concatenate(taken)
+        self._in_overflow = len(rows) - self._in_slots
+        return rows
+
+    def occupancy(self) -> dict[str, int]:
+        """Flows that the last eviction found in each level."""
+        return {"slots": self._in_slots, "overflow": self._in_overflow}
+
+    def _take_slots(self, half: int, now_ns: int) -> Records:
+        """The used slots of ``half``, which are marked unused. Only these are copied and written."""
+        used = [self._used(2 * cpu + half) for cpu in range(self.slot_cpus)]
+        rows = np.empty(sum(map(len, used)), dtype=RECORD)
+        end = 0
+        for cpu, indices in enumerate(used):
+            if len(indices):
+                begin, end = end, end + len(indices)
+                self._take_region(2 * cpu + half, indices, rows[begin:end], now_ns + TIME_MARGIN_NS)
+        return rows
+
+    def _used(self, region: int) -> npt.NDArray[np.intp]:
+        return np.flatnonzero(self._region("flow_slots", region, FLOW_SLOT)["used"])
+
+    def _take_region(self, region: int, used: npt.NDArray[np.intp], rows: Records, reference_ns: int) -> None:
+        slots, starts = self._region("flow_slots", region, FLOW_SLOT), self._region("flow_starts", region, FLOW_START)
+        _fill_rows(rows, slots.take(used), starts.take(used), reference_ns)
+        slots["used"][used] = 0
+
+    def _region(self, name: str, region: int, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+        """One CPU's half of an array map. It is mapped as long as the array lives, which is short: mapped pages count
+        as this process's memory, although they are the kernel's."""
+        size = self.slots * dtype.itemsize
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        memory = mmap.mmap(self._fds[name], size, mmap.MAP_SHARED, protection, offset=region * size)
+        return np.frombuffer(memory, dtype=dtype)
+
+    def close(self) -> None:
+        """The maps belong to the object."""
+
+    def kernel_bytes(self) -> int:
+        """Memory of the maps."""
+        slots = 2 * self.slot_cpus * self.slots * (FLOW_SLOT.itemsize + FLOW_START.itemsize)
+        return slots + 2 * hash_map_bytes(self._max_flows, OVERFLOW_KEY.itemsize, METRICS.itemsize)
+
+
+def _overflow_rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void]) -> Records:
+    rows = np.empty(len(keys), dtype=RECORD)
+    row_bytes = rows.view("u1").reshape(len(rows), RECORD.itemsize)
+    row_bytes[:, : KEY.itemsize] = keys[:, : KEY.itemsize]
+    row_bytes[:, KEY.itemsize :] = values.view("u1")
+    return rows
+
+
+def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[np.void], reference_ns: int) -> None:
+    """Slots and starts as Flow Records, all of the same length."""
+    for name in ("src_addr", "dst_addr", "src_port", "ifindex", "protocol", "tcp_flags"):
+        rows[name] = slots[name]
+    for name in ("min_ip_length", "max_ip_length", "min_ttl", "max_ttl"):
+        rows[name] = slots[name]
+    for name in ("tos", "dot1q_priority", "src_mac", "dst_mac", "end", "syn"):
+        rows[name] = starts[name]
+    rows["errno"] = rows["flow_end_reason"] = 0
+    _set_ports(rows, slots)
+    place = slots["place"]
+    rows["vlan_id"] = place & 0x0FFF
+    rows["direction"] = (place >> SLOT_EGRESS_BIT) & 1
+    rows["ethertype"] = np.where(place & (1 << SLOT_IPV6_BIT), ETHERTYPE_IPV6, ETHERTYPE_IPV4)
+    counters = slots["counters"]
+    rows["packets"] = counters >> np.uint64(SLOT_OCTETS_BITS)
+    rows["octets"] = counters & np.uint64((1 << SLOT_OCTETS_BITS) - 1)
+    rows["first_ns"] = _unwrap(starts["first"], reference_ns)
+    rows["last_ns"] = _unwrap(slots["last"], reference_ns)
+
+
+def _set_ports(rows: Records, slots: npt.NDArray[np.void]) -> None:
+    """For ICMP the second port holds type and code."""
+    port = slots["dst_port"]
+    protocol = slots["protocol"]
+    icmp = (protocol == ICMP) | (protocol == ICMPV6)
+    rows["dst_port"] = np.where(icmp, 0, port)
+    rows["icmp_type"] = np.where(icmp, port >> 8, 0)
+    rows["icmp_code"] = np.where(icmp, port & 0xFF, 0)
+
+
+def _unwrap(times: npt.NDArray[np.uint32], reference_ns: int) -> npt.NDArray[np.uint64]:
+    """Slot times (units of 1,024 ns, modulo 2**32) as ns: the latest moment before ``reference_ns`` that they mean."""
+    reference = reference_ns >> SLOT_TIME_SHIFT
+    age = (np.uint32(reference & 0xFFFF_FFFF) - times).astype(np.uint64)
+    result: npt.NDArray[np.uint64] = (np.uint64(reference) - age) << np.uint64(SLOT_TIME_SHIFT)
+    return result

@@ -1,0 +1,90 @@
+"""``flow_table = "percpu_hash"``: the paper's per-CPU hash, taken out in batches.
+
+There are two of them. A packet that is counted between the moment when the kernel copies an entry and the moment when
+it deletes it would be lost, and no ledger could see it. So packets go to one half while the other is taken out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.datapath.batch import BatchReader, hash_map_bytes
+from netobs.datapath.halves import Halves
+from netobs.flow.records import KEY, METRICS, RECORD, Records, concatenate
+from netobs.kernel.object import BpfObject
+
+CLOCK_SLACK_NS = 50_000_000  # the coarse clock is up to one tick (10 ms at 100 Hz) behind
+
+
+class PercpuHash:
+    """Maps ``flow_hash_0`` and ``flow_hash_1``; ``cpus`` is the number of possible CPUs.
+
+    ``stale``: how many values the stale-entry rule has dropped.
+    """
+
+    MAPS: tuple[str, ...] = ("flow_hash_0", "flow_hash_1")
+    slots = 1
+    slot_cpus = 0
+
+    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0) -> None:
+        """``batch``: as in ``BatchReader``."""
+        self._max_flows = max_flows
+        self._cpus = cpus
+        self._halves = halves
+        self.stale = 0
+        self._reader = BatchReader(KEY.itemsize, cpus, max_flows, batch)
+        self._taken: list[Records] = []
+
+    def prepare(self, obj: BpfObject) -> None:
+        """Sizes both halves. Before load."""
+        for name in self.MAPS:
+            obj.set_max_entries(name, self._max_flows)
+
+    def open(self, obj: BpfObject) -> None:
+        """After load."""
+        self._fds = [obj.map_fd(name) for name in self.MAPS]
+
+    def evict(self, now_ns: int) -> Records:
+        """Turns the halves, waits for a grace period, and takes the quiet half out.
+
+        :raises CaptureError: no grace period can be waited for.
+        :raises OSError: the kernel failed the batch; nothing is lost, the next two evictions take what this one left.
+        """
+        quiet = self._halves.turn(now_ns)
+        for keys, values in self._reader.take(self._fds[quiet]):
+            self._taken.append(self._drop_stale(_rows(keys, values), self._halves.in_use_since_ns[quiet]))
+        self._halves.emptied(quiet)
+        taken, self._taken = self._taken, []
+        return concatenate(taken)
+
+    def _drop_stale(self, rows: Records, since_ns: int) -> Records:
+        """Without values that are older than the half's last eviction: what a CPU left in an element that the kernel
+        used again (the paper's rule; kernels from 5.10 on clear the element themselves)."""
+        stale = rows["last_ns"] < max(since_ns - CLOCK_SLACK_NS, 0)
+        if not stale.any():
+            return rows
+        self.stale += int(np.count_nonzero(stale))
+        return rows[~stale]
+
+    def occupancy(self) -> dict[str, int]:
+        """Nothing is known between evictions."""
+        return {}
+
+    def close(self) -> None:
+        """The maps belong to the object."""
+
+    def kernel_bytes(self) -> int:
+        """Memory of both halves: entries are allocated when the map is made, with values for every possible CPU."""
+        value_bytes = 8 + self._cpus * METRICS.itemsize  # a pointer to the values
+        return len(self.MAPS) * hash_map_bytes(self._max_flows, KEY.itemsize, value_bytes)
+
+
+def _rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void]) -> Records:
+    """A row for each CPU that saw the flow: the others' values are zero."""
+    flow, cpu = np.nonzero(values["packets"])
+    rows = np.empty(len(flow), dtype=RECORD)
+    row_bytes = rows.view("u1").reshape(len(rows), RECORD.itemsize)
+    row_bytes[:, : KEY.itemsize] = keys[flow]
+    row_bytes[:, KEY.itemsize :] = values.view("u1").reshape(*values.shape, METRICS.itemsize)[flow, cpu]
+    return rows

@@ -1,0 +1,100 @@
+"""The ring buffer, read as an array.
+
+libbpf would call back for each record. Our records all have one size, so that what lies between the consumer's and
+the producer's position is an array with a header in front of each row (kernel/bpf/ringbuf.c: struct bpf_ringbuf_hdr).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+import numpy as np
+import numpy.typing as npt
+
+from netobs.flow.records import OPAQUE_RECORD, RECORD, Records, concatenate, empty
+from netobs.kernel.object import BpfObject
+
+BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
+ENTRY = np.dtype([("length", "<u4"), ("page_offset", "<u4"), ("record", OPAQUE_RECORD)])
+"""A header and a record: 120 bytes, a multiple of 8 as the kernel rounds."""
+DATA_OFFSET = 2 * mmap.PAGESIZE
+"""In the map's file: the page with the consumer's position, the one with the producer's, then the data, twice."""
+
+
+class RingBuffer:
+    """Consumer of map ``ring``. ``fd`` is readable when there are records.
+
+    The data is mapped only while there is some: mapped pages count as this process's memory, although they are the
+    kernel's.
+    """
+
+    MAP = "ring"
+
+    def __init__(self, size_bytes: int) -> None:
+        """``size_bytes``: a power of two, at least one page."""
+        self.size_bytes = size_bytes
+        self.fd = -1
+        self._consumer: mmap.mmap | None = None
+        self._producer: mmap.mmap | None = None
+        self._data: mmap.mmap | None = None
+
+    def prepare(self, obj: BpfObject) -> None:
+        """Sizes the map. Before load."""
+        obj.set_max_entries(self.MAP, self.size_bytes)
+
+    def open(self, obj: BpfObject) -> None:
+        """Maps the two positions into this process. After load."""
+        self.fd = obj.map_fd(self.MAP)
+        page = mmap.PAGESIZE
+        self._consumer = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._producer = mmap.mmap(self.fd, page, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._consumer_position = ctypes.c_uint64.from_buffer(self._consumer)
+        self._producer_position: npt.NDArray[np.uint64] = np.frombuffer(self._producer, dtype="<u8", count=1)
+
+    def consume(self) -> Records:
+        """Takes what was submitted (a copy, shape ``(n,)``, dtype ``RECORD``) and gives the space back."""
+        start, end = self._consumer_position.value, int(self._producer_position[0])
+        if start == end:
+            self._unmap_data()
+            return empty(0)
+        parts: list[Records] = []
+        while start < end:
+            records = self._submitted(start, end)
+            if not len(records):
+                break
+            parts.append(records)
+            start += len(records) * ENTRY.itemsize
+            self._consumer_position.value = start
+        return concatenate(parts)
+
+    def _submitted(self, start: int, end: int) -> Records:
+        """A copy of the records from ``start`` on, up to ``end``, the end of the ring, or one still being written."""
+        if self._data is None:
+            # One page more than the ring: a record that begins at its end goes on there, where the ring begins again.
+            size = self.size_bytes + mmap.PAGESIZE
+            self._data = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=DATA_OFFSET)
+        offset = start % self.size_bytes
+        count = min((end - start) // ENTRY.itemsize, -(-(self.size_bytes - offset) // ENTRY.itemsize))
+        entries = np.frombuffer(self._data, dtype=ENTRY, count=count, offset=offset)
+        busy = np.flatnonzero(entries["length"] & BUSY)
+        records: Records = entries["record"][: busy[0] if len(busy) else count].copy().view(RECORD)
+        return records
+
+    def _unmap_data(self) -> None:
+        if self._data is not None:
+            self._data.close()
+            self._data = None
+
+    def close(self) -> None:
+        """Unmaps the ring."""
+        self._unmap_data()
+        if self._consumer is not None and self._producer is not None:
+            del self._consumer_position, self._producer_position
+            self._consumer.close()
+            self._producer.close()
+            self._consumer = self._producer = None
+
+    def kernel_bytes(self) -> int:
+        """Memory of the map."""
+        return self.size_bytes + 3 * mmap.PAGESIZE

@@ -1,0 +1,35 @@
+"""``flow_table = "ringbuf"``: the paper's predecessor. Every packet is a record in the ring buffer."""
+
+from __future__ import annotations
+
+from netobs.flow.records import Records, empty
+from netobs.kernel.object import BpfObject
+
+
+class RingOnly:
+    """No table in the kernel: the ring's records are added up in the flow cache."""
+
+    MAPS: tuple[str, ...] = ()
+    slots = 1
+    slot_cpus = 0
+
+    def prepare(self, obj: BpfObject) -> None:
+        """Nothing to size."""
+
+    def open(self, obj: BpfObject) -> None:
+        """Nothing to take hold of."""
+
+    def evict(self, now_ns: int) -> Records:
+        """Nothing waits in the kernel but what is in the ring."""
+        return empty(0)
+
+    def occupancy(self) -> dict[str, int]:
+        """There is no level to count."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def kernel_bytes(self) -> int:
+        """None."""
+        return 0

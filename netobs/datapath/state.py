@@ -1,0 +1,50 @@
+"""What user space and the running programs share: section .bss, ``struct netobs_state``."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+from netobs.datapath.layout import COUNTING_ENDED, STATE
+from netobs.kernel.object import BpfObject
+
+
+class SharedState:
+    """The fields of ``struct netobs_state`` as properties, read and written in shared memory."""
+
+    def __init__(self) -> None:
+        self._memory: mmap.mmap | None = None
+
+    def open(self, obj: BpfObject) -> None:
+        """After load."""
+        self._memory = obj.shared(".bss", STATE.itemsize, writable=True)
+        self._state = np.frombuffer(self._memory, dtype=STATE, count=1)
+
+    @property
+    def active_half(self) -> int:
+        """Which half of the flow table packets go to."""
+        return int(self._state["active_half"][0]) & 1
+
+    @active_half.setter
+    def active_half(self, half: int) -> None:
+        self._state["active_half"][0] = int(self._state["active_half"][0]) & COUNTING_ENDED | half
+
+    def end_counting(self) -> None:
+        """The programs pass over each packet from now on."""
+        self._state["active_half"][0] |= COUNTING_ENDED
+
+    def set_tick_offset(self, offset_ns: int) -> None:
+        """CLOCK_MONOTONIC at jiffy 0, for the programs' coarse clock."""
+        self._state["tick_offset_ns"][0] = offset_ns % (1 << 64)  # negative: jiffies begin five minutes before a wrap
+
+    def clock_reading(self) -> tuple[int, int]:
+        """(jiffies, ns of CLOCK_MONOTONIC) that the program netobs_clock read last."""
+        return int(self._state["clock_jiffies"][0]), int(self._state["clock_ns"][0])
+
+    def close(self) -> None:
+        """Lets go of the shared memory."""
+        if self._memory is not None:
+            del self._state
+            self._memory.close()
+            self._memory = None

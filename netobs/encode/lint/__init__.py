@@ -1,0 +1,1 @@
+"""What collectors misread in a template."""

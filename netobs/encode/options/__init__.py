@@ -1,0 +1,1 @@
+"""Options Templates and their records."""

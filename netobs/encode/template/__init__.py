@@ -1,0 +1,1 @@
+"""Templates: their fields, files and wire form."""

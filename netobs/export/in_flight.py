@@ -1,0 +1,88 @@
+"""Messages on their way: those that the link is taking, and those that the collector's host has not acknowledged."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic
+
+from netobs.export.protocol import D, H
+from netobs.export.queue import row_bytes
+from netobs.export.spool.spool import Batch
+from netobs.flow.records import MessageBlock
+
+
+@dataclass
+class Shipment(Generic[H, D]):
+    """Messages on their way into the socket, the first with ``header``.
+
+    ``data_set`` is what the queue gave, ``batch`` what the spool gave; both are None for templates and options.
+    """
+
+    block: MessageBlock
+    header: H
+    data_set: D | None = None
+    batch: Batch | None = None
+    index: int = 0  # of the next Message
+    since_ns: int = 0  # when the rows of ``data_set`` began to wait
+
+    @property
+    def is_announcement(self) -> bool:
+        return self.data_set is None and self.batch is None
+
+    def waiting_bytes(self) -> int:
+        return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
+
+    def rows_before(self, index: int) -> int:
+        """Data Records in the Messages before the number ``index``."""
+        return int(self.block.flows[:index].sum())
+
+
+@dataclass
+class _Sent(Generic[H, D]):
+    """The Messages ``start`` to ``stop`` of a shipment, which the kernel has taken."""
+
+    shipment: Shipment[H, D]
+    start: int
+    stop: int
+
+
+class Unacknowledged(Generic[H, D]):
+    """What the kernel has taken in the present Transport Session, until the collector's host has acknowledged it.
+
+    The kernel bounds it: by the congestion window and TCP_NOTSENT_LOWAT.
+    """
+
+    def __init__(self) -> None:
+        self._sent: deque[_Sent[H, D]] = deque()
+        self._acknowledged = 0  # Messages of the Transport Session that were here and are acknowledged
+
+    def __bool__(self) -> bool:
+        return bool(self._sent)
+
+    def add(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
+        """The kernel has taken the Messages ``start`` to ``stop`` of ``shipment``."""
+        if stop > start:
+            self._sent.append(_Sent(shipment, start, stop))
+
+    def acknowledge(self, messages: int) -> list[Batch]:
+        """The first ``messages`` of the Transport Session have arrived; return the parts of the spool among the new."""
+        through = []
+        news, self._acknowledged = messages - self._acknowledged, messages
+        while news > 0:
+            oldest = self._sent[0]
+            done = min(news, oldest.stop - oldest.start)
+            news -= done
+            if oldest.shipment.batch is not None:
+                through.append(oldest.shipment.batch.part(oldest.start, oldest.start + done))
+            oldest.start += done
+            if oldest.start == oldest.stop:
+                self._sent.popleft()
+        return through
+
+    def take_back(self) -> list[tuple[Shipment[H, D], int, int]]:
+        """The Transport Session is over: what was not acknowledged, newest first, without the templates."""
+        left = [(sent.shipment, sent.start, sent.stop) for sent in reversed(self._sent)]
+        self._sent.clear()
+        self._acknowledged = 0
+        return [entry for entry in left if not entry[0].is_announcement]

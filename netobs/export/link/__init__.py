@@ -1,0 +1,1 @@
+"""Links to collectors: UDP, TCP, TLS and the addresses they lead to."""

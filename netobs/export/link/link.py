@@ -1,0 +1,226 @@
+"""What UDP and TCP have in common: finding the collector, trying again later, and the interface to the session."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from netobs.base.clock import NS_PER_S
+from netobs.base.errors import ExportError
+from netobs.base.loop import EventLoop, Timer
+from netobs.export.link.address import Address, resolve_for_loop, source_address
+from netobs.export.stats import ExportStats
+from netobs.flow.records import MessageBlock
+
+if TYPE_CHECKING:
+    from netobs.config import CollectorConfig
+
+log = logging.getLogger("netobs.export")
+
+FIRST_RETRY_NS = NS_PER_S
+"""The first pause after a failed attempt; each further one doubles it, up to ``reconnect_max_ns``.
+
+RFC 7011, section 10.4.4 wants at most one connection per minute by default. We try sooner in the first minute on
+purpose: a collector that restarts is back within seconds, and what overflows the queue until then is lost.
+"""
+
+AGAIN_NS = 60 * NS_PER_S
+"""A collector that cannot be reached is said again after this time."""
+
+
+class State(enum.Enum):
+    """Why a ``push`` ended."""
+
+    DONE = enum.auto()  # the whole block is dealt with
+    BLOCKED = enum.auto()  # the socket takes no more now; ``on_writable`` will come
+    TOO_LARGE = enum.auto()  # the next Message exceeds the path MTU
+    BROKEN = enum.auto()  # the connection is lost
+
+
+class Failure(NamedTuple):
+    """The Messages ``start`` to ``stop`` of a block could not be sent."""
+
+    start: int
+    stop: int
+    reason: str
+
+
+class Progress(NamedTuple):
+    """The Messages before ``done`` are dealt with: all sent, but ``failures``."""
+
+    done: int
+    state: State
+    failures: tuple[Failure, ...] = ()
+    reason: str = ""
+
+
+class Owner(Protocol):
+    """What a link tells its Transport Session."""
+
+    def on_up(self, now_ns: int) -> None:
+        """There is a new Transport Session: nothing was sent in it yet."""
+
+    def on_down(self, now_ns: int) -> None:
+        """The Transport Session is over. What is not wholly sent goes into the next one."""
+
+    def on_writable(self, now_ns: int) -> None:
+        """A blocked socket takes Messages again."""
+
+    def on_recovered(self, now_ns: int) -> None:
+        """A collector that did not take Messages takes them again."""
+
+    def on_unreachable(self, now_ns: int) -> None:
+        """No address works now; the link tries again later."""
+
+
+class Link:
+    """The way to one collector. Subclasses say what a connection is."""
+
+    def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
+        self.config = config
+        self.failing = False
+        """Whether Messages do not seem to arrive although the link is up."""
+        self.paced = True
+        """Whether bursts are to be kept short, for the sake of the collector's buffer."""
+        self.waiting_bytes = 0
+        """What the session has in its queue."""
+        self.gives_way = False
+        """Whether Data Records are better kept back than sent while ``failing``."""
+        self.tried = False
+        """Whether the first attempt to reach the collector was made."""
+        self.stats = stats
+        self._loop = loop
+        self._owner = owner
+        self._address: Address | None = None
+        self._sock: socket.socket | None = None
+        self._writing = False
+        self._attempts = 0
+        self._retry_timer: Timer | None = None
+        self._resolving = False
+        self._said_ns: int | None = None  # when the log was told last that there is no way to the collector
+        self._closed = False
+
+    def __str__(self) -> str:
+        where = str(self._address) if self._address else f"{self.config.host} port {self.config.port}"
+        return f'collector "{self.config.name}" ({self.config.transport} {where})'
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a Transport Session that takes Messages."""
+        raise NotImplementedError
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the collector's host acknowledges what it gets."""
+        return False
+
+    def acknowledged(self) -> int:
+        """How many Messages of the present Transport Session, or of the last, have arrived at a host that says so."""
+        return 0
+
+    @property
+    def waiting_room(self) -> str:
+        """Where flows wait while the collector is away, for the log."""
+        return (
+            f"the spool {self.config.spool}" if self.config.spool else f"a queue of {self.config.queue_max_bytes} bytes"
+        )
+
+    def message_size(self) -> int:
+        """The longest Message that this link takes, in bytes."""
+        raise NotImplementedError
+
+    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
+        """Send ``block`` from Message ``index`` on, as far as the socket takes it. Never blocks."""
+        raise NotImplementedError
+
+    def disconnect(self, reason: str, now_ns: int) -> None:
+        """The Transport Session broke for ``reason``."""
+        raise NotImplementedError
+
+    def open(self, now_ns: int) -> None:
+        """Start looking for the collector."""
+        self._cancel_retry()
+        if not self._resolving:
+            self._resolving = True
+            resolve_for_loop(self.config, self._loop, self._on_resolved, now_ns)
+
+    def hurry(self, now_ns: int) -> None:
+        """The daemon is about to end: try now instead of after the pause."""
+        if self._retry_timer is not None:
+            self.open(now_ns)
+
+    def probe(self, now_ns: int) -> None:
+        """Find out whether a collector that is ``failing`` is back, where there are no Templates to try it with."""
+
+    def wait_writable(self, wanted: bool, now_ns: int) -> None:
+        """Whether ``on_writable`` is to be called when the socket takes Messages."""
+        if self._sock is None or wanted == self._writing:
+            return
+        self._writing = wanted
+        if wanted:
+            self._loop.add_writer(self._sock.fileno(), self._owner.on_writable)
+        else:
+            self._loop.remove_writer(self._sock.fileno())
+
+    def close(self) -> None:
+        """Free all. What the kernel has taken is still delivered."""
+        self._closed = True
+        self._cancel_retry()
+        self._drop_socket()
+
+    def _use(self, addresses: list[Address], now_ns: int) -> None:
+        """Try ``addresses``, in order."""
+        raise NotImplementedError
+
+    def _on_resolved(self, result: list[Address] | ExportError, now_ns: int) -> None:
+        self._resolving = False
+        if self._closed:
+            return
+        self.tried = True
+        if isinstance(result, ExportError):
+            self.stats.failed_attempts += 1
+            self._unreachable(str(result), now_ns)
+        else:
+            self._use(result, now_ns)
+
+    def _unreachable(self, reason: str, now_ns: int) -> None:
+        """No address worked: pause, then start again with the name."""
+        pause_ns = self._pause_ns()
+        self._attempts += 1
+        if self._said_ns is None or now_ns - self._said_ns >= AGAIN_NS:
+            self._said_ns = now_ns
+            log.warning("%s: not reachable: %s; flows wait in %s", self, reason, self.waiting_room)
+        self._cancel_retry()
+        self._retry_timer = self._loop.call_at(now_ns + pause_ns, self.open)
+        self._owner.on_unreachable(now_ns)
+
+    def _pause_ns(self) -> int:
+        # Jitter (half to all of the pause), so that the hosts of a site do not come back to a collector in step.
+        longest = min(self.config.reconnect_max_ns, FIRST_RETRY_NS << min(self._attempts, 32))
+        return longest * (256 + os.urandom(1)[0]) // 512
+
+    def _new_socket(self, address: Address, kind: int, port: int = 0) -> socket.socket:
+        """A non-blocking socket, bound to ``source`` if one is set. Raises OSError."""
+        sock = socket.socket(address.family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if self.config.source:
+                sock.bind(source_address(self.config, port).sockaddr)
+        except OSError as error:
+            sock.close()
+            raise OSError(error.errno, f'source "{self.config.source}": {error.strerror}') from error
+        return sock
+
+    def _drop_socket(self) -> None:
+        if self._sock is not None:
+            self._loop.remove(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+            self._writing = False
+
+    def _cancel_retry(self) -> None:
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None

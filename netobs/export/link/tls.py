@@ -1,0 +1,180 @@
+"""IPFIX over TLS (RFC 7011, sections 10.4 and 11): TLS on the connection of tcp.py, both sides verified.
+
+``ssl`` is imported when it is needed: a daemon without a TLS collector does not pay for it with memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from netobs.base import tls
+from netobs.base.clock import NS_PER_S
+from netobs.base.errors import ExportError
+from netobs.base.loop import EventLoop
+from netobs.export.link.link import Owner
+from netobs.export.link.tcp import TcpLink
+from netobs.export.stats import ExportStats
+from netobs.flow.records import MessageBlock
+
+if TYPE_CHECKING:
+    import ssl
+
+    from netobs.config import CollectorConfig
+
+CONFIRM_NS = NS_PER_S
+"""How long a collector has to refuse after the handshake.
+
+With TLS 1.3 the handshake is over for us before the collector has looked at our certificate: what is sent then would
+be lost (RFC 8446, section 4.4.2.4 and appendix A.1). The first session ticket says that all is well; a collector that
+sends none gets this time.
+"""
+
+_CERTIFICATE_ALERTS = ("certificate", "unknown ca", "access denied", "handshake failure")
+
+
+class TlsLink(TcpLink):
+    """A TLS connection that comes back. A flow counts as sent when the kernel has all of its encrypted Message."""
+
+    def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
+        """Raises ExportError if a file of ``config`` cannot be used."""
+        super().__init__(config, loop, owner, stats)
+        client_context(config)  # to fail now; each connection reads the files again, as certificates get renewed
+        self._tls: ssl.SSLSocket | None = None
+
+    def _drop_socket(self) -> None:
+        super()._drop_socket()
+        self._tls = None
+
+    def _on_connected(self, now_ns: int) -> None:
+        if self._sock is None:
+            return
+        self._loop.remove(self._sock.fileno())  # should the wrapping fail, it closes the socket
+        try:
+            self._sock = self._tls = client_context(self.config).wrap_socket(
+                self._sock, server_hostname=server_name(self.config), do_handshake_on_connect=False
+            )
+        except (ExportError, OSError, ValueError) as error:
+            self._fail(str(error), now_ns)
+            return
+        self._handshake(now_ns)
+
+    def _handshake(self, now_ns: int) -> None:
+        """One step; the loop calls again when the next one is possible."""
+        import ssl
+
+        if self._tls is None:
+            return
+        fd = self._tls.fileno()
+        self._loop.remove(fd)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._loop.add_reader(fd, self._handshake)
+        except ssl.SSLWantWriteError:
+            self._loop.add_writer(fd, self._handshake)
+        except OSError as error:
+            self._fail(self._reason(error), now_ns)
+        else:
+            self._on_handshake(now_ns)
+
+    def _on_handshake(self, now_ns: int) -> None:
+        if self._tls is None:
+            return
+        if self._tls.version() != "TLSv1.3":  # before, the collector's last word comes after it has verified us
+            self._begin_session(now_ns)
+            return
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        self._connect_timer = self._loop.call_at(now_ns + CONFIRM_NS, self._begin_session)
+        self._loop.add_reader(self._tls.fileno(), self._on_answer)
+        self._on_answer(now_ns)
+
+    def _on_answer(self, now_ns: int) -> None:
+        """The collector's word on our certificate may have come."""
+        reason = self._read_all()
+        if reason:
+            self._fail(f"{reason}, after the TLS handshake", now_ns)
+        elif self._tls is not None and self._tls.session is not None and self._tls.session.has_ticket:
+            self._begin_session(now_ns)
+
+    def _on_connect_timeout(self, now_ns: int) -> None:
+        self._fail("no answer" if self._tls is None else "no answer in the TLS handshake", now_ns)
+
+    def _stop(self, block: MessageBlock) -> int:
+        # A record each, so that what a blocked write wants to have again is what push comes with; and none has parts
+        # of two Messages: a Message has arrived when the record with its end has.
+        end = int(block.ends[block.ends.searchsorted(self._offset, side="right")])
+        return min(end, self._offset + tls.RECORD_BYTES)
+
+    def _write(self, data: memoryview) -> int:
+        import ssl
+
+        try:
+            return super()._write(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+
+    def _read(self) -> bytes:
+        import ssl
+
+        try:
+            return super()._read()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+
+    def _end_stream(self) -> None:
+        if self._tls is not None:
+            tls.close_notify(self._tls)
+        super()._end_stream()
+
+    def _reason(self, error: OSError) -> str:
+        import ssl
+
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {error.verify_message.rstrip('.')}; check ca and server_name"
+        if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return "closed by the collector without a word of TLS"
+        if isinstance(error, ssl.SSLError):
+            return _words(error.reason or str(error))
+        return super()._reason(error)
+
+
+def client_context(config: CollectorConfig) -> ssl.SSLContext:
+    """TLS 1.2 or later, the collector verified by name, with the certificates of ``config``.
+
+    Raises ExportError that names the file that cannot be used.
+    """
+    import ssl
+
+    unusable = functools.partial(_unusable, config)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a write never waits for a read
+    if config.ca:
+        tls.load_authorities(context, "ca", config.ca, unusable)
+    else:
+        context.load_default_certs()
+    if config.cert:
+        tls.load_own(context, config.cert, config.key, unusable)
+    return context
+
+
+def server_name(config: CollectorConfig) -> str:
+    """Whom the collector's certificate must name: a host name or an IP address."""
+    return (config.server_name or config.host.partition("%")[0]).rstrip(".")
+
+
+def _unusable(config: CollectorConfig, key: str, path: str, reason: str) -> ExportError:
+    return ExportError(f'collector "{config.name}": {key} "{path}": {reason}', f"set {key} to a file that is right")
+
+
+def _words(reason: str) -> str:
+    """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words."""
+    words, alert = tls.words(reason)
+    if words == "wrong version number":
+        return "it does not speak TLS"
+    if not alert:
+        return f"TLS: {words}"
+    hint = "; check cert and key" if any(word in alert for word in _CERTIFICATE_ALERTS) else ""
+    return f"refused by the collector (TLS alert: {alert}){hint}"

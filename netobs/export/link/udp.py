@@ -1,0 +1,313 @@
+"""IPFIX over UDP (RFC 7011, section 10.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from netobs.base.clock import NS_PER_S
+from netobs.base.loop import EventLoop, Timer
+from netobs.export.link import udp_socket
+from netobs.export.link.address import Address, is_numeric
+from netobs.export.link.link import Failure, Link, Owner, Progress, State, log
+from netobs.export.link.refusals import Refusals
+from netobs.export.link.source_watch import LOCAL_ERRORS, SourceWatch
+from netobs.export.stats import ExportStats, Tally
+from netobs.flow.records import MessageBlock
+
+if TYPE_CHECKING:
+    from netobs.config import CollectorConfig
+
+RECOVERY_NS = NS_PER_S
+"""A refusal comes back within a round trip: if none does for so long after a send, the collector is there again."""
+SWITCH_NS = 10 * NS_PER_S
+"""A named collector that fails for so long is looked up again, and its next address is tried."""
+LONGEST_PAUSE_NS = 5 * NS_PER_S
+"""Between two attempts to open a socket to an address: that asks this host only."""
+MIN_MESSAGE_BYTES = 512
+"""Messages are not made shorter than this, whatever the path MTU (RFC 7011, section 10.3.3)."""
+
+PACE_BYTES = 65_000
+PACE_NS = 10_000_000
+PACE_TOTAL_NS = 1_500_000_000
+"""At most so many bytes in a burst and so long between two, but less where more waits than would be gone in the last.
+
+A collector that keeps the kernel's default receive buffer (212,992 bytes with bookkeeping, about 90 Messages) then
+takes an eviction of any usual size, also on a busy host; at full speed it loses most of it.
+"""
+
+_REASONS = {errno.ECONNREFUSED: "refused"}
+
+
+class UdpLink(Link):
+    """One connected socket, whose source port stays for life: collectors know an exporter by it.
+
+    When the host's address changes, a new socket with the same port takes its place. That is a Transport Session of its
+    own, as UDP has one for each pair of addresses and ports (RFC 7011, section 2): Templates first, sequence from 0.
+    """
+
+    def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
+        super().__init__(config, loop, owner, stats)
+        self.segmentation = True
+        """Whether the kernel cuts a batch into datagrams (UDP_SEGMENT); found out when sending."""
+        self._port = 0
+        self._failing_since_ns = 0
+        self._quiet = False  # no error since the send that armed the check
+        self._check_timer: Timer | None = None
+        self._pace_timer: Timer | None = None
+        self._refusals = Refusals(stats)
+        self._resume_ns = 0  # when the next burst is due
+        self._burst_left = 0
+        self._keep_back = False  # what is being sent, should it fail
+        self._source_watch = SourceWatch(loop, self._choose, self.disconnect)
+
+    @property
+    def up(self) -> bool:
+        return self._sock is not None
+
+    def message_size(self) -> int:
+        """``max_message_size``, or what the path MTU that the kernel knows leaves: RFC 7011, section 10.3.3."""
+        size = self.config.max_message_size
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                size = min(size, max(MIN_MESSAGE_BYTES, udp_socket.path_payload(self._sock)))
+        return size
+
+    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
+        failures: list[Failure] = []
+        self._note_pending_error(now_ns)
+        if self._check_timer is None:
+            self._quiet = True
+        self._begin_burst(now_ns)
+        self._keep_back = self.gives_way and bool(block.flows.any())
+        while index < len(block):
+            if self._burst_left <= 0 or (self._keep_back and self.failing):
+                return Progress(index, State.BLOCKED, tuple(failures))
+            stop = self._batch(block, index)
+            code = self._send(block, index, stop, now_ns)
+            if code in udp_socket.NO_GSO and stop - index > 1:
+                # Which of the two is at fault, the batch or its Messages? One Message alone tells.
+                first, stop = code, index + 1
+                code = self._send(block, index, stop, now_ns)
+                if code == 0 and first != errno.EMSGSIZE:
+                    self._stop_segmentation(first)
+            if code == errno.EAGAIN or (self._keep_back and self.failing):
+                return Progress(index, State.BLOCKED, tuple(failures))
+            if code in LOCAL_ERRORS:
+                return Progress(index, State.BROKEN, tuple(failures), os.strerror(code))
+            if code == errno.EMSGSIZE:
+                return Progress(index, State.TOO_LARGE, tuple(failures))
+            if code == 0:
+                self._attempts = 0
+                self._refusals.sent(Tally.of_messages(block, index, stop), now_ns)
+            else:
+                failures.append(Failure(index, stop, _REASONS.get(code) or errno.errorcode.get(code, str(code))))
+            self._burst_left -= block.end(stop) - block.end(index)
+            index = stop
+        if self.failing and not failures and self._check_timer is None:
+            self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
+        return Progress(index, State.DONE, tuple(failures))
+
+    def _begin_burst(self, now_ns: int) -> None:
+        if not self.paced or self.failing:  # templates and what they describe must not be torn apart then
+            self._burst_left = sys.maxsize
+        elif now_ns >= self._resume_ns:
+            self._burst_left = PACE_BYTES
+            bursts = max(1, self.waiting_bytes // PACE_BYTES)
+            self._resume_ns = now_ns + min(PACE_NS, PACE_TOTAL_NS // bursts)
+
+    def wait_writable(self, wanted: bool, now_ns: int) -> None:
+        """A paced burst is waited for by a timer, a full socket buffer by the socket."""
+        if self._pace_timer is not None:
+            self._pace_timer.cancel()
+            self._pace_timer = None
+        if wanted and self._burst_left <= 0:
+            super().wait_writable(False, now_ns)
+            self._pace_timer = self._loop.call_at(self._resume_ns, self._owner.on_writable)
+        else:
+            super().wait_writable(wanted, now_ns)
+
+    def probe(self, now_ns: int) -> None:
+        """By a datagram with nothing in it: where nobody listens, it is refused like any other."""
+        self._note_pending_error(now_ns)
+        if self._check_timer is None:
+            self._quiet = True
+            self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
+        code = self._send_once(memoryview(b""), 0)
+        if code in LOCAL_ERRORS:
+            self.disconnect(os.strerror(code), now_ns)
+        elif code not in (0, errno.EAGAIN):
+            self._note_error(code, now_ns)
+
+    def disconnect(self, reason: str, now_ns: int) -> None:
+        """This host cannot send from the socket's address any more: the next socket gets the one of now."""
+        if self._sock is None:
+            return
+        log.warning("%s: no path from %s any more: %s; flows wait in %s", self, self._sock.getsockname()[0], reason,
+                    self.waiting_room)  # fmt: skip
+        self._owner.on_down(now_ns)
+        self._drop_socket()
+        self._said_ns = now_ns
+        if self._attempts:  # nothing was sent since the last time
+            self._unreachable(reason, now_ns)
+        else:
+            self._attempts = 1
+            self._cancel_retry()
+            self._retry_timer = self._loop.call_at(now_ns, self._reopen)
+
+    def _reopen(self, now_ns: int) -> None:
+        self._retry_timer = None
+        assert self._address is not None
+        self._use([self._address], now_ns)
+
+    def _use(self, addresses: list[Address], now_ns: int) -> None:
+        if self.up:
+            if addresses == [self._address]:
+                return  # no other one to try
+            self._owner.on_down(now_ns)
+            self._drop_socket()
+        # The address after the one that failed comes first.
+        at = addresses.index(self._address) + 1 if self._address in addresses else 0
+        reason = ""
+        for address in addresses[at:] + addresses[:at]:
+            try:
+                self._sock = self._connect(address)
+            except OSError as error:
+                self.stats.failed_attempts += 1
+                reason = f"{address}: {error.strerror}"
+                continue
+            self._begin(self._sock, address, now_ns)
+            return
+        self._unreachable(reason, now_ns)
+
+    def _begin(self, sock: socket.socket, address: Address, now_ns: int) -> None:
+        self.stats.reconnects += self._port != 0
+        self._address = address
+        self._port = sock.getsockname()[1]
+        self.failing = False
+        self._said_ns = None
+        self.stats.connected = True
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+        log.info("%s: sends from %s port %d", self, *sock.getsockname()[:2])
+        self._source_watch.start(now_ns)
+        self._owner.on_up(now_ns)
+
+    def _drop_socket(self) -> None:
+        if self._sock is not None and self._pending_error():
+            self._refusals.answered(0)
+        self._refusals.closed()
+        super()._drop_socket()
+        self.stats.connected = False
+        self._source_watch.stop()
+        for timer in (self._check_timer, self._pace_timer):
+            if timer is not None:
+                timer.cancel()
+        self._check_timer = self._pace_timer = None
+
+    def _pause_ns(self) -> int:
+        return min(LONGEST_PAUSE_NS, super()._pause_ns()) if is_numeric(self.config.host) else super()._pause_ns()
+
+    def _choose(self) -> str:
+        assert self._address is not None
+        with self._new_socket(self._address, socket.SOCK_DGRAM) as sock:
+            sock.connect(self._address.sockaddr)
+            return str(sock.getsockname()[0])
+
+    def _connect(self, address: Address) -> socket.socket:
+        sock = self._new_socket(address, socket.SOCK_DGRAM, self._port)
+        try:
+            if self._port and not self.config.source:
+                with contextlib.suppress(OSError):  # somebody else has it now
+                    sock.bind(("", self._port))
+            if not udp_socket.connect(sock, address):
+                self.segmentation = False
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _batch(self, block: MessageBlock, index: int) -> int:
+        """Where the Messages end that go in one call from ``index`` on."""
+        if not self.segmentation:
+            return index + 1
+        most = max(1, min(udp_socket.MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
+        return block.run(index, min(len(block), index + min(udp_socket.MAX_SEGMENTS, most)))
+
+    def _send(self, block: MessageBlock, start: int, stop: int, now_ns: int) -> int:
+        """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
+        data, size = block.span(start, stop), int(block.sizes[start])
+        code = self._send_once(data, size)
+        if code not in (0, errno.EAGAIN):
+            # It may belong to an earlier datagram: the kernel reports what ICMP said instead of sending this one.
+            if code == errno.ECONNREFUSED:
+                self.stats.refused += 1
+                self._note_error(code, now_ns, answer=True)
+                if self._keep_back:
+                    return code
+            first, code = code, self._send_once(data, size)
+            if first not in (code, errno.ECONNREFUSED, *udp_socket.NO_GSO):
+                self._note_error(first, now_ns, answer=True)
+        batch_at_fault = stop - start > 1 and code in udp_socket.NO_GSO
+        if code not in (0, errno.EAGAIN, errno.EMSGSIZE, *LOCAL_ERRORS) and not batch_at_fault:
+            self._note_error(code, now_ns)
+        return code
+
+    def _send_once(self, data: memoryview, size: int) -> int:
+        return udp_socket.send(self._sock, data, size) if self._sock is not None else errno.ENOTCONN
+
+    def _stop_segmentation(self, code: int) -> None:
+        self.segmentation = False
+        log.info("%s: no UDP segmentation on this path (%s): one call per Message", self, os.strerror(code))
+
+    def _on_readable(self, now_ns: int) -> None:
+        """A pending error, or datagrams from the collector, which mean nothing."""
+        self._note_pending_error(now_ns)
+        try:
+            for _ in range(16):
+                if self._sock is not None:
+                    self._sock.recv(1)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.stats.refused += error.errno == errno.ECONNREFUSED
+            self._note_error(error.errno or errno.EIO, now_ns, answer=True)
+
+    def _note_pending_error(self, now_ns: int) -> None:
+        """What ICMP said of earlier datagrams, so that a later send is not taken for the cause."""
+        code = self._pending_error()
+        if code:
+            self._note_error(code, now_ns, answer=True)
+
+    def _pending_error(self) -> int:
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._sock is not None else 0
+        self.stats.refused += code == errno.ECONNREFUSED
+        return 0 if code == errno.EMSGSIZE else code  # news about the path MTU: ``message_size`` asks for it
+
+    def _note_error(self, code: int, now_ns: int, answer: bool = False) -> None:
+        """``answer``: it came back by ICMP, and is of Messages that were sent before."""
+        if answer:
+            self._refusals.answered(now_ns)
+        self._quiet = False
+        if not self.failing:
+            self.failing = True
+            self._failing_since_ns = now_ns
+            fate = f"flows wait in {self.waiting_room}" if self.gives_way else "Messages are sent on and counted"
+            if code == errno.ECONNREFUSED:
+                log.warning("%s: nothing listens there; %s", self, fate)
+            else:
+                log.warning("%s: cannot send: %s; %s", self, os.strerror(code), fate)
+
+    def _check(self, now_ns: int) -> None:
+        self._check_timer = None
+        if self._quiet:
+            self.failing = False
+            self._refusals.cleared()
+            log.info("%s: takes Messages again", self)
+            self._owner.on_recovered(now_ns)
+        elif now_ns - self._failing_since_ns >= SWITCH_NS and not is_numeric(self.config.host):
+            self._failing_since_ns = now_ns
+            self.open(now_ns)

@@ -1,0 +1,107 @@
+"""From Flow Records to the collectors that are to have them: encoded once for all that get the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from netobs.base.clock import NS_PER_S
+from netobs.base.loop import EventLoop, Timer
+from netobs.export.group import GROUPS, BatchEncoder, Member, Replicate
+from netobs.export.stats import Tally
+from netobs.flow.records import OPAQUE_RECORD, RECORD, FlowBatch
+
+if TYPE_CHECKING:
+    from netobs.config import GroupConfig
+
+TICK_NS = NS_PER_S
+
+
+class _Share(NamedTuple):
+    """What an encoder made of Flow Records: the Data Sets, and what it could not say."""
+
+    data_sets: list[Any]
+    unencodable: Tally
+    clamped: int
+
+
+class Router:
+    """All collectors: those of ``groups`` by their policy, the others get everything."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        groups: Sequence[GroupConfig],
+        loop: EventLoop,
+        former: Mapping[GroupConfig, Replicate] | None = None,
+    ) -> None:
+        """``former`` are groups that may go on as they are."""
+        by_name = {member.name: member for member in members}
+        self._loop = loop
+        self._timer: Timer | None = None
+        self._by_config = {
+            group: _group(group, [by_name[name] for name in group.collectors], (former or {}).get(group))
+            for group in groups
+        }
+        self._groups = list(self._by_config.values())
+        grouped = {name for group in groups for name in group.collectors}
+        alone = [member for member in members if member.name not in grouped]
+        self._groups.append(Replicate("", alone))
+        self._ticks = any(group.policy != "replicate" for group in groups)
+
+    def start(self, now_ns: int) -> None:
+        """Begin to watch which collectors are up."""
+        if self._ticks:
+            self._timer = self._loop.call_at(now_ns + TICK_NS, self._tick)
+
+    def stop(self) -> None:
+        """What waits for a collector stays with it from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def succeeded_by(self, members: Sequence[Member], groups: Sequence[GroupConfig], now_ns: int) -> Router:
+        """What takes the place of this one, for other ``members``. A group that is the same keeps its state."""
+        self.stop()
+        successor = Router(members, groups, self._loop, self._by_config)
+        successor.start(now_ns)
+        return successor
+
+    def export(self, batch: FlowBatch, now_ns: int) -> None:
+        """Encode ``batch`` and hand it to the sessions."""
+        whole: dict[int, _Share] = {}
+        for group in self._groups:
+            for member, rows in zip(group.members, group.shares(batch.records, now_ns)):
+                if rows is None:
+                    if id(member.encoder) not in whole:
+                        whole[id(member.encoder)] = _encode(member.encoder, batch)
+                    share = whole[id(member.encoder)]
+                elif len(rows):
+                    records = batch.records.view(OPAQUE_RECORD).take(rows).view(RECORD)
+                    share = _encode(member.encoder, replace(batch, records=records))
+                else:
+                    continue
+                member.unencodable += share.unencodable
+                member.clamped += share.clamped
+                member.session.send(share.data_sets, batch.clock, now_ns)
+
+    def _tick(self, now_ns: int) -> None:
+        for group in self._groups:
+            group.tick(now_ns)
+        self._timer = self._loop.call_at(now_ns + TICK_NS, self._tick)
+
+
+def _group(config: GroupConfig, members: Sequence[Member], former: Replicate | None) -> Replicate:
+    if former is not None and all(mine is its for mine, its in zip(members, former.members)):
+        return former
+    return GROUPS[config.policy](config.name, members)
+
+
+def _encode(encoder: BatchEncoder, batch: FlowBatch) -> _Share:
+    unencodable, clamped = _tally(encoder.unencodable), encoder.clamped
+    data_sets = encoder.encode(batch)
+    return _Share(data_sets, _tally(encoder.unencodable) - unencodable, encoder.clamped - clamped)
+
+
+def _tally(count: Any) -> Tally:
+    return Tally(count.flows, count.packets, count.octets)

@@ -1,0 +1,1 @@
+"""The spool: flows kept on disk while no collector takes them."""

@@ -1,0 +1,1 @@
+"""What a flow is: its records, the names of interfaces, the words of reports."""

@@ -1,0 +1,1 @@
+"""The kernel: libbpf, attaching, interfaces, what it must offer."""

@@ -1,0 +1,238 @@
+"""Attaching the programs to interfaces, and leaving everybody else's programs, filters and qdiscs alone.
+
+TCX (kernel 6.6): a link for each interface and direction. It goes away with this process, whatever ends it. It is put
+in front of the programs that are there, so that we see what they drop or redirect, and it returns TCX_NEXT.
+
+clsact: a direct-action filter with a handle of our own, replaced if a killed predecessor left one; in front of the
+others, unless the priority that would be needed belongs to another kind of filter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+from dataclasses import dataclass
+from typing import Callable, NamedTuple
+
+from netobs.base.errors import CaptureError
+from netobs.kernel import libbpf, netlink, requirements
+from netobs.kernel.interfaces import Interface
+
+log = logging.getLogger("netobs.capture")
+
+BPF_TCX = {"ingress": 46, "egress": 47}
+BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
+BPF_TC_POINT = {"ingress": 1, "egress": 2}
+BPF_TC_F_REPLACE = 1
+TC_HANDLE, PACKETS_TC_HANDLE = 0x6E6F6273, 0x6E6F6270  # "nobs", "nobp"
+NO_INTERFACE = 0x7FFFFFFF
+
+
+class FilterPlace(NamedTuple):
+    """Where a clsact filter of ours stands. Those of one priority are told apart by their handles, and run one after
+    the other as long as they say "next" (net/sched/cls_bpf.c: cls_bpf_classify)."""
+
+    handle: int
+    priority: int = 1
+    """The first to see a packet, as with TCX; another is taken where this one belongs to another kind of filter."""
+
+
+FLOWS_PLACE, PACKETS_PLACE = FilterPlace(TC_HANDLE), FilterPlace(PACKETS_TC_HANDLE)
+
+
+@dataclass(eq=False)
+class _Qdisc:
+    """A clsact qdisc that we made, and how many filters we have on it."""
+
+    filters: int = 0
+
+
+@dataclass
+class Attachment:
+    """One program on one hook. ``detach`` undoes it; what stood there before stays.
+
+    ``is_there``: nobody else has taken it away, as root may do with a filter and with a link, and the interface has not
+    gone. ``forget``, in place of ``detach`` where it is not there any more, frees what this process has of it.
+    """
+
+    interface: Interface
+    direction: str
+    method: str
+    detach: Callable[[], None]
+    is_there: Callable[[], bool]
+    forget: Callable[[], None]
+
+
+def method_for(setting: str, probe: Callable[[], bool]) -> str:
+    """``tcx`` or ``tc`` for the key capture.attach.
+
+    :raises CaptureError: tcx is asked for, the kernel has none.
+    """
+    if setting == "tc":
+        return "tc"
+    if probe():
+        return "tcx"
+    if setting == "tcx":
+        raise CaptureError(f"kernel {os.uname().release} has no TCX (6.6 and later do)", 'set capture.attach = "auto"')
+    return "tc"
+
+
+def has_tcx(program_fd: int) -> bool:
+    """Whether the kernel has TCX: interface 0 does not exist, but only a kernel without TCX calls that EINVAL."""
+    options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
+    result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
+    return result == -errno.ENODEV
+
+
+def may_filter() -> bool:
+    """Whether the kernel lets this process set filters: it looks at that before it misses an interface."""
+    hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
+    result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    return result != -errno.EPERM
+
+
+def attach(
+    interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace = FLOWS_PLACE
+) -> Attachment:
+    """Attaches ``program_fd`` to ``interface`` ("ingress" or "egress") by ``method`` ("tcx", or "tc" at ``place``).
+
+    :raises OSError: the kernel refused; ENODEV where the interface has gone meanwhile.
+    """
+    if method == "tcx":
+        return _attach_tcx(interface, direction, program_fd)
+    return _attach_tc(interface, direction, program_fd, place)
+
+
+def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attachment:
+    options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), BPF_F_BEFORE)
+    link = libbpf.checked(
+        libbpf.library().bpf_link_create(program_fd, interface.index, BPF_TCX[direction], ctypes.byref(options)),
+        f"{interface.name} {direction}: TCX link",
+    )
+    made = (libbpf.tcx_link(link)[0], interface.index)
+
+    def close() -> None:
+        os.close(link)
+
+    return Attachment(interface, direction, "tcx", close, is_there=lambda: libbpf.tcx_link(link) == made, forget=close)
+
+
+def _hook(interface: Interface, attach_point: int) -> libbpf.TcHook:
+    return libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), interface.index, attach_point, 0)
+
+
+def _options(place: FilterPlace, program_fd: int = 0, flags: int = 0) -> libbpf.TcOpts:
+    return libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), program_fd, flags, 0, place.handle, place.priority)
+
+
+def _attach_tc(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> Attachment:
+    where, hook = f"{interface.name} {direction}", _hook(interface, BPF_TC_POINT[direction])
+    result = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    if result == 0:
+        _made_qdiscs[interface.index] = _Qdisc()
+    elif result != -errno.EEXIST:
+        _checked_tc(result, f"{where}: clsact qdisc", requirements.QDISC_MODULE)
+    elif direction == "egress" and interface.index not in _made_qdiscs:
+        _check_egress(interface, where)
+    qdisc = _made_qdiscs.get(interface.index)
+    if qdisc is not None:
+        qdisc.filters += 1
+    present = netlink.filters(interface.index, netlink.TC_H_CLSACT[direction])
+    try:
+        filter_ = _add_filter(hook, present, program_fd, place, where)
+    except OSError:
+        _leave_qdisc(interface, qdisc)
+        raise
+    return Attachment(
+        interface, direction, "tc",
+        detach=lambda: _detach_tc(interface, direction, filter_, qdisc),
+        is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
+        forget=lambda: _disown(interface, qdisc),
+    )  # fmt: skip
+
+
+def _check_egress(interface: Interface, where: str) -> None:
+    """An ingress qdisc stands where clsact would, and puts a filter for egress among those of ingress (sch_ingress.c:
+    ingress_tcf_block): it would count the packets of the other direction.
+
+    :raises OSError: there is such a qdisc.
+    """
+    kind = netlink.ingress_qdisc(interface.index)
+    if kind != "clsact":
+        raise OSError(
+            errno.EOPNOTSUPP,
+            f"{where}: the {kind or 'ingress'} qdisc there (of policing, as by Open vSwitch) has no such hook; "
+            "a clsact qdisc in its place has both, or use Linux 6.6 or newer",
+        )
+
+
+def _disown(interface: Interface, qdisc: _Qdisc | None) -> None:
+    """Somebody has removed our filter: the qdisc that is there now may be theirs, unless we have made another
+    meanwhile."""
+    if qdisc is not None and _made_qdiscs.get(interface.index) is qdisc:
+        del _made_qdiscs[interface.index]
+
+
+def _add_filter(
+    hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd: int, place: FilterPlace, where: str
+) -> libbpf.TcOpts:
+    """Adds our filter, or replaces that of a killed predecessor, beside those that are ``present`` on the hook.
+
+    A priority belongs to one kind of filter and one protocol, else the kernel says EINVAL (net/sched/cls_api.c:
+    tc_new_tfilter): ours then takes the first that nobody has.
+    """
+    taken = {priority for _, priority in present}
+    free = next(priority for priority in range(place.priority, 0xFFFF) if priority not in taken)
+    former = [priority for handle, priority in present if handle == place.handle]
+    for priority in former[:1] or [place.priority, free]:
+        options = _options(place._replace(priority=priority), program_fd, BPF_TC_F_REPLACE)
+        result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+        if result != -errno.EINVAL:
+            break
+    _checked_tc(result, f"{where}: filter", requirements.FILTER_MODULE)
+    return options
+
+
+def _checked_tc(result: int, what: str, module: str) -> None:
+    """ENOENT: TC knows no such kind of qdisc or filter, and no module brought it (net/sched/: tc_modify_qdisc)."""
+    if result == -errno.ENOENT:
+        raise OSError(errno.ENOENT, f"{what}: {requirements.missing_module(module)}")
+    libbpf.checked(result, what)
+
+
+def _query(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> int:
+    """The id of the program that the filter at our place runs, or a negative errno."""
+    hook = _hook(interface, BPF_TC_POINT[direction])
+    found = _options(FilterPlace(filter_.handle, filter_.priority))
+    result: int = libbpf.library().bpf_tc_query(ctypes.byref(hook), ctypes.byref(found))
+    return result or int(found.prog_id)
+
+
+def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts, qdisc: _Qdisc | None) -> None:
+    """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
+    if _query(interface, direction, filter_) == filter_.prog_id:
+        hook = _hook(interface, BPF_TC_POINT[direction])
+        mine = _options(FilterPlace(filter_.handle, filter_.priority))
+        result = libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(mine))
+        if result not in (0, -errno.ENODEV, -errno.ENOENT):
+            log.warning("%s %s: filter not removed: %s", interface.name, direction, libbpf.error_text(-result))
+    _leave_qdisc(interface, qdisc)
+
+
+_made_qdiscs: dict[int, _Qdisc] = {}
+"""Of the interfaces (index) whose clsact qdisc did not exist before us."""
+
+
+def _leave_qdisc(interface: Interface, qdisc: _Qdisc | None) -> None:
+    """One filter of ours less. With the last one, the qdisc goes too if we made it, unless others use it by now."""
+    if qdisc is None:
+        return
+    qdisc.filters -= 1
+    if qdisc.filters or _made_qdiscs.get(interface.index) is not qdisc:
+        return
+    del _made_qdiscs[interface.index]
+    if not any(netlink.filters(interface.index, parent) for parent in netlink.TC_H_CLSACT.values()):
+        hook = _hook(interface, sum(BPF_TC_POINT.values()))
+        libbpf.library().bpf_tc_hook_destroy(ctypes.byref(hook))

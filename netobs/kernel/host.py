@@ -1,0 +1,29 @@
+"""What the kernel says of this host and of this process, in /proc and /sys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netobs.base.errors import CaptureError
+
+
+def read(path: str) -> str:
+    """The text of a file there.
+
+    :raises CaptureError: it cannot be read, as in a container that has no /proc or no /sys.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        top = "/".join(path.split("/")[:2])
+        raise CaptureError(
+            f"{path}: {error.strerror}", f"mount {top} (in a container: its own, or the host's, read-only)"
+        ) from None
+
+
+def read_if_there(path: str) -> str:
+    """The text of a file there, empty where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

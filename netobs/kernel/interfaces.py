@@ -1,0 +1,140 @@
+"""Interfaces of the host and their coming and going, from rtnetlink."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from netobs.base.errors import CaptureError
+from netobs.kernel import netlink
+
+# linux/if_arp.h: what begins with an Ethernet header, and what begins with the IP header
+ARPHRD_ETHERNET = (1, 772)  # ETHER, LOOPBACK
+ARPHRD_IP = (512, 519, 65534, 768, 769, 776, 778, 823)  # PPP, RAWIP, NONE, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE
+
+MAC_OCTETS = 6
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One network interface."""
+
+    index: int
+    name: str
+    arphrd: int
+    kind: str = ""  # of a virtual one: veth, bridge, vxlan, ...
+    alias: str = ""
+    mac: bytes = b""  # 6 octets, none where packets have no Ethernet header
+
+    @property
+    def has_ethernet(self) -> bool:
+        """Packets begin with an Ethernet header, not with the IP header."""
+        return self.arphrd in ARPHRD_ETHERNET
+
+    @property
+    def is_measurable(self) -> bool:
+        """Packets begin with a header that the programs understand."""
+        return self.has_ethernet or self.arphrd in ARPHRD_IP
+
+
+@dataclass(frozen=True)
+class LinkEvent:
+    """An interface that is there (new, or changed in some way), or is gone."""
+
+    interface: Interface
+    gone: bool
+
+
+def _message_class() -> Any:
+    """pyroute2's parser of link messages, without what the package itself imports (20 MB that nothing here uses)."""
+    if "pyroute2" not in sys.modules:
+        spec = importlib.util.find_spec("pyroute2")
+        if spec is None:
+            raise CaptureError("the Python module pyroute2 is missing", "install python3-pyroute2")
+        sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    return ifinfmsg
+
+
+class LinkMonitor:
+    """A netlink socket that lists interfaces and reports changes. ``fileno`` is readable when there are events."""
+
+    def __init__(self) -> None:
+        self._parser = _message_class()
+        self._events = netlink.open_socket(netlink.RTMGRP_LINK)
+        self._events.setblocking(False)
+
+    def fileno(self) -> int:
+        """For the event loop."""
+        return self._events.fileno()
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._events.close()
+
+    def interfaces(self) -> list[Interface]:
+        """All interfaces of this network namespace."""
+        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)  # struct ifinfomsg
+        return [
+            interface
+            for _, message in netlink.dump(netlink.RTM_GETLINK, body)
+            for interface in self._interface(message)
+        ]
+
+    def read(self) -> list[LinkEvent] | None:
+        """Events that have arrived, oldest first. None: the kernel lost some, list the interfaces anew."""
+        events: list[LinkEvent] = []
+        lost = False
+        while True:
+            try:
+                data = self._events.recv(netlink.RECEIVE_BYTES)
+            except BlockingIOError:
+                return None if lost else events
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True  # what is still queued is older than what was lost: read it away
+                continue
+            events += self._parse(data)
+
+    def _parse(self, data: bytes) -> list[LinkEvent]:
+        return [
+            LinkEvent(interface, kind == netlink.RTM_DELLINK)
+            for kind, message in netlink.messages(data)
+            if kind in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK)
+            for interface in self._interface(message)
+        ]
+
+    def _interface(self, message: bytes) -> Iterator[Interface]:
+        link = self._parser(message)
+        link.decode()
+        if link["family"] != socket.AF_UNSPEC:
+            return  # a bridge port's view of the interface, not the interface
+        info = link.get_attr("IFLA_LINKINFO")
+        kind = info.get_attr("IFLA_INFO_KIND") if info else None
+        yield Interface(
+            link["index"],
+            _text(link.get_attr("IFLA_IFNAME")),
+            link["ifi_type"],
+            kind or "",
+            _text(link.get_attr("IFLA_IFALIAS") or ""),
+            _mac(link.get_attr("IFLA_ADDRESS")),
+        )
+
+
+def _text(value: str | bytes) -> str:
+    """pyroute2 leaves what is not UTF-8 as bytes; names are matched, printed and exported, so all must be Unicode."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _mac(text: str | None) -> bytes:
+    """An address of 6 octets; tunnels have others (IPv4, IPv6), which are none."""
+    octets = bytes.fromhex(text.replace(":", "")) if text else b""
+    return octets if len(octets) == MAC_OCTETS else b""

@@ -1,0 +1,1 @@
+"""What ``netobs capture`` is made of."""

@@ -1,0 +1,164 @@
+"""Packets from a daemon that runs: its packet capture agent's socket, seen from the other side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netobs.base.errors import CaptureError
+from netobs.base.tls import load_authorities, load_own, words
+from netobs.config import Endpoint
+from netobs.pcap.server.request import END_LINE
+
+if TYPE_CHECKING:
+    import ssl
+
+CONNECT_S = 5.0
+FIRST_BYTE_S = 20.0
+"""A filter with names of hosts takes the daemon up to 10 s, and it may have other things to do."""
+POLL_S = 0.25
+"""So often the caller has its turn when nothing arrives."""
+
+END_S = 3.0
+"""How long nothing may arrive after the end was asked for."""
+
+_RECEIVE_BYTES = 1 << 20
+_X509_PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h; ssl has a name for it from Python 3.10 on
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files for a daemon with TLS: who may vouch for it, and what to show it; empty = nothing of that.
+
+    ``pinned``: ``ca`` is the daemon's own certificate, whatever host it names.
+    """
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    pinned: bool = False
+
+
+def connect(endpoint: Endpoint) -> socket.socket | None:
+    """A connection to the daemon that listens at ``endpoint``; None if nobody does.
+
+    :raises CaptureError: it cannot be reached for another reason.
+    """
+    try:
+        return socket.create_connection(endpoint, timeout=CONNECT_S)
+    except ConnectionRefusedError:
+        return None
+    except OSError as error:
+        raise CaptureError(f"{endpoint}: cannot connect: {error.strerror or error}") from error
+
+
+def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
+    """The connection over TLS. The daemon's certificate must name the host, or be the pinned one.
+
+    :raises CaptureError: a file cannot be used, or one side does not trust the other.
+    """
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.pinned:
+        context.check_hostname = False
+        context.verify_flags |= _X509_PARTIAL_CHAIN
+    if tls.ca:
+        load_authorities(context, "ca", tls.ca, _unusable)
+    else:
+        context.load_default_certs()
+    if tls.cert:
+        load_own(context, tls.cert, tls.key, _unusable)
+    try:
+        return context.wrap_socket(sock, server_hostname=endpoint.host)
+    except OSError as error:
+        raise CaptureError(f"{endpoint}: TLS: {_reason(error)}", _hint(error)) from error
+
+
+def _reason(error: OSError) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    reason, alert = words(error.reason or str(error))
+    return f"the daemon refused: {alert}" if alert else reason
+
+
+def _hint(error: OSError) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "name the authority of the daemon's certificate with --ca"
+    no_tls = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
+    return "the daemon there speaks no TLS: connect without --tls, --ca and --cert" if no_tls else ""
+
+
+def _unusable(option: str, path: str, reason: str) -> CaptureError:
+    return CaptureError(f'--{option} "{path}": {reason}', "name a PEM file that is right")
+
+
+def receive(
+    sock: socket.socket, request: dict[str, object], endpoint: Endpoint, stopping: Callable[[], bool]
+) -> Generator[bytes, None, None]:
+    """Sends ``request`` and yields what arrives, an empty piece each POLL_S where nothing does, up to its end.
+
+    It is over, too, when ``stopping`` says so: the daemon is asked to end it, with statistics as its last words.
+
+    :raises CaptureError: the daemon does not answer, or the connection broke.
+    """
+    began = False
+    with contextlib.closing(sock):
+        try:
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            for data in _pieces(sock, endpoint):
+                began = began or bool(data)
+                yield data
+                if stopping():
+                    sock.sendall(END_LINE)
+                    yield from _rest(sock)
+                    return
+        except OSError as error:
+            hint = "" if began else _hint_without_answer(sock)
+            raise CaptureError(f"{endpoint}: the connection broke: {error.strerror or error}", hint) from error
+
+
+def _hint_without_answer(sock: socket.socket) -> str:
+    import ssl
+
+    # With TLS 1.3 the handshake is over for us before the daemon has missed our certificate.
+    if isinstance(sock, ssl.SSLSocket):
+        return "if it asks for a certificate, --cert and --key name one"
+    return "if it talks TLS, so do with --tls"
+
+
+def _rest(sock: socket.socket) -> Iterator[bytes]:
+    """What still arrives, up to the end of the stream. Who waits for a daemon that is wedged has waited long enough."""
+    sock.settimeout(END_S)
+    with contextlib.suppress(socket.timeout):
+        while data := sock.recv(_RECEIVE_BYTES):
+            yield data
+
+
+def _pieces(sock: socket.socket, endpoint: Endpoint) -> Iterator[bytes]:
+    """What arrives, up to the end of the stream; an empty piece where nothing does for a moment."""
+    sock.settimeout(POLL_S)
+    waited_s = 0.0
+    while waited_s <= FIRST_BYTE_S:
+        try:
+            data = sock.recv(_RECEIVE_BYTES)
+            waited_s = float("-inf")
+        except socket.timeout:
+            waited_s += POLL_S
+            yield b""
+            continue
+        if not data:
+            return
+        yield data
+    raise CaptureError(f"{endpoint}: no answer", "is it a netobs daemon?")

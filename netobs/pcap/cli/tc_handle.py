@@ -1,0 +1,45 @@
+"""Where the clsact filters of a capture without a daemon stand: beside those of the daemon, and of others like it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+from netobs.base.errors import CaptureError
+from netobs.kernel.attach import FilterPlace
+
+FIRST_HANDLE = 0x6E6F6300  # "noc"
+MAX_PLACES = 256
+
+
+@contextlib.contextmanager
+def own_place() -> Iterator[FilterPlace]:
+    """A place that no other process has as long as this lasts. What a killed one has left there is replaced.
+
+    The lock is a name of an abstract Unix socket (unix(7)): like an interface it belongs to a network namespace, and it
+    is free as soon as its owner is dead.
+
+    :raises CaptureError: there are too many.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        yield FilterPlace(_take(lock))
+
+
+def _take(lock: socket.socket) -> int:
+    for handle in range(FIRST_HANDLE, FIRST_HANDLE + MAX_PLACES):
+        if _is_free(lock, handle):
+            return handle
+    raise CaptureError(f"{MAX_PLACES} captures are running already", "end one: ss -xa lists netobs-capture")
+
+
+def _is_free(lock: socket.socket, handle: int) -> bool:
+    """Whether ``lock`` stands for it now."""
+    try:
+        lock.bind(f"\0netobs-capture-{handle:x}")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True

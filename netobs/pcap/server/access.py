@@ -1,0 +1,114 @@
+"""Who may have packets: prefixes of addresses, and TLS with the certificates of clients."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any
+
+from netobs.base import tls
+from netobs.base.clock import NS_PER_S
+from netobs.base.errors import NetobsError
+from netobs.config.addresses import Endpoint, IPAddress, IPNetwork
+
+if TYPE_CHECKING:
+    import ssl
+
+    from netobs.config.schema import PacketCaptureConfig
+
+REPEAT_NS = 60 * NS_PER_S
+"""How long the same is not said again."""
+MAX_REMEMBERED = 64
+"""So many different things are said in that time, then no more: a scan from everywhere fills no log."""
+
+
+def address_of(host: str) -> IPAddress:
+    """The address of a peer. What a dual-stack socket calls ::ffff:192.0.2.1 is an IPv4 address."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def endpoint_of(sockaddr: tuple[Any, ...]) -> Endpoint:
+    """Who is at the other end, for people."""
+    return Endpoint(str(address_of(sockaddr[0])), sockaddr[1])
+
+
+def is_allowed(address: IPAddress, allow: Sequence[IPNetwork]) -> bool:
+    """Whether ``address`` may connect. No prefix at all: everybody may."""
+    return not allow or any(address in network for network in allow)
+
+
+class Quiet:
+    """Says what is new, and not what was said a moment ago. Bounded in memory and in what is said."""
+
+    def __init__(self, repeat_ns: int = REPEAT_NS, remembered: int = MAX_REMEMBERED) -> None:
+        self._repeat_ns = repeat_ns
+        self._remembered = remembered
+        self._said: OrderedDict[object, int] = OrderedDict()  # what and when, oldest first
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def may_say(self, what: object, now_ns: int) -> bool:
+        """Whether ``what`` is to be said now; it then counts as said."""
+        while self._said and next(iter(self._said.values())) <= now_ns - self._repeat_ns:
+            self._said.popitem(last=False)
+        if what in self._said or len(self._said) >= self._remembered:
+            return False
+        self._said[what] = now_ns
+        return True
+
+
+class ServerTls:
+    """The certificates of [packet_capture]. They are read again when the files have changed, as they get renewed."""
+
+    def __init__(self, config: PacketCaptureConfig) -> None:
+        """Raises NetobsError that names the file that cannot be used."""
+        self._config = config
+        self._state = self._files()
+        self._context = _server_context(config)
+
+    def refresh(self) -> None:
+        """Read what has changed since. Raises NetobsError, once for a change; the earlier certificates stay."""
+        state = self._files()
+        if state != self._state:
+            self._state = state
+            self._context = _server_context(self._config)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        return self._context
+
+    def _files(self) -> list[tuple[int, ...]]:
+        return [_state_of(path) for path in (self._config.cert, self._config.key, self._config.client_ca)]
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    """What tells that a file is another one now; () for one that is not there."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _server_context(config: PacketCaptureConfig) -> ssl.SSLContext:
+    """TLS 1.2 or later; with ``client_ca``, clients must show a certificate that it has signed."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a write never waits for a read
+    tls.load_own(context, config.cert, config.key, _unusable)
+    if config.client_ca:
+        tls.load_authorities(context, "client_ca", config.client_ca, _unusable)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _unusable(key: str, path: str, reason: str) -> NetobsError:
+    return NetobsError(f'packet_capture.{key} "{path}": {reason}', f"set {key} to a file that is right")

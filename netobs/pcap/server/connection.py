@@ -1,0 +1,288 @@
+"""One TCP connection, from its beginning to its end: TLS, the line of the request, sending, a clean end."""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from netobs.base.clock import NS_PER_S
+from netobs.base.loop import Callback, EventLoop, Timer
+from netobs.config.addresses import Endpoint
+from netobs.pcap.batch import Numbers
+from netobs.pcap.formats import REFUSAL
+from netobs.pcap.server.outbox import Outbox
+from netobs.pcap.server.request import END_LINE, MAX_LINE_BYTES
+from netobs.pcap.server.transport import Need, Transport
+from netobs.pcap.vectors import Vectors
+
+HANDSHAKE_NS = 5 * NS_PER_S
+REQUEST_NS = NS_PER_S // 4
+"""When the whole line of the request must be there; without a byte until then there is none."""
+LINGER_NS = 2 * NS_PER_S
+"""How long the client may take to close its side after we have closed ours."""
+STALL_NS = 10 * NS_PER_S
+"""How long a client may take nothing of what waits for it at the end of its stream."""
+MAX_TALK_BYTES = 1 << 16
+"""What a client may send behind its request: it is read and thrown away."""
+
+_READ_BYTES = 4096
+_READS = 16  # in a round: a peer that talks without end must not hold the loop
+
+
+class Phase(enum.Enum):
+    """What a connection is doing."""
+
+    HANDSHAKE = enum.auto()
+    REQUEST = enum.auto()
+    OPEN = enum.auto()  # the request is known: the stream is on, or is being prepared
+    ENDING = enum.auto()  # what waits is sent, and nothing is added
+    LINGERING = enum.auto()  # our side is closed, the client's not yet
+    CLOSED = enum.auto()
+
+
+class Owner(Protocol):
+    """What a connection tells the server."""
+
+    def on_request(self, connection: Connection, line: bytes, now_ns: int) -> None:
+        """The client has said all that it says, nothing if ``line`` is empty: it waits for a stream or a refusal."""
+
+    def on_late_request(self, connection: Connection, now_ns: int) -> None:
+        """The time for a request is over, and there is a part of one."""
+
+    def on_silent_end(self, connection: Connection, now_ns: int) -> None:
+        """The client closed its side at once. ``on_request`` follows when the time for a request is over."""
+
+    def on_end_line(self, connection: Connection, now_ns: int) -> None:
+        """The client wants its stream to end."""
+
+    def on_drained(self, connection: Connection, now_ns: int) -> None:
+        """Nothing waits any more, and the stream goes on. Comes after something waited, or was waited for."""
+
+    def on_ended(self, connection: Connection, reason: str, now_ns: int) -> None:
+        """Nothing is sent any more: all was (``reason`` is empty then), or the connection broke. Comes once."""
+
+    def on_closed(self, connection: Connection, now_ns: int) -> None:
+        """The socket is gone. Comes once, after ``on_ended``."""
+
+
+class Connection:
+    """A client's connection, from ``start`` to ``Owner.on_closed``."""
+
+    def __init__(
+        self, transport: Transport, peer: Endpoint, loop: EventLoop, owner: Owner, queue_max_bytes: int
+    ) -> None:
+        self.peer = peer
+        self.outbox = Outbox(queue_max_bytes)
+        self.phase = Phase.HANDSHAKE
+        self.shook_hands = False
+        """Whether the handshake, if there is one, has come to its end."""
+        self._transport = transport
+        self._loop = loop
+        self._owner = owner
+        self._line = b""
+        """What came of the request; then the last that came."""
+        self._talk_bytes = 0
+        self._half_closed = False  # the client says nothing more; it may still read
+        self._timer: Timer | None = None
+        self._writing = False
+        self._ended = False
+
+    def start(self, now_ns: int) -> None:
+        """Begin with the handshake, if there is one."""
+        self._set_timer(now_ns + HANDSHAKE_NS, self._on_late_handshake)
+        self._shake_hands(now_ns)
+
+    def flush(self, now_ns: int) -> int:
+        """Send what the socket takes now; how many bytes. The connection may be closed afterwards."""
+        if self.phase not in (Phase.REQUEST, Phase.OPEN, Phase.ENDING):
+            return 0
+        try:
+            sent = self.outbox.send(self._transport)
+        except OSError as error:
+            self.abort(self._transport.reason(error), now_ns)
+            return 0
+        self._watch_writing(bool(self.outbox))
+        if self.phase is Phase.ENDING:
+            if not self.outbox:
+                self._end(now_ns)
+            elif sent:
+                self._set_timer(now_ns + STALL_NS, self._on_stall)
+        return sent
+
+    def send_at_once(self, pieces: Vectors, ends: Numbers, now_ns: int) -> int:
+        """Send what the socket takes now of packets that end at ``ends``, as nothing waits; how many bytes. The
+        connection may be closed afterwards."""
+        try:
+            return self.outbox.send_at_once(self._transport, pieces, ends)
+        except OSError as error:
+            self.abort(self._transport.reason(error), now_ns)
+            return 0
+
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether ``send_at_once`` may be called: nothing waits, and nothing is encrypted."""
+        return self.phase is Phase.OPEN and not self.outbox and not self._transport.encrypted
+
+    def wait_writable(self) -> None:
+        """Let ``Owner.on_drained`` come in the next round, or as soon as the socket takes more."""
+        if self.phase is Phase.OPEN:
+            self._watch_writing(True)
+
+    def finish(self, now_ns: int) -> None:
+        """Send what waits, then close."""
+        if self.phase in (Phase.HANDSHAKE, Phase.REQUEST, Phase.OPEN):
+            self.phase = Phase.ENDING
+            self._set_timer(now_ns + STALL_NS, self._on_stall)
+            self.flush(now_ns)
+
+    def refuse(self, message: str, now_ns: int) -> None:
+        """Send a line of text instead of a stream, then close."""
+        if self.phase is Phase.HANDSHAKE and self._transport.encrypted:  # nothing can be said yet
+            self.abort(message, now_ns)
+        else:
+            self.outbox.put(REFUSAL + f"{message}\n".encode())
+            self.finish(now_ns)
+
+    def abort(self, reason: str, now_ns: int) -> None:
+        """Close at once."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.CLOSED
+        self._cancel_timer()
+        self._loop.remove(self._transport.fileno())
+        self._transport.close()
+        self.outbox.clear()
+        self._tell_ended(reason, now_ns)
+        self._owner.on_closed(self, now_ns)
+
+    def check(self, now_ns: int) -> None:
+        """Notice that a client is gone which has closed its side before, and so is not read from any more."""
+        if self._half_closed and self.phase is not Phase.CLOSED and self._transport.is_broken():
+            self.abort("the client went away", now_ns)
+
+    def _shake_hands(self, now_ns: int) -> None:
+        fd = self._transport.fileno()
+        self._loop.remove(fd)
+        try:
+            need = self._transport.handshake()
+        except OSError as error:
+            self.abort(self._transport.reason(error), now_ns)
+            return
+        if need is Need.READING:
+            self._loop.add_reader(fd, self._shake_hands)
+        elif need is Need.WRITING:
+            self._loop.add_writer(fd, self._shake_hands)
+        else:
+            self.phase = Phase.REQUEST
+            self.shook_hands = True
+            self._set_timer(now_ns + REQUEST_NS, self._on_request_time_over)
+            self._loop.add_reader(fd, self._on_readable)
+            self._on_readable(now_ns)  # TLS may have read it already
+
+    def _on_late_handshake(self, now_ns: int) -> None:
+        self.abort("no answer in the TLS handshake", now_ns)
+
+    def _on_request_time_over(self, now_ns: int) -> None:
+        self.check(now_ns)
+        if self.phase is Phase.REQUEST and self._line:
+            self._owner.on_late_request(self, now_ns)
+        elif self.phase is Phase.REQUEST:
+            self._settle(b"", now_ns)
+
+    def _settle(self, line: bytes, now_ns: int) -> None:
+        self.phase = Phase.OPEN
+        self._line = b""
+        self._cancel_timer()
+        self._owner.on_request(self, line, now_ns)
+
+    def _on_readable(self, now_ns: int) -> None:
+        for _ in range(_READS):
+            try:
+                data = self._transport.receive(_READ_BYTES)
+            except OSError as error:
+                self.abort(self._transport.reason(error), now_ns)
+                return
+            if data is None:
+                return
+            if data:
+                self._on_data(data, now_ns)
+            else:
+                self._on_end_of_stream(now_ns)
+            if not data or self.phase is Phase.CLOSED:
+                return
+
+    def _on_data(self, data: bytes, now_ns: int) -> None:
+        if self.phase is Phase.REQUEST:
+            self._line += data
+            line, newline, rest = self._line.partition(b"\n")
+            if newline or len(line) >= MAX_LINE_BYTES:
+                self._talk_bytes = len(rest)
+                self._settle(line, now_ns)
+            return
+        self._talk_bytes += len(data)
+        if self._talk_bytes > MAX_TALK_BYTES:
+            self.abort("the client sends more than a request", now_ns)
+        elif self.phase is Phase.OPEN:
+            self._line = (self._line + data)[-len(END_LINE) :]
+            if self._line == END_LINE:
+                self._owner.on_end_line(self, now_ns)
+
+    def _on_end_of_stream(self, now_ns: int) -> None:
+        self._half_closed = True
+        self._loop.remove(self._transport.fileno())  # it would be readable for ever
+        if self._writing:
+            self._loop.add_writer(self._transport.fileno(), self._on_writable)
+        if self.phase is Phase.LINGERING:
+            self.abort("", now_ns)
+        elif self.phase is Phase.REQUEST and self._line:
+            self._settle(self._line, now_ns)
+        elif self.phase is Phase.REQUEST:
+            self._owner.on_silent_end(self, now_ns)
+
+    def _on_writable(self, now_ns: int) -> None:
+        self.flush(now_ns)
+        if self.phase is Phase.OPEN and not self.outbox:
+            self._owner.on_drained(self, now_ns)
+
+    def _on_stall(self, now_ns: int) -> None:
+        self.abort("the client did not take what waited for it", now_ns)
+
+    def _end(self, now_ns: int) -> None:
+        """Close our side. The client's is read to its end: unread bytes would make a reset of the close, and what is
+        on its way to the client would be lost."""
+        try:
+            self._transport.end()
+        except OSError as error:
+            self.abort(self._transport.reason(error), now_ns)
+            return
+        self.phase = Phase.LINGERING
+        self._tell_ended("", now_ns)
+        if self._half_closed:
+            self.abort("", now_ns)
+        else:
+            self._talk_bytes = 0
+            self._set_timer(now_ns + LINGER_NS, lambda later_ns: self.abort("", later_ns))
+            self._loop.add_reader(self._transport.fileno(), self._on_readable)
+
+    def _tell_ended(self, reason: str, now_ns: int) -> None:
+        if not self._ended:
+            self._ended = True
+            self._owner.on_ended(self, reason, now_ns)
+
+    def _watch_writing(self, wanted: bool) -> None:
+        if wanted == self._writing:
+            return
+        self._writing = wanted
+        if wanted:
+            self._loop.add_writer(self._transport.fileno(), self._on_writable)
+        else:
+            self._loop.remove_writer(self._transport.fileno())
+
+    def _set_timer(self, when_ns: int, callback: Callback) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_at(when_ns, callback)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

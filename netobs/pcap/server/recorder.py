@@ -1,0 +1,162 @@
+"""The flight recorder: the packets of the last moments, in memory, until somebody asks for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from netobs.base.clock import NS_PER_S
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
+from netobs.pcap.server.channel import Losses
+from netobs.pcap.source import Moment
+from netobs.pcap.stats import RecorderStats
+from netobs.pcap.tap.layout import META
+
+PART_BYTES = 128 << 10
+"""How much of a recording is put into a client's queue at a time."""
+LEAST_ENTRIES = 16
+"""A recorder that is full has so many: it forgets one at a time."""
+MAX_INTERFACES = 4096
+"""Whose names are remembered."""
+
+_MAX_LOSSES = 4096
+_ENTRY_BYTES = 720  # what an entry takes beside its packets: measured by a test
+_OPAQUE_META = np.dtype((np.void, META.itemsize))  # numpy copies records of META field by field, these at once
+
+
+class _Entry(NamedTuple):
+    batch: PacketBatch
+    offset_ns: int
+    newest_ns: int
+    bytes: int
+
+
+class Recorder:
+    """A sink that keeps packets of the last ``keep_ns``, or less if they are more than ``max_bytes``."""
+
+    def __init__(self, keep_ns: int, max_bytes: int, snaplen: int) -> None:
+        self.snaplen = snaplen
+        self.bytes = 0
+        """Memory that is taken."""
+        self.packets = 0
+        self.losses: Losses = dict
+        """What the kernel lost of what is recorded."""
+        self._keep_ns = keep_ns
+        self._max_bytes = max_bytes
+        self._entries: deque[_Entry] = deque()
+        self._interfaces: dict[int, Interface] = {}
+        # When it was noticed, and by interface index.
+        self._lost: deque[tuple[int, dict[int, int]]] = deque(maxlen=_MAX_LOSSES)
+        self._lost_before: dict[int, int] = {}
+
+    def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
+        """Keep a copy of the packets ``rows`` of ``batch``."""
+        octets = np.cumsum(batch.meta["caplen"][rows], dtype=np.int64)
+        for part in np.split(rows, np.flatnonzero(np.diff(octets // (self._max_bytes // LEAST_ENTRIES))) + 1):
+            self._keep(compact(batch, part), moment)
+
+    def _keep(self, kept: PacketBatch, moment: Moment) -> None:
+        for index in np.unique(kept.meta["ifindex"]).tolist():
+            if index in moment.interfaces:
+                self._interfaces.pop(index, None)  # to be the last again
+                self._interfaces[index] = moment.interfaces[index]
+        while len(self._interfaces) > MAX_INTERFACES:
+            del self._interfaces[next(iter(self._interfaces))]
+        size = len(kept.buffer) + kept.meta.nbytes + kept.start.nbytes + _ENTRY_BYTES
+        self._entries.append(_Entry(kept, moment.offset_ns, int(kept.meta["time_ns"].max()), size))
+        self.bytes += size
+        self.packets += len(kept)
+        while self.bytes > self._max_bytes:
+            self._forget()
+
+    def check(self, now_ns: int) -> None:
+        """Forget what is too old, and notice once in a second what was lost."""
+        while self._entries and self._entries[0].newest_ns < now_ns - self._keep_ns:
+            self._forget()
+        while self._lost and self._lost[0][0] < now_ns - self._keep_ns:
+            self._lost.popleft()
+        if not self._lost or now_ns - self._lost[-1][0] >= NS_PER_S:
+            self._see_losses(now_ns)
+
+    def recording(self, ifindex: int, now_ns: int) -> Recording:
+        """What is kept now, of one interface or, with ``ifindex`` 0, of all."""
+        self._see_losses(now_ns)
+        lost: dict[int, int] = {}
+        for _, counts in self._lost:
+            for index, count in counts.items():
+                if ifindex in (0, index):
+                    lost[index] = lost.get(index, 0) + count
+        return Recording(deque(self._entries), dict(self._interfaces), lost, ifindex, now_ns - self._keep_ns)
+
+    def stats(self, now_ns: int) -> RecorderStats:
+        """Now."""
+        age_ns = now_ns - int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0
+        return RecorderStats(self.packets, self.bytes, self._max_bytes, age_ns)
+
+    def _see_losses(self, now_ns: int) -> None:
+        current = dict(self.losses())
+        more = {index: count - self._lost_before.get(index, 0) for index, count in current.items()}
+        if any(more.values()):
+            self._lost.append((now_ns, more))
+            self._lost_before = current
+
+    def _forget(self) -> None:
+        entry = self._entries.popleft()
+        self.bytes -= entry.bytes
+        self.packets -= len(entry.batch)
+
+
+class Recording:
+    """What was kept when somebody asked for it. It is taken part by part, and each part is freed then."""
+
+    def __init__(
+        self,
+        entries: deque[_Entry],
+        interfaces: Mapping[int, Interface],
+        lost: Mapping[int, int],
+        ifindex: int,
+        oldest_ns: int,
+    ) -> None:
+        self.interfaces = interfaces
+        self.lost = lost
+        self._entries = entries
+        self._ifindex = ifindex
+        self._oldest_ns = oldest_ns
+        self._row = 0  # of the first entry
+
+    @property
+    def since_ns(self) -> int:
+        """When its first packet was captured, CLOCK_MONOTONIC; when it would be kept no longer, if there is none."""
+        return max(self._oldest_ns, int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0)
+
+    def take(self) -> tuple[PacketBatch, Numbers, int] | None:
+        """The next part: packets of a batch, and CLOCK_REALTIME less CLOCK_MONOTONIC. None: that was all."""
+        while self._entries:
+            batch, offset_ns, _, _ = self._entries[0]
+            begin = int(batch.start[self._row])
+            stop = max(self._row + 1, int(batch.start.searchsorted(begin + PART_BYTES)))
+            rows = self._chosen(batch, np.arange(self._row, stop))
+            self._row = stop
+            if stop == len(batch):
+                self._entries.popleft()
+                self._row = 0
+            if len(rows):
+                return batch, rows, offset_ns
+        return None
+
+    def _chosen(self, batch: PacketBatch, rows: Numbers) -> Numbers:
+        rows = rows[batch.meta["time_ns"][rows] >= max(0, self._oldest_ns)]
+        return rows[batch.meta["ifindex"][rows] == self._ifindex] if self._ifindex else rows
+
+
+def compact(batch: PacketBatch, rows: Numbers) -> PacketBatch:
+    """A copy of some packets, without the rest of the buffer."""
+    meta = batch.meta.view(_OPAQUE_META)[rows].view(META)
+    size = HEADROOM_BYTES + ((meta["caplen"].astype(np.int64) + 3) & ~3)
+    first = batch.start[rows] - HEADROOM_BYTES
+    buffer = bytearray().join(slices(batch.buffer, first, first + size))
+    return PacketBatch(buffer, meta, np.cumsum(size) - size + HEADROOM_BYTES)

@@ -1,0 +1,1 @@
+"""The tap: packets out of the kernel."""

@@ -1,0 +1,146 @@
+"""The packet capture agent's programs and their maps: loaded, set, and read. What they are attached to is not known."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import ipaddress
+import mmap
+from collections.abc import Mapping
+from ctypes import byref, c_uint32, c_uint64
+from dataclasses import dataclass
+
+import numpy as np
+
+from netobs.kernel import libbpf
+from netobs.kernel.object import OBJECT, BpfObject
+from netobs.pcap.tap.layout import COPY_SLOTS, COUNTERS, FILTER_SLOTS, LEAST_SNAPLEN, LOSS, PEER, SNAPLEN, STATE
+
+WAYS = ("ingress", "egress", "l3_ingress", "l3_egress")
+"""What programs are called after, in the order of their slots."""
+
+
+@dataclass(frozen=True)
+class PacketCount:
+    """Packets since the programs were loaded: what the filters selected is the sum of the three."""
+
+    copied: int
+    """In the perf buffer, read or not."""
+    lost: int
+    """Did not fit there."""
+    own: int
+    """Of the agent's own streams: left out."""
+
+
+class PacketPrograms:
+    """``load`` -> programs to attach (``program_fd``), filters to set, counters to read -> ``close``."""
+
+    def __init__(self) -> None:
+        self._cpus = libbpf.possible_cpus()
+        self._object: BpfObject | None = None
+        self._state: mmap.mmap | None = None
+        self._counters: mmap.mmap | None = None
+
+    def load(self) -> None:
+        """Loads and verifies the programs; no filter is set.
+
+        :raises CaptureError: the kernel refused them.
+        """
+        self._object = obj = BpfObject(
+            OBJECT.with_name("packets.bpf.o"), "the kernel has too little memory for its maps"
+        )
+        obj.set_max_entries("packet_counters", self._cpus)
+        obj.load()
+        self._state = obj.shared(".bss", STATE.itemsize, writable=True)
+        self._counters = obj.shared("packet_counters", self._cpus * COUNTERS.itemsize)
+        self.set_snaplen(SNAPLEN)
+        for slot, way in zip(COPY_SLOTS, WAYS):
+            libbpf.update_u32(self.map_fd("packet_programs"), slot, obj.program_fd(f"packets_copy_{way}"))
+
+    def program_fd(self, name: str) -> int:
+        """File descriptor of a program; it belongs to the object."""
+        assert self._object is not None
+        return self._object.program_fd(name)
+
+    def map_fd(self, name: str) -> int:
+        """File descriptor of a map; it belongs to the object."""
+        assert self._object is not None
+        return self._object.map_fd(name)
+
+    def set_filters(self, programs: Mapping[int, int]) -> None:
+        """Puts programs (slot: file descriptor) into their slots, each at once for the packets that come after."""
+        for slot, fd in programs.items():
+            libbpf.update_u32(self.map_fd("packet_programs"), slot, fd)
+
+    def clear_filters(self) -> None:
+        """From now on no packet is selected."""
+        self.set_filters(dict.fromkeys(FILTER_SLOTS, self.program_fd("packets_none")))
+
+    def _set_state(self, field: str, value: int) -> None:
+        assert self._state is not None
+        np.frombuffer(self._state, dtype=STATE, count=1)[field] = value
+
+    def set_snaplen(self, octets: int) -> None:
+        """Octets that are copied of a packet at most, from 16 to 262,144: beyond, the nearest counts."""
+        self._set_state("snaplen", min(max(octets, LEAST_SNAPLEN), SNAPLEN))
+
+    def set_own_port(self, port: int) -> None:
+        """The local TCP port of the agent's own streams; 0 = it has none."""
+        self._set_state("own_port", port)
+
+    def add_own_stream(self, address: str, port: int) -> None:
+        """Packets of the stream with ``address`` (IPv4 or IPv6) and ``port`` at its far end are not copied.
+
+        :raises OSError: there are too many.
+        """
+        key, one = _peer(address, port), c_uint32(1)
+        result = libbpf.library().bpf_map_update_elem(self.map_fd("own_streams"), key, byref(one), 0)
+        libbpf.checked(result, "own stream")
+
+    def remove_own_stream(self, address: str, port: int) -> None:
+        """No error if it is not known."""
+        result = libbpf.library().bpf_map_delete_elem(self.map_fd("own_streams"), _peer(address, port))
+        libbpf.checked(0 if result == -errno.ENOENT else result, "own stream")
+
+    def count(self) -> PacketCount:
+        """The counters now, summed over the CPUs."""
+        assert self._counters is not None
+        rows = np.frombuffer(self._counters, dtype=COUNTERS, count=self._cpus)
+        return PacketCount(*(int(rows[name].sum()) for name in ("copied", "lost", "own")))
+
+    def losses(self) -> dict[tuple[int, int], int]:
+        """Lost packets by (filters that selected them, interface index)."""
+        fd, lib = self.map_fd("packet_losses"), libbpf.library()
+        found: dict[tuple[int, int], int] = {}
+        key, following, packets = None, np.zeros(1, dtype=LOSS), c_uint64()
+        while lib.bpf_map_get_next_key(fd, key, following.ctypes.data) == 0:
+            key = following.ctypes.data
+            if lib.bpf_map_lookup_elem(fd, key, byref(packets)) == 0:
+                found[int(following["filters"][0]), int(following["ifindex"][0])] = packets.value
+        return found
+
+    def clear_losses(self) -> None:
+        """Forgets what ``losses`` says. No filter is set, and no program runs any more."""
+        fd, lib = self.map_fd("packet_losses"), libbpf.library()
+        key = np.zeros(1, dtype=LOSS)
+        while lib.bpf_map_get_next_key(fd, None, key.ctypes.data) == 0:
+            libbpf.checked(lib.bpf_map_delete_elem(fd, key.ctypes.data), "map packet_losses")
+
+    def close(self) -> None:
+        """Frees the maps, and the programs that are not attached."""
+        for memory in (self._state, self._counters):
+            if memory is not None:
+                memory.close()
+        self._state = self._counters = None
+        if self._object is not None:
+            self._object.close()
+            self._object = None
+
+
+def _peer(address: str, port: int) -> ctypes.Array[ctypes.c_char]:
+    """The key of map ``own_streams``. A zone (fe80::1%eth0) is no part of what a packet carries."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    packed = ip.packed if ip.version == 6 else bytes(10) + b"\xff\xff" + ip.packed
+    key = np.zeros(1, dtype=PEER)
+    key["address"], key["port"] = np.frombuffer(packed, dtype="u1"), port
+    return ctypes.create_string_buffer(key.tobytes(), PEER.itemsize)

@@ -1,0 +1,305 @@
+"""The tap: packets that somebody selects, taken from the interfaces while there is somebody who wants them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from netobs.base.errors import CaptureError
+from netobs.config.selector import InterfaceSelector
+from netobs.kernel import kernel_clock
+from netobs.kernel.attach import PACKETS_PLACE, FilterPlace
+from netobs.kernel.grace import GracePeriod
+from netobs.kernel.interfaces import Interface, LinkMonitor
+from netobs.kernel.observation_points import DIRECTIONS, ObservationPoints, Purpose
+from netobs.pcap.batch import PacketBatch
+from netobs.pcap.filters.program import check_together, load_filter
+from netobs.pcap.selection import Selection
+from netobs.pcap.tap.filter_bits import MAX_SELECTIONS, FilterBits
+from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET, LINK_IP
+from netobs.pcap.tap.perf import PerfBuffer
+from netobs.pcap.tap.programs import WAYS, PacketCount, PacketPrograms
+
+log = logging.getLogger("netobs.pcap")
+
+_T = TypeVar("_T")
+
+PACKETS = Purpose(
+    "packets_",
+    say_refused=lambda name, why: log.error("packet capture: %s: not captured: %s", name, why),
+    say_missed=lambda where, what: log.warning(
+        "packet capture: %s was not captured for a while: somebody removed the %s", where, what
+    ),
+    label="packet capture: ",
+    level=logging.DEBUG,  # at each first client
+)
+INTERFACES_AT_ONCE = 4
+"""To attach to one by TCX takes the kernel two grace periods, some 20 ms (net/tcx.h: tcx_entry_sync): whatever else
+the loop does must not wait for hundreds."""
+
+
+class Tap:
+    """``load`` -> ``select`` and ``release``, ``read``, ``step`` -> ``close``.
+
+    While nothing is selected, nothing is attached, and there is no perf buffer. All times are CLOCK_MONOTONIC.
+    """
+
+    def __init__(
+        self,
+        selector: InterfaceSelector,
+        direction: str,
+        bytes_per_cpu: int,
+        attach: str = "auto",
+        place: FilterPlace = PACKETS_PLACE,
+    ) -> None:
+        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of the perf buffer; ``place``:
+        of clsact filters, which no other process may use."""
+        self._directions = DIRECTIONS[direction]
+        self._programs = PacketPrograms()
+        self._perf = PerfBuffer(bytes_per_cpu)
+        purpose = replace(PACKETS, place=place)
+        self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
+        self._bits = FilterBits()
+        self._grace = GracePeriod()
+        self._lost_before: dict[int, Counter[int]] = {}
+        self._to_attach: list[Interface] = []
+        self._to_detach: list[int] = []
+
+    def load(self) -> None:
+        """Loads the programs, and finds out whether all that is needed later can be had.
+
+        :raises CaptureError: the kernel refused something.
+        """
+        self._programs.load()
+        kernel_clock.follow()
+        self._points.find_method()
+        self._perf.open(self._programs.map_fd("packet_events"))
+        self._perf.release()
+
+    @property
+    def links(self) -> LinkMonitor:
+        """For the loop, at any time: ``follow_links`` when it is readable."""
+        return self._points.links
+
+    def fileno(self) -> int:
+        """For the loop, at any time: ``read`` when it is readable. It tells of each ring that fills up once, so that
+        ``read`` is also to be called by a timer, and again as long as ``backlog_bytes`` are left."""
+        return self._perf.fileno()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is selected."""
+        return bool(self._bits.in_use())
+
+    @property
+    def method(self) -> str:
+        """How programs are attached: tcx or tc."""
+        return self._points.method
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What the last ``read`` left in the perf buffer, for its limit."""
+        return self._perf.backlog_bytes
+
+    def select(self, selection: Selection, now_ns: int) -> int:
+        """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
+        share one. The first makes the perf buffer and attaches to the first interfaces; see ``step``.
+
+        :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
+            All is as before then.
+        """
+        first = not self.is_active
+        bit = self._bits.acquire(selection)
+        if bit is None:
+            raise CaptureError(
+                f"packet capture: {MAX_SELECTIONS} different filters are in use, there cannot be more",
+                "end one, or use one that is there",
+            )
+        if self._bits.users(bit) > 1:
+            return bit
+        try:
+            if first:
+                self._perf.open(self._programs.map_fd("packet_events"))
+            self._lost_before[bit] = self._lost(bit)
+            check_together(self._bits.in_use())
+            self._put_filters(now_ns)
+        except CaptureError:
+            self._bits.forget(bit)
+            self._lost_before.pop(bit, None)
+            if first:
+                self._stop()
+            raise
+        if first:
+            self._start()
+        return bit
+
+    def _start(self) -> None:
+        self._points.links.read()  # what happened meanwhile is in the list that follows
+        self._to_attach = self._points.wanted()
+        wanted = {interface.index for interface in self._to_attach}
+        self._to_detach = [interface.index for interface in self._points.attached if interface.index not in wanted]
+        self.step()
+
+    def _put_filters(self, now_ns: int) -> None:
+        """Makes programs of all that is selected, and puts them in the place of those that are in force.
+
+        :raises CaptureError: the kernel refused one: those that were there stay.
+        """
+        with contextlib.ExitStack() as loaded:
+            programs = {}
+            for filter_slot, copy_slot, link in self._slots():
+                fd = load_filter(
+                    self._bits.in_use(),
+                    link,
+                    copy_slot,
+                    self._programs.map_fd("packet_programs"),
+                    self._programs.map_fd("packet_matches"),
+                )
+                loaded.callback(os.close, fd)  # the slot keeps the program
+                programs[filter_slot] = fd
+            try:
+                self._programs.set_filters(programs)
+            except OSError as error:
+                raise CaptureError(f"packet capture: the filters cannot be set: {error.strerror}") from None
+        self._bits.in_force(now_ns)
+
+    def _slots(self) -> Iterator[tuple[int, int, int]]:
+        """(slot of the filter, slot of the copier, link) of each kind of packet that may come."""
+        for filter_slot, copy_slot, way in zip(FILTER_SLOTS, COPY_SLOTS, WAYS):
+            if way.endswith(self._directions):
+                yield filter_slot, copy_slot, LINK_IP if way.startswith("l3_") else LINK_ETHERNET
+
+    def release(self, bit: int, now_ns: int) -> None:
+        """One who wants this selection less. Its bit may stand for another one later, when none of its packets can come
+        any more. With the last selection all packets that were not read are gone."""
+        self._bits.give_back(bit)
+        if self._bits.users(bit):
+            return
+        del self._lost_before[bit]
+        if not self.is_active:
+            self._stop()
+            return
+        try:
+            self._put_filters(now_ns)
+        except CaptureError as error:  # those that are in force select too much, and nobody is given it
+            log.error("packet capture: a filter that nobody needs any more stays in force: %s", error)
+
+    def _stop(self) -> None:
+        self._programs.clear_filters()
+        self._grace.wait()  # a program that had begun may still write
+        self._perf.release()
+        self._programs.clear_losses()
+        self._bits.clear()
+        self._lost_before.clear()
+        self._to_attach = []
+        self._to_detach = [interface.index for interface in self._points.attached]
+        self.step()
+
+    def step(self) -> bool:
+        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` and the last
+        ``release``. Whether there are more: then it is to be called again soon."""
+        for interface in _first(self._to_attach):
+            with contextlib.suppress(OSError):  # gone
+                if socket.if_indextoname(interface.index) == interface.name:
+                    self._points.attach_to(interface)
+        for index in _first(self._to_detach):
+            self._points.detach_from(index)
+            self._points.names.pop(index, None)
+            self._points.interface_names.retire(index)
+        return bool(self._to_attach or self._to_detach)
+
+    def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
+        """Takes packets out of the perf buffer: at most ``max_bytes`` of it, or a record from each CPU."""
+        batch = self._perf.read(max_bytes)
+        if self._perf.is_drained:
+            self._bits.all_read(now_ns)
+        return batch
+
+    def set_snaplen(self, octets: int) -> None:
+        """How much of a packet is copied: the largest that anybody wants to have, 262,144 at most, 16 at least."""
+        self._programs.set_snaplen(octets)
+
+    def set_own_port(self, port: int) -> None:
+        """The port at which the agent listens: of its TCP packets those of ``own_stream`` are never captured."""
+        self._programs.set_own_port(port)
+
+    def own_stream(self, address: str, port: int) -> None:
+        """Packets to and from this address and port of a client are never captured: over an interface that is captured
+        each would make another.
+
+        :raises CaptureError: there are too many.
+        """
+        try:
+            self._programs.add_own_stream(address, port)
+        except OSError as error:
+            raise CaptureError(f"packet capture: {address}, port {port}: {error.strerror}") from None
+
+    def forget_stream(self, address: str, port: int) -> None:
+        """The connection has ended."""
+        self._programs.remove_own_stream(address, port)
+
+    def losses(self, bit: int) -> dict[int, int]:
+        """Packets that this selection selected and that did not fit into the perf buffer, since ``select`` gave the bit
+        to it: by interface index. If more than 4,096 sets of filters and interfaces lose packets, ``count`` has all."""
+        return dict(self._lost(bit) - self._lost_before[bit])
+
+    def _lost(self, bit: int) -> Counter[int]:
+        lost: Counter[int] = Counter()
+        for (filters, ifindex), packets in self._programs.losses().items():
+            if filters >> bit & 1:
+                lost[ifindex] += packets
+        return lost
+
+    def count(self) -> PacketCount:
+        """Packets since ``load``, whoever selected them."""
+        return self._programs.count()
+
+    def interfaces(self) -> list[Interface]:
+        """The interfaces that are captured now."""
+        return self._points.attached
+
+    def known_interfaces(self) -> Mapping[int, Interface]:
+        """By index: those that are captured now or were, as packets of these may still come. Not changed later."""
+        return self._points.interface_names.by_index()
+
+    def capturable(self) -> list[Interface]:
+        """Those that are, or would be, captured while anything is selected."""
+        return self._points.wanted()
+
+    def follow_links(self) -> None:
+        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable. While nothing is
+        selected, what happens is of no interest."""
+        if self.is_active:
+            self._points.follow_links()
+        else:
+            self._points.links.read()
+
+    def restore(self) -> None:
+        """Attaches again where somebody has removed a filter of ours."""
+        self._points.restore()
+
+    def detach(self) -> None:
+        """Takes the programs off all interfaces. What was copied can still be read."""
+        self._to_attach, self._to_detach = [], []
+        self._points.detach()
+
+    def close(self) -> None:
+        """Detaches, and frees everything."""
+        self.detach()
+        self._points.close()
+        self._perf.close()
+        self._programs.close()
+        self._grace.close()
+
+
+def _first(due: list[_T]) -> list[_T]:
+    """Takes the first interfaces out of ``due``."""
+    taken = due[:INTERFACES_AT_ONCE]
+    del due[:INTERFACES_AT_ONCE]
+    return taken

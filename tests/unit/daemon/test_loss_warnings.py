@@ -1,0 +1,73 @@
+"""A loss is said when it begins, once a minute while it goes on, and when it has stopped: never more often."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from netobs.daemon.loss_warnings import AGAIN_NS, LossWarnings
+from netobs.flow.records import ClockPair
+
+S = 1_000_000_000
+WHAT, REMEDY = 'collector "main": not sent, queue_full', "raise queue_max"
+
+
+class Watched:
+    """A counter that is read every 5 s."""
+
+    def __init__(self) -> None:
+        self.warnings = LossWarnings()
+        self.now_ns = 100 * S
+        self.flows = 0
+
+    def go_on(self, seconds: int, flows_each: int) -> None:
+        for _ in range(seconds // 5):
+            self.now_ns += 5 * S
+            self.flows += flows_each
+            self.warnings.tell(WHAT, REMEDY, self.flows, self.flows * 2, 0, ClockPair(self.now_ns, self.now_ns))
+
+
+@pytest.fixture
+def watched(caplog: pytest.LogCaptureFixture) -> Watched:
+    caplog.set_level(logging.INFO, "netobs")
+    return Watched()
+
+
+def test_nothing_lost_is_nothing_said(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    watched.go_on(300, 0)
+    assert caplog.messages == []
+
+
+def test_one_line_when_it_begins_one_a_minute_and_one_at_the_end(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched.go_on(150, 10)
+    watched.go_on(600, 0)
+    assert caplog.messages == [
+        f"{WHAT}: a loss begins: 10 flows, 20 packets; {REMEDY}",
+        f"{WHAT}: the loss goes on: 130 flows, 260 packets in 60 s; {REMEDY}",
+        f"{WHAT}: the loss goes on: 250 flows, 500 packets in 120 s; {REMEDY}",
+        f"{WHAT}: the loss has stopped: 300 flows, 600 packets",
+    ]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3 + ["INFO"]
+
+
+def test_a_pause_of_less_than_a_minute_is_no_end(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        watched.go_on(5, 1)
+        watched.go_on(AGAIN_NS // S - 10, 0)
+    assert [line.split(": ")[2] for line in caplog.messages] == ["a loss begins", *["the loss goes on"] * 2]
+
+
+def test_the_next_loss_is_counted_from_where_it_begins(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    watched.go_on(5, 10)
+    watched.go_on(60, 0)
+    watched.go_on(5, 3)
+    assert caplog.messages[-1] == f"{WHAT}: a loss begins: 3 flows, 6 packets; {REMEDY}"
+
+
+def test_counters_do_not_wait_for_each_other(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    watched.go_on(5, 1)
+    watched.warnings.tell("not in a flow, ring_full", "raise max_flows", 0, 7, 700, ClockPair(watched.now_ns, 0))
+    assert caplog.messages[-1] == "not in a flow, ring_full: a loss begins: 7 packets; raise max_flows"

@@ -1,0 +1,94 @@
+"""The layouts of ``bpf/netobs.h``, as the compiler wrote them into the object's BTF, against their numpy mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from netobs.datapath import layout, ring
+from netobs.datapath.percpu_array import PercpuArray
+from netobs.datapath.percpu_hash import PercpuHash
+from netobs.flow.records import KEY, METRICS, RECORD
+from netobs.kernel.object import OBJECT
+from tests.unit.btf import HEADERS, Btf, btf_of, enum, fields
+
+HEADER = HEADERS / "netobs.h"
+
+
+@pytest.fixture(scope="module")
+def btf() -> Iterator[Btf]:
+    with btf_of(OBJECT) as parsed:
+        yield parsed
+
+
+STRUCTS = {
+    "flow_key": KEY,
+    "flow_metrics": METRICS,
+    "ledger_count": layout.LEDGER_COUNT,
+    "ledger": layout.LEDGER,
+    "ethertype_count": layout.ETHERTYPE_COUNT,
+    "not_ip": layout.NOT_IP,
+    "netobs_settings": layout.SETTINGS,
+    "netobs_state": layout.STATE,
+    "flow_slot": layout.FLOW_SLOT,
+    "flow_start": layout.FLOW_START,
+    "overflow_key": layout.OVERFLOW_KEY,
+}
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_dtype_is_the_struct(btf: Btf, name: str) -> None:
+    ours, theirs = STRUCTS[name], btf.struct(name)
+    assert fields(ours) == fields(theirs)
+    assert ours.itemsize == theirs.itemsize
+
+
+def test_record_is_key_and_metrics_without_padding() -> None:
+    assert RECORD.itemsize == KEY.itemsize + METRICS.itemsize
+    assert RECORD.itemsize % 8 == 0
+    assert fields(RECORD)[: len(KEY.names or ())] == fields(KEY)
+    metrics = [(name, offset + KEY.itemsize, kind) for name, offset, kind in fields(METRICS)]
+    assert fields(RECORD)[len(KEY.names or ()) :] == metrics
+    for dtype in (*STRUCTS.values(), RECORD, ring.ENTRY):
+        assert dtype.itemsize == sum(dtype[name].itemsize for name in dtype.names or ())
+
+
+def test_maps_hold_these_structs(btf: Btf) -> None:
+    for name in PercpuHash.MAPS:
+        assert btf.map_types(name) == {"key": "flow_key", "value": "flow_metrics"}
+    for name in PercpuArray.OVERFLOW:
+        assert btf.map_types(name) == {"key": "overflow_key", "value": "flow_metrics"}
+    assert btf.map_types("flow_slots") == {"key": "unsigned int", "value": "flow_slot"}
+    assert btf.map_types("flow_starts") == {"key": "unsigned int", "value": "flow_start"}
+    assert btf.map_types("ledgers") == {"key": "unsigned int", "value": "ledger"}
+    assert btf.map_types("not_ip") == {"key": "unsigned int", "value": "not_ip"}
+
+
+def test_variables_are_what_user_space_writes(btf: Btf) -> None:
+    assert fields(btf.variable("settings")) == fields(layout.SETTINGS)
+    assert fields(btf.variable("state")) == fields(layout.STATE)
+
+
+def test_enums_of_the_header() -> None:
+    reasons = [f"LEDGER_{name.upper()}" for name in layout.LEDGER_REASONS]
+    assert enum(HEADER, "ledger_reason") == [*reasons, "LEDGER_REASONS"]
+    assert enum(HEADER, "flow_table") == [f"TABLE_{name.upper()}" for name in layout.FLOW_TABLES]
+    assert enum(HEADER, "netobs_counting") == [f"NETOBS_COUNTING_ENDED = {layout.COUNTING_ENDED}"]
+    assert enum(HEADER, "not_ip_sizes") == [f"NOT_IP_ETHERTYPES = {layout.NOT_IP_ETHERTYPES}"]
+    assert enum(HEADER, "netobs_direction") == ["NETOBS_INGRESS = 0", "NETOBS_EGRESS = 1"]
+
+
+def test_slot_encoding_of_the_header() -> None:
+    entries = enum(HEADER, "slot_encoding")
+    assert entries == [f"{name} = {getattr(layout, name)}" for name in (entry.split()[0] for entry in entries)]
+    assert {entry.split()[0] for entry in entries} == {name for name in dir(layout) if name.startswith("SLOT_")}
+
+
+def test_slot_identifies_a_flow_by_its_first_44_bytes() -> None:
+    """The program compares them as words, and zeroes nothing in between."""
+    names = layout.FLOW_SLOT.names or ()
+    assert layout.FLOW_SLOT.fields is not None
+    assert layout.FLOW_SLOT.fields["last"][1] == 44
+    identifying = names[: names.index("last")]
+    assert identifying == ("src_addr", "dst_addr", "src_port", "dst_port", "ifindex", "place", "protocol", "used")
