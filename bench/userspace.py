@@ -22,13 +22,14 @@ from bench.fill import fill
 from bench.text import table
 from lab.prog_run import on_cpu
 from netobs.base import clock
+from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig, CollectorConfig
 from netobs.datapath.datapath import Datapath
 from netobs.encode.ipfix import Encoder, Header
 from netobs.encode.template import file
 from netobs.export.session import TransportSession
-from netobs.flow.records import ClockPair, FlowBatch, Records
+from netobs.flow.records import FlowBatch, Records
 from netobs.metering.process import Metering
 
 TITLE = (

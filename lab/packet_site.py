@@ -17,11 +17,11 @@ import numpy as np
 
 from lab.packets import ETH0, ETH1, OFFSET_NS, WG0, Packet, batch_of, udp
 from lab.programs import WAIT_S
+from netobs.base.clock import ClockPair
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.flow.records import ClockPair
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch, no_packets

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from netobs.base.clock import ClockPair
 from netobs.encode import Template, load_templates
 from netobs.encode.columns import COLUMNS
 from netobs.encode.template.file import parse
 from netobs.flow import records
 from netobs.flow.interface_names import interface_table
-from netobs.flow.records import ClockPair, FlowBatch, Records
+from netobs.flow.records import FlowBatch, Records
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / "templates"

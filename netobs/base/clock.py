@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
-from netobs.flow.records import ClockPair
+import numpy as np
+import numpy.typing as npt
 
 NS_PER_S = 1_000_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it
 
 
 _moved_ns = 0
+
+
+@dataclass(frozen=True)
+class ClockPair:
+    """CLOCK_MONOTONIC and CLOCK_REALTIME (ns), read at the same moment: turns kernel times into wall-clock times."""
+
+    monotonic_ns: int
+    realtime_ns: int
+
+    def to_realtime_ns(self, monotonic_ns: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Wall-clock times (ns since 1970, int64) of ``monotonic_ns``, never later than the pair itself."""
+        wall = monotonic_ns.astype(np.int64) + (self.realtime_ns - self.monotonic_ns)
+        return np.minimum(wall, self.realtime_ns, out=wall)
 
 
 def monotonic_ns() -> int:

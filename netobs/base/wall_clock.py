@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from netobs.base.clock import NS_PER_S
-from netobs.flow.records import ClockPair
+from netobs.base.clock import NS_PER_S, ClockPair
 
 log = logging.getLogger("netobs")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from netobs.base import clock
+from netobs.base.clock import ClockPair
 from netobs.base.errors import NetobsError, TemplateError
 from netobs.base.loop import EventLoop
 from netobs.base.wall_clock import WallClock
@@ -23,7 +24,7 @@ from netobs.export.group import Member
 from netobs.export.router import Router
 from netobs.export.session import TransportSession
 from netobs.export.spool.place import folder_of
-from netobs.flow.records import ClockPair, FlowBatch
+from netobs.flow.records import FlowBatch
 from netobs.flow.report import Report
 
 log = logging.getLogger("netobs")

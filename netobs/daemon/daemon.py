@@ -13,6 +13,7 @@ import sys
 
 from netobs.base import clock, malloc
 from netobs.base import log as logs
+from netobs.base.clock import ClockPair
 from netobs.base.errors import CaptureError, NetobsError
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config, warnings_of
@@ -25,7 +26,7 @@ from netobs.daemon.status import Condition, StatusLine
 from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
 from netobs.datapath.datapath import RingReading
-from netobs.flow.records import ClockPair, FlowBatch, Records, concatenate, empty
+from netobs.flow.records import FlowBatch, Records, concatenate, empty
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.metering.process import Metering
 

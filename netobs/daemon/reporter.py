@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from netobs.base.clock import ClockPair
 from netobs.daemon.loss_warnings import LossWarnings
 from netobs.datapath.ledger import LedgerReading
 from netobs.export.stats import ExportStats, Tally
-from netobs.flow.records import ClockPair
 from netobs.flow.report import Exported, LossWatch, Report, ReportedInterface
 from netobs.kernel.interfaces import Interface
 

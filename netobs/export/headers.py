@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Generic
 
-from netobs.base.clock import NS_PER_S
+from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.export.protocol import H
-from netobs.flow.records import ClockPair
 
 
 class Headers(Generic[H]):

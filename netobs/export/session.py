@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Generic
 
-from netobs.base.clock import NS_PER_S
+from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.base.errors import TemplateError
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.announcer import Announcer
@@ -18,7 +18,6 @@ from netobs.export.link.udp import UdpLink
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.stats import ExportStats, Tally
 from netobs.export.unsent import Waiting
-from netobs.flow.records import ClockPair
 from netobs.flow.report import Report
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.clock import ClockPair
 from netobs.flow.interface_names import NO_INTERFACES, InterfaceTable
 
 KEY = np.dtype(
@@ -62,19 +63,6 @@ OPAQUE_RECORD = np.dtype((np.void, RECORD.itemsize))
 
 Records = npt.NDArray[np.void]
 """A one-dimensional array of ``RECORD``."""
-
-
-@dataclass(frozen=True)
-class ClockPair:
-    """CLOCK_MONOTONIC and CLOCK_REALTIME (ns), read at the same moment: turns kernel times into wall-clock times."""
-
-    monotonic_ns: int
-    realtime_ns: int
-
-    def to_realtime_ns(self, monotonic_ns: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Wall-clock times (ns since 1970, int64) of ``monotonic_ns``, never later than the pair itself."""
-        wall = monotonic_ns.astype(np.int64) + (self.realtime_ns - self.monotonic_ns)
-        return np.minimum(wall, self.realtime_ns, out=wall)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Callable
 import numpy as np
 
 from netobs.base import clock
+from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop, Timer
-from netobs.flow.records import ClockPair
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Selection

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Callable
 
 from netobs.base import clock
+from netobs.base.clock import ClockPair
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop, Timer
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.flow.records import ClockPair
 from netobs.pcap.distribution import Distribution
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.selection import Filter, Selection

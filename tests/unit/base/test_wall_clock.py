@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from netobs.base.clock import ClockPair
 from netobs.base.wall_clock import WallClock
-from netobs.flow.records import ClockPair
 
 S = 1_000_000_000
 

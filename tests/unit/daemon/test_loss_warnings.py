@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
+from netobs.base.clock import ClockPair
 from netobs.daemon.loss_warnings import AGAIN_NS, LossWarnings
-from netobs.flow.records import ClockPair
 
 S = 1_000_000_000
 WHAT, REMEDY = 'collector "main": not sent, queue_full', "raise queue_max"

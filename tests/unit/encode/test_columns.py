@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from lab.samples import CLOCK, IPV4, IPV6, S, batch, batches, default_templates, everything, flow, model
+from netobs.base.clock import ClockPair
 from netobs.encode import Encoder, Header
 from netobs.encode.columns import COLUMNS, fill
 from netobs.encode.template import wire
-from netobs.flow.records import ClockPair, FlowBatch
+from netobs.flow.records import FlowBatch
 
 _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}
 

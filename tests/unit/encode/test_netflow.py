@@ -26,6 +26,7 @@ from lab.samples import (
     offset_ns,
     template,
 )
+from netobs.base.clock import ClockPair
 from netobs.base.errors import DecodeError, TemplateError
 from netobs.collector.decode import Decoder
 from netobs.collector.received import Record
@@ -33,7 +34,7 @@ from netobs.encode import DataSet, netflow5, netflow9
 from netobs.encode.netflow9 import netflow9_template
 from netobs.encode.protocols import exporter
 from netobs.encode.uptime import Uptime
-from netobs.flow.records import ClockPair, FlowBatch, MessageBlock
+from netobs.flow.records import FlowBatch, MessageBlock
 
 OFFSET_NS = offset_ns(CLOCK)
 BOOT_S = EXPORT_TIME_S - 3600

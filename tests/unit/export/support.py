@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.clock import ClockPair
 from netobs.base.errors import TemplateError
 from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
 from netobs.export import ExportStats, Tally, TransportSession
 from netobs.export.announcer import LEAD_NS
 from netobs.export.link.udp import PACE_NS
-from netobs.flow.records import ClockPair, MessageBlock
+from netobs.flow.records import MessageBlock
 from netobs.flow.report import Exported, Report, ReportedInterface
 
 ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from netobs.base.clock import monotonic_ns
+from netobs.base.clock import ClockPair, monotonic_ns
 from netobs.base.loop import EventLoop
 from netobs.export import TransportSession
 from netobs.export.announcer import LEAD_NS
-from netobs.flow.records import ClockPair
 from tests.unit.export.support import (
     REALTIME_NS,
     SECOND,

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from lab.samples import batch, flow
+from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop
 from netobs.collector.decode import Decoder
 from netobs.encode.protocols import exporter
 from netobs.export import TransportSession
 from netobs.export.link.udp import PACE_NS
-from netobs.flow.records import ClockPair, FlowBatch
+from netobs.flow.records import FlowBatch
 from tests.unit.export.support import REALTIME_NS, SECOND, UdpCollector, udp_config
 
 FLOWS = 100
