@@ -13,7 +13,7 @@ from netobs.collector.received_templates import specifiers_netflow9
 from netobs.collector.work import Malformed
 from netobs.config.schema import MAX_NETFLOW5_SAMPLING
 from netobs.encode.layout_netflow import MAX_NETFLOW5_RECORDS, NETFLOW5_HEADER, NETFLOW9_HEADER, netflow5_template
-from netobs.encode.template.template import specifier
+from netobs.encode.template.field import specifier
 
 _MS_PER_S, _NS_PER_MS = 1_000, 1_000_000
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from netobs.encode.layout import SET_HEADER
 from netobs.encode.registry import by_name
-from netobs.encode.template.template import Field, Template
+from netobs.encode.template.field import Field
+from netobs.encode.template.template import Template
 
 NETFLOW9_VERSION, NETFLOW5_VERSION = 9, 5
 TEMPLATE_FLOWSET_ID, OPTIONS_TEMPLATE_FLOWSET_ID = 0, 1

@@ -25,7 +25,8 @@ from netobs.encode.options.choice import NO_OPTIONS, OptionsChoice
 from netobs.encode.options.table import options_templates
 from netobs.encode.options.wire import OptionsTemplate
 from netobs.encode.registry import by_name
-from netobs.encode.template.template import Field, Template
+from netobs.encode.template.field import Field
+from netobs.encode.template.template import Template
 from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.flow.records import FlowBatch, MessageBlock
 

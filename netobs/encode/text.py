@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.encode.layout import LONG_LENGTH, VARIABLE_LENGTH
-from netobs.encode.template.template import Field, Template
+from netobs.encode.template.field import Field
+from netobs.encode.template.template import Template
 from netobs.flow.interface_names import Texts
 
 _UTF8_MORE = 3

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from netobs.encode.layout import VARIABLE_LENGTH
 from netobs.encode.options.choice import STRICT, TemplateSet
-from netobs.encode.template.template import Field, Template
+from netobs.encode.template.field import Field
+from netobs.encode.template.template import Template
 
 
 class Rule(NamedTuple):

@@ -12,8 +12,9 @@ import numpy as np
 
 from netobs.encode.layout import VARIABLE_LENGTH
 from netobs.encode.registry import abstract_type, by_name
+from netobs.encode.template.field import Field, specifier
 from netobs.encode.template.id import template_id
-from netobs.encode.template.template import Field, Template, specifier
+from netobs.encode.template.template import Template
 from netobs.flow.report import Report
 
 Value = Union[int, float, str, bytes]

@@ -13,7 +13,7 @@ from netobs.encode.columns import ALL_COLUMNS, COLUMNS, OWN_VALUES, Column
 from netobs.encode.layout import ENTERPRISE_BIT, VARIABLE_LENGTH
 from netobs.encode.options.table import SEMANTICS, UNITS
 from netobs.encode.registry import TYPES, InformationElement, abstract_type, by_name, elements
-from netobs.encode.template.template import Field
+from netobs.encode.template.field import Field
 
 _KEYS = ("element", "octets")
 _NEEDED_KEYS = ("name", "enterprise", "id", "type", "value")

@@ -15,7 +15,8 @@ from netobs.encode.options import choice as options_choice
 from netobs.encode.options.choice import TemplateSet
 from netobs.encode.registry import InformationElement
 from netobs.encode.template.entry import check_keys, nearest, parse_entry
-from netobs.encode.template.template import Field, Template
+from netobs.encode.template.field import Field
+from netobs.encode.template.template import Template
 
 if sys.version_info >= (3, 11):
     import tomllib

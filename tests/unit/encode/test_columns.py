@@ -27,7 +27,10 @@ def parse_messages(encoder: Encoder, flows: FlowBatch, size: int) -> dict[str, l
             message = wire.Message.parse(bytes(block.message(number)))
             assert [item.set_id for item in message.sets] == [data_set.template.id]
             body, width = message.sets[0].body, data_set.template.dtype.itemsize
-            records = [data_set.template.construct.parse(body[at : at + width]) for at in range(0, len(body), width)]
+            records = [
+                wire.data_record(data_set.template.fields).parse(body[at : at + width])
+                for at in range(0, len(body), width)
+            ]
             assert len(records) == block.flows[number]
             parsed[data_set.template.family] += records
     return parsed

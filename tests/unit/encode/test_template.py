@@ -17,8 +17,9 @@ from netobs.encode import load_templates, template_dirs
 from netobs.encode.protocols import exporter
 from netobs.encode.registry import InformationElement
 from netobs.encode.template import wire
+from netobs.encode.template.field import Field
 from netobs.encode.template.file import parse
-from netobs.encode.template.template import Field, Template
+from netobs.encode.template.template import Template
 
 GOOD = '[[template]]\nfamily = "ipv4"\nelements = ["octetDeltaCount"]\n'
 SECOND = GOOD.replace("ipv4", "ipv6")
@@ -208,22 +209,22 @@ def test_dtype_and_construct_agree(family: str) -> None:
     every = everything(family)
     raw = (bytes(range(256)) * 2)[: every.dtype.itemsize]
     row = np.frombuffer(raw, dtype=every.dtype)[0]
-    parsed = every.construct.parse(raw)
-    assert every.construct.sizeof() == every.dtype.itemsize
+    parsed = wire.data_record(every.fields).parse(raw)
+    assert wire.data_record(every.fields).sizeof() == every.dtype.itemsize
     names = every.dtype.names
     assert names is not None
     assert [name for name in parsed if name != "_io"] == list(names)
     for name in names:
         value = row[name]
         assert parsed[name] == (bytes(value) if value.ndim else int(value))
-    assert every.construct.build(parsed) == raw
+    assert wire.data_record(every.fields).build(parsed) == raw
 
 
 def test_reduced_sizes() -> None:
     sizes = {"octetDeltaCount": 4, "packetDeltaCount": 8, "tcpControlBits": 1, "minimumIpTotalLength": 2}
     reduced = template("any", *(f'{{element = "{name}", octets = {octets}}}' for name, octets in sizes.items()))
     assert reduced.dtype == np.dtype([(name, f">u{octets}") for name, octets in sizes.items()])
-    assert reduced.construct.sizeof() == 15
+    assert wire.data_record(reduced.fields).sizeof() == 15
 
 
 def test_template_record() -> None:

@@ -13,6 +13,7 @@ from netobs.encode.columns import COLUMNS
 from netobs.encode.lint import netflow
 from netobs.encode.lint.rules import RULES, check
 from netobs.encode.options.choice import TemplateSet
+from netobs.encode.template import wire
 
 SIZES = {  # octets of a Data Record, IPv4 and IPv6
     "default": (96, 120),
@@ -63,7 +64,9 @@ def test_every_value_is_the_measured_one(name: str) -> None:
         block = encoder.data_messages(data_set, Header(0, 0, 1), 8972)
         assert len(block) == 1
         body = bytes(block.message(0))[20:]
-        parsed[data_set.template.family] = construct.Array(len(data_set), data_set.template.construct).parse(body)
+        parsed[data_set.template.family] = construct.Array(
+            len(data_set), wire.data_record(data_set.template.fields)
+        ).parse(body)
     for family, records in parsed.items():
         rows = [row for row in flows.records if (row["ethertype"] == IPV4) == (family == "ipv4")]
         wanted = [model(row, flows.clock) for row in rows]

@@ -15,8 +15,8 @@ from netobs.encode import DataSet, Encoder, Header, Template
 from netobs.encode.layout import DATA_MESSAGE_HEADER, VARIABLE_LENGTH
 from netobs.encode.registry import InformationElement, by_name
 from netobs.encode.template import wire
+from netobs.encode.template.field import Field
 from netobs.encode.template.file import parse
-from netobs.encode.template.template import Field
 from netobs.encode.text import encode
 from netobs.flow.interface_names import interface_table
 from netobs.flow.records import FlowBatch
@@ -141,8 +141,8 @@ def test_what_is_built_is_what_is_parsed(texts: list[tuple[str, str, str]], size
         message = wire.Message.parse(bytes(block.message(index)))
         assert message.length == int(block.sizes[index]) <= size
         assert message.sequence == sequence
-        records = construct.GreedyRange(every.construct).parse(message.sets[0].body)
-        assert b"".join(map(every.construct.build, records)) == message.sets[0].body
+        records = construct.GreedyRange(wire.data_record(every.fields)).parse(message.sets[0].body)
+        assert b"".join(map(wire.data_record(every.fields).build, records)) == message.sets[0].body
         assert len(records) == block.flows[index]
         sequence += len(records)
         parsed += records

@@ -1,0 +1,47 @@
+"""A field of a Template: an Information Element, its length, and what fills it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from netobs.encode.layout import ENTERPRISE_BIT, FIELD_SPECIFIER, LONG_LENGTH, VARIABLE_LENGTH
+from netobs.encode.registry import InformationElement
+
+
+class Field(NamedTuple):
+    """An Information Element and the number of octets that it takes in a Data Record.
+
+    ``value`` names what fills an enterprise-specific element, see ``filled_with``. ``most_octets``: the length of the
+    longest string, where ``octets`` is ``VARIABLE_LENGTH``.
+    """
+
+    element: InformationElement
+    octets: int
+    value: str = ""
+    most_octets: int = 0
+
+    @property
+    def filled_with(self) -> str:
+        """The name of the column that fills it."""
+        return self.value or self.element.name
+
+    @property
+    def prefix_octets(self) -> int:
+        """Octets that its length takes, before a string of variable length, at most (RFC 7011, 7)."""
+        if self.octets != VARIABLE_LENGTH:
+            return 0
+        return 1 if self.most_octets < LONG_LENGTH else 3
+
+    @property
+    def row_octets(self) -> int:
+        """Octets that it takes at most; in a row of a Data Set it always takes these."""
+        return self.octets if self.octets != VARIABLE_LENGTH else self.prefix_octets + self.most_octets
+
+
+def specifier(field: Field) -> bytes:
+    """The Field Specifier (RFC 7011, 3.2)."""
+    number, enterprise = field.element.id, field.element.enterprise
+    specifier = np.array((number | (ENTERPRISE_BIT if enterprise else 0), field.octets), dtype=FIELD_SPECIFIER)
+    return specifier.tobytes() + (enterprise.to_bytes(4, "big") if enterprise else b"")
