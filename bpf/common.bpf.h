@@ -36,7 +36,7 @@ static __always_inline int common_ipv4(struct packet *pkt, const struct iphdr *i
 	if (*(__u8 *)ip != IPV4_PLAIN || ip->frag_off & bpf_htons(IPV4_FRAGMENT) || octets > available)
 		return 0;
 	pkt->protocol = ip->protocol;
-	if (!common_transport(pkt, (const __be16 *)(ip + 1), end, octets - sizeof(*ip)) || octets < sizeof(*ip))
+	if (octets < sizeof(*ip) || !common_transport(pkt, (const __be16 *)(ip + 1), end, octets - sizeof(*ip)))
 		return 0;
 	set_ipv4_addresses(pkt, ip);
 	pkt->tos = ip->tos;
