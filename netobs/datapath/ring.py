@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.flow.records import OPAQUE_RECORD, RECORD, Records, concatenate, empty
+from netobs.kernel.fence import fence
 from netobs.kernel.object import BpfObject
 
 BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
@@ -58,6 +59,7 @@ class RingBuffer:
         if start == end:
             self._unmap_data()
             return empty(0)
+        fence()  # what is up to `end` was there before the position said so
         parts: list[Records] = []
         while start < end:
             records = self._submitted(start, end)
@@ -65,6 +67,7 @@ class RingBuffer:
                 break
             parts.append(records)
             start += len(records) * ENTRY.itemsize
+            fence()  # the copy is made before the kernel may write there again
             self._consumer_position.value = start
         return concatenate(parts)
 
@@ -78,6 +81,7 @@ class RingBuffer:
         count = min((end - start) // ENTRY.itemsize, -(-(self.size_bytes - offset) // ENTRY.itemsize))
         entries = np.frombuffer(self._data, dtype=ENTRY, count=count, offset=offset)
         busy = np.flatnonzero(entries["length"] & BUSY)
+        fence()  # a record is whole once its header says so, which was read
         records: Records = entries["record"][: busy[0] if len(busy) else count].copy().view(RECORD)
         return records
 

@@ -12,12 +12,12 @@ import os
 import platform
 import select
 import struct
-import threading
 
 import numpy as np
 
 from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf, privileges
+from netobs.kernel.fence import fence
 from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch, no_packets
 from netobs.pcap.tap.perf_records import assemble, lost_records, walk
 
@@ -40,18 +40,6 @@ LEAST_PAGES = 16
 WAKEUP_SHARE = 4
 LONGEST_RECORD_BYTES = 1 << 16
 KIB = 1024
-
-_fence_lock = threading.Lock()
-
-
-def _fence() -> None:
-    """Memory accesses before are done when those after begin, as the reader of a ring has to see to
-    (include/uapi/linux/perf_event.h: data_head). x86 keeps loads in order, and stores behind loads; arm64 does not.
-    Python has no barrier, but its locks are: a release, and then an acquire, which no access passes in either way."""
-    with _fence_lock:
-        pass
-    with _fence_lock:
-        pass
 
 
 def _open_event(cpu: int, watermark_bytes: int) -> int:
@@ -231,14 +219,14 @@ class PerfBuffer:
         lengths = [len(ring.carry) + count if count else 0 for ring, count in zip(self._rings, counts)]
         buffer = bytearray(HEADROOM_BYTES + sum(lengths))
         view, begin, begins = memoryview(buffer), HEADROOM_BYTES, []
-        _fence()
+        fence()
         for ring, count, length in zip(self._rings, counts, lengths):
             begins.append(begin)
             if count:
                 view[begin : begin + len(ring.carry)] = ring.carry
                 ring.copy(view[begin + len(ring.carry) : begin + length])
             begin += length
-        _fence()
+        fence()
         return buffer, begins
 
     def release(self) -> None:
