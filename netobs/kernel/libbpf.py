@@ -25,6 +25,7 @@ PROG_TYPE_SCHED_CLS = 3  # enum bpf_prog_type
 BPF_F_MMAPABLE = 1 << 10
 INSTRUCTION_BYTES, VERIFIER_LOG = 8, 1
 ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
+LOG_TAIL_BYTES = 1 << 16  # of what libbpf says in one call
 LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
 
 KERNEL_MESSAGE = "libbpf: Kernel error message: "
@@ -197,16 +198,12 @@ class _Log:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.callback = PrintCallback(self._print)
-        self._vsnprintf = ctypes.CDLL(None).vsnprintf
-        self._vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
-        self._vsnprintf.restype = c_int
+        self._libc = ctypes.CDLL(None)
+        self._libc.vasprintf.argtypes, self._libc.vasprintf.restype = [POINTER(c_void_p), c_char_p, c_void_p], c_int
+        self._libc.free.argtypes, self._libc.free.restype = [c_void_p], None
 
     def _print(self, level: int, text: bytes, arguments: int) -> int:
-        # The length is not known before: the verifier's log comes as one call with the whole of it. A va_list may be
-        # read once only, so that there is one buffer, large enough for the end of the log that anybody reads.
-        buffer = ctypes.create_string_buffer(1 << 16)
-        self._vsnprintf(buffer, len(buffer), text, arguments)
-        lines = buffer.value.decode(errors="replace").rstrip().splitlines()
+        lines = self._tail(text, arguments).decode(errors="replace").rstrip().splitlines()
         if level == 0:
             self.warnings += lines
         if lines[:1] and lines[0].startswith(KERNEL_MESSAGE):
@@ -216,6 +213,19 @@ class _Log:
         for line in lines:
             log.log(said_at, "%s", line)
         return 0
+
+    def _tail(self, text: bytes, arguments: int) -> bytes:
+        """The end of a message. libbpf passes the whole of the verifier's log in one call, up to 16 MiB, and the reason
+        for a refusal is in its last lines."""
+        whole = c_void_p()
+        size: int = self._libc.vasprintf(byref(whole), text, arguments)
+        if size < 0:  # no memory
+            return text
+        try:
+            kept = min(size, LOG_TAIL_BYTES)
+            return ctypes.string_at((whole.value or 0) + size - kept, kept)
+        finally:
+            self._libc.free(whole)
 
 
 _log = _Log()

@@ -14,7 +14,9 @@ from lab.prog_run import Programs, exists, kernel_id, wait_until_gone
 from netobs.base.errors import CaptureError
 from netobs.datapath.datapath import TABLE_MAPS
 from netobs.datapath.layout import FLOW_TABLES
+from netobs.kernel.libbpf import LOG_TAIL_BYTES
 from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject
+from tests.kernel.foreign import compile_bpf
 
 pytestmark = pytest.mark.kernel
 
@@ -99,6 +101,21 @@ def test_map_that_no_kernel_makes(caplog: pytest.LogCaptureFixture) -> None:
     assert text.startswith("netobs.bpf.o: the kernel refused it: ")
     assert "lower capture.max_flows" in text
     assert any("flow_hash_0" in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR)
+
+
+@pytest.mark.kernel(tools=("clang",))
+def test_reason_of_a_refusal_is_said_however_long_the_verifiers_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    refused = compile_bpf(Path(__file__).with_name("refused.bpf.c"), tmp_path)
+    with BpfObject(refused) as obj, pytest.raises(CaptureError) as error:
+        obj.load()
+    assert "the lines above are what libbpf and the kernel's verifier said" in one_line(error)
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert any("invalid access to packet" in line for line in said)
+    everything = [record.getMessage() for record in caplog.records if record.name == "netobs.libbpf"]
+    assert sum(map(len, everything)) > LOG_TAIL_BYTES // 2
 
 
 def test_log_of_libbpf_is_ours(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
