@@ -102,7 +102,7 @@ type: $(DEV) ## mypy --strict on netobs/, lab/, tests/, bench/
 bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-install: bpf ## install to DESTDIR and PREFIX (README, Development, lists the other variables)
+install: bpf ## install to DESTDIR and PREFIX (docs/installing.md lists the other variables)
 	@$(INSTALL_ENVIRONMENT) sh tools/install.sh
 
 install-data: ## install all but the Python package and the command: what a distribution adds to the wheel

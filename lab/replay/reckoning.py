@@ -1,6 +1,6 @@
 """From a frame to what a flow has of it, by the standards alone: what is below IP.
 
-What is no IP, and what is malformed, is as netobs(8) and the README define it: a frame that says that it carries IP,
+What is no IP, and what is malformed, is as netobs(8) and docs/flows.md define it: a frame that says that it carries IP,
 and is cut short or contradicts itself, is malformed; any other is not IP.
 """
 

@@ -104,7 +104,7 @@ class Site:
         # Flows leave at each eviction, so that none of them waits for a timeout; their parts are added up here.
         config = configuration(capture, {"active_timeout": "0s"}, [{"template": "full", "queue_max": "256MiB"}])
         self._daemon = self._stack.enter_context(Daemon(lab, ns, self._directory, config))
-        # First-packet fields are exact where all packets come to one CPU (README: coarse time).
+        # First-packet fields are exact where all packets come to one CPU (docs/flows.md: coarse time).
         mine = os.sched_getaffinity(0)
         self._stack.callback(os.sched_setaffinity, 0, mine)
         os.sched_setaffinity(0, {min(mine)})

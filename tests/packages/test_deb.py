@@ -35,12 +35,9 @@ FILES = {
     "usr/lib/sysusers.d/netobs.conf",
     "usr/lib/tmpfiles.d/netobs.conf",
     "usr/share/bash-completion/completions/netobs",
-    "usr/share/doc/netobs/README.md.gz",
     "usr/share/doc/netobs/changelog.Debian.gz",
     "usr/share/doc/netobs/changelog.gz",
-    "usr/share/doc/netobs/collectors.md",
     "usr/share/doc/netobs/copyright",
-    "usr/share/doc/netobs/ipfix.md.gz",
     "usr/share/fish/vendor_completions.d/netobs.fish",
     "usr/share/lintian/overrides/netobs",
     "usr/share/man/man5/netobs-templates.5.gz",
@@ -85,9 +82,14 @@ def test_every_file(members: dict[str, tarfile.TarInfo]) -> None:
         for path in REPOSITORY.glob("conf/*.toml")
         if path.name != "netobs.toml"
     }
+    pages = {
+        # dh_compress compresses files of more than 4 KiB.
+        f"usr/share/doc/netobs/{path.name}{'.gz' if path.stat().st_size > 4096 else ''}"
+        for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"))
+    }
     # Newer releases of debhelper put units below usr.
     files = {name.replace("usr/lib/systemd", "lib/systemd") for name, member in members.items() if member.isfile()}
-    assert files == FILES | modules | templates | examples
+    assert files == FILES | modules | templates | examples | pages
 
 
 def test_links_and_folders(members: dict[str, tarfile.TarInfo]) -> None:

@@ -38,10 +38,7 @@ FILES = {
     "/usr/lib/tmpfiles.d/netobs.conf": "-rw-r--r-- root root",
     "/usr/share/bash-completion/completions/netobs": "-rw-r--r-- root root",
     "/usr/share/doc/netobs": "drwxr-xr-x root root",
-    "/usr/share/doc/netobs/README.md": "-rw-r--r-- root root",
-    "/usr/share/doc/netobs/collectors.md": "-rw-r--r-- root root",
     "/usr/share/doc/netobs/examples": "drwxr-xr-x root root",
-    "/usr/share/doc/netobs/ipfix.md": "-rw-r--r-- root root",
     "/usr/share/fish/vendor_completions.d/netobs.fish": "-rw-r--r-- root root",
     "/usr/share/licenses/netobs": "drwxr-xr-x root root",
     "/usr/share/licenses/netobs/LICENSE": "-rw-r--r-- root root",
@@ -80,12 +77,12 @@ def listing(package: Path) -> dict[str, str]:
 
 
 def shared_files() -> dict[str, str]:
-    """Templates and examples of this tree."""
+    """Templates, examples and pages of this tree."""
     templates = [f"/usr/share/netobs/templates/{path.name}" for path in REPOSITORY.glob("templates/*.toml")]
     examples = [f"/usr/share/doc/netobs/examples/{path.name}" for path in REPOSITORY.glob("conf/*.toml")]
-    return dict.fromkeys(
-        {*templates, *examples} - {"/usr/share/doc/netobs/examples/netobs.toml"}, "-rw-r--r-- root root"
-    )
+    pages = [f"/usr/share/doc/netobs/{path.name}" for path in REPOSITORY.glob("docs/*.md")]
+    names = {*templates, *examples, *pages, "/usr/share/doc/netobs/README.md"}
+    return dict.fromkeys(names - {"/usr/share/doc/netobs/examples/netobs.toml"}, "-rw-r--r-- root root")
 
 
 def package_files(where: str) -> dict[str, str]:
