@@ -26,7 +26,7 @@ need() { # need COMMAND...
 }
 
 same_version() { # same_version VERSION FILE
-	[ "$1" = "$version" ] || die "$2 ends with version $1, netobs/__init__.py has $version: add an entry"
+	[ "$1" = "$version" ] || die "the newest entry of $2 is for version '$1', netobs/__init__.py has $version: add an entry"
 }
 
 # The files of the repository: what git knows or would add; without git (a release archive) all but what make makes.
@@ -34,7 +34,8 @@ sources() {
 	if [ -e .git ] && command -v git >/dev/null; then
 		git -c safe.directory="$PWD" ls-files -z --cached --others --exclude-standard
 	else
-		find . \( -name '.[!.]*' ! -name .ci ! -name '.git*' ! -name .clang-format -o -name .git -o -name __pycache__ \
+		find . \( -name '.[!.]*' ! -name .ci ! -name '.git*' ! -name .clang-format ! -name .editorconfig \
+			! -name .pre-commit-config.yaml -o -name .git -o -name __pycache__ \
 			-o -name '*.egg-info' -o -path ./build -o -path ./dist -o -path ./bench/results -o -name '*.bpf.o' \) -prune \
 			-o ! -type d -print0
 	fi
@@ -83,11 +84,15 @@ build_deb() {
 build_rpm() {
 	need rpmbuild
 	spec=packaging/rpm/netobs.spec
-	same_version "$(sed -n 's/^Version: *//p' "$spec")" "$spec"
-	changelog_date=$(sed -n '/^%changelog/,$s/^\* \([A-Z][a-z]* [A-Z][a-z]* [0-9]* [0-9]*\) .*/\1/p' "$spec" | head -n 1)
+	newest=$(sed -n '/^%changelog/,$s/^\* //p' "$spec" | head -n 1) # DAY MONTH DATE YEAR NAME <ADDRESS> - VERSION-RELEASE
+	package_version=${newest##* - }
+	same_version "${package_version%-*}" "$spec"
+	changelog_date=$(echo "$newest" | cut -d ' ' -f 1-4)
 	SOURCE_DATE_EPOCH=$(date -u -d "$changelog_date" +%s)
 	export SOURCE_DATE_EPOCH
 	copy_sources "$SOURCE_DATE_EPOCH"
+	sed -i "s/^\(Version: *\).*/\1$version/" "$copy/$spec"
+	touch -d "@$SOURCE_DATE_EPOCH" "$copy/$spec"
 	mkdir "$work/SOURCES"
 	tar -c --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" "${copy##*/}" |
 		gzip -9n >"$work/SOURCES/${copy##*/}.tar.gz"

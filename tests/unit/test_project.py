@@ -89,6 +89,16 @@ def test_help_lists_every_target() -> None:
     assert sorted(listed) == sorted(" ".join(targets).split())
 
 
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
+    assert len(links) > 20
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+    readme = [link for page, link in links if page.name == "README.md"]
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme] == []
+
+
 def test_readme_names_the_two_commands() -> None:
     beginning = (ROOT / "README.md").read_text()[:2000]
     assert "make run" in beginning
@@ -104,12 +114,14 @@ def test_packages_are_all_named() -> None:
 
 
 def test_the_packages_are_those_of_this_version() -> None:
+    """One place has the version. The changelogs, whose entries stay, have one of it; no other file repeats it."""
     version = re.search(r'__version__ = "(.+)"', (ROOT / "netobs/__init__.py").read_text())
     assert version is not None
     assert (ROOT / "packaging/deb/changelog").read_text().startswith(f"netobs ({version[1]}-")
-    spec = (ROOT / "packaging/rpm/netobs.spec").read_text()
-    assert re.search(rf"^Version: +{re.escape(version[1])}$", spec, re.MULTILINE)
-    assert re.search(rf"^%changelog\n\* .* - {re.escape(version[1])}-", spec, re.MULTILINE)
+    spec, _, changes = (ROOT / "packaging/rpm/netobs.spec").read_text().partition("%changelog\n")
+    assert re.match(rf"\* .* - {re.escape(version[1])}-", changes)
+    assert re.search("^Version: +0$", spec, re.MULTILINE)
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_a_second_build_does_nothing() -> None:
