@@ -1,7 +1,8 @@
 """A small single-threaded event loop: file descriptors, timers, signals, and results handed in by other threads.
 
 Every callback gets ``now_ns`` (CLOCK_MONOTONIC), read once per round, so that the stages need no clock of their own.
-An exception in a callback leaves ``run`` as it is: the daemon decides, nothing is swallowed.
+An exception in a callback leaves ``run`` as it is: the daemon decides, nothing is swallowed. The loop measures how long
+it looks at nothing because a callback takes long.
 """
 
 from __future__ import annotations
@@ -13,11 +14,28 @@ import selectors
 import signal
 from collections import deque
 from types import FrameType, TracebackType
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from netobs.base import clock
 
 Callback = Callable[[int], None]
+
+
+LONG_SILENCE_NS = clock.NS_PER_S
+
+
+class Silence(NamedTuple):
+    """A time in which the loop looked at no descriptor, timer or signal: from when a round was due to its end, in ns.
+
+    ``slowest``: what took longest of it, and took ``slowest_ns``: the name of a callback.
+    """
+
+    duration_ns: int = 0
+    slowest_ns: int = 0
+    slowest: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.duration_ns / 1e6:.0f} ms, of which {self.slowest_ns / 1e6:.0f} ms in {self.slowest}"
 
 
 class _Watch:
@@ -59,6 +77,12 @@ class EventLoop:
         self._signals: dict[int, Any] = {}  # the handlers that were there before ours
         self._wakeup_before: int | None = None
         self._stopping = False
+        self.longest_silence = Silence()
+        self.on_silence: Callable[[Silence, int], None] = lambda silence, now_ns: None
+        """Called with each silence of at least ``LONG_SILENCE_NS``, and ``now_ns``."""
+        self._at_ns = 0  # when the callback before the present one ended
+        self._slowest_ns = 0  # of this round
+        self._slowest: Callback | None = None
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.add_reader(self._wake_r, self._drain_wakeups)
 
@@ -130,18 +154,39 @@ class EventLoop:
 
     def run_once(self, max_wait_ns: int | None = None) -> None:
         """One round: wait for events or the next timer, at most ``max_wait_ns``, then make the calls that are due."""
-        ready = self._selector.select(self._wait_s(max_wait_ns))
-        now_ns = self._now_ns()
+        asked_ns = self._now_ns()
+        due_ns = self._due_ns(asked_ns, max_wait_ns)
+        ready = self._selector.select(None if due_ns is None else max(0, due_ns - asked_ns) / clock.NS_PER_S)
+        now_ns = self._at_ns = self._now_ns()
+        begin_ns = now_ns if due_ns is None else min(now_ns, max(due_ns, asked_ns))
+        self._slowest_ns, self._slowest = now_ns - begin_ns, None
         for key, events in ready:
             watch: _Watch = key.data
             # An earlier call of this round may have removed the descriptor, and even reused its number.
             if events & selectors.EVENT_READ and watch.reader and self._watches.get(key.fd) is watch:
-                watch.reader(now_ns)
+                self._call(watch.reader, now_ns)
             if events & selectors.EVENT_WRITE and watch.writer and self._watches.get(key.fd) is watch:
-                watch.writer(now_ns)
+                self._call(watch.writer, now_ns)
         for _ in range(len(self._pending)):
-            self._pending.popleft()(now_ns)
+            self._call(self._pending.popleft(), now_ns)
         self._run_timers(now_ns)
+        self._note_silence(self._at_ns - begin_ns)
+
+    def _call(self, callback: Callback, now_ns: int) -> None:
+        callback(now_ns)
+        began_ns, self._at_ns = self._at_ns, self._now_ns()
+        if self._at_ns - began_ns > self._slowest_ns:
+            self._slowest_ns, self._slowest = self._at_ns - began_ns, callback
+
+    def _note_silence(self, duration_ns: int) -> None:
+        slowest, self._slowest = self._slowest, None  # a callback is not kept alive by the loop
+        is_long = duration_ns >= LONG_SILENCE_NS
+        if not is_long and duration_ns <= self.longest_silence.duration_ns:
+            return
+        silence = Silence(duration_ns, self._slowest_ns, _name(slowest) if slowest else "waiting for the CPU")
+        self.longest_silence = max(silence, self.longest_silence)
+        if is_long:
+            self.on_silence(silence, self._at_ns)
 
     def close(self) -> None:
         """Give the signals back and free the loop's own descriptors. Watched descriptors are left open."""
@@ -157,13 +202,14 @@ class EventLoop:
             os.close(self._wake_w)
             self._wake_r = self._wake_w = -1
 
-    def _wait_s(self, max_wait_ns: int | None) -> float | None:
+    def _due_ns(self, asked_ns: int, max_wait_ns: int | None) -> int | None:
+        """When the next round begins at the latest; None: when something comes."""
         if self._pending or self._stopping:
-            return 0
-        waits = [] if max_wait_ns is None else [max_wait_ns]
+            return asked_ns
+        due = [] if max_wait_ns is None else [asked_ns + max_wait_ns]
         if self._timers:
-            waits.append(max(0, self._timers[0].when_ns - self._now_ns()))
-        return min(waits) / clock.NS_PER_S if waits else None
+            due.append(self._timers[0].when_ns)
+        return min(due, default=None)
 
     def _run_timers(self, now_ns: int) -> None:
         # Only what is due at the start: a timer that renews itself in the past must not starve the descriptors.
@@ -171,7 +217,7 @@ class EventLoop:
             self._due.append(heapq.heappop(self._timers))
         try:
             while self._due:
-                self._due.pop(0).callback(now_ns)
+                self._call(self._due.pop(0).callback, now_ns)
         finally:
             while self._due:  # a callback raised: the others stay due
                 heapq.heappush(self._timers, self._due.pop())
@@ -202,3 +248,9 @@ class EventLoop:
             self._selector.modify(fd, watch.events(), watch)
         else:
             self._selector.register(fd, watch.events(), watch)
+
+
+def _name(callback: Callback) -> str:
+    """For people: ``Daemon._on_interval``."""
+    inner = getattr(callback, "func", callback)  # of functools.partial
+    return str(getattr(inner, "__qualname__", type(inner).__name__)).replace(".<locals>", "")

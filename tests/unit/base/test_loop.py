@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from netobs.base.loop import EventLoop
+from netobs.base import background
+from netobs.base.errors import NetobsError
+from netobs.base.loop import EventLoop, Silence
 
 
 class HandClock:
@@ -199,3 +202,79 @@ def test_a_call_from_a_thread_after_close_is_harmless() -> None:
     loop.close()
     loop.call_from_thread(lambda _now: None)
     assert len(loop._pending) == 1
+
+
+MS = 1_000_000
+
+
+def busy(hand: HandClock, duration_ns: int, _now: int) -> None:
+    """What a callback that takes so long does to the clock."""
+    hand.now_ns += duration_ns
+
+
+def test_the_longest_silence_is_that_of_a_round_and_names_its_slowest_call(loop: EventLoop, hand: HandClock) -> None:
+    assert loop.longest_silence == Silence()
+    for duration_ms in (3, 5, 4):
+        loop.call_at(0, functools.partial(busy, hand, duration_ms * MS))
+    loop.run_once(0)
+    assert loop.longest_silence == Silence(12 * MS, 5 * MS, "busy")
+    loop.call_at(0, functools.partial(busy, hand, 11 * MS))
+    loop.run_once(0)
+    assert loop.longest_silence == Silence(12 * MS, 5 * MS, "busy")
+    assert str(loop.longest_silence) == "12 ms, of which 5 ms in busy"
+
+
+def test_waiting_is_no_silence_but_being_late_is(loop: EventLoop, hand: HandClock) -> None:
+    calls: list[int] = []
+    loop.call_at(hand.now_ns + MS, calls.append)
+    hand.now_ns += 20 * MS  # before the loop was asked: whoever runs it was busy elsewhere
+    loop.run_once(0)
+    assert calls == [hand.now_ns]
+    assert loop.longest_silence == Silence()
+    begin_ns = hand.now_ns
+    late = iter((begin_ns, begin_ns + 50 * MS, begin_ns + 51 * MS))
+    with EventLoop(lambda: next(late)) as other:  # asked, awake, called
+        other.call_at(begin_ns, calls.append)
+        other.run_once()
+        assert other.longest_silence.duration_ns == 51 * MS
+        assert other.longest_silence.slowest == "waiting for the CPU"
+
+
+def test_each_long_silence_is_told(loop: EventLoop, hand: HandClock) -> None:
+    told: list[tuple[str, int]] = []
+    loop.on_silence = lambda silence, now_ns: told.append((str(silence), now_ns))
+    for duration_ms in (999, 1000, 2000, 1500):
+        loop.call_from_thread(functools.partial(busy, hand, duration_ms * MS))
+        loop.run_once(0)
+    ends = [1_000 + 1999 * MS, 1_000 + 3999 * MS, 1_000 + 5499 * MS]
+    assert told == [(f"{ms} ms, of which {ms} ms in busy", end) for ms, end in zip((1000, 2000, 1500), ends)]
+    assert loop.longest_silence.duration_ns == 2000 * MS
+
+
+def until_done(loop: EventLoop, work: object) -> list[object]:
+    """What ``work`` gave, beside the loop."""
+    got: list[object] = []
+
+    def done(result: object, _now_ns: int) -> None:
+        got.append(result)
+        loop.stop()
+
+    assert callable(work)
+    background.run(loop, "test", work, done)
+    assert got == []
+    loop.run()
+    return got
+
+
+def test_what_may_block_is_done_beside_the_loop(loop: EventLoop) -> None:
+    assert until_done(loop, lambda: threading.current_thread().name) == ["netobs-test"]
+
+
+def test_a_mistake_is_handed_over_and_a_bug_is_raised_in_the_loop(loop: EventLoop) -> None:
+    def mistaken() -> None:
+        raise NetobsError("no such file")
+
+    (result,) = until_done(loop, mistaken)
+    assert str(result) == "no such file"
+    with pytest.raises(ZeroDivisionError):
+        until_done(loop, lambda: 1 // 0)
