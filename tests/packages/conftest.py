@@ -49,6 +49,15 @@ def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return newer
 
 
+@pytest.fixture(scope="session")
+def former_deb() -> Path:
+    """The Debian package of the last release: the file that NETOBS_FORMER_DEB names, as docs/releasing.md says."""
+    path = os.environ.get("NETOBS_FORMER_DEB")
+    if not path:
+        pytest.skip("NETOBS_FORMER_DEB names no package of the last release")
+    return Path(path)
+
+
 def _cannot_run(reason: str, report: list[str]) -> NoReturn:
     report.append(f"not run: {reason}")
     if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1":

@@ -8,7 +8,7 @@ import pytest
 
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.packages.host import BOOTED, COLLECTOR, CONF, UNIT, Site
+from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, UNIT, Site
 
 pytestmark = BOOTED
 
@@ -46,6 +46,32 @@ def test_what_an_upgrade_under_load_loses_is_known(
         f"{new.seen.packets} seen by the two runs, {summary.packets} at the collector, {lost} lost "
         f"({lost / sent.packets_per_second:.3f} s of traffic); active {seconds:.2f} s after the start"
     )
+
+
+SHORT = Traffic(flows=20, packets=1_000)
+LISTEN = "127.0.0.1:9990"
+
+
+def test_the_last_releases_configuration_goes_on_working(prepared: Site, former_deb: Path, newer_deb: Path) -> None:
+    host = prepared.host
+    host.install(former_deb)
+    host.configure(host=COLLECTOR, enabled=True, **AT_ONCE)
+    mine = host.path(CONF).read_text("utf-8")
+    with prepared.collector() as collector:
+        host.systemctl("enable", "--now", UNIT)
+        assert f"listening on {LISTEN}" in host.logs()[-1]
+        host.upgrade(newer_deb)
+        assert (host.state(), host.path(CONF).read_text("utf-8")) == ("active", mine)
+        wait_until(lambda: f"listening on {LISTEN}" in host.logs()[-1], "packet capture listens as before")
+        sent = SHORT.start(prepared.lab, prepared.near).wait()
+        host.wait_sent(sent.packets)
+        host.run("netobs", "--dry-run")
+        done = host.run("netobs", "capture", "--connect", LISTEN, "--duration", "1s", "--write", "/var/tmp/out.pcap")
+        host.systemctl("stop", UNIT)
+    assert collector.summary().packets == sent.packets
+    assert "warning" not in done.stderr
+    (log,) = host.logs()[-1:]
+    assert " error" not in log
 
 
 @pytest.mark.parametrize("enabled", ["enabled", "disabled"])
