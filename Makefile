@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
+# Tests at a time. Those that must run alone do so: tests/turns.py. PYTEST_ARGS="-n 0" runs one after the other.
+PARALLEL = -n auto --maxprocesses=4 --dist=loadgroup
 SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh tests/packages/*.sh packaging/deb/*.p* .ci/run
 C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] lab/generator/*.[ch] lab/*.c)
+MAN_PAGES = $(wildcard man/*.[0-9])
 
 # Where `make install` puts things. A package sets PREFIX=/usr and DESTDIR.
 PREFIX ?= /usr/local
@@ -35,7 +38,7 @@ NODE_DECODERS = node-netflowv9@0.2.16
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test interop test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell type bench
+.PHONY: help run test interop test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell lint-man type bench
 .PHONY: install install-data deb rpm clean
 
 help: ## list the targets
@@ -46,12 +49,13 @@ run: ## build, then measure this host and print its flows (root; RUN_SECONDS=N e
 	@$(MAKE) --no-print-directory build
 	@sh tools/run.sh $(BIN)/netobs
 
-test: ## every test, real kernel and real collectors included (root; PYTEST_ARGS="-k NAME" selects)
+test: ## linters, types, every test with real kernel and collectors (root; PYTEST_ARGS="-k NAME": only these tests)
 	@sh tools/install-tools.sh test
 	@$(MAKE) --no-print-directory build $(DEV)
+	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory lint type)
 	@$(MAKE) --no-print-directory interop || echo "make test: some decoders are not installed: their tests are skipped"
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) $(PARALLEL) --durations=30 $(PYTEST_ARGS)
 
 interop: $(INTEROP)/.python $(INTEROP)/.node ## decoders from PyPI and npm that tests compare with, into build/interop
 
@@ -79,12 +83,12 @@ replay: ## capture files through the daemon, its flows against an independent re
 build: $(INSTALLED) bpf ## make .venv/bin/netobs and the BPF object
 
 check: lint type bpf ## the fast part: formats, linters, types, unit tests
-	$(PYTEST) tests/unit --ignore=tests/unit/test_linters.py $(PYTEST_ARGS)
+	$(PYTEST) tests/unit $(PARALLEL) $(PYTEST_ARGS)
 
 bpf: ## compile bpf/ to netobs/bpf/*.bpf.o
 	@$(MAKE) --silent --no-print-directory -C bpf
 
-lint: lint-python lint-c lint-shell ## formats and linters
+lint: lint-python lint-c lint-shell lint-man ## formats and linters
 
 lint-python: $(DEV) ## ruff
 	$(BIN)/ruff format --check
@@ -95,6 +99,13 @@ lint-c: ## clang-format on the C sources
 
 lint-shell: ## shellcheck on the scripts
 	shellcheck $(SHELL_SCRIPTS)
+
+# Without a preprocessor, and as wide as a terminal, whoever calls it. man says what is wrong, and ends well all the same.
+lint-man: ## mandoc and man on the manual pages
+	mandoc -T lint -W warning $(MAN_PAGES)
+	@for page in $(MAN_PAGES); do \
+		! LC_ALL=C.UTF-8 MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -Tutf8 -l $$page 2>&1 >/dev/null | grep . || exit 1; \
+	done
 
 type: $(DEV) ## mypy --strict on netobs/, lab/, tests/, bench/
 	$(BIN)/mypy

@@ -12,11 +12,13 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from lab.adapters import missing
 from lab.namespaces import Lab, LabError
+from tests import turns
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
 
@@ -72,11 +74,33 @@ def report(request: pytest.FixtureRequest) -> list[str]:
     return request.config.stash[REPORT].setdefault(request.path.parent.name, [])
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if isinstance(output := getattr(session.config, "workeroutput", None), dict):
+        output["report"] = session.config.stash[REPORT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended: its lines come to those of the others."""
+    for title, lines in getattr(node, "workeroutput", {}).get("report", {}).items():
+        node.config.stash[REPORT].setdefault(title, []).extend(lines)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for title, lines in config.stash.get(REPORT, {}).items():
         terminalreporter.section(title)
         for line in lines:
             terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    turns.arrange(items)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with turns.turn(item):
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

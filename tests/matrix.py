@@ -39,7 +39,6 @@ LINTERS = ("mypy", "ruff")
 
 TESTS = (
     "tests/unit",
-    "--ignore=tests/unit/test_linters.py",
     # The real kernel, if the machine can: where versions of pyroute2 differ, and one of numpy would.
     "tests/kernel/test_links.py",
     "tests/e2e/test_dry_run.py::test_the_plan",
