@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netobs.datapath.ledger import LedgerReading
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
+from netobs.flow.tally import Tally
 from netobs.metering.process import Totals
 
 REASONS = ("", "idle timeout", "active timeout", "end of flow", "forced end", "lack of resources")

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from netobs.base.clock import ClockPair
 from netobs.daemon.loss_warnings import LossWarnings
 from netobs.datapath.ledger import LedgerReading
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 from netobs.flow.report import Exported, LossWatch, Report, ReportedInterface
+from netobs.flow.tally import Tally
 from netobs.kernel.interfaces import Interface
 
 REMEDIES = {

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from netobs.export.link.address import Address, resolve
 from netobs.export.session import TransportSession
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 
-__all__ = ["Address", "ExportStats", "Tally", "TransportSession", "resolve"]
+__all__ = ["Address", "ExportStats", "TransportSession", "resolve"]

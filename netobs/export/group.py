@@ -12,8 +12,8 @@ import numpy.typing as npt
 from netobs.base.clock import NS_PER_S
 from netobs.export.link.link import log
 from netobs.export.session import TransportSession
-from netobs.export.stats import Tally
 from netobs.flow.records import FlowBatch, Records
+from netobs.flow.tally import Tally
 
 HOLD_NS = 10 * NS_PER_S
 """A collector that comes back gets its place back when it has been up for so long: one that flaps is left alone."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Generic
 
 from netobs.export.protocol import D, DataSet
-from netobs.export.stats import Tally
+from netobs.flow.tally import Tally
 
 _COUNTS_BYTES = 16  # packets and octets of a row, int64 each
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.group import GROUPS, BatchEncoder, Member, Replicate
-from netobs.export.stats import Tally
 from netobs.flow.records import OPAQUE_RECORD, RECORD, FlowBatch
+from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import GroupConfig

@@ -16,9 +16,10 @@ from netobs.export.link.tcp import TcpLink
 from netobs.export.link.tls import TlsLink
 from netobs.export.link.udp import UdpLink
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 from netobs.export.unsent import Waiting
 from netobs.flow.report import Report
+from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig

@@ -9,7 +9,8 @@ from netobs.export.link.link import Link, Progress
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue
 from netobs.export.spool.replay import Backlog
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
+from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
+from netobs.flow.tally import Tally
 
 ANSWER_NS = 250_000_000
 """An ICMP error comes back within a round trip, which takes less than this between any two places on Earth."""

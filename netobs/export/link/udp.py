@@ -16,8 +16,9 @@ from netobs.export.link.address import Address, is_numeric
 from netobs.export.link.link import Failure, Link, Owner, Progress, State, log
 from netobs.export.link.refusals import Refusals
 from netobs.export.link.source_watch import LOCAL_ERRORS, SourceWatch
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig

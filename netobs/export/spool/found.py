@@ -8,7 +8,7 @@ from typing import NamedTuple
 from netobs.export.spool.folder import INDEX_SUFFIX, SUFFIX, Cursor, Folder
 from netobs.export.spool.segment import Damaged, Loss, Segment, sets_of
 from netobs.export.spool.templates import Readable
-from netobs.export.stats import Tally
+from netobs.flow.tally import Tally
 
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """Errors of the moment, and of a whole disk: the folder is tried again later. Others are those of one file."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netobs.export.stats import Tally
 from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 ENTRY = np.dtype([("end", "<u4"), ("crc", "<u4"), ("flows", "<i8"), ("packets", "<i8"), ("octets", "<i8")])
 """One Message: where it ends in the data file, a CRC-32 of what it carries and of the Message, and what it carries.

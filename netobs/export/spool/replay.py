@@ -16,8 +16,9 @@ from netobs.export.spool.index import ENTRY, Entries
 from netobs.export.spool.place import folder_of
 from netobs.export.spool.segment import sets_of
 from netobs.export.spool.spool import Batch, Spool
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig

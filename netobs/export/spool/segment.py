@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from netobs.export.spool.folder import INDEX_SUFFIX, SUFFIX, Folder
 from netobs.export.spool.index import ENTRY, HEADER_BYTES, MAX_ENTRIES, SET_HEADER_BYTES, Entries, are_sound, made_for
-from netobs.export.stats import Tally
 from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 _FIRST_DATA_SET_ID = 256
 _MAX_TEMPLATE_BYTES = 1 << 20

@@ -27,8 +27,9 @@ from netobs.export.spool.index import Entries
 from netobs.export.spool.place import Unusable, check, never, trouble
 from netobs.export.spool.segment import Damaged, Segment
 from netobs.export.spool.store import Store
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 log = logging.getLogger("netobs.export")
 

@@ -10,7 +10,8 @@ from netobs.export.spool.folder import Folder
 from netobs.export.spool.found import Found
 from netobs.export.spool.index import Entries
 from netobs.export.spool.segment import Segment
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
+from netobs.flow.tally import Tally
 
 log = logging.getLogger("netobs.export")
 

@@ -10,9 +10,10 @@ from netobs.base.clock import ClockPair
 from netobs.daemon.reporter import REMEDIES, Reporter
 from netobs.datapath.layout import LEDGER_REASONS
 from netobs.datapath.ledger import NOT_LOST, Count, LedgerReading
-from netobs.export import ExportStats, Tally
+from netobs.export import ExportStats
 from netobs.export.spool import store
 from netobs.flow.report import Exported, Losses, LossWatch, ReportedInterface
+from netobs.flow.tally import Tally
 from netobs.kernel.interfaces import Interface
 from tests.unit import sources
 

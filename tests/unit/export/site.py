@@ -10,10 +10,11 @@ import numpy as np
 from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig, GroupConfig
-from netobs.export import Tally, TransportSession
+from netobs.export import TransportSession
 from netobs.export.group import Member
 from netobs.export.router import Router
 from netobs.flow.records import FlowBatch, Records, empty
+from netobs.flow.tally import Tally
 from tests.unit.export.support import (
     REALTIME_NS,
     SECOND,

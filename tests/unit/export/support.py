@@ -18,11 +18,12 @@ from netobs.base.clock import ClockPair
 from netobs.base.errors import TemplateError
 from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
-from netobs.export import ExportStats, Tally, TransportSession
+from netobs.export import ExportStats, TransportSession
 from netobs.export.announcer import LEAD_NS
 from netobs.export.link.udp import PACE_NS
 from netobs.flow.records import MessageBlock
 from netobs.flow.report import Exported, Report, ReportedInterface
+from netobs.flow.tally import Tally
 
 ROW = np.dtype([("number", ">u4"), ("packets", ">u8"), ("octets", ">u8"), ("filler", "u1", (16,))])
 HEADER = struct.Struct(">HHIIIHH")  # Message Header and Set Header

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netobs.export import Tally
+from netobs.flow.tally import Tally
 from tests.unit.export.support import (
     ROW,
     SECOND,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from netobs.config import GroupConfig
-from netobs.export import Tally
 from netobs.flow.records import FlowBatch
+from netobs.flow.tally import Tally
 from tests.unit.export.site import FlowEncoder, Site, flows, group, received, tcp
 from tests.unit.export.support import (
     TcpCollector,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from netobs.export import Tally
+from netobs.flow.tally import Tally
 from tests.unit.export.support import (
     SECOND,
     Bench,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netobs.export.queue import DataSetQueue, row_bytes
-from netobs.export.stats import Tally
+from netobs.flow.tally import Tally
 from tests.unit.export.support import ROW, Rows, rows
 
 BYTES = ROW.itemsize + 16

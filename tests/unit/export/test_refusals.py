@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from lab.namespaces import Lab, command, in_namespace
-from netobs.export import ExportStats, Tally
+from netobs.export import ExportStats
 from netobs.export.link.refusals import ANSWER_NS, Refusals
+from netobs.flow.tally import Tally
 from tests.unit.export.support import SECOND, Bench, UdpCollector, free_port, numbers_of, rows, udp_config
 
 ONE = Tally(1, 2, 300)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from netobs.base.errors import ExportError
 from netobs.config import CollectorConfig
 from netobs.export.session import STALL_NS
-from netobs.export.stats import Tally
+from netobs.flow.tally import Tally
 from tests.unit.export.support import (
     ROW,
     SECOND,

@@ -21,8 +21,9 @@ from netobs.export.spool.place import Unusable, check, folder_of
 from netobs.export.spool.segment import Damaged, sets_of
 from netobs.export.spool.spool import RETRY_NS, Batch, Spool
 from netobs.export.spool.templates import Readable
-from netobs.export.stats import ExportStats, Tally
+from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 from tests.unit.export.support import HEADER, Encoder, Header, Message, Rows, numbers_of, rows
 
 MAX_BYTES = 1 << 20  # segments of 64 KiB

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from netobs.export.spool.index import ENTRY
-from netobs.export.stats import Tally
+from netobs.flow.tally import Tally
 from tests.unit.export.test_spool import Box, again, data_files, tally
 
 SMALL_BYTES = 1 << 17  # segments of 8 KiB

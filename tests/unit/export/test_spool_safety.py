@@ -13,7 +13,7 @@ import pytest
 
 from netobs.export.spool.place import check
 from netobs.export.spool.spool import RETRY_NS
-from netobs.export.stats import Tally
+from netobs.flow.tally import Tally
 from tests.unit.export.support import rows
 from tests.unit.export.test_spool import Box, data_files, tally
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from lab.namespaces import Lab, command, in_namespace
-from netobs.export import Address, Tally
+from netobs.export import Address
 from netobs.export.link.udp import PACE_BYTES, PACE_NS
+from netobs.flow.tally import Tally
 from tests.unit.export.support import (
     REALTIME_NS,
     SECOND,
