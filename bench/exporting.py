@@ -67,7 +67,7 @@ def _encoding(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
                 flows.clock.realtime_ns // clock.NS_PER_S, 0, 1, flows.clock.realtime_ns - flows.clock.monotonic_ns
             )
             before = time.process_time_ns()
-            for data_set in encoder.encode(flows):
+            for data_set in encoder.encode(flows).data_sets:
                 encoder.data_messages(data_set, head, MESSAGE_BYTES)
             samples[case].append((time.process_time_ns() - before) / FLOWS / 1000)
     for (protocol, name), values in samples.items():
@@ -89,7 +89,7 @@ def _collectors(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
 def _spooling(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
     """An outage of so many batches, then the return of the collector: from Data Sets to files, from files to TCP."""
     encoder, header, _ = exporter("ipfix", "default", 0, 1)
-    data_sets = encoder.encode(flows)
+    data_sets = encoder.encode(flows).data_sets
     with TemporaryDirectory() as directory, closing(EventLoop()) as loop, closing(_Sink(loop)) as sink:
         config = CollectorConfig(
             host="127.0.0.1", port=sink.port, transport="tcp", observation_domain=1, spool=directory,
@@ -181,7 +181,7 @@ class _Exporting:
     def export(self, flows: FlowBatch) -> int:
         """Exports ``flows``; the CPU time, ns."""
         before = time.process_time_ns()
-        encoded = {name: made.encoder.encode(flows) for name, made in self._exporters.items()}
+        encoded = {name: made.encoder.encode(flows).data_sets for name, made in self._exporters.items()}
         for name, session in self._sessions:
             session.send(encoded[name], flows.clock, clock.monotonic_ns())
         while any(session.stats.queued.flows for _, session in self._sessions):

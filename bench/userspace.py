@@ -93,7 +93,7 @@ class Pipeline:
         now = clock.read_pair()
         pair = ClockPair(now.monotonic_ns + self.late_ns, now.realtime_ns + self.late_ns)
         due = watch.measure("meter", lambda: self._metering.update(rows, pair.monotonic_ns))
-        data_sets = watch.measure("encode", lambda: self._encoder.encode(FlowBatch(due, pair)))
+        data_sets = watch.measure("encode", lambda: self._encoder.encode(FlowBatch(due, pair)).data_sets)
         watch.measure("send", lambda: self._send(data_sets, pair))
 
     def _send(self, data_sets: list[Any], pair: ClockPair) -> None:

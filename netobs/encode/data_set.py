@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill
 from netobs.encode.template.template import Template
 from netobs.encode.text import squeeze
 from netobs.flow.records import FlowBatch, MessageBlock, Records
+from netobs.flow.tally import Tally
 
 Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
 """From the number of Data Records in each Message, shape ``(messages,)``, to what stands before them, same shape."""
@@ -47,30 +49,27 @@ class DataSet:
         return replace(self, rows=self.rows[part], packets=self.packets[part], octets=self.octets[part])
 
 
-@dataclass
-class Unencodable:
-    """Flow Records, and what they carried, that no Template of the set takes."""
+class Encoded(NamedTuple):
+    """What became of a batch: a Data Set per Template that takes any of its records, and what was not said.
 
-    flows: int = 0
-    packets: int = 0
-    octets: int = 0
+    ``unencodable``: Flow Records that no Template of the set takes. ``clamped``: how many are exported with another
+    interface than theirs, because the protocol has no number for it.
+    """
+
+    data_sets: list[DataSet]
+    unencodable: Tally
+    clamped: int = 0
 
 
 class RecordEncoder:
-    """Makes Data Records with one set of Templates; ``columns`` says how each element is filled.
-
-    Without state except counts: ``unencodable``, and ``clamped``, the Flow Records that are exported with an interface
-    that the protocol has no number for.
-    """
+    """Makes Data Records with one set of Templates; ``columns`` says how each element is filled. Without state."""
 
     def __init__(self, templates: Sequence[Template], columns: Mapping[str, Column] = ALL_COLUMNS) -> None:
         self.templates = tuple(templates)
-        self.unencodable = Unencodable()
-        self.clamped = 0
         self._columns = columns
 
-    def encode(self, batch: FlowBatch) -> list[DataSet]:
-        """The Data Sets of ``batch``, one per Template that takes any of its records; the rest is ``unencodable``.
+    def encode(self, batch: FlowBatch) -> Encoded:
+        """The Data Sets of ``batch``.
 
         A record whose counter does not fit a reduced-size field becomes several, which together count the same.
         """
@@ -86,8 +85,7 @@ class RecordEncoder:
             left &= ~mask
             if mask.any():
                 data_sets.append(self._data_set(template, batch, mask))
-        self._count_unencodable(batch.records, left)
-        return data_sets
+        return Encoded(data_sets, Tally.of_records(batch.records[left]) if left.any() else Tally())
 
     def _data_set(self, template: Template, batch: FlowBatch, mask: npt.NDArray[np.bool_]) -> DataSet:
         index = None if mask.all() else np.flatnonzero(mask)
@@ -100,12 +98,6 @@ class RecordEncoder:
         ]
         rows = fill(template, batch, index, self._columns)
         return DataSet(template, rows, *(count.astype(np.int64) for count in counts))
-
-    def _count_unencodable(self, records: Records, left: npt.NDArray[np.bool_]) -> None:
-        if left.any():
-            self.unencodable.flows += int(np.count_nonzero(left))
-            self.unencodable.packets += int(records["packets"][left].sum())
-            self.unencodable.octets += int(records["octets"][left].sum())
 
 
 def check_size(template: Template, needed: int, most: int) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from netobs.encode.announce import AnnouncingEncoder, SetBody
 from netobs.encode.columns import ALL_COLUMNS, sampled
-from netobs.encode.data_set import DataSet, Unencodable, check_size, message_block, variable_block
+from netobs.encode.data_set import DataSet, check_size, message_block, variable_block
 from netobs.encode.layout import (
     DATA_MESSAGE_HEADER,
     IPFIX_VERSION,
@@ -27,7 +27,7 @@ from netobs.encode.options.wire import OptionsTemplate
 from netobs.encode.template.template import Template
 from netobs.flow.records import MessageBlock
 
-__all__ = ["DataSet", "Encoder", "Header", "Unencodable"]
+__all__ = ["DataSet", "Encoder", "Header"]
 
 _MAX_U32 = 0xFFFFFFFF
 _MESSAGE, _SET = big_endian(MESSAGE_HEADER), big_endian(SET_HEADER)
@@ -50,7 +50,7 @@ class Header(NamedTuple):
 
 
 class Encoder(AnnouncingEncoder):
-    """Builds Messages with one set of Templates and the options records ``options``. Without state except the counts.
+    """Builds Messages with one set of Templates and the options records ``options``. Without state.
 
     ``sampling``: one packet in N is measured; a Template may say it. Raises TemplateError if a Data Record or Template
     Record does not fit in a Message at all.

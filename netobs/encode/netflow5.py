@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from netobs.config.schema import MAX_NETFLOW5_SAMPLING
 from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Fill
-from netobs.encode.data_set import DataSet, RecordEncoder, check_size, message_block
+from netobs.encode.data_set import DataSet, Encoded, RecordEncoder, check_size, message_block
 from netobs.encode.layout_netflow import (
     MAX_NETFLOW5_RECORDS,
     NETFLOW5_HEADER,
@@ -47,7 +47,7 @@ class Header(NamedTuple):
 
 
 class Encoder(RecordEncoder):
-    """Builds Messages. Without state except the counts: IPv6 flows are ``unencodable``.
+    """Builds Messages. Without state. IPv6 flows are ``unencodable``.
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
     16 bits and is sent as ``MAX_INTERFACE``. ``boot_ns``: when the exporter began, CLOCK_MONOTONIC. ``sampling``: one
@@ -66,12 +66,10 @@ class Encoder(RecordEncoder):
         """Raise TemplateError if a record is too large for ``max_message_size`` bytes."""
         check_size(self.templates[0], NETFLOW5_HEADER.itemsize + self.templates[0].dtype.itemsize, max_message_size)
 
-    def encode(self, batch: FlowBatch) -> list[DataSet]:
+    def encode(self, batch: FlowBatch) -> Encoded:
         """One Data Set of the IPv4 flows; none if there are none."""
-        beyond = batch.records["ifindex"] > MAX_INTERFACE
-        if beyond.any():
-            self.clamped += int(np.count_nonzero(beyond & (batch.records["ethertype"] == ETHERTYPES[IPV4])))
-        return super().encode(batch)
+        beyond, ipv4 = batch.records["ifindex"] > MAX_INTERFACE, batch.records["ethertype"] == ETHERTYPES[IPV4]
+        return super().encode(batch)._replace(clamped=int(np.count_nonzero(beyond & ipv4)))
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         """None: the format is fixed."""

@@ -89,7 +89,7 @@ def netflow9_name(field: Field) -> str:
 
 
 class Encoder(AnnouncingEncoder):
-    """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state except the counts.
+    """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state.
 
     ``boot_ns``: when the exporter began, CLOCK_MONOTONIC. ``sampling``: one packet in N is measured. Raises
     TemplateError if a Template cannot be used.

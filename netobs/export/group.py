@@ -23,16 +23,23 @@ Rows = Optional[npt.NDArray[np.intp]]
 _NOTHING = np.zeros(0, dtype=np.intp)
 
 
-class BatchEncoder(Protocol):
-    """What makes Data Sets of Flow Records; ``unencodable`` and ``clamped`` count over all batches."""
+class Encoded(Protocol):
+    """What an encoder made of Flow Records, what it could not say, how many it said with another interface."""
 
     @property
-    def unencodable(self) -> Any: ...
+    def data_sets(self) -> list[Any]: ...
+
+    @property
+    def unencodable(self) -> Tally: ...
 
     @property
     def clamped(self) -> int: ...
 
-    def encode(self, batch: FlowBatch) -> list[Any]: ...
+
+class BatchEncoder(Protocol):
+    """What makes Data Sets of Flow Records."""
+
+    def encode(self, batch: FlowBatch) -> Encoded: ...
 
 
 @dataclass

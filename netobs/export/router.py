@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
-from netobs.export.group import GROUPS, BatchEncoder, Member, Replicate
+from netobs.export.group import GROUPS, Encoded, Member, Replicate
 from netobs.flow.records import OPAQUE_RECORD, RECORD, FlowBatch
-from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import GroupConfig
 
 TICK_NS = NS_PER_S
-
-
-class _Share(NamedTuple):
-    """What an encoder made of Flow Records: the Data Sets, and what it could not say."""
-
-    data_sets: list[Any]
-    unencodable: Tally
-    clamped: int
 
 
 class Router:
@@ -69,16 +60,16 @@ class Router:
 
     def export(self, batch: FlowBatch, now_ns: int) -> None:
         """Encode ``batch`` and hand it to the sessions."""
-        whole: dict[int, _Share] = {}
+        whole: dict[int, Encoded] = {}
         for group in self._groups:
             for member, rows in zip(group.members, group.shares(batch.records, now_ns)):
                 if rows is None:
                     if id(member.encoder) not in whole:
-                        whole[id(member.encoder)] = _encode(member.encoder, batch)
+                        whole[id(member.encoder)] = member.encoder.encode(batch)
                     share = whole[id(member.encoder)]
                 elif len(rows):
                     records = batch.records.view(OPAQUE_RECORD).take(rows).view(RECORD)
-                    share = _encode(member.encoder, replace(batch, records=records))
+                    share = member.encoder.encode(replace(batch, records=records))
                 else:
                     continue
                 member.unencodable += share.unencodable
@@ -95,13 +86,3 @@ def _group(config: GroupConfig, members: Sequence[Member], former: Replicate | N
     if former is not None and all(mine is its for mine, its in zip(members, former.members)):
         return former
     return GROUPS[config.policy](config.name, members)
-
-
-def _encode(encoder: BatchEncoder, batch: FlowBatch) -> _Share:
-    unencodable, clamped = _tally(encoder.unencodable), encoder.clamped
-    data_sets = encoder.encode(batch)
-    return _Share(data_sets, _tally(encoder.unencodable) - unencodable, encoder.clamped - clamped)
-
-
-def _tally(count: Any) -> Tally:
-    return Tally(count.flows, count.packets, count.octets)

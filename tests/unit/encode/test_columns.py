@@ -21,7 +21,7 @@ _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}
 def parse_messages(encoder: Encoder, flows: FlowBatch, size: int) -> dict[str, list[dict[str, Any]]]:
     """Encode ``flows`` and parse every Message by construct: Data Records by family."""
     parsed: dict[str, list[dict[str, Any]]] = {"ipv4": [], "ipv6": []}
-    for data_set in encoder.encode(flows):
+    for data_set in encoder.encode(flows).data_sets:
         block = encoder.data_messages(data_set, Header(0, 0, 1), size)
         for number in range(len(block)):
             message = wire.Message.parse(bytes(block.message(number)))
@@ -51,7 +51,7 @@ def test_all_elements_equal_the_model(flows: FlowBatch) -> None:
             for name in ("interfaceName", "interfaceDescription"):
                 record[name] = record[name].rstrip(b"\0")
         assert got == wanted
-    assert encoder.unencodable.flows == sum(row["ethertype"] == 0x0806 for row in flows.records)
+    assert encoder.encode(flows).unencodable.flows == sum(row["ethertype"] == 0x0806 for row in flows.records)
 
 
 @settings(deadline=None)

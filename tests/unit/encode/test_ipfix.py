@@ -24,6 +24,7 @@ from netobs.encode.layout import DATA_MESSAGE_HEADER, MAX_MESSAGE_BYTES
 from netobs.encode.template import wire
 from netobs.flow import records
 from netobs.flow.records import FlowBatch
+from netobs.flow.tally import Tally
 
 HEADER = Header(EXPORT_TIME_S, 0xFFFFFFFE, 42)
 OVERHEAD = DATA_MESSAGE_HEADER.itemsize
@@ -33,14 +34,14 @@ def counters(rows: int) -> DataSet:
     """Data Records of 8 bytes that count up."""
     flows = np.repeat(flow("192.0.2.1", "192.0.2.2"), rows + 1)
     flows["packets"] = np.arange(rows + 1)
-    (data_set,) = Encoder([template("any", "packetDeltaCount")]).encode(FlowBatch(flows, CLOCK))
+    (data_set,) = Encoder([template("any", "packetDeltaCount")]).encode(FlowBatch(flows, CLOCK)).data_sets
     return data_set.slice(0, rows)
 
 
 def test_golden_bytes() -> None:
     encoder, header = Encoder(default_templates()), HEADER
     built = encoder.template_messages(header, 512)
-    for data_set in encoder.encode(golden_batch()):
+    for data_set in encoder.encode(golden_batch()).data_sets:
         block = encoder.data_messages(data_set, header, 512)
         built += [bytes(block.message(number)) for number in range(len(block))]
         header = header.advance(len(data_set))
@@ -51,7 +52,7 @@ def test_golden_bytes() -> None:
 
 def test_golden_bytes_hold_what_the_block_says() -> None:
     encoder = Encoder(default_templates())
-    ipv4, ipv6 = encoder.encode(golden_batch())
+    ipv4, ipv6 = encoder.encode(golden_batch()).data_sets
     assert (ipv4.template, len(ipv4), ipv6.template, len(ipv6)) == (encoder.templates[0], 7, encoder.templates[1], 5)
     block = encoder.data_messages(ipv4, HEADER, 512)
     assert block.sizes.tolist() == [500, 212]
@@ -158,28 +159,28 @@ def test_data_set_slices_are_views() -> None:
 def test_every_record_is_encoded_or_counted(flows: FlowBatch) -> None:
     for families in (("ipv4",), ("ipv6",), ("ipv4", "ipv6"), ("any",), ()):
         encoder = Encoder([template(family, "packetDeltaCount") for family in families])
-        data_sets = encoder.encode(flows)
-        left = encoder.unencodable
+        data_sets, left, _ = encoder.encode(flows)
         assert sum(map(len, data_sets)) + left.flows == len(flows)
         assert sum(int(item.packets.sum()) for item in data_sets) + left.packets == flows.records["packets"].sum()
         assert sum(int(item.octets.sum()) for item in data_sets) + left.octets == flows.records["octets"].sum()
 
 
-def test_unencodable_records_add_up() -> None:
+def test_what_no_template_takes_is_of_this_batch_alone() -> None:
     encoder = Encoder(default_templates()[:1])
     flows = batch(flow("2001:db8::1", "2001:db8::2"), flow("192.0.2.1", "192.0.2.2"))
     for _ in range(2):
-        assert [len(item) for item in encoder.encode(flows)] == [1]
-    assert (encoder.unencodable.flows, encoder.unencodable.packets, encoder.unencodable.octets) == (2, 20, 10_800)
+        data_sets, unencodable, clamped = encoder.encode(flows)
+        assert [len(item) for item in data_sets] == [1]
+        assert (unencodable, clamped) == (Tally(1, 10, 5_400), 0)
 
 
 def test_empty_batch() -> None:
-    assert Encoder(default_templates()).encode(batch()) == []
+    assert Encoder(default_templates()).encode(batch()).data_sets == []
 
 
 def test_one_template_for_any_family() -> None:
     flows = batch(flow("2001:db8::1", "2001:db8::2"), flow("192.0.2.1", "192.0.2.2"))
-    (data_set,) = Encoder([template("any", "ipVersion")]).encode(flows)
+    (data_set,) = Encoder([template("any", "ipVersion")]).encode(flows).data_sets
     assert data_set.rows["ipVersion"].tolist() == [6, 4]
 
 
@@ -197,7 +198,7 @@ def test_counters_that_do_not_fit_become_several_records(octets: int, packet_oct
         flow("192.0.2.1", "192.0.2.2", octets=octets, packets=2**33),
         flow("2001:db8::1", "2001:db8::2", octets=9, packets=2),
     )
-    (data_set,) = Encoder([reduced]).encode(flows)
+    (data_set,) = Encoder([reduced]).encode(flows).data_sets
     rows = data_set.rows
     assert rows["octetDeltaCount"].sum() == octets + 16
     assert rows["packetDeltaCount"].sum() == 2**33 + 3

@@ -52,7 +52,7 @@ def built9() -> list[bytes]:
     encoder, header = netflow9.Encoder(default_templates(), BOOT_NS), HEADER9
     built = encoder.template_messages(header, 512)
     header = header.advance(0, len(built))
-    for data_set in encoder.encode(golden_batch()):
+    for data_set in encoder.encode(golden_batch()).data_sets:
         block = encoder.data_messages(data_set, header, 512)
         built += messages(block)
         header = header.advance(len(data_set), len(block))
@@ -62,7 +62,7 @@ def built9() -> list[bytes]:
 def built5() -> list[bytes]:
     records = golden_batch().records
     encoder = netflow5.Encoder(BOOT_NS, 100)
-    (data_set,) = encoder.encode(FlowBatch(records[records["octets"] < 2**40], CLOCK))
+    (data_set,) = encoder.encode(FlowBatch(records[records["octets"] < 2**40], CLOCK)).data_sets
     return messages(encoder.data_messages(data_set, HEADER5, 200))
 
 
@@ -119,7 +119,7 @@ def test_a_lost_message_is_noticed() -> None:
 
 
 def rows5(encoder: netflow5.Encoder, count: int) -> DataSet:
-    (data_set,) = encoder.encode(batch(*[flow("192.0.2.1", "192.0.2.2")] * count))
+    (data_set,) = encoder.encode(batch(*[flow("192.0.2.1", "192.0.2.2")] * count)).data_sets
     return data_set
 
 
@@ -166,7 +166,7 @@ def test_netflow9_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size
     encoder, header = netflow9.Encoder(default_templates(), boot_ns), netflow9.Header(export_s, SEQUENCE, 7, offset)
     raw = encoder.template_messages(header, size)
     header = header.advance(0, len(raw))
-    for data_set in encoder.encode(flows):
+    for data_set in encoder.encode(flows).data_sets:
         block = encoder.data_messages(data_set, header, size)
         raw += messages(block)
         header = header.advance(len(data_set), len(block))
@@ -176,7 +176,7 @@ def test_netflow9_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size
     rows = [row for family in (IPV4, 0x86DD) for row in flows.records if row["ethertype"] == family]
     wanted = [expected(row, flows.clock, boot_s, NUMBERS9 + TIMES) for row in rows]
     assert [plain(record, NUMBERS9 + TIMES) for record in found] == wanted
-    assert encoder.unencodable.flows == len(flows) - len(rows)
+    assert encoder.encode(flows).unencodable.flows == len(flows) - len(rows)
 
 
 NUMBERS5 = NUMBERS9[:5]
@@ -192,7 +192,7 @@ def test_netflow5_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size
     boot_ns = boot_s * S - offset
     encoder, header = netflow5.Encoder(boot_ns), netflow5.Header(export_s, SEQUENCE, 7, offset)
     raw: list[bytes] = []
-    for data_set in encoder.encode(flows):
+    for data_set in encoder.encode(flows).data_sets:
         raw += messages(encoder.data_messages(data_set, header, size))
     found, decoder = decoded(raw)
     assert all(len(message) <= min(size, 24 + 30 * 48) for message in raw)
@@ -209,8 +209,8 @@ def test_netflow5_build_and_parse_is_equal(flows: FlowBatch, uptime_s: int, size
     assert [record for at, record in enumerate(got) if at == 0 or record != got[at - 1]] == [
         record for at, record in enumerate(wanted) if at == 0 or record != wanted[at - 1]
     ]
-    assert encoder.unencodable.flows == len(flows) - len(rows)
-    assert encoder.clamped == sum(int(row["ifindex"]) > 65535 for row in rows)
+    assert encoder.encode(flows).unencodable.flows == len(flows) - len(rows)
+    assert encoder.encode(flows).clamped == sum(int(row["ifindex"]) > 65535 for row in rows)
 
 
 def test_interfaces_that_netflow5_cannot_say() -> None:
@@ -220,10 +220,11 @@ def test_interfaces_that_netflow5_cannot_say() -> None:
         flow("192.0.2.1", "192.0.2.2", ifindex=65_536, direction=1),
         flow("192.0.2.1", "192.0.2.2", ifindex=1 << 30),
     )
-    (data_set,) = encoder.encode(flows)
+    encoded = encoder.encode(flows)
+    (data_set,) = encoded.data_sets
     assert data_set.rows["ingressInterface"].tolist() == [65_535, 0, 65_535]
     assert data_set.rows["egressInterface"].tolist() == [0, 65_535, 0]
-    assert encoder.clamped == 2
+    assert encoded.clamped == 2
 
 
 @pytest.mark.parametrize(("sampling", "field"), [(1, 1), (100, 2 << 14 | 100), (16_383, 2 << 14 | 16_383)])
@@ -239,7 +240,7 @@ def test_no_flow_ends_after_its_message() -> None:
     now = ClockPair(5_000 * S + S - 1, EXPORT_TIME_S * S + S - 1)
     ends = flow("192.0.2.1", "192.0.2.2", first_ns=now.monotonic_ns, last_ns=now.monotonic_ns)
     encoder = netflow5.Encoder(BOOT_NS)
-    (data_set,) = encoder.encode(FlowBatch(ends, now))
+    (data_set,) = encoder.encode(FlowBatch(ends, now)).data_sets
     seconds, uptime_ms = Uptime(BOOT_NS).header(EXPORT_TIME_S, offset_ns(now))
     assert (seconds, uptime_ms) == (EXPORT_TIME_S + 1, 3_601_000)
     assert uptime_ms - int(data_set.rows["flowEndSysUpTime"][0]) == 1

@@ -104,7 +104,7 @@ def test_ipfix(flows: FlowBatch, made: list[Template], size: int) -> None:
     flows = plain(flows)
     encoder, header = Encoder(made), Header(flows.clock.realtime_ns // S, SEQUENCE, 7)
     raw = encoder.template_messages(header, size)
-    for data_set in encoder.encode(flows):
+    for data_set in encoder.encode(flows).data_sets:
         raw += messages(encoder.data_messages(data_set, header, size))
         header = header.advance(len(data_set))
     assert all(len(message) <= size for message in raw)
@@ -133,7 +133,7 @@ def test_netflow9(flows: FlowBatch, made: list[Template], uptime_s: int, size: i
     encoder, header = netflow9.Encoder(made, boot_ns), netflow9.Header(export_s, SEQUENCE, 7, offset)
     raw = encoder.template_messages(header, size)
     header = header.advance(0, len(raw))
-    for data_set in encoder.encode(flows):
+    for data_set in encoder.encode(flows).data_sets:
         block = encoder.data_messages(data_set, header, size)
         for number, message in enumerate(messages(block)):
             padding = (len(message) - 24) - int(block.flows[number]) * data_set.template.dtype.itemsize
@@ -174,7 +174,7 @@ def test_netflow5(flows: FlowBatch, uptime_s: int, size: int, start: int, engine
     boot_ns = boot_s * S - offset
     encoder, header = netflow5.Encoder(boot_ns, sampling), netflow5.Header(export_s, start, engine, offset)
     raw: list[bytes] = []
-    for data_set in encoder.encode(flows):
+    for data_set in encoder.encode(flows).data_sets:
         raw += messages(encoder.data_messages(data_set, header, size))
     decoded(raw)
     rows = [row for row in flows.records if row["ethertype"] == IPV4]

@@ -86,4 +86,4 @@ def test_families_with_the_same_elements_share_a_template() -> None:
     (message,) = encoder.template_messages(Header(0, 0, 1), 1400)
     (only,) = wire.Message.parse(message).sets
     assert wire.TemplateRecord.parse(only.body).template_id == encoder.templates[0].id == encoder.templates[1].id
-    assert len(encoder.encode(golden_batch())) == 2
+    assert len(encoder.encode(golden_batch()).data_sets) == 2

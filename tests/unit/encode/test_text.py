@@ -65,7 +65,7 @@ def test_golden_bytes() -> None:
     batch = FlowBatch(np.concatenate(rows), CLOCK, interface_table({3: ("eth0", "Gräte"), 4: ("", "")}))
     (message,) = encoder.template_messages(HEADER, 512)
     assert message.hex() == "".join(GOLDEN_TEMPLATE.format(id=number).split())
-    (data_set,) = encoder.encode(batch)
+    (data_set,) = encoder.encode(batch).data_sets
     block = encoder.data_messages(data_set, HEADER, 512)
     assert bytes(block.buffer).hex() == "".join(GOLDEN_DATA.format(id=number).split())
     assert (block.ends.tolist(), block.flows.tolist(), block.octets.tolist()) == ([87], [3], [0x1518 + 3])
@@ -73,7 +73,7 @@ def test_golden_bytes() -> None:
 
 def test_counters_of_an_enterprise_that_do_not_fit_become_several_records() -> None:
     encoder = Encoder(parse(OWN, "own.toml"))
-    (data_set,) = encoder.encode(FlowBatch(flow("192.0.2.1", "192.0.2.2", octets=2**33, packets=9), CLOCK))
+    (data_set,) = encoder.encode(FlowBatch(flow("192.0.2.1", "192.0.2.2", octets=2**33, packets=9), CLOCK)).data_sets
     assert data_set.rows["acmeOctets"].tolist() == data_set.octets.tolist() == [2**32 - 1, 2**32 - 1, 2]
     assert data_set.packets.tolist() == [9, 0, 0]
 

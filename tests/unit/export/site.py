@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,22 +38,27 @@ def flows(start: int, count: int) -> Records:
     return made
 
 
+class Made(NamedTuple):
+    """What an encoder gives."""
+
+    data_sets: list[Rows]
+    unencodable: Tally
+    clamped: int = 0
+
+
 class FlowEncoder(Encoder):
     """The Data Record of a flow has its ``ifindex`` as the number; flows with ``vlan_id`` 1 have no Template."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.unencodable = Tally()
-        self.clamped = 0
         self.batches: list[int] = []
 
-    def encode(self, batch: FlowBatch) -> list[Rows]:
+    def encode(self, batch: FlowBatch) -> Made:
         self.batches.append(len(batch))
-        self.unencodable.flows += int(np.count_nonzero(batch.records["vlan_id"]))
         numbers = batch.records["ifindex"][batch.records["vlan_id"] == 0]
         made = rows(0, len(numbers))
         made.rows["number"] = numbers
-        return [made]
+        return Made([made], Tally(int(np.count_nonzero(batch.records["vlan_id"]))))
 
 
 class Site:

@@ -48,7 +48,7 @@ def test_the_wall_clock_is_set(
         now_ns += 60 * SECOND
         clock, times = ClockPair(now_ns, now_ns + offset_ns), {"first_ns": now_ns - 30 * SECOND, "last_ns": now_ns}
         records = flow("192.0.2.1", "192.0.2.2", **times)
-        session.send(encoder.encode(FlowBatch(records, clock)), clock, now_ns)
+        session.send(encoder.encode(FlowBatch(records, clock)).data_sets, clock, now_ns)
         now_ns += PACE_NS
         loop.run_once(0)
         wall_s = (now_ns + offset_ns) / 1e9
@@ -92,7 +92,7 @@ def test_sequence_over_refreshes(
     session.open(clock(), now_ns[0])
     decoder, raw = Decoder(), []
     for _ in range(5):
-        session.send(encoder.encode(batch(*[flow("192.0.2.1", "192.0.2.2")] * FLOWS)), clock(), now_ns[0])
+        session.send(encoder.encode(batch(*[flow("192.0.2.1", "192.0.2.2")] * FLOWS)).data_sets, clock(), now_ns[0])
         rounds()
         raw += collector.raw()
         now_ns[0] += REFRESH_S * SECOND
