@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netobs.datapath.ledger import LedgerReading
 from netobs.export.stats import ExportStats
@@ -66,6 +66,32 @@ class CollectorStats:
     unencodable: Tally
     clamped: int = 0
 
+    def lines(self) -> Iterator[str]:
+        """What became of its flows, for people."""
+        return _collector_lines(self)
+
+
+@dataclass
+class FormerCollectors:
+    """Those that reloads have taken away: one account for all, however many there were."""
+
+    count: int = 0
+    export: ExportStats = field(default_factory=ExportStats)
+    unencodable: Tally = field(default_factory=Tally)
+    clamped: int = 0
+
+    def add(self, collector: CollectorStats) -> None:
+        """``collector`` has gone; its numbers do not change any more."""
+        self.count += 1
+        self.export += collector.export
+        self.unencodable += collector.unencodable
+        self.clamped += collector.clamped
+
+    def stats(self) -> tuple[CollectorStats, ...]:
+        """None if none has gone."""
+        name = f"former collectors ({self.count})"
+        return (CollectorStats(name, self.export, self.unencodable, self.clamped),) if self.count else ()
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -91,7 +117,7 @@ class Stats:
         if self.ledger.ethertypes:
             yield f"not IP: {', '.join(_ethertypes(self.ledger))}"
         for collector in self.collectors:
-            yield from _collector_lines(collector)
+            yield from collector.lines()
 
     def lines(self) -> Iterator[str]:
         """Everything, for people."""

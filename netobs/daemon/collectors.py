@@ -16,7 +16,7 @@ from netobs.base.loop import EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
 from netobs.daemon import host_check
-from netobs.daemon.account import CollectorStats
+from netobs.daemon.account import CollectorStats, FormerCollectors
 from netobs.daemon.reporter import Reporter
 from netobs.encode.netflow5 import MAX_INTERFACE
 from netobs.encode.protocols import Exporter, exporter
@@ -77,7 +77,7 @@ class ExportingProcess:
         self._exporters = make_exporters(config, self._wall_clock.boot_ns)
         self._collectors = [self._collector(each, self._exporters) for each in config.collectors]
         self._router = Router(self._members(), config.groups, loop)
-        self._former: list[CollectorStats] = []
+        self._former = FormerCollectors()
         self._change: _Change | None = None
 
     def _collector(self, config: CollectorConfig, exporters: dict[tuple[str, str], Exporter]) -> Collector:
@@ -234,7 +234,10 @@ class ExportingProcess:
         self._exporters, self._config = change.exporters, change.config
         for collector in change.leaving:
             self._warn(collector, clock.read_pair())
-            self._former.append(collector.stats())
+            for line in collector.stats().lines():
+                log.info("reload: %s", line)
+            self._former.add(collector.stats())
+            self.reporter.forget(collector.number)
         in_order = {config.name: number for number, config in enumerate(change.config.collectors)}
         self._collectors = sorted([*change.staying, *change.fresh], key=lambda each: in_order[each.config.name])
         present = {each.config.name for each in self._collectors}
@@ -261,10 +264,10 @@ class ExportingProcess:
             member.session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
 
     def stats(self) -> tuple[CollectorStats, ...]:
-        """Of each collector, those that a reload has taken away in front."""
+        """Of each collector; in front, as one, those that reloads have taken away."""
         change = self._change
         present = self._collectors if change is None else [*self._collectors, *change.fresh]
-        return (*self._former, *(collector.stats() for collector in present))
+        return (*self._former.stats(), *(collector.stats() for collector in present))
 
 
 def make_exporters(config: Config, boot_ns: int) -> dict[tuple[str, str], Exporter]:

@@ -68,6 +68,10 @@ class Reporter:
         watch = self._not_sent.setdefault(number, LossWatch())
         watch.observe(lost.flows, lost.packets, lost.octets, realtime_ns)
 
+    def forget(self, number: int) -> None:
+        """The collector ``number`` has gone."""
+        self._not_sent.pop(number, None)
+
     def warn_of_not_sent(self, name: str, stats: ExportStats, unencodable: Tally, clock: ClockPair) -> None:
         """Tell the operator what the collector ``name`` does not get, by reason."""
         for reason, lost in stats.not_sent.items():

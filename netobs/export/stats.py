@@ -44,6 +44,15 @@ class ExportStats:
     uncertain_bytes: int = 0  # taken by the kernel and not acknowledged when a connection broke
     connected: bool = False
 
+    def __add__(self, other: ExportStats) -> ExportStats:
+        """The account of two collectors as one: every number is the sum."""
+        reasons = dict.fromkeys((*self.not_sent, *other.not_sent))
+        both = {
+            name: mine + getattr(other, name) for name, mine in vars(self).items() if isinstance(mine, (int, Tally))
+        }
+        not_sent = {why: self.not_sent.get(why, Tally()) + other.not_sent.get(why, Tally()) for why in reasons}
+        return ExportStats(**both, not_sent=not_sent)
+
     def see(self, tally: Tally) -> None:
         self.seen += tally
         self.queued += tally

@@ -100,8 +100,11 @@ class Account:
         return found.measured == (self.seen + self.taken_over.get(collector, Counts())).measured
 
 
+_OF_COLLECTOR = r' (?:collector "|(?=former collectors ))([^"]+?)(?:"| collectors) \(.*\): '
+
+
 def read_account(log: str) -> Account:
-    """The last account in a daemon's log. Collectors of one name, before and after a reload, are added up."""
+    """The last account in a daemon's log. Those that a reload has taken away are summed up there, as "former"."""
     account = Account()
     for line in log.splitlines():
         if found := re.search(r" seen: (\d+) packets, (\d+) octets$", line):
@@ -109,14 +112,14 @@ def read_account(log: str) -> Account:
         elif found := re.search(r" not in a flow, (\w+): (\d+) packets, (\d+) octets$", line):
             account.ledger[found[1]] = Counts(0, int(found[2]), int(found[3]))
         elif found := re.search(
-            r' collector "([^"]+)" \(.*\): (in the spool|taken over from an earlier run): '
+            _OF_COLLECTOR + r"(in the spool|taken over from an earlier run): "
             r"(\d+) flows, (\d+) packets, (\d+) octets",
             line,
         ):
             where = account.spooled if found[2] == "in the spool" else account.taken_over
             _add(where, found[1], Counts(*map(int, found.groups()[2:])))
         elif found := re.search(
-            r' collector "([^"]+)" \(.*\): (?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets( waiting)?',
+            _OF_COLLECTOR + r"(?:not sent, (\w+): )?(\d+) flows, (\d+) packets, (\d+) octets( waiting)?",
             line,
         ):
             counts = Counts(*map(int, found.groups()[2:5]))
