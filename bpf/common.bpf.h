@@ -39,6 +39,8 @@ static __always_inline int common_ipv4(struct packet *pkt, const struct iphdr *i
 	if (octets < sizeof(*ip) || !common_transport(pkt, (const __be16 *)(ip + 1), end, octets - sizeof(*ip)))
 		return 0;
 	set_ipv4_addresses(pkt, ip);
+	NOTE(pkt, transport_offset, ETH_HLEN + sizeof(*ip));
+	NOTE(pkt, transport_octets, octets - sizeof(*ip));
 	pkt->tos = ip->tos;
 	pkt->ttl = ip->ttl;
 	pkt->octets = octets;
@@ -55,6 +57,8 @@ static __always_inline int common_ipv6(struct packet *pkt, const struct ipv6hdr 
 	if (!common_transport(pkt, (const __be16 *)(ip + 1), end, payload))
 		return 0;
 	set_ipv6_addresses(pkt, ip);
+	NOTE(pkt, transport_offset, ETH_HLEN + sizeof(*ip));
+	NOTE(pkt, transport_octets, payload);
 	pkt->tos = first >> 4;
 	pkt->ttl = ip->hop_limit;
 	pkt->octets = octets;
@@ -77,6 +81,7 @@ static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pk
 		taken = common_ipv6(pkt, ip, end, available);
 	if (!taken)
 		return 0;
+	NOTE(pkt, ip_offset, ETH_HLEN);
 	pkt->packets = 1;
 	pkt->min_ip_length = pkt->max_ip_length = pkt->octets;
 	if (skb->vlan_present)

@@ -42,8 +42,11 @@ static __always_inline void finish_ip(struct cursor *cur, struct packet *pkt, co
 	pkt->packets = 1;
 	pkt->octets = ip->octets;
 	pkt->min_ip_length = pkt->max_ip_length = ip->octets > 0xffff ? 0xffff : ip->octets;
-	if (!ip->later_fragment && ip->octets > header)
+	if (!ip->later_fragment && ip->octets > header) {
 		transport = parse_transport(cur, pkt, ip->octets - header);
+		NOTE(pkt, transport_offset, cur->offset);
+		NOTE(pkt, transport_octets, ip->octets - header);
+	}
 	if (!cur->gso_size)
 		return;
 	payload = netobs_inner_payload(cur->skb, cur->offset, pkt->protocol, pkt->dst_port);
@@ -66,6 +69,7 @@ static __always_inline enum verdict parse_ipv4(struct cursor *cur, struct packet
 	if (first >> 4 != 4 || header < sizeof(copy) || ip.octets < header || ip.octets > available)
 		return PACKET_MALFORMED;
 	ip.later_fragment = (hdr->frag_off & bpf_htons(IPV4_OFFSET)) != 0;
+	NOTE(pkt, ip_offset, cur->offset);
 
 	set_ipv4_addresses(pkt, hdr);
 	pkt->protocol = hdr->protocol;
@@ -92,12 +96,63 @@ static __always_inline int is_extension(__u8 next)
 	return 0;
 }
 
-/* Where the walk over the extension headers ended. */
+/* Where the walk over the extension headers ended. With NETOBS_EXTRA, the upper half is that of flow_extra. */
 #define WALK_OFFSET(walk) ((walk)&0xffff)
 #define WALK_PROTOCOL(walk) ((walk) >> 16 & 0xff)
 #define WALK_LATER_FRAGMENT (1 << 24)
 #define WALK_JUMBO (1 << 25)
 #define WALK_TOO_LONG (1 << 26)
+#define WALK_MORE_FRAGMENTS (1 << 27)
+
+/* The bits of IE 515 (RFC 9740, registry "ipv6ExtensionHeaders Bits"). */
+enum ipv6_header_bit {
+	IPV6_BIT_DEST = 0,
+	IPV6_BIT_HOP = 1,
+	IPV6_BIT_NO_NEXT = 2,
+	IPV6_BIT_UNKNOWN = 3, /* what follows cannot be read: it is encrypted (ESP) or compressed (IPComp) */
+	IPV6_BIT_FIRST_FRAGMENT = 4,
+	IPV6_BIT_ROUTING = 5,
+	IPV6_BIT_LATER_FRAGMENT = 6,
+	IPV6_BIT_MOBILITY = 12,
+	IPV6_BIT_ESP = 13,
+	IPV6_BIT_AUTH = 14,
+	IPV6_BIT_HIP = 16,
+	IPV6_BIT_SHIM6 = 17,
+	IPV6_BIT_TEST_1 = 18, /* 253 and 254: for experiments and tests */
+	IPV6_BIT_TEST_2 = 19,
+};
+
+/* The bits of a Next Header value; none for a fragment header, whose content decides. */
+static __always_inline __u32 ipv6_header_bits(__u8 next)
+{
+	switch (next) {
+	case NEXTHDR_DEST:
+		return 1 << IPV6_BIT_DEST;
+	case NEXTHDR_HOP:
+		return 1 << IPV6_BIT_HOP;
+	case NEXTHDR_ROUTING:
+		return 1 << IPV6_BIT_ROUTING;
+	case NEXTHDR_AUTH:
+		return 1 << IPV6_BIT_AUTH;
+	case NEXTHDR_MOBILITY:
+		return 1 << IPV6_BIT_MOBILITY;
+	case NEXTHDR_HIP:
+		return 1 << IPV6_BIT_HIP;
+	case NEXTHDR_SHIM6:
+		return 1 << IPV6_BIT_SHIM6;
+	case NEXTHDR_NONE:
+		return 1 << IPV6_BIT_NO_NEXT;
+	case NEXTHDR_ESP:
+		return 1 << IPV6_BIT_ESP | 1 << IPV6_BIT_UNKNOWN;
+	case NEXTHDR_IPCOMP:
+		return 1 << IPV6_BIT_UNKNOWN;
+	case NEXTHDR_TEST_1:
+		return 1 << IPV6_BIT_TEST_1;
+	case NEXTHDR_TEST_2:
+		return 1 << IPV6_BIT_TEST_2;
+	}
+	return 0;
+}
 
 static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
 {
@@ -111,9 +166,9 @@ static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
 /* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops behind a later fragment's header and in
  * front of a header that is cut short: the protocol is then the one reached, and what stands there is no transport
  * header. More than MAX_EXTENSION_HEADERS are too many. A function of its own, so that the verifier walks it once. */
-__noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
+__noinline __u64 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
 {
-	__u32 flags = 0, size;
+	__u32 flags = 0, bits = 0, size;
 	__u8 header[8]; /* all of a short one: the verifier would forget a counter that shared its 8 bytes of stack */
 	int i;
 
@@ -125,6 +180,12 @@ __noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u
 			break;
 		if (protocol == NEXTHDR_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
 			flags |= WALK_LATER_FRAGMENT;
+		if (NETOBS_EXTRA && protocol == NEXTHDR_FRAGMENT) {
+			bits |= 1 << (flags & WALK_LATER_FRAGMENT ? IPV6_BIT_LATER_FRAGMENT : IPV6_BIT_FIRST_FRAGMENT);
+			flags |= header[3] & 1 ? WALK_MORE_FRAGMENTS : 0;
+		} else if (NETOBS_EXTRA) {
+			bits |= ipv6_header_bits(protocol);
+		}
 		if (protocol == NEXTHDR_HOP && header[2] == IPV6_TLV_JUMBO && size == IPV6_JUMBO_HEADER)
 			flags |= WALK_JUMBO;
 		offset += size;
@@ -134,21 +195,24 @@ __noinline __u32 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u
 	}
 	if (i == MAX_EXTENSION_HEADERS && is_extension(protocol))
 		flags |= WALK_TOO_LONG;
-	return (offset & 0xffff) | (protocol & 0xff) << 16 | flags;
+	return (__u64)bits << 32 | (offset & 0xffff) | (protocol & 0xff) << 16 | flags;
 }
 
 /* 0 where there are too many. */
 static __always_inline int parse_extensions(struct cursor *cur, struct packet *pkt, struct ip_packet *ip)
 {
-	__u32 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->protocol, ip->offset + ip->octets);
+	__u64 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->protocol, ip->offset + ip->octets);
 
 	cur->offset = WALK_OFFSET(walk);
 	pkt->protocol = WALK_PROTOCOL(walk);
 	ip->later_fragment = !!(walk & WALK_LATER_FRAGMENT);
+	NOTE(pkt, more_fragments, !!(walk & WALK_MORE_FRAGMENTS));
+	NOTE(pkt, ipv6_headers, walk >> 32);
 	if (cur->gso_size && walk & WALK_JUMBO) {
 		/* Not on the wire: the stack takes that header away when it segments. */
 		ip->octets -= IPV6_JUMBO_HEADER;
 		ip->offset += IPV6_JUMBO_HEADER;
+		NOTE(pkt, ipv6_headers, (walk >> 32) & ~(1 << IPV6_BIT_HOP));
 	}
 	return !(walk & WALK_TOO_LONG);
 }
@@ -206,6 +270,7 @@ static __always_inline enum verdict parse_ipv6(struct cursor *cur, struct packet
 	pkt->protocol = hdr->nexthdr;
 	pkt->tos = first >> 4;
 	pkt->ttl = hdr->hop_limit;
+	NOTE(pkt, ip_offset, cur->offset);
 	cur->offset += sizeof(copy);
 	if (is_extension(pkt->protocol) && !parse_extensions(cur, pkt, &ip))
 		return PACKET_EXT_HEADERS;

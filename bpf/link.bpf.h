@@ -29,9 +29,10 @@ static __always_inline int is_link(__u32 ethertype)
 /* What was found: the EtherType, where its header is, and where the frame ends without its padding. */
 #define LINK(ethertype, offset, end) ((__u64)(end) << 32 | ((offset)&0x7fff) << 16 | ((ethertype)&0xffff))
 #define LINK_GUESSED (1ULL << 31) /* nothing says that it is IP */
+#define LINK_LABELS_SHIFT 56 /* with NETOBS_EXTRA: entries of the label stack; no frame needs these bits of its end */
 #define LINK_ETHERTYPE(link) ((__u16)(link))
 #define LINK_OFFSET(link) ((__u32)(link) >> 16 & 0x7fff)
-#define LINK_END(link) ((__u32)((link) >> 32))
+#define LINK_END(link) (NETOBS_EXTRA ? (__u32)((link) >> 32 & 0xffffff) : (__u32)((link) >> 32))
 
 /* The EtherType of what is behind a SNAP header (RFC 1042): `length`, which is none, where there is no such header. */
 static __always_inline __u32 snap_ethertype(struct __sk_buff *skb, __u32 offset, __u32 length)
@@ -79,8 +80,9 @@ static __always_inline __u64 pppoe_session(struct __sk_buff *skb, __u32 offset, 
 static __always_inline __u64 mpls_payload(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 ethertype)
 {
 	__u8 entry[8] = {}; /* half of it used: see netobs_walk_extensions() */
+	__u64 labels;
 
-	for (int i = 0; i < MAX_MPLS_LABELS && !(entry[2] & 1); i++) {
+	for (labels = 0; labels < MAX_MPLS_LABELS && !(entry[2] & 1); labels++) {
 		if (bpf_skb_load_bytes(skb, offset, entry, MPLS_LABEL) < 0)
 			return LINK(ethertype, offset, end);
 		offset += MPLS_LABEL;
@@ -91,7 +93,7 @@ static __always_inline __u64 mpls_payload(struct __sk_buff *skb, __u32 offset, _
 		ethertype = ETH_P_IP;
 	else if (entry[0] >> 4 == 6)
 		ethertype = ETH_P_IPV6;
-	return LINK(ethertype, offset, end) | LINK_GUESSED;
+	return LINK(ethertype, offset, end) | LINK_GUESSED | (NETOBS_EXTRA ? labels << LINK_LABELS_SHIFT : 0);
 }
 
 /* A function of its own, so that the verifier walks it once. */
@@ -124,6 +126,7 @@ static __always_inline int parse_link(struct cursor *cur, struct packet *pkt)
 
 	pkt->ethertype = LINK_ETHERTYPE(link);
 	cur->offset = LINK_OFFSET(link);
+	NOTE(pkt, labels, link >> LINK_LABELS_SHIFT);
 	if (!cur->gso_size) /* a super-packet has no padding, and may be longer than these lengths can say */
 		cur->length = LINK_END(link) > cur->offset ? LINK_END(link) : cur->offset;
 	return !!(link & LINK_GUESSED);

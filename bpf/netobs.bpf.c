@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "common.bpf.h"
+#include "extra.bpf.h"
 #include "flow.bpf.h"
 #include "ip.bpf.h"
 #include "netobs.h"
@@ -55,6 +56,16 @@ struct {
 	__type(value, struct flow_start);
 } flow_starts SEC(".maps");
 
+#if NETOBS_EXTRA
+struct extra_array {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_extra);
+} flow_extras SEC(".maps"), packet_extras SEC(".maps"); /* as flow_slots; of the packet at hand: one for each CPU */
+#endif
+
 /* percpu_array: what found no slot. */
 struct overflow_hash {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -99,6 +110,65 @@ static __always_inline __u32 half_in_use(void)
 	return *(volatile __u32 *)&state.active_half & 1;
 }
 
+#if NETOBS_EXTRA
+enum packet_of_flow {
+	PACKET_FIRST,
+	PACKET_NEXT,
+	PACKET_STARTS_ANEW, /* before it counts as a next one */
+};
+
+static __always_inline struct flow_extra *packet_extra(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&packet_extras, &cpu);
+}
+
+/* A function of its own, so that the verifier walks it once. */
+__noinline int netobs_read_headers(struct __sk_buff *skb, __u64 where, __u32 transport_octets)
+{
+	struct flow_extra *extra = packet_extra();
+
+	if (!extra)
+		return 0;
+	__builtin_memset(extra, 0, sizeof(*extra));
+	read_headers(skb, extra, where, transport_octets, settings.extra_groups);
+	return 0;
+}
+
+static __always_inline void read_extra(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct flow_extra *extra;
+
+	netobs_read_headers(skb, WHERE(pkt), pkt->transport_octets);
+	extra = packet_extra();
+	if (extra && settings.extra_groups & EXTRA_LAYER2_OCTETS)
+		extra->layer2_octets = layer2_octets(skb, pkt);
+	if (extra && settings.extra_groups & EXTRA_IP)
+		extra->ipv6_headers = all_ipv6_headers(pkt);
+}
+
+static __always_inline void count_extra(struct flow_extra *extra, enum packet_of_flow which)
+{
+	const struct flow_extra *packet = packet_extra();
+
+	if (!extra || !packet)
+		return;
+	if (which == PACKET_FIRST)
+		*extra = *packet;
+	else if (which == PACKET_NEXT)
+		next_extra(extra, packet, settings.extra_groups);
+	else
+		first_extra_of_flow(extra, packet);
+}
+
+#define READ_EXTRA(skb, pkt) read_extra(skb, pkt)
+#define COUNT_EXTRA(extra, which) count_extra(extra, which)
+#else
+#define READ_EXTRA(skb, pkt) ((void)0)
+#define COUNT_EXTRA(extra, which) ((void)0)
+#endif
+
 /* A packet that the table did not take, as a record of its own. 0, or an error where the ring is full too. */
 static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packet *pkt, __u64 now, int error)
 {
@@ -108,6 +178,7 @@ static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packe
 		return -ENOSPC;
 	make_key(&record->key, pkt);
 	first_packet(skb, &record->metrics, pkt, now);
+	COUNT_EXTRA(&record->metrics.extra, PACKET_FIRST);
 	record->metrics.errno_ = -error;
 	bpf_ringbuf_submit(record, 0);
 	return 0;
@@ -127,6 +198,7 @@ static __always_inline void connection_in_map(struct __sk_buff *skb, struct flow
 		metrics->tos = pkt->tos;
 		metrics->dot1q_priority = VLAN_PRIORITY(pkt->vlan_tci);
 		read_macs(skb, pkt, metrics->src_mac, metrics->dst_mac);
+		COUNT_EXTRA(&metrics->extra, PACKET_STARTS_ANEW);
 	}
 }
 
@@ -140,13 +212,16 @@ static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const vo
 		if (pkt->tcp_flags & TCP_CONNECTION)
 			connection_in_map(skb, metrics, pkt, now);
 		next_packet(metrics, pkt, now);
+		COUNT_EXTRA(&metrics->extra, PACKET_NEXT);
 		return 0;
 	}
 	if (metrics) { /* another CPU made the entry, this one has not seen the flow yet */
 		first_packet(skb, metrics, pkt, now);
+		COUNT_EXTRA(&metrics->extra, PACKET_FIRST);
 		return 0;
 	}
 	first_packet(skb, &fresh, pkt, now);
+	COUNT_EXTRA(&fresh.extra, PACKET_FIRST);
 	return bpf_map_update_elem(map, key, &fresh, BPF_ANY);
 }
 
@@ -177,8 +252,10 @@ static __noinline int connection_in_slot(struct __sk_buff *skb, __u32 index, str
 {
 	struct flow_start *start = bpf_map_lookup_elem(&flow_starts, &index);
 
-	if (start && starts_anew(pkt, slot->tcp_flags, now, &start->end, &start->syn))
+	if (start && starts_anew(pkt, slot->tcp_flags, now, &start->end, &start->syn)) {
 		first_of_flow(skb, start, pkt, now);
+		COUNT_EXTRA(bpf_map_lookup_elem(&flow_extras, &index), PACKET_STARTS_ANEW);
+	}
 	return 0;
 }
 
@@ -204,6 +281,7 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 			if (pkt->tcp_flags & TCP_CONNECTION)
 				connection_in_slot(skb, index, slot, pkt, now);
 			next_in_slot(slot, pkt, now);
+			COUNT_EXTRA(bpf_map_lookup_elem(&flow_extras, &index), PACKET_NEXT);
 			return 0;
 		}
 		if (!slot->used) {
@@ -211,6 +289,7 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 			if (!start)
 				break;
 			first_in_slot(skb, slot, start, &id, pkt, now);
+			COUNT_EXTRA(bpf_map_lookup_elem(&flow_extras, &index), PACKET_FIRST);
 			return 0;
 		}
 	}
@@ -299,6 +378,7 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 	if (verdict != PACKET_IP)
 		return not_parsed(skb, ledger, verdict, pkt.ethertype);
 
+	READ_EXTRA(skb, &pkt);
 	count(&ledger->seen, pkt.packets, pkt.octets);
 	if (add_packet(skb, &pkt, now_ns()))
 		count(&ledger->reasons[LEDGER_RING_FULL], pkt.packets, pkt.octets);

@@ -6,6 +6,10 @@
 
 #include <linux/types.h>
 
+#ifndef NETOBS_EXTRA
+#define NETOBS_EXTRA 0
+#endif
+
 enum netobs_direction { /* IE 61 flowDirection */
 	NETOBS_INGRESS = 0,
 	NETOBS_EGRESS = 1,
@@ -27,6 +31,32 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 48, "no padding");
 
+/* Sets of fields of flow_extra that are measured together: bits of netobs_settings.extra_groups. */
+enum extra_group {
+	EXTRA_TCP_OPTIONS = 1, /* tcp_options */
+	EXTRA_TCP_WINDOW = 2, /* min_tcp_window */
+	EXTRA_IP = 4, /* fragment_flags, flow_label, ipv6_headers */
+	EXTRA_LINK = 8, /* customer_vlan_id, customer_priority, mpls_labels */
+	EXTRA_LAYER2_OCTETS = 16, /* layer2_octets */
+};
+
+/* What is measured only where a template asks for it. Only the object netobs_extra.bpf.o, made of the same sources with
+ * NETOBS_EXTRA = 1, has it: in flow_extras under the index of the slot, and behind the other metrics elsewhere. What no
+ * packet said, and what belongs to a group that is off, is 0, but min_tcp_window 65535. */
+struct flow_extra {
+	__u64 tcp_options[4]; /* IE 520: OR of the kinds, kind 0 is the lowest bit of the first word */
+	__u64 layer2_octets; /* IE 352: frames on the wire, without preamble and check sequence */
+	__u32 ipv6_headers; /* IE 515: OR, bits of the registry that RFC 9740 made */
+	__u32 flow_label; /* of the first packet, as all that follows but min_tcp_window */
+	__u16 min_tcp_window; /* as in the header, without window scaling */
+	__u16 customer_vlan_id; /* of the tag behind the one that says vlan_id */
+	__u8 customer_priority;
+	__u8 fragment_flags; /* IE 197: 0x40 DF, 0x20 MF */
+	__u8 mpls_labels[3][3]; /* IE 70 to 72: label, traffic class, bottom of stack; the top of the stack first */
+	__u8 reserved;
+};
+_Static_assert(sizeof(struct flow_extra) == 64, "one cache line");
+
 struct flow_metrics {
 	__u64 packets; /* wire packets: a GSO super-packet counts its segments */
 	__u64 octets; /* IE 1: IP header and payload, as on the wire */
@@ -45,14 +75,17 @@ struct flow_metrics {
 	__u8 dst_mac[6];
 	__u32 end; /* both as in flow_start */
 	__u32 syn;
+#if NETOBS_EXTRA
+	struct flow_extra extra;
+#endif
 };
-_Static_assert(sizeof(struct flow_metrics) == 64, "no padding");
+_Static_assert(sizeof(struct flow_metrics) == 64 + NETOBS_EXTRA * sizeof(struct flow_extra), "no padding");
 
 struct flow_record {
 	struct flow_key key;
 	struct flow_metrics metrics;
 };
-_Static_assert(sizeof(struct flow_record) == 112, "no padding, a multiple of 8");
+_Static_assert(sizeof(struct flow_record) == 48 + sizeof(struct flow_metrics), "no padding, a multiple of 8");
 
 enum flow_table { /* capture.flow_table */
 	TABLE_PERCPU_ARRAY,
@@ -160,7 +193,7 @@ struct netobs_settings {
 	__u32 slots; /* percpu_array: of one CPU and half, a power of two */
 	__u32 slot_cpus; /* percpu_array: CPUs below this one have slots */
 	__u32 precise_time; /* 1: clock read for each packet; 0: resolution of one tick */
-	__u32 reserved;
+	__u32 extra_groups; /* bits of enum extra_group; not looked at without NETOBS_EXTRA */
 	__u64 tick_ns; /* length of a jiffy */
 };
 

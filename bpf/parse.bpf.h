@@ -24,11 +24,16 @@
 #define NEXTHDR_HOP 0
 #define NEXTHDR_ROUTING 43
 #define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_ESP 50
 #define NEXTHDR_AUTH 51
+#define NEXTHDR_NONE 59
 #define NEXTHDR_DEST 60
+#define NEXTHDR_IPCOMP 108
 #define NEXTHDR_MOBILITY 135
 #define NEXTHDR_HIP 139
 #define NEXTHDR_SHIM6 140
+#define NEXTHDR_TEST_1 253
+#define NEXTHDR_TEST_2 254
 
 /* What one skb adds to a flow. Words and numbers only, never passed to a helper: it lives in registers. */
 struct packet {
@@ -50,7 +55,22 @@ struct packet {
 	__u8 has_ethernet;
 	__u8 ttl;
 	__u8 tos;
+#if NETOBS_EXTRA
+	__u8 labels; /* entries of an MPLS label stack, right before the IP header */
+	__u8 more_fragments; /* flag M of an IPv6 fragment header */
+	__u32 ipv6_headers; /* as in flow_extra */
+	__u32 ip_offset; /* of the IP header in the frame */
+	__u32 transport_offset;
+	__u32 transport_octets; /* from there to the end of the IP packet; 0 in a later fragment */
+#endif
 };
+
+/* Keeps what the parser comes by for extra.bpf.h. */
+#if NETOBS_EXTRA
+#define NOTE(pkt, field, value) ((pkt)->field = (value))
+#else
+#define NOTE(pkt, field, value) ((void)0)
+#endif
 
 enum verdict {
 	PACKET_IP,

@@ -16,7 +16,7 @@ SETTINGS = np.dtype(
         ("slots", "<u4"),
         ("slot_cpus", "<u4"),
         ("precise_time", "<u4"),
-        ("reserved", "<u4"),
+        ("extra_groups", "<u4"),
         ("tick_ns", "<u8"),
     ]
 )

@@ -25,6 +25,7 @@ FILES = {
     "lib/systemd/system/netobs@.service",
     "usr/bin/netobs",
     f"{PYTHON}/netobs/bpf/netobs.bpf.o",
+    f"{PYTHON}/netobs/bpf/netobs_extra.bpf.o",
     f"{PYTHON}/netobs/bpf/packets.bpf.o",
     f"{PYTHON}/netobs/encode/information_elements.csv",
     *(

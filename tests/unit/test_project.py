@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-OBJECTS = ("netobs/bpf/netobs.bpf.o", "netobs/bpf/packets.bpf.o")
+OBJECTS = ("netobs/bpf/netobs.bpf.o", "netobs/bpf/netobs_extra.bpf.o", "netobs/bpf/packets.bpf.o")
 NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
 
 
