@@ -1,7 +1,6 @@
 """Phrases that had to be rewritten once: translated word by word, riddles, relative clauses in place of nouns.
 
-None of them is wrong everywhere. Each was found in places where an engineer had to read the sentence twice, and each has a
-plainer way to say the same.
+None of them is wrong everywhere. An engineer had to read each of them twice somewhere, and each has a plainer form.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ TEXTS = [(path.relative_to(ROOT), joined(text)) for path, text in sources()]
 
 def test_the_reader_joins_lines() -> None:
     assert joined("# at the\n#   begin of") == "# at the begin of"
-    assert joined(' * at the\n * begin of') == " * at the begin of"
+    assert joined(" * at the\n * begin of") == " * at the begin of"
 
 
 @pytest.mark.parametrize("phrase", PHRASES)
