@@ -2,7 +2,8 @@
 /* The datapath: TC hook -> headers -> flow table. Settings, maps, the flow tables, entry points, in this order.
  *
  * All per-CPU data is written without atomics: a TC program runs with bottom halves off, so that on one CPU no other
- * run comes between. (PREEMPT_RT: local_bh_disable() takes a lock of the CPU that has the same effect.)
+ * run comes between. This does not hold with PREEMPT_RT: from Linux 6.18 on, local_bh_disable() keeps a task on its CPU
+ * and lets others run there (CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is off). What settings.preemptible asks for is for that.
  */
 #include <linux/bpf.h>
 #include <linux/errno.h>
@@ -89,8 +90,29 @@ struct {
 
 static __always_inline void count(struct ledger_count *count, __u64 packets, __u64 octets)
 {
-	count->packets += packets;
-	count->octets += octets;
+	if (settings.preemptible) {
+		__sync_fetch_and_add(&count->packets, packets);
+		__sync_fetch_and_add(&count->octets, octets);
+	} else {
+		count->packets += packets;
+		count->octets += octets;
+	}
+}
+
+/* Whether this program may write the data of its CPU: no other program there is between enter() and leave(). Each adds
+ * itself first, so that of two that find each other neither may. (Linux 5.10 has no atomic that returns a value.) */
+static __always_inline int enter(struct ledger *ledger)
+{
+	if (!settings.preemptible)
+		return 1;
+	__sync_fetch_and_add(&ledger->inside, 1);
+	return *(volatile __u64 *)&ledger->inside == 1;
+}
+
+static __always_inline void leave(struct ledger *ledger)
+{
+	if (settings.preemptible)
+		__sync_fetch_and_add(&ledger->inside, -1);
 }
 
 static __always_inline __u64 now_ns(void)
@@ -297,17 +319,20 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 }
 
 /* The flow table: one packet in. 0, or an error where no level of it had room. */
-static __always_inline int add_packet(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
+static __always_inline int add_packet(struct __sk_buff *skb, struct ledger *ledger, const struct packet *pkt, __u64 now)
 {
 	int error = 0;
 
-	if (settings.flow_table == TABLE_PERCPU_ARRAY)
-		error = add_to_array(skb, pkt, now);
-	else if (settings.flow_table == TABLE_PERCPU_HASH)
-		error = add_to_hash(skb, pkt, now);
-	if (error || settings.flow_table == TABLE_RINGBUF)
-		error = add_to_ring(skb, pkt, now, error);
-	return error;
+	if (settings.flow_table != TABLE_RINGBUF) {
+		error = -EBUSY;
+		if (enter(ledger))
+			error = settings.flow_table == TABLE_PERCPU_ARRAY ? add_to_array(skb, pkt, now)
+									  : add_to_hash(skb, pkt, now);
+		leave(ledger);
+		if (!error)
+			return 0;
+	}
+	return add_to_ring(skb, pkt, now, error);
 }
 
 static __always_inline int is_sampled(void)
@@ -330,7 +355,7 @@ static __always_inline int not_in_a_flow(struct __sk_buff *skb, struct ledger *l
 	return NEXT;
 }
 
-static __always_inline void count_ethertype(struct __sk_buff *skb, __u32 ethertype)
+static __always_inline void count_ethertype(struct __sk_buff *skb, __u32 ethertype, int may_write)
 {
 	__u32 segments = skb->gso_segs ?: 1, octets = frame_octets(skb), cpu = bpf_get_smp_processor_id();
 	struct not_ip *counts = bpf_map_lookup_elem(&not_ip, &cpu);
@@ -340,7 +365,7 @@ static __always_inline void count_ethertype(struct __sk_buff *skb, __u32 etherty
 		return;
 	if (ethertype < ETH_P_802_3_MIN)
 		ethertype = 0;
-	for (int i = 0; i < NOT_IP_ETHERTYPES; i++) {
+	for (int i = 0; may_write && i < NOT_IP_ETHERTYPES; i++) {
 		one = &counts->ethertypes[i];
 		if (!one->count.packets)
 			one->ethertype = ethertype;
@@ -359,7 +384,8 @@ static __noinline int not_parsed(struct __sk_buff *skb, struct ledger *ledger, e
 		return not_in_a_flow(skb, ledger, LEDGER_MALFORMED);
 	if (verdict == PACKET_EXT_HEADERS)
 		return not_in_a_flow(skb, ledger, LEDGER_EXT_HEADERS);
-	count_ethertype(skb, ethertype);
+	count_ethertype(skb, ethertype, enter(ledger));
+	leave(ledger);
 	return not_in_a_flow(skb, ledger, LEDGER_NOT_IP);
 }
 
@@ -380,7 +406,7 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 
 	READ_EXTRA(skb, &pkt);
 	count(&ledger->seen, pkt.packets, pkt.octets);
-	if (add_packet(skb, &pkt, now_ns()))
+	if (add_packet(skb, ledger, &pkt, now_ns()))
 		count(&ledger->reasons[LEDGER_RING_FULL], pkt.packets, pkt.octets);
 	return NEXT;
 }

@@ -164,7 +164,8 @@ struct ledger_count {
 struct ledger {
 	struct ledger_count seen;
 	struct ledger_count reasons[LEDGER_REASONS];
-	__u64 reserved[4]; /* to a multiple of 64: CPUs share no cache line */
+	__u64 inside; /* preemptible: programs that are writing this CPU's data, or waiting for another to go on */
+	__u64 reserved[3]; /* to a multiple of 64: CPUs share no cache line */
 };
 _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
 
@@ -194,6 +195,8 @@ struct netobs_settings {
 	__u32 slot_cpus; /* percpu_array: CPUs below this one have slots */
 	__u32 precise_time; /* 1: clock read for each packet; 0: resolution of one tick */
 	__u32 extra_groups; /* bits of enum extra_group; not looked at without NETOBS_EXTRA */
+	__u32 preemptible; /* 1: programs of one CPU can interrupt each other (PREEMPT_RT) */
+	__u32 reserved;
 	__u64 tick_ns; /* length of a jiffy */
 };
 

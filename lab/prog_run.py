@@ -127,9 +127,11 @@ def merged(records: Records) -> Records:
 class Programs:
     """The programs, loaded and attached to nothing; ``config`` as in [capture]. ``batch`` as in BatchReader."""
 
-    def __init__(self, batch: int = 0, slots_for: int = 0, **config: Any) -> None:
-        """``slots_for``: for percpu_array, how many CPUs get slots; 0 = all that are online."""
+    def __init__(self, batch: int = 0, slots_for: int = 0, preemptible: bool = False, **config: Any) -> None:
+        """``slots_for``: for percpu_array, how many CPUs get slots; 0 = all that are online. ``preemptible``: as in a
+        PREEMPT_RT kernel, whatever this one is."""
         self.capture = Capture(CaptureConfig(**config), batch)
+        self.datapath.preemptible |= preemptible
         if slots_for:
             self.datapath.table = PercpuArray(self.capture._config.max_flows, slots_for, self.datapath.halves, batch)
         try:

@@ -20,7 +20,7 @@ from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
 from netobs.flow.records import Records
-from netobs.kernel import libbpf
+from netobs.kernel import host, libbpf
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.object import BpfObject
 
@@ -46,6 +46,9 @@ class Datapath:
         """``batch``: as in ``BatchReader``."""
         self._config = config
         self._cpus = libbpf.possible_cpus()
+        self.preemptible = host.is_realtime()
+        """Whether programs of one CPU may interrupt each other: they may in a PREEMPT_RT kernel from 6.18 on, unless
+        CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is set (kernel/softirq.c: __local_bh_disable_ip)."""
         self._object: BpfObject | None = None
         self._state = SharedState()
         self.grace = GracePeriod()
@@ -72,6 +75,8 @@ class Datapath:
         """
         check_memory(self._config.max_flows, self.kernel_bytes())
         log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
+        if self.preemptible:
+            log.info("PREEMPT_RT kernel: a packet that interrupts another one on its CPU goes through the ring buffer")
         self._object = obj = BpfObject()
         for part in (self.ledger, self.ring, self.table):
             part.prepare(obj)
@@ -88,7 +93,7 @@ class Datapath:
         settings["sampling"] = self._config.sampling
         settings["flow_table"] = FLOW_TABLES.index(self._config.flow_table)
         settings["slots"], settings["slot_cpus"] = self.table.slots, self.table.slot_cpus
-        settings["precise_time"] = self._config.precise_time
+        settings["precise_time"], settings["preemptible"] = self._config.precise_time, self.preemptible
         settings["tick_ns"] = clock.tick_ns()
 
     def _set_clock(self) -> None:

@@ -17,6 +17,8 @@ SETTINGS = np.dtype(
         ("slot_cpus", "<u4"),
         ("precise_time", "<u4"),
         ("extra_groups", "<u4"),
+        ("preemptible", "<u4"),
+        ("reserved", "<u4"),
         ("tick_ns", "<u8"),
     ]
 )
@@ -88,7 +90,12 @@ LEDGER_COUNT = np.dtype([("packets", "<u8"), ("octets", "<u8")])
 """struct ledger_count."""
 
 LEDGER = np.dtype(
-    [("seen", LEDGER_COUNT), ("reasons", LEDGER_COUNT, (len(LEDGER_REASONS),)), ("reserved", "<u8", (4,))]
+    [
+        ("seen", LEDGER_COUNT),
+        ("reasons", LEDGER_COUNT, (len(LEDGER_REASONS),)),
+        ("inside", "<u8"),
+        ("reserved", "<u8", (3,)),
+    ]
 )
 """struct ledger: one for each possible CPU."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from netobs.base.errors import CaptureError
@@ -27,3 +29,12 @@ def read_if_there(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def is_realtime(version: str = "") -> bool:
+    """Whether the kernel is a PREEMPT_RT one. ``version``: what ``uname -v`` says, "" for this kernel's.
+
+    Every kernel has the word in there (scripts/mkcompile_h, init/Makefile), and every process may read it; its
+    configuration is in a file that need not be installed.
+    """
+    return re.search(r"\bPREEMPT[_ ]RT\b", version or os.uname().version) is not None
