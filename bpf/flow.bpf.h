@@ -113,15 +113,18 @@ static __always_inline struct slot_id slot_id_of(const struct packet *pkt)
 	return id;
 }
 
-/* Multiply and fold, over pairs of words that do not wait for each other. What varies in the words of a pair lies in
- * different bits: the host part of an address in the upper ones, the other address is turned round. */
-static __always_inline __u32 slot_hash(const struct slot_id *id)
+/* Multiply and fold. Each word has a key of its own, so that nobody who does not know the keys can choose addresses that
+ * cancel out. Multiplication carries upwards only: what varies in an address, its host part, is turned to the low end. */
+static __always_inline __u32 slot_hash(const struct slot_id *id, const volatile __u64 *keys)
 {
-	__u64 addresses = (id->src[1] ^ __builtin_bswap64(id->dst[1])) * 0xc2b2ae3d27d4eb4fULL;
-	__u64 prefixes = (id->src[0] ^ __builtin_bswap64(id->dst[0])) * 0x165667b19e3779f9ULL;
-	__u64 rest = (id->ports ^ (__u64)id->place << 40) * 0xff51afd7ed558ccdULL;
-	__u64 all = addresses ^ addresses >> 32 ^ prefixes ^ prefixes >> 29 ^ rest ^ rest >> 31;
+	__u64 hosts = __builtin_bswap64(id->src[1]) * keys[0] + __builtin_bswap64(id->dst[1]) * keys[1];
+	__u64 rest = (id->ports ^ (__u64)id->place << 40) * keys[2];
+	__u64 all = hosts ^ hosts >> 32 ^ rest ^ rest >> 31, prefixes;
 
+	if (id->place & 1 << SLOT_IPV6_BIT) {
+		prefixes = __builtin_bswap64(id->src[0]) * keys[3] + __builtin_bswap64(id->dst[0]) * keys[4];
+		all ^= prefixes ^ prefixes >> 29;
+	}
 	return all * 0x9fb21c651e98df25ULL >> 40;
 }
 

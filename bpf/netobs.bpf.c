@@ -286,7 +286,7 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 	__u32 half = half_in_use(), cpu = bpf_get_smp_processor_id();
 	__u32 base = (cpu * 2 + half) * settings.slots;
 	struct slot_id id = slot_id_of(pkt);
-	__u32 hash = slot_hash(&id), index;
+	__u32 hash = slot_hash(&id, settings.hash_keys), index;
 	struct flow_start *start;
 	struct flow_slot *slot;
 

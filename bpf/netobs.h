@@ -187,6 +187,10 @@ struct not_ip {
 };
 _Static_assert(sizeof(struct not_ip) == 448, "seven cache lines");
 
+enum slot_hash_sizes {
+	HASH_KEYS = 5,
+};
+
 /* Written once, before load. */
 struct netobs_settings {
 	__u32 sampling; /* one packet in N */
@@ -198,6 +202,7 @@ struct netobs_settings {
 	__u32 preemptible; /* 1: programs of one CPU can interrupt each other (PREEMPT_RT) */
 	__u32 reserved;
 	__u64 tick_ns; /* length of a jiffy */
+	__u64 hash_keys[HASH_KEYS]; /* percpu_array: random odd numbers, so that nobody can make flows for one bucket */
 };
 
 enum netobs_counting { /* a bit of active_half */

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from dataclasses import dataclass
+
+import numpy as np
 
 from netobs.base import clock
 from netobs.config import CaptureConfig
 from netobs.datapath import tick
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.halves import Halves
-from netobs.datapath.layout import FLOW_TABLES, SETTINGS
+from netobs.datapath.layout import FLOW_TABLES, HASH_KEYS, SETTINGS
 from netobs.datapath.ledger import Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
 from netobs.datapath.percpu_array import PercpuArray
@@ -95,6 +98,7 @@ class Datapath:
         settings["slots"], settings["slot_cpus"] = self.table.slots, self.table.slot_cpus
         settings["precise_time"], settings["preemptible"] = self._config.precise_time, self.preemptible
         settings["tick_ns"] = clock.tick_ns()
+        settings["hash_keys"] = np.frombuffer(os.urandom(8 * HASH_KEYS), dtype="<u8") | 1
 
     def _set_clock(self) -> None:
         if self._config.precise_time:

@@ -9,6 +9,9 @@ from netobs.flow.records import KEY
 FLOW_TABLES = ("percpu_array", "percpu_hash", "ringbuf")
 """enum flow_table, in its order; the words of the key capture.flow_table."""
 
+HASH_KEYS = 5
+"""enum slot_hash_sizes."""
+
 SETTINGS = np.dtype(
     [
         ("sampling", "<u4"),
@@ -20,6 +23,7 @@ SETTINGS = np.dtype(
         ("preemptible", "<u4"),
         ("reserved", "<u4"),
         ("tick_ns", "<u8"),
+        ("hash_keys", "<u8", (HASH_KEYS,)),
     ]
 )
 """struct netobs_settings."""

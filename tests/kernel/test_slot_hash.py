@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from typing import Callable
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from lab import frames as f
-from lab.prog_run import Programs, on_cpu
+from lab.prog_run import Programs, get, on_cpu
+from netobs.datapath.layout import SETTINGS, SLOT_PROBES
 from netobs.datapath.percpu_array import LEAST_SLOTS
+from tests.kernel.flows import LOOPBACK
 from tests.kernel.numbered import packet, source
 
+CANDIDATES = 1 << 18
 pytestmark = pytest.mark.kernel
 
 
 def _gre(src: str, dst: str) -> bytes:
     return f.ethernet(f.IPV4, f.ipv4(f.GRE, bytes(8), src=src, dst=dst))
+
+
+def _host(interface_id: bytes) -> str:
+    return str(ipaddress.IPv6Address(b"\xfd" + bytes(7) + interface_id))
 
 
 FLOWS_THAT_DIFFER_IN: dict[str, Callable[[int], bytes]] = {
@@ -40,6 +50,9 @@ FLOWS_THAT_DIFFER_IN: dict[str, Callable[[int], bytes]] = {
     "IPv6 nets": lambda n: f.ethernet(
         f.IPV6, f.ipv6(f.UDP, f.udp(), src=f"fd00:0:{n % 23:x}::1", dst=f"fd00:0:{n // 23:x}::1")
     ),
+    "IPv6 hosts that mirror each other": lambda n: f.ethernet(
+        f.IPV6, f.ipv6(f.UDP, f.udp(), src=_host(n.to_bytes(8, "big")), dst=_host(n.to_bytes(8, "little")))
+    ),
     "IPv6 both": lambda n: f.ethernet(f.IPV6, f.ipv6(f.UDP, f.udp(), src=f"fd00::{n:x}", dst=f"fd00:{n:x}::")),
 }
 
@@ -53,3 +66,40 @@ def test_hash_spreads_flows_over_the_slots(what: str) -> None:
         levels = programs.table.occupancy()
     assert sum(levels.values()) == len(observed.records) == flows
     assert levels["overflow"] <= flows // 16
+
+
+def test_flows_for_one_bucket_are_for_many_in_the_next_run() -> None:
+    """Who knows the hash, and does not know the keys of a run, can make no flows that share their places."""
+    with Programs(max_flows=LEAST_SLOTS) as one, Programs(max_flows=LEAST_SLOTS) as other:
+        hashes = _hashes(_keys(one), np.arange(CANDIDATES, dtype="u8"))
+        chosen = np.flatnonzero(hashes % LEAST_SLOTS == 7)
+        assert len(chosen) > 100
+        frames = [packet(int(number)) for number in chosen]
+        overflows = []
+        for programs in (one, other):
+            with on_cpu(max(os.sched_getaffinity(0))):
+                assert len(programs.observe(*frames).records) == len(frames)
+            overflows.append(programs.table.occupancy()["overflow"])
+    assert overflows[0] == len(frames) - SLOT_PROBES
+    assert overflows[1] <= len(frames) // 16
+
+
+def _keys(programs: Programs) -> npt.NDArray[np.uint64]:
+    settings = get(programs.map_fd(".rodata"), np.uint32(0), SETTINGS.itemsize)
+    assert settings is not None
+    keys: npt.NDArray[np.uint64] = np.frombuffer(settings, SETTINGS)["hash_keys"][0]
+    assert (keys % 2 == 1).all()
+    return keys
+
+
+def _hashes(keys: npt.NDArray[np.uint64], numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """slot_hash() of bpf/flow.bpf.h for the flows of ``packet``."""
+    mapped, shift = 0xFFFF << 32, np.uint64(32)
+    src = np.uint64(mapped | 10 << 24) | numbers
+    dst = np.uint64(mapped | int(ipaddress.IPv4Address(f.DST4)))
+    ports, place = f.SPORT | f.DPORT << 16 | LOOPBACK << 32, f.UDP << 16 | 1 << 24
+    rest = np.array([(ports ^ place << 40) % (1 << 64)], dtype="u8") * keys[2]
+    hosts = src * keys[0] + np.array([dst]) * keys[1]
+    folded = (hosts ^ hosts >> shift ^ rest ^ rest >> np.uint64(31)) * np.uint64(0x9FB21C651E98DF25)
+    result: npt.NDArray[np.uint64] = folded >> np.uint64(40)
+    return result
