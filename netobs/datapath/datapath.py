@@ -11,7 +11,6 @@ import numpy as np
 
 from netobs.base import clock
 from netobs.config import CaptureConfig
-from netobs.datapath import tick
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.halves import Halves
 from netobs.datapath.layout import FLOW_TABLES, HASH_KEYS, SETTINGS
@@ -22,6 +21,7 @@ from netobs.datapath.percpu_hash import PercpuHash
 from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
+from netobs.datapath.tick import CoarseClock
 from netobs.flow.records import Records
 from netobs.kernel import host, libbpf
 from netobs.kernel.grace import GracePeriod
@@ -53,6 +53,7 @@ class Datapath:
         """Whether programs of one CPU may interrupt each other: they may in a PREEMPT_RT kernel from 6.18 on, unless
         CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is set (kernel/softirq.c: __local_bh_disable_ip)."""
         self._object: BpfObject | None = None
+        self._clock: CoarseClock | None = None
         self._state = SharedState()
         self.grace = GracePeriod()
         self.halves = Halves(self._state, self.grace)
@@ -89,7 +90,7 @@ class Datapath:
         obj.load()
         for reader in (self._state, self.ledger, self.ring, self.table):
             reader.open(obj)
-        self._set_clock()
+        self._start_clock()
 
     def _write_settings(self, obj: BpfObject) -> None:
         settings = obj.initial(".rodata", SETTINGS)
@@ -100,7 +101,7 @@ class Datapath:
         settings["tick_ns"] = clock.tick_ns()
         settings["hash_keys"] = np.frombuffer(os.urandom(8 * HASH_KEYS), dtype="<u8") | 1
 
-    def _set_clock(self) -> None:
+    def _start_clock(self) -> None:
         if self._config.precise_time:
             return
         program = self.program_fd("netobs_clock")
@@ -109,7 +110,16 @@ class Datapath:
             libbpf.run_program(program, CLOCK_FRAME)
             return self._state.clock_reading()
 
-        self._state.set_tick_offset(tick.offset_ns(read, clock.tick_ns()))
+        self._clock = CoarseClock(read, clock.tick_ns())
+        self._clock.start()
+        self._state.set_tick_offset(self._clock.offset_ns)
+
+    def _follow_clock(self) -> None:
+        try:
+            if self._clock is not None and self._clock.follow():
+                self._state.set_tick_offset(self._clock.offset_ns)
+        except OSError as error:  # too little memory for a frame: the next eviction tries again
+            log.debug("the clocks cannot be compared: %s", error.strerror)
 
     def program_fd(self, name: str) -> int:
         """File descriptor of a program; it belongs to the object."""
@@ -131,6 +141,7 @@ class Datapath:
 
     def evict(self, now_ns: int) -> Records:
         """Takes all flows out of the table: rows as ``FlowTable.evict`` gives them."""
+        self._follow_clock()
         return self.table.evict(now_ns)
 
     def read_ring(self) -> RingReading:
