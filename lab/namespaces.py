@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 PREFIX = "nobs"
 CLONE_NEWNET = 0x40000000
 RUN_TIMEOUT_S = 60.0
+_NETNS_FILES = Path("/etc/netns")
 STOP_TIMEOUT_S = 10.0
 
 # For the links made later. IPv6 off: no address, no neighbour discovery, no multicast reports; Lab.address turns it on.
@@ -195,6 +197,16 @@ class Lab:
         value = "on" if on else "off"
         self.run(link.ns, ["ethtool", "-K", link.name, *(word for name in names for word in (name, value))])
 
+    def name_servers(self, ns: str, *addresses: str, timeout_s: int = 5, attempts: int = 2) -> None:
+        """Whom programs that are started in ``ns`` from now on ask for names (resolv.conf(5)), and how patiently."""
+        folder = _NETNS_FILES / ns  # ip mounts what is in it over /etc
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [
+            *(f"nameserver {address}" for address in addresses),
+            f"options timeout:{timeout_s} attempts:{attempts}",
+        ]
+        (folder / "resolv.conf").write_text("\n".join(lines) + "\n", encoding="ascii")
+
     def sysctl(self, ns: str, key: str, value: object) -> None:
         """Write a setting below /proc/sys/net of ``ns``, e.g. ``net/ipv4/ip_forward``."""
         with in_namespace(ns):
@@ -244,3 +256,6 @@ def _delete(ns: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
     command(["ip", "netns", "delete", ns])
+    shutil.rmtree(_NETNS_FILES / ns, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others have files there
+        _NETNS_FILES.rmdir()

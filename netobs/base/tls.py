@@ -86,7 +86,7 @@ def close_notify(sock: ssl.SSLSocket) -> None:
         sock.unwrap()
 
 
-def words(reason: str) -> tuple[str, str]:
+def openssl_reason(reason: str) -> tuple[str, str]:
     """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words; and the alert in it, if the other side sent one."""
     text = reason.replace("_", " ").lower()
     return text, text.partition(" alert ")[2]

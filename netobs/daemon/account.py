@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from netobs.base.loop import Silence
 from netobs.datapath.ledger import LedgerReading
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
@@ -106,6 +107,8 @@ class Stats:
     expired: tuple[int, ...]
     """Flow Records by flowEndReason, which is the index."""
     collectors: tuple[CollectorStats, ...]
+    silence: Silence = field(default_factory=Silence)
+    """The longest of the daemon's loop."""
 
     def account(self) -> Iterator[str]:
         """What became of every packet: at the end, the numbers add up."""
@@ -122,6 +125,8 @@ class Stats:
     def lines(self) -> Iterator[str]:
         """Everything, for people."""
         yield from self.account()
+        if self.silence.duration_ns:
+            yield f"loop: longest silence {self.silence}"
         table = self.table
         levels = "".join(f", {flows} in {level}" for level, flows in table.occupancy.items())
         yield (

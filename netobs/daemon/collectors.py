@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
-from netobs.base.errors import NetobsError, TemplateError
+from netobs.base.errors import ConfigError, NetobsError, TemplateError
 from netobs.base.loop import EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
@@ -21,6 +21,7 @@ from netobs.daemon.reporter import Reporter
 from netobs.encode.netflow5 import MAX_INTERFACE
 from netobs.encode.protocols import Exporter, exporter
 from netobs.export.group import Member
+from netobs.export.link.tls import client_context
 from netobs.export.router import Router
 from netobs.export.session import TransportSession
 from netobs.export.spool.place import folder_of
@@ -28,6 +29,9 @@ from netobs.flow.records import FlowBatch
 from netobs.flow.report import Report
 
 log = logging.getLogger("netobs")
+
+Exporters = dict[tuple[str, str], Exporter]
+"""What encodes, by protocol and template."""
 
 POLL_NS = 20_000_000
 CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
@@ -55,7 +59,7 @@ class _Change:
     """A reload under way. ``late`` are collectors whose spool one of ``leaving`` still uses."""
 
     config: Config
-    exporters: dict[tuple[str, str], Exporter]
+    exporters: Exporters
     staying: list[Collector]
     fresh: list[Collector]
     late: list[CollectorConfig]
@@ -68,19 +72,28 @@ class ExportingProcess:
     """``open`` -> ``export`` batches, ``apply`` other configurations -> ``close``, until ``closed``."""
 
     def __init__(self, config: Config, loop: EventLoop) -> None:
-        """Raises TemplateError, or ExportError where another process uses a spool."""
+        """Reads templates and certificates, which may block.
+
+        :raises NetobsError: one of them cannot be used, or another process uses a spool.
+        """
         self._loop = loop
         self._config = config
         self._wall_clock = WallClock(clock.read_pair())
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
-        self._exporters = make_exporters(config, self._wall_clock.boot_ns)
+        self._exporters = make_exporters(config, self.boot_ns)
+        check_certificates(config)
         self._collectors = [self._collector(each, self._exporters) for each in config.collectors]
         self._router = Router(self._members(), config.groups, loop)
         self._former = FormerCollectors()
         self._change: _Change | None = None
 
-    def _collector(self, config: CollectorConfig, exporters: dict[tuple[str, str], Exporter]) -> Collector:
+    @property
+    def boot_ns(self) -> int:
+        """When the exporter began, as ``make_exporters`` wants to know it."""
+        return self._wall_clock.boot_ns
+
+    def _collector(self, config: CollectorConfig, exporters: Exporters) -> Collector:
         made = exporters[config.protocol, config.template]
         number = next(self._numbers)
         for warning in template_warnings(config, made, self.reporter.sampling):
@@ -169,8 +182,9 @@ class ExportingProcess:
         """Whether an ``apply`` is still under way."""
         return self._change is not None
 
-    def apply(self, config: Config, then: Callable[[int], None], now_ns: int) -> None:
-        """Goes over to the collectors and groups of ``config``; calls ``then`` in a round after that is done.
+    def apply(self, config: Config, exporters: Exporters, then: Callable[[int], None], now_ns: int) -> None:
+        """Goes over to the collectors and groups of ``config``, with what ``make_exporters`` made for it; calls
+        ``then`` in a round after that is done.
 
         A collector of which nothing has changed goes on as it is. One that is not there any more, or not the same,
         gets what was exported so far; what still waits for it goes to its successor, which is the collector of the same
@@ -178,11 +192,9 @@ class ExportingProcess:
 
         :raises NetobsError: nothing was changed.
         """
-        exporters = make_exporters(config, self._wall_clock.boot_ns)
-        for key, made in exporters.items():
-            known = self._exporters.get(key)
-            if known is not None and known.says_the_same(made):
-                exporters[key] = known
+        known = self._exporters
+        exporters = {key: known[key] if key in known and known[key].says_the_same(made) else made
+                     for key, made in exporters.items()}  # fmt: skip
         staying = [each for each in self._collectors if _stays(each, config, exporters)]
         leaving = [each for each in self._collectors if each not in staying]
         kept = {each.config.name for each in staying}
@@ -196,9 +208,7 @@ class ExportingProcess:
             collector.member.session.open(pair, now_ns)
         self._take_leave(now_ns)
 
-    def _make(
-        self, configs: Iterable[CollectorConfig], exporters: dict[tuple[str, str], Exporter], now_ns: int
-    ) -> list[Collector]:
+    def _make(self, configs: Iterable[CollectorConfig], exporters: Exporters, now_ns: int) -> list[Collector]:
         """All of them, or none and NetobsError."""
         made: list[Collector] = []
         try:
@@ -270,12 +280,12 @@ class ExportingProcess:
         return (*self._former.stats(), *(collector.stats() for collector in present))
 
 
-def make_exporters(config: Config, boot_ns: int) -> dict[tuple[str, str], Exporter]:
+def make_exporters(config: Config, boot_ns: int) -> Exporters:
     """What each protocol and template of ``config`` needs, once.
 
     :raises TemplateError: a template file cannot be used, or a Data Record is too large for ``max_message_size``.
     """
-    made: dict[tuple[str, str], Exporter] = {}
+    made: Exporters = {}
     for collector in config.collectors:
         key = (collector.protocol, collector.template)
         try:
@@ -285,6 +295,22 @@ def make_exporters(config: Config, boot_ns: int) -> dict[tuple[str, str], Export
         except TemplateError as error:
             raise TemplateError(f'collector "{collector.name}": {error}') from error
     return made
+
+
+def check_certificates(config: Config) -> None:
+    """Reads the files of all TLS collectors; a connection reads them again.
+
+    :raises ConfigError: some cannot be used; the message has a line for each.
+    """
+    problems = []
+    for collector in config.collectors:
+        if collector.transport == "tls":
+            try:
+                client_context(collector)
+            except NetobsError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError(problems)
 
 
 def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int) -> Iterator[str]:
@@ -304,7 +330,7 @@ def _spool_folder(config: CollectorConfig) -> Path | None:
     return folder_of(config.spool, config.name) if config.spool else None
 
 
-def _stays(collector: Collector, config: Config, exporters: dict[tuple[str, str], Exporter]) -> bool:
+def _stays(collector: Collector, config: Config, exporters: Exporters) -> bool:
     its = collector.config
     return its in config.collectors and exporters[its.protocol, its.template] is collector.exporter
 

@@ -10,18 +10,21 @@ import logging
 import os
 import signal
 import sys
+from typing import Callable
 
 from netobs.base import clock, malloc
 from netobs.base import log as logs
 from netobs.base.clock import ClockPair
-from netobs.base.errors import CaptureError, NetobsError
+from netobs.base.errors import CaptureError
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config, warnings_of
 from netobs.config.text import folded
-from netobs.daemon import footprint, host_check, reload
+from netobs.daemon import footprint, host_check
 from netobs.daemon.account import Stats, TableStats
 from netobs.daemon.collectors import POLL_NS, ExportingProcess
+from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
+from netobs.daemon.reload import Checked, Reloading
 from netobs.daemon.status import Condition, StatusLine
 from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
@@ -34,6 +37,7 @@ log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
+READY_WITHIN_NS = 3 * clock.NS_PER_S  # for the names of collectors; a service manager waits no longer than it has to
 MINUTE_NS = 60 * clock.NS_PER_S
 
 
@@ -51,6 +55,7 @@ class Daemon:
         self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         self._exporting = ExportingProcess(config, loop)
         self._packets = PacketCapturing(config, loop)
+        self._reloading = Reloading(loop, self)
         self._shed: list[Records] = []
         self._shed_rows = 0
         self._last_eviction_ns = 0
@@ -58,7 +63,9 @@ class Daemon:
         self._emergency: Timer | None = None
         self._stopping = False
         self._evictions = self._emergency_evictions = self._ring_packets = 0
+        self._ready_by_ns = 0
         self._status = StatusLine(clock.monotonic_ns())
+        self._watch = LoopWatch(loop)
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -87,6 +94,7 @@ class Daemon:
         self._last_eviction_ns = now_ns
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._schedule_eviction(now_ns)
+        self._ready_by_ns = now_ns + READY_WITHIN_NS
         self._report_ready(now_ns)
 
     def _follow_signals(self) -> None:
@@ -122,10 +130,9 @@ class Daemon:
             raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
 
     def _report_ready(self, now_ns: int) -> None:
-        if self._exporting.ready:
-            names = folded(interface.name for interface in self._capture.attached) or "no interface yet"
-            _, collectors = self._exporting.available
-            log.info("netobs ready: measuring %s, exporting to %d collector(s)", names, collectors)
+        """A name server that does not answer holds nothing up: the collector gets its flows when it does."""
+        if self._exporting.ready or now_ns >= self._ready_by_ns:
+            log.info("netobs ready: %s", self._activity("no interface yet"))
             self._say_status(now_ns)
             self._service.ready()
         else:
@@ -208,32 +215,20 @@ class Daemon:
 
     def reload(self, now_ns: int) -> None:
         """Reads the configuration file again. A mistake in it is logged, and all goes on as before."""
-        if self._stopping:
-            return
-        if self._exporting.changing:  # the last one first
-            self._loop.call_at(now_ns + POLL_NS, self.reload)
-            return
-        log.debug("reload: reading %s", self._config.path)
-        self._service.reloading(now_ns)
-        try:
-            config, kept = reload.read(self._config)
-            self._exporting.apply(config, self._reloaded, now_ns)
-        except NetobsError as error:
-            for problem in str(error).split("\n"):
-                log.error("reload: %s", problem)
-            log.error("reload: failed, the configuration stays as it was")
-            self._status.reload_failed = True
-            self._say_status(now_ns)
-            self._service.ready()
-            return
-        for key in kept:
-            log.warning("reload: %s", key)
-        self._status.reload_failed = False
-        self._config = config
-        self._apply(config, now_ns)
+        if self._reloading.request(now_ns):
+            self._service.reloading(now_ns)
 
-    def _apply(self, config: Config, now_ns: int) -> None:
-        """All but the collectors."""
+    def present(self) -> tuple[Config, int]:
+        """The configuration in force, and when the exporter began."""
+        return self._config, self._exporting.boot_ns
+
+    def export_by(self, checked: Checked, then: Callable[[int], None], now_ns: int) -> None:
+        """Goes over to other collectors; see ``ExportingProcess.apply``."""
+        self._exporting.apply(checked.config, checked.exporters, then, now_ns)
+
+    def follow(self, config: Config, now_ns: int) -> None:
+        """Puts all but the collectors of ``config`` into force."""
+        self._config = config
         logs.set_up(config.log.level)
         self._capture.reconfigure(config.capture)
         self._packets.apply(config, now_ns)
@@ -247,19 +242,25 @@ class Daemon:
             self._eviction.cancel()
         self._schedule_eviction(now_ns)
 
-    def _reloaded(self, now_ns: int) -> None:
-        if not self._stopping:
-            names = folded(interface.name for interface in self._capture.attached) or "no interface"
-            _, collectors = self._exporting.available
-            log.info("reload: done: measuring %s, exporting to %d collector(s)", names, collectors)
-            self._say_status(now_ns)
-            self._service.ready()
+    def reload_ended(self, failed: bool, now_ns: int) -> None:
+        """Tells the operator and the service manager."""
+        if self._stopping:
+            return
+        if not failed:
+            log.info("reload: done: %s", self._activity("no interface"))
+        self._status.reload_failed = failed
+        self._say_status(now_ns)
+        self._service.ready()
+
+    def _activity(self, nothing: str) -> str:
+        names = folded(interface.name for interface in self._capture.attached) or nothing
+        return f"measuring {names}, exporting to {self._exporting.available[1]} collector(s)"
 
     def stop(self, now_ns: int) -> None:
         """Ends counting, takes out and exports everything that was measured, then ends the loop. The programs stay
         attached until ``close``: to detach them from hundreds of interfaces takes longer than the last flows may wait.
         """
-        if self._stopping:
+        if self._stopping or not self._reloading.stop(self.stop, now_ns):
             return
         self._stopping = True
         self._service.stopping()
@@ -308,6 +309,7 @@ class Daemon:
             cached_flows=len(self._metering.cache),
             expired=tuple(int(count) for count in self._metering.cache.expired),
             collectors=self._exporting.stats(),
+            silence=self._loop.longest_silence,
         )
 
     def _log_stats(self, level: int) -> None:

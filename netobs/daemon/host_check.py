@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from netobs.base.errors import ExportError
+from netobs.base.errors import ExportError, NetobsError
 from netobs.base.loop import EventLoop
 from netobs.base.tls import who_else_reads
 from netobs.config import CaptureConfig, CollectorConfig, Config, PacketCaptureConfig
@@ -82,8 +82,8 @@ def look_for_twins(config: Config, loop: EventLoop, now_ns: int) -> None:
     alike = [each for each in config.collectors if places[each.port, each.transport] > 1]
     found: dict[str, list[Address]] = {}
 
-    def resolved(name: str, addresses: list[Address] | ExportError, _now_ns: int) -> None:
-        found[name] = [] if isinstance(addresses, ExportError) else addresses
+    def resolved(name: str, addresses: list[Address] | NetobsError, _now_ns: int) -> None:
+        found[name] = [] if isinstance(addresses, NetobsError) else addresses
         if len(found) == len(alike):
             for warning in twins(config, found):
                 log.warning("%s", warning)

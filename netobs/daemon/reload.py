@@ -2,59 +2,180 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Callable, Protocol
 
 from netobs import config as configuration
+from netobs.base import background
+from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ConfigError, NetobsError
+from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config, all_keys, warnings_of
 from netobs.daemon import host_check, packet_capture
-from netobs.daemon.collectors import make_exporters
+from netobs.daemon.collectors import Exporters, check_certificates, make_exporters
 from netobs.datapath.capture import check_interfaces
-from netobs.export.link.tls import client_context
+
+log = logging.getLogger("netobs")
 
 AT_START_ONLY = {
     "capture": ("sampling", "flow_table", "max_flows", "precise_time", "attach"),
 }
 """What is fixed when the programs are loaded: keys by table. All others take effect at a reload."""
 
+LONG_NS = 10 * NS_PER_S
+"""A check that takes longer is said: it waits for a name server, or for a disk."""
 
-def read(present: Config) -> tuple[Config, list[str]]:
-    """The configuration that ``present.path`` holds now, as far as a running daemon can take it over.
+PATIENCE_NS = NS_PER_S
+"""The end of the daemon waits so long for a check that is under way."""
 
-    With it comes a line for each key that keeps its present value, and for what is odd but no mistake.
+
+@dataclass(frozen=True)
+class Checked:
+    """What the file holds, right and compiled: nothing has to be read or resolved to put it into force."""
+
+    config: Config
+    """As far as a running daemon can take it over."""
+    exporters: Exporters
+    warnings: list[str]
+    """A line for each key that keeps its present value, and for what is odd but no mistake."""
+
+
+class Reloadable(Protocol):
+    """What a reload asks of the daemon."""
+
+    def present(self) -> tuple[Config, int]:
+        """The configuration in force, and ``boot_ns`` as in ``make_exporters``."""
+
+    def export_by(self, checked: Checked, then: Callable[[int], None], now_ns: int) -> None:
+        """Goes over to the collectors of ``checked``; calls ``then`` after that is done.
+
+        :raises NetobsError: nothing was changed.
+        """
+
+    def follow(self, config: Config, now_ns: int) -> None:
+        """Puts the rest of ``config`` into force."""
+
+    def reload(self, now_ns: int) -> None:
+        """Makes a request for a reload."""
+
+    def reload_ended(self, failed: bool, now_ns: int) -> None:
+        """The new configuration is in force, or the former one stays."""
+
+
+class Reloading:
+    """Checks the file beside the loop and has the result put into force: one reload at a time. A request that comes
+    before the present one has ended is remembered: one more reload follows, however many there were."""
+
+    def __init__(self, loop: EventLoop, daemon: Reloadable) -> None:
+        self._loop, self._daemon = loop, daemon
+        self._active = self._checking = self._again = self._stopped = False
+        self._at_stop: Timer | None = None
+
+    def request(self, now_ns: int) -> bool:
+        """Reads the file again, now or later; whether it begins now."""
+        if self._active or self._stopped or self._at_stop is not None:
+            self._again = True
+            return False
+        self._active = self._checking = True
+        config, boot_ns = self._daemon.present()
+        log.debug("reload: reading %s", config.path)
+        say_long = self._loop.call_at(now_ns + LONG_NS, functools.partial(_say_long, str(config.path)))
+
+        def checked(result: Checked | NetobsError, later_ns: int) -> None:
+            say_long.cancel()
+            self._checking = False
+            if not self._stopped:
+                self._put_into_force(result, later_ns)
+            if self._at_stop is not None:
+                self._at_stop.cancel()
+                self._at_stop.callback(later_ns)
+
+        background.run(self._loop, "reload", functools.partial(read, config, boot_ns), checked)
+        return True
+
+    def stop(self, then: Callable[[int], None], now_ns: int) -> bool:
+        """No reload begins any more. A check that is under way gets a moment, as flows that wait for a former collector
+        may go to its successor; after that ``then`` is called. Whether nothing is waited for.
+        """
+        if self._checking and not self._stopped:
+            if self._at_stop is None:
+                self._at_stop = self._loop.call_at(now_ns + PATIENCE_NS, functools.partial(self._stop, then))
+            return False
+        self._stopped = True
+        return True
+
+    def _stop(self, then: Callable[[int], None], now_ns: int) -> None:
+        self._stopped = True
+        then(now_ns)
+
+    def _put_into_force(self, result: Checked | NetobsError, now_ns: int) -> None:
+        try:
+            if isinstance(result, NetobsError):
+                raise result
+            self._daemon.export_by(result, functools.partial(self._end, False), now_ns)
+        except NetobsError as error:
+            for problem in str(error).split("\n"):
+                log.error("reload: %s", problem)
+            log.error("reload: failed, the configuration stays as it was")
+            self._end(True, now_ns)
+            return
+        for line in result.warnings:
+            log.warning("reload: %s", line)
+        self._daemon.follow(result.config, now_ns)
+
+    def _end(self, failed: bool, now_ns: int) -> None:
+        self._active = False
+        self._daemon.reload_ended(failed, now_ns)
+        if self._again:
+            self._loop.call_at(now_ns, self._repeat)
+
+    def _repeat(self, now_ns: int) -> None:
+        self._again = False
+        self._daemon.reload(now_ns)
+
+
+def _say_long(path: str, _now_ns: int) -> None:
+    what = "a name server or a disk does not answer; netobs goes on as before meanwhile"
+    log.warning("reload: %s is still being checked: %s", path, what)
+
+
+def read(present: Config, boot_ns: int) -> Checked:
+    """Reads and checks the file of ``present``, and compiles what is in it. May block. ``boot_ns``: as in
+    ``make_exporters``.
 
     :raises NetobsError: the file is not right; the message has a line for each mistake.
     """
-    wanted = configuration.load(present.path)
-    check(wanted)
-    effective, kept = _merge(present, wanted)
-    return effective, kept + warnings_of(effective) + host_check.warnings_of(effective, host_check.present_interfaces())
+    effective, kept = _merge(present, configuration.load(present.path))
+    exporters = check(effective, boot_ns)
+    odd = host_check.warnings_of(effective, host_check.present_interfaces())
+    return Checked(effective, exporters, [*kept, *warnings_of(effective), *odd])
 
 
-def check(config: Config) -> None:
+def check(config: Config, boot_ns: int = 0) -> Exporters:
     """What a daemon that goes over to ``config`` would stumble over: templates, certificates, interfaces, spools.
+    Returns what its collectors need.
 
     :raises NetobsError: the message has a line for each mistake.
     """
-    problems: list[str] = []
-    try:
-        make_exporters(config, 0)
-    except NetobsError as error:
-        problems.append(str(error))
-    for collector in config.collectors:
-        if collector.transport == "tls":
-            try:
-                client_context(collector)
-            except NetobsError as error:
-                problems.append(str(error))
+    exporters: Exporters = {}
+    problems = [*_problem(lambda: exporters.update(make_exporters(config, boot_ns)))]
+    problems += _problem(lambda: check_certificates(config))
     problems += packet_capture.problems(config)
     problems += host_check.problems_of(config)
-    try:
-        check_interfaces(config.capture, host_check.present_interfaces())
-    except NetobsError as error:
-        problems.append(str(error))
+    problems += _problem(lambda: check_interfaces(config.capture, host_check.present_interfaces()))
     if problems:
         raise ConfigError(problems)
+    return exporters
+
+
+def _problem(attempt: Callable[[], object]) -> Iterator[str]:
+    try:
+        attempt()
+    except NetobsError as error:
+        yield str(error)
 
 
 def _merge(present: Config, wanted: Config) -> tuple[Config, list[str]]:

@@ -45,6 +45,12 @@ def cached(daemon: Daemon) -> int:
     return int(re.findall(r" flow cache: (\d+) flows", daemon.log)[-1])
 
 
+def knows(daemon: Daemon, collector: str) -> bool:
+    """Whether the account has such a collector by now."""
+    daemon.account()
+    return f" {collector}" in daemon.log
+
+
 def test_a_collector_comes_and_another_goes(lab: Lab, tmp_path: Path) -> None:
     near, far = lab.pair()
     with UdpSink(far.ns) as one, UdpSink(far.ns, 4740) as two:
@@ -196,6 +202,7 @@ def test_the_end_waits_for_a_reload(lab: Lab, tmp_path: Path) -> None:
         Traffic(flows=10, packets=1000).send(lab, near)
         daemon.conf.write_text(configuration(OFTEN, KEPT, [FIRST]), encoding="utf-8")
         daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: knows(daemon, 'collector "first" (udp '), "the successor is there")
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.stop() == 0
         assert Arrived(sink).read() == 1000

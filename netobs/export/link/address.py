@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import socket
-import threading
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Union
 
-from netobs.base.errors import ExportError
+from netobs.base import background
+from netobs.base.errors import ExportError, NetobsError
 from netobs.base.loop import EventLoop
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Address(NamedTuple):
         return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-Resolved = Callable[[Union[list[Address], ExportError], int], None]
+Resolved = Callable[[Union[list[Address], NetobsError], int], None]
 """Gets the addresses or what went wrong, and ``now_ns``."""
 
 
@@ -82,17 +83,11 @@ def resolve_for_loop(config: CollectorConfig, loop: EventLoop, done: Resolved, n
     The name service can block for half a minute: metering must not wait for it.
     """
 
-    def look_up() -> list[Address] | ExportError:
-        try:
-            return resolve(config)
-        except ExportError as error:
-            return error
-
-    def work() -> None:
-        result = look_up()
-        loop.call_from_thread(lambda later_ns: done(result, later_ns))
-
     if is_numeric(config.host):
-        done(look_up(), now_ns)
+        try:
+            addresses: list[Address] | NetobsError = resolve(config)
+        except ExportError as error:
+            addresses = error
+        done(addresses, now_ns)
     else:
-        threading.Thread(target=work, name="netobs-resolve", daemon=True).start()
+        background.run(loop, "resolve", functools.partial(resolve, config), done)

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from netobs.base.clock import NS_PER_S
-from netobs.base.errors import ExportError
+from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.link.address import Address, resolve_for_loop, source_address
 from netobs.export.stats import ExportStats
@@ -175,12 +175,12 @@ class Link:
         """Try ``addresses``, in order."""
         raise NotImplementedError
 
-    def _on_resolved(self, result: list[Address] | ExportError, now_ns: int) -> None:
+    def _on_resolved(self, result: list[Address] | NetobsError, now_ns: int) -> None:
         self._resolving = False
         if self._closed:
             return
         self.tried = True
-        if isinstance(result, ExportError):
+        if isinstance(result, NetobsError):
             self.stats.failed_attempts += 1
             self._unreachable(str(result), now_ns)
         else:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import functools
+import socket
 from typing import TYPE_CHECKING
 
-from netobs.base import tls
+from netobs.base import background, tls
 from netobs.base.clock import NS_PER_S
-from netobs.base.errors import ExportError
+from netobs.base.errors import ExportError, NetobsError
 from netobs.base.loop import EventLoop
 from netobs.export.link.link import Owner
 from netobs.export.link.tcp import TcpLink
@@ -37,9 +38,7 @@ class TlsLink(TcpLink):
     """A TLS connection that comes back. A flow counts as sent when the kernel has all of its encrypted Message."""
 
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
-        """Raises ExportError if a file of ``config`` cannot be used."""
         super().__init__(config, loop, owner, stats)
-        client_context(config)  # to fail now; each connection reads the files again, as certificates get renewed
         self._tls: ssl.SSLSocket | None = None
 
     def _drop_socket(self) -> None:
@@ -47,14 +46,29 @@ class TlsLink(TcpLink):
         self._tls = None
 
     def _on_connected(self, now_ns: int) -> None:
+        """Each connection reads the files again, as certificates get renewed: beside the loop, since the authorities of
+        a system take 0.2 s, and a disk may hang."""
         if self._sock is None:
             return
-        self._loop.remove(self._sock.fileno())  # should the wrapping fail, it closes the socket
+        sock = self._sock
+        self._loop.remove(sock.fileno())  # should the wrapping fail, it closes the socket
+
+        def ready(context: ssl.SSLContext | NetobsError, later_ns: int) -> None:
+            if self._sock is not sock:
+                return  # the connection is gone meanwhile
+            if isinstance(context, NetobsError):
+                self._fail(str(context), later_ns)
+            else:
+                self._wrap(sock, context, later_ns)
+
+        background.run(self._loop, "tls", functools.partial(client_context, self.config), ready)
+
+    def _wrap(self, sock: socket.socket, context: ssl.SSLContext, now_ns: int) -> None:
         try:
-            self._sock = self._tls = client_context(self.config).wrap_socket(
-                self._sock, server_hostname=server_name(self.config), do_handshake_on_connect=False
+            self._sock = self._tls = context.wrap_socket(
+                sock, server_hostname=server_name(self.config), do_handshake_on_connect=False
             )
-        except (ExportError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             self._fail(str(error), now_ns)
             return
         self._handshake(now_ns)
@@ -171,7 +185,7 @@ def _unusable(config: CollectorConfig, key: str, path: str, reason: str) -> Expo
 
 def _words(reason: str) -> str:
     """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words."""
-    words, alert = tls.words(reason)
+    words, alert = tls.openssl_reason(reason)
     if words == "wrong version number":
         return "it does not speak TLS"
     if not alert:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netobs.base.errors import CaptureError
-from netobs.base.tls import load_authorities, load_own, words
+from netobs.base.tls import load_authorities, load_own, openssl_reason
 from netobs.config import Endpoint
 from netobs.pcap.server.request import END_LINE
 
@@ -87,7 +87,7 @@ def _reason(error: OSError) -> str:
         return error.verify_message
     if not isinstance(error, ssl.SSLError):
         return error.strerror or str(error)
-    reason, alert = words(error.reason or str(error))
+    reason, alert = openssl_reason(error.reason or str(error))
     return f"the daemon refused: {alert}" if alert else reason
 
 

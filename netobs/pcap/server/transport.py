@@ -144,7 +144,7 @@ class TlsTransport(Transport):
             return "the client went away"
         if not isinstance(error, ssl.SSLError):
             return super().reason(error)
-        words, alert = tls.words(error.reason or str(error))
+        words, alert = tls.openssl_reason(error.reason or str(error))
         if words in ("wrong version number", "http request", "unknown protocol"):
             return "it does not speak TLS"
         return f"it refused (TLS alert: {alert})" if alert else f"TLS: {words}"

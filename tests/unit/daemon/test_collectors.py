@@ -12,7 +12,7 @@ from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig, from_tables
-from netobs.daemon.collectors import POLL_NS, ExportingProcess
+from netobs.daemon.collectors import POLL_NS, ExportingProcess, make_exporters
 from netobs.flow.records import FlowBatch
 from netobs.flow.tally import Tally
 from tests.unit.export.site import flows
@@ -49,7 +49,9 @@ class Process:
 
     def reload(self, *collectors: CollectorConfig) -> None:
         done: list[int] = []
-        self.exporting.apply(replace(self.config, collectors=collectors), done.append, self.now_ns)
+        config = replace(self.config, collectors=collectors)
+        exporters = make_exporters(config, self.exporting.boot_ns)
+        self.exporting.apply(config, exporters, done.append, self.now_ns)
         self.until(lambda: done, "the end of the reload")
 
     def close(self) -> None:

@@ -1,0 +1,32 @@
+"""Tells the operator of long silences of the event loop: evictions, exports and signals wait for it meanwhile."""
+
+from __future__ import annotations
+
+import logging
+
+from netobs.base.clock import NS_PER_S
+from netobs.base.loop import EventLoop, Silence
+
+log = logging.getLogger("netobs")
+
+AGAIN_NS = 60 * NS_PER_S
+"""After a warning, further silences are counted for so long, and said with the next warning."""
+
+
+class LoopWatch:
+    """Listens to ``loop`` from now on."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._quiet_until_ns = 0
+        self._untold = 0
+        loop.on_silence = self.tell
+
+    def tell(self, silence: Silence, now_ns: int) -> None:
+        """Logs a long silence, or counts it."""
+        if now_ns < self._quiet_until_ns:
+            self._untold += 1
+            return
+        others = f", and {self._untold} times more than a second since the last warning" if self._untold else ""
+        log.warning("the loop was silent for %s%s: evictions and exports waited; give netobs more CPU, or see "
+                    "netobs(8)", silence, others)  # fmt: skip
+        self._quiet_until_ns, self._untold = now_ns + AGAIN_NS, 0
