@@ -78,7 +78,7 @@ def who_else_reads(path: str) -> str:
     return ""
 
 
-def close_notify(sock: ssl.SSLSocket) -> None:
+def close_notify(sock: ssl.SSLSocket | ssl.SSLObject) -> None:
     """Tells the other side that nothing was cut off. The answer is not waited for: without blocking it is an error."""
     import ssl
 

@@ -37,6 +37,9 @@ _NOT_SENT_LOW_WATER = 131_072  # the less the kernel holds unsent, the less is u
 class TcpLink(Link):
     """A TCP connection that comes back. Every connection is a Transport Session of its own."""
 
+    _reads = 16
+    """What is read in a round, in pieces: a collector that talks without end must not hold the loop."""
+
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         super().__init__(config, loop, owner, stats)
         self._candidates: deque[Address] = deque()
@@ -219,7 +222,7 @@ class TcpLink(Link):
         if self._sock is None:
             return ""
         try:
-            for _ in range(16):  # bounded: a peer that talks without end must not hold the loop
+            for _ in range(self._reads):
                 if not self._read():
                     return "closed by the collector"
         except BlockingIOError:

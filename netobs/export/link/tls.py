@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
-import socket
 from typing import TYPE_CHECKING
 
 from netobs.base import background, tls
@@ -31,19 +32,36 @@ be lost (RFC 8446, section 4.4.2.4 and appendix A.1). The first session ticket s
 sends none gets this time.
 """
 
+_MOST_UNSENT_BYTES = 4 * tls.RECORD_BYTES
+"""More than a record with its Message, and answers to key updates of the collector, may wait for the kernel."""
 _CERTIFICATE_ALERTS = ("certificate", "unknown ca", "access denied", "handshake failure")
 
 
 class TlsLink(TcpLink):
-    """A TLS connection that comes back. A flow counts as sent when the kernel has all of its encrypted Message."""
+    """A TLS connection that comes back. A flow counts as sent when the kernel has all of its encrypted Message.
+
+    OpenSSL gets what has come from the collector in pieces, and never the socket: given that, it reads on for as long
+    as session tickets come (SSL_MODE_AUTO_RETRY, which Python sets), and a collector that floods us with them would
+    hold the loop.
+    """
+
+    _reads = 2
 
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         super().__init__(config, loop, owner, stats)
-        self._tls: ssl.SSLSocket | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._forget_stream()
 
     def _drop_socket(self) -> None:
         super()._drop_socket()
         self._tls = None
+        self._forget_stream()
+
+    def _forget_stream(self) -> None:
+        self._incoming: ssl.MemoryBIO | None = None
+        self._outgoing: ssl.MemoryBIO | None = None
+        self._unsent = b""  # encrypted, and not taken by the kernel
+        self._encrypted = 0  # bytes of the present block that are in it
 
     def _on_connected(self, now_ns: int) -> None:
         """Each connection reads the files again, as certificates get renewed: beside the loop, since the authorities of
@@ -51,7 +69,7 @@ class TlsLink(TcpLink):
         if self._sock is None:
             return
         sock = self._sock
-        self._loop.remove(sock.fileno())  # should the wrapping fail, it closes the socket
+        self._loop.remove(sock.fileno())
 
         def ready(context: ssl.SSLContext | NetobsError, later_ns: int) -> None:
             if self._sock is not sock:
@@ -59,15 +77,16 @@ class TlsLink(TcpLink):
             if isinstance(context, NetobsError):
                 self._fail(str(context), later_ns)
             else:
-                self._wrap(sock, context, later_ns)
+                self._begin_tls(context, later_ns)
 
         background.run(self._loop, "tls", functools.partial(client_context, self.config), ready)
 
-    def _wrap(self, sock: socket.socket, context: ssl.SSLContext, now_ns: int) -> None:
+    def _begin_tls(self, context: ssl.SSLContext, now_ns: int) -> None:
+        import ssl
+
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
-            self._sock = self._tls = context.wrap_socket(
-                sock, server_hostname=server_name(self.config), do_handshake_on_connect=False
-            )
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name(self.config))
         except (OSError, ValueError) as error:
             self._fail(str(error), now_ns)
             return
@@ -77,23 +96,31 @@ class TlsLink(TcpLink):
         """One step; the loop calls again when the next one is possible."""
         import ssl
 
-        if self._tls is None:
+        if self._sock is None or self._tls is None:
             return
-        fd = self._tls.fileno()
+        fd, done = self._sock.fileno(), False
         self._loop.remove(fd)
         try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._loop.add_reader(fd, self._handshake)
-        except ssl.SSLWantWriteError:
+            with contextlib.suppress(BlockingIOError):
+                self._receive()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+                done = True
+            self._flush()
+        except BlockingIOError:
             self._loop.add_writer(fd, self._handshake)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._flush()  # the alert
             self._fail(self._reason(error), now_ns)
         else:
-            self._on_handshake(now_ns)
+            if done:
+                self._on_handshake(now_ns)
+            else:
+                self._loop.add_reader(fd, self._handshake)
 
     def _on_handshake(self, now_ns: int) -> None:
-        if self._tls is None:
+        if self._sock is None or self._tls is None:
             return
         if self._tls.version() != "TLSv1.3":  # before, the collector's last word comes after it has verified us
             self._begin_session(now_ns)
@@ -101,7 +128,7 @@ class TlsLink(TcpLink):
         if self._connect_timer is not None:
             self._connect_timer.cancel()
         self._connect_timer = self._loop.call_at(now_ns + CONFIRM_NS, self._begin_session)
-        self._loop.add_reader(self._tls.fileno(), self._on_answer)
+        self._loop.add_reader(self._sock.fileno(), self._on_answer)
         self._on_answer(now_ns)
 
     def _on_answer(self, now_ns: int) -> None:
@@ -122,24 +149,55 @@ class TlsLink(TcpLink):
         return min(end, self._offset + tls.RECORD_BYTES)
 
     def _write(self, data: memoryview) -> int:
-        import ssl
-
-        try:
-            return super()._write(data)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-            raise BlockingIOError from error
+        assert self._tls is not None
+        if not self._encrypted:  # else a write has blocked, and push comes with the same data
+            self._encrypted = self._tls.write(data)
+        self._flush()
+        written, self._encrypted = self._encrypted, 0
+        return written
 
     def _read(self) -> bytes:
         import ssl
 
+        assert self._tls is not None
+        data = self._receive()
         try:
-            return super()._read()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-            raise BlockingIOError from error
+            while self._tls.read(tls.RECORD_BYTES):  # as far as ``data`` goes
+                pass
+        except ssl.SSLWantReadError:
+            with contextlib.suppress(BlockingIOError):
+                self._flush()  # answers to key updates
+            return data
+        except ssl.SSLEOFError:
+            pass
+        return b""
+
+    def _receive(self) -> bytes:
+        """Let OpenSSL have what came, a record's length at most. Raises as ``_write``."""
+        assert self._sock is not None
+        assert self._incoming is not None
+        if len(self._unsent) > _MOST_UNSENT_BYTES:
+            raise OSError(errno.ENOBUFS, "it sends, and does not read the answers")
+        data = self._sock.recv(tls.RECORD_BYTES)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return data
+
+    def _flush(self) -> None:
+        """Hand over what is encrypted. Raises as ``_write``."""
+        assert self._sock is not None
+        assert self._outgoing is not None
+        self._unsent += self._outgoing.read()
+        while self._unsent:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
 
     def _end_stream(self) -> None:
         if self._tls is not None:
+            self._flush()
             tls.close_notify(self._tls)
+            self._flush()
         super()._end_stream()
 
     def _reason(self, error: OSError) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +23,9 @@ import pytest
 
 from lab.certificates import Authority, Certificate, encrypt_key
 from netobs.base.errors import ExportError
-from netobs.base.tls import who_else_reads
+from netobs.base.tls import RECORD_BYTES, who_else_reads
 from netobs.config import CollectorConfig
+from netobs.export.link.link import Link
 from netobs.export.link.tls import client_context
 from tests.unit.export.support import Bench, Message, TcpCollector, check_sequence, numbers_of, templates_of, udp_config
 
@@ -504,3 +508,35 @@ def test_ssl_is_not_loaded_without_a_tls_collector() -> None:
     code = "import sys, netobs.export, netobs.daemon.daemon; sys.exit('ssl' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def taken(link: Link) -> int:
+    """Bytes that were read of what the kernel got: tcpi_bytes_received (linux/tcp.h) less FIONREAD."""
+    sock = link._sock
+    assert sock is not None
+
+    def received() -> int:
+        return int(struct.unpack_from("=128xQ", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0])
+
+    while True:
+        before, unread = received(), struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))[0]
+        if received() == before:
+            return before - int(unread)
+
+
+def test_a_flood_of_session_tickets_does_not_hold_the_loop(
+    make_bench: MakeBench, make_tls: MakeTls, site: Site
+) -> None:
+    """A round reads a few records, however much the collector sends; flows go out in between."""
+    collector = make_tls(tickets=1500)
+    bench = make_bench(site.config(collector.port))
+    bench.session.open(bench.clock, bench.now_ns)
+    sent, most, before = bench.offer(500), 0, 0
+    while before < 200_000:
+        collector.poll()
+        bench.rounds(1)
+        after = taken(bench.session._link)
+        most, before = max(most, after - before), after
+    assert most <= 6 * RECORD_BYTES
+    assert arrive(bench, collector, 500) == sent
+    assert bench.stats.sent.flows == 500
