@@ -38,6 +38,10 @@ class Silence(NamedTuple):
         return f"{self.duration_ns / 1e6:.0f} ms, of which {self.slowest_ns / 1e6:.0f} ms in {self.slowest}"
 
 
+POLL_NS = 20_000_000
+"""How often one looks at what nobody announces."""
+
+
 class _Watch:
     """What one file descriptor is watched for. Its identity tells a descriptor from a later one of the same number."""
 

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from netobs import DEFAULT_CONF, __version__
 from netobs.base.errors import ConfigError, NetobsError
 from netobs.base.log import complain
+from netobs.base.words import PACKET_FORMATS, PROTOCOLS
 
 if TYPE_CHECKING:
     from netobs.config.values import Kind
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 # numpy's linear algebra, which nothing here uses, would start a thread for each CPU of the host.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-PROTOCOLS = ("ipfix", "netflow9", "netflow5")
-PACKET_FORMATS = ("pcap", "pcapng")
 MEANINGLESS = {
     "recorded": ("filter", "interface", "duration", "count", "snaplen", "alone"),
     "alone": ("connect", "tls", "ca", "cert"),
@@ -234,7 +233,11 @@ def _refuse_together(context: click.Context, given: dict[str, Any]) -> None:
 
 
 protocol_option = click.option(
-    "--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="As in [[collector]]."
+    "--protocol",
+    type=click.Choice(tuple(PROTOCOLS)),
+    default=next(iter(PROTOCOLS)),
+    show_default=True,
+    help="As in [[collector]].",
 )
 
 

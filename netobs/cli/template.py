@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from netobs.base.errors import TemplateError
+from netobs.base.ipfix import SET_HEADER
+from netobs.base.words import PROTOCOLS
 from netobs.encode import Encoder, Field, Template, load_templates, netflow5, netflow9, template_dirs
-from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH, big_endian
+from netobs.encode.layout import VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import TEMPLATE_FLOWSET_ID, netflow5_template
 from netobs.encode.lint import netflow, rules
 from netobs.encode.options.choice import TemplateSet
@@ -18,8 +20,6 @@ from netobs.flow.report import Report
 
 IPFIX = "ipfix"
 _SUFFIX = ".toml"
-_NAMES = {IPFIX: "IPFIX", netflow.NETFLOW9: "NetFlow v9", netflow.NETFLOW5: "NetFlow v5"}
-PROTOCOLS = tuple(_NAMES)
 
 
 def listing() -> list[str]:
@@ -153,7 +153,7 @@ def check(
         )
     templates = load_templates(name)
     _check_size(templates, protocol, max_message_size)
-    over = "" if protocol == IPFIX else f" with {_NAMES[protocol]}"
+    over = "" if protocol == IPFIX else f" with {PROTOCOLS[protocol]}"
     lines = [f"{name}: {len(templates)} {'template' if len(templates) == 1 else 'templates'}, can be used{over}"]
     lines += [f"  note: {change}" for template in templates for change in netflow.changes(template, protocol)]
     if protocol != netflow.NETFLOW5 and not templates.says_sampling:

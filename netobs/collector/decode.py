@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from netobs.base.errors import DecodeError
+from netobs.base.ipfix import IPFIX_VERSION, MESSAGE_HEADER
+from netobs.base.words import PROTOCOLS
 from netobs.collector.decode_domain import Domains
 from netobs.collector.decode_message import Decoded, DecodeStats, Message
 from netobs.collector.decode_netflow import NetflowHeader, netflow5_header, netflow9_header, read_netflow5
 from netobs.collector.decode_times import add_times
 from netobs.collector.received_templates import IPFIX_KINDS, NETFLOW9_KINDS
 from netobs.collector.work import MAX_STEPS, MESSAGE_STEPS, Damaged, Exhausted, Malformed, Notes
-from netobs.encode.layout import IPFIX_VERSION, MESSAGE_HEADER, big_endian
+from netobs.encode.layout import big_endian
 from netobs.encode.layout_netflow import NETFLOW5_VERSION, NETFLOW9_HEADER, NETFLOW9_VERSION
 
 __all__ = ["Damaged", "DecodeStats", "Decoded", "Decoder", "message_length"]
 
-_PROTOCOLS = {NETFLOW9_VERSION: "NetFlow v9", NETFLOW5_VERSION: "NetFlow v5"}
+_PROTOCOLS = {NETFLOW9_VERSION: PROTOCOLS["netflow9"], NETFLOW5_VERSION: PROTOCOLS["netflow5"]}
 _HEADER = big_endian(MESSAGE_HEADER)
 _MS_PER_S = 1_000
 _MAX_BOOT_STEP_MS = 60 * _MS_PER_S
@@ -133,7 +135,7 @@ class Decoder:
 
 
 def _damaged(version: int, error: Malformed, decoded: Decoded | None) -> Damaged:
-    protocol = _PROTOCOLS.get(version, "IPFIX")
+    protocol = _PROTOCOLS.get(version, PROTOCOLS["ipfix"])
     return Damaged(f"malformed {protocol} Message: octet {error.offset}: {error}", decoded)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from netobs.base.ipfix import FIRST_DATA_SET_ID, IPFIX_VERSION
 from netobs.collector.decode_domain import Domain
 from netobs.collector.decode_times import add_times, init_time
 from netobs.collector.received import Layout, Record, sets
 from netobs.collector.received_element import TYPE_OF_ELEMENT, learn_type
 from netobs.collector.received_templates import Kind, learn
 from netobs.collector.work import SET_STEPS, Exhausted, Malformed, Notes, Work
-from netobs.encode.layout import FIRST_DATA_SET_ID, IPFIX_VERSION
 from netobs.encode.layout_netflow import NETFLOW9_VERSION
 
 _MS_PER_S = 1_000

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import BinaryIO, TextIO
 
 from netobs.base.errors import DecodeError
+from netobs.base.ipfix import MESSAGE_HEADER
 from netobs.collector.check import Checker
 from netobs.collector.decode import Damaged, Decoded, Decoder
 from netobs.collector.output import Printer, account_of, ending_quietly, interruptible
-from netobs.encode.layout import MESSAGE_HEADER
 
 STANDARD_INPUT = "-"
 

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from netobs.base.ipfix import NTP_EPOCH_S
+
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC, and said by the Z
-_NTP_EPOCH_S = 2_208_988_800
 _BOOLEANS = {1: True, 2: False}
 
 
@@ -72,7 +73,7 @@ def _ntp(value: int) -> tuple[int, int]:
     NTP time begins anew in 2036: the high bit tells the era (RFC 4330, 3).
     """
     seconds, fraction = value >> 32, value & 0xFFFFFFFF
-    return seconds - _NTP_EPOCH_S + (0 if seconds >> 31 else 1 << 32), fraction
+    return seconds - NTP_EPOCH_S + (0 if seconds >> 31 else 1 << 32), fraction
 
 
 def _iso(raw: int, seconds: int, fraction: str) -> str | int:

@@ -14,12 +14,12 @@ from typing import TextIO
 
 from netobs.base import clock
 from netobs.base.errors import DecodeError, NetobsError
+from netobs.base.ipfix import MAX_MESSAGE_BYTES, MESSAGE_HEADER
 from netobs.collector.check import Checker
 from netobs.collector.decode import Damaged, Decoded, Decoder
 from netobs.collector.output import Printer, account_of, ending_quietly, interruptible
 from netobs.collector.sockets import ANY, Exporter, drops, enlarge_buffer, exporter_of, local_addresses
 from netobs.collector.work import MAX_STEPS
-from netobs.encode.layout import MAX_MESSAGE_BYTES, MESSAGE_HEADER
 
 log = logging.getLogger("netobs.listen")
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from netobs.base.ipfix import SET_HEADER
 from netobs.collector.readable import reader
 from netobs.collector.received_element import TYPE_OF_ELEMENT, Element, element_of
 from netobs.collector.work import Malformed, Notes, Work
-from netobs.encode.layout import SET_HEADER, VARIABLE_LENGTH, big_endian
+from netobs.encode.layout import VARIABLE_LENGTH, big_endian
 from netobs.encode.registry import InformationElement, abstract_type
 
 Record = dict[str, Any]

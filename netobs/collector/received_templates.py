@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from netobs.base.ipfix import FIRST_DATA_SET_ID
 from netobs.collector.decode_domain import Domain
 from netobs.collector.received import Layout, note_padding
 from netobs.collector.received_element import SCOPE
@@ -13,7 +14,6 @@ from netobs.collector.work import Malformed, Notes, Work
 from netobs.encode.layout import (
     ENTERPRISE_BIT,
     FIELD_SPECIFIER,
-    FIRST_DATA_SET_ID,
     OPTIONS_TEMPLATE_SET_ID,
     TEMPLATE_HEADER,
     TEMPLATE_SET_ID,

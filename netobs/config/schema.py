@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
+from netobs.base import words
 from netobs.config.addresses import Endpoint, Host, IPNetwork, Listen, LocalAddress, Prefixes, ServerName
 from netobs.config.groups import CollectorNames
 from netobs.config.selector import InterfaceSelector, Selectors
@@ -30,12 +31,12 @@ from netobs.config.values import (
 )
 
 FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
-PROTOCOLS = Choice(("ipfix", "netflow9", "netflow5"))
+PROTOCOLS = Choice(tuple(words.PROTOCOLS))
 MAX_NETFLOW5_SAMPLING = (1 << 14) - 1  # its header has 14 bits for it
 TRANSPORTS = Choice(("udp", "tcp", "tls"))
 POLICIES = Choice(("replicate", "failover", "balance"))
 TLS_PORT = 4740  # RFC 7011, section 10.1
-PACKET_FORMATS = Choice(("pcap", "pcapng"))
+PACKET_FORMATS = Choice(words.PACKET_FORMATS)
 DIRECTIONS = Choice(("ingress", "egress", "both"))
 
 

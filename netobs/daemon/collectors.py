@@ -12,7 +12,7 @@ from typing import Any, Callable
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.errors import ConfigError, NetobsError, TemplateError
-from netobs.base.loop import EventLoop
+from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
 from netobs.daemon import host_check
@@ -33,7 +33,6 @@ log = logging.getLogger("netobs")
 Exporters = dict[tuple[str, str], Exporter]
 """What encodes, by protocol and template."""
 
-POLL_NS = 20_000_000
 CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
 HANDOVER_WITHIN_NS = 2 * clock.NS_PER_S
 """How long collectors that a reload takes away have for what waits for them; the flows of the others wait as long."""

@@ -16,12 +16,12 @@ from netobs.base import clock, malloc
 from netobs.base import log as logs
 from netobs.base.clock import ClockPair
 from netobs.base.errors import CaptureError
-from netobs.base.loop import EventLoop, Timer
+from netobs.base.loop import POLL_NS, EventLoop, Timer
 from netobs.config import Config, warnings_of
 from netobs.config.text import folded
 from netobs.daemon import footprint, host_check
 from netobs.daemon.account import Stats, TableStats
-from netobs.daemon.collectors import POLL_NS, ExportingProcess
+from netobs.daemon.collectors import ExportingProcess
 from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
 from netobs.daemon.reload import Checked, Reloading

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from netobs.base.ipfix import MAX_MESSAGE_BYTES, SET_HEADER
 from netobs.encode.columns import ALL_COLUMNS, Column
 from netobs.encode.data_set import RecordEncoder
-from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER
 from netobs.encode.options.choice import ELEMENT_TYPES
 from netobs.encode.options.table import spoken
 from netobs.encode.options.wire import OptionsTemplate, Subject

@@ -12,6 +12,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.ipfix import NTP_EPOCH_S
 from netobs.encode import text
 from netobs.encode.registry import InformationElement
 from netobs.encode.template.template import Template
@@ -28,7 +29,6 @@ _ICMP, _ICMPV6 = 1, 58
 _INGRESS, _EGRESS = 0, 1
 _TCP_FLAG_BITS = 0x0FFF
 _NS_PER_S, _NS_PER_MS, _NS_PER_US = 1_000_000_000, 1_000_000, 1_000
-_NTP_EPOCH_S = 2_208_988_800
 _MAX_U32 = 0xFFFFFFFF
 _CHUNK_RECORDS = 2048
 """Records and rows of one chunk stay in a CPU's second-level cache while their fields are written one by one."""
@@ -123,7 +123,7 @@ def _ntp_us(wall_ns: Values) -> Values:
 
 
 def _ntp(seconds: Values, fraction: Values) -> Values:
-    return ((seconds + np.uint64(_NTP_EPOCH_S)) << np.uint64(32)) | fraction
+    return ((seconds + np.uint64(NTP_EPOCH_S)) << np.uint64(32)) | fraction
 
 
 def _duration_ms(batch: FlowBatch) -> Values:

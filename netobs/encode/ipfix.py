@@ -8,19 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.ipfix import IPFIX_VERSION, MAX_MESSAGE_BYTES, MESSAGE_HEADER, SET_HEADER
 from netobs.encode.announce import AnnouncingEncoder, SetBody
 from netobs.encode.columns import ALL_COLUMNS, sampled
 from netobs.encode.data_set import DataSet, check_size, message_block, variable_block
-from netobs.encode.layout import (
-    DATA_MESSAGE_HEADER,
-    IPFIX_VERSION,
-    MAX_MESSAGE_BYTES,
-    MESSAGE_HEADER,
-    OPTIONS_TEMPLATE_SET_ID,
-    SET_HEADER,
-    TEMPLATE_SET_ID,
-    big_endian,
-)
+from netobs.encode.layout import DATA_MESSAGE_HEADER, OPTIONS_TEMPLATE_SET_ID, TEMPLATE_SET_ID, big_endian
 from netobs.encode.options.choice import NO_OPTIONS, OptionsChoice
 from netobs.encode.options.table import options_templates
 from netobs.encode.options.wire import OptionsTemplate

@@ -11,28 +11,13 @@ from typing import Any
 
 import numpy as np
 
-IPFIX_VERSION = 10
+from netobs.base.ipfix import MESSAGE_HEADER, SET_HEADER
+
 TEMPLATE_SET_ID = 2
 OPTIONS_TEMPLATE_SET_ID = 3
-FIRST_DATA_SET_ID = 256
 VARIABLE_LENGTH = 65535
 LONG_LENGTH = 255  # strings from this length on have 3 octets in front, shorter ones 1 (RFC 7011, 7)
 ENTERPRISE_BIT = 0x8000
-MAX_MESSAGE_BYTES = 65535
-
-MESSAGE_HEADER = np.dtype(
-    [
-        ("version", ">u2"),
-        ("length", ">u2"),
-        ("export_time", ">u4"),
-        ("sequence", ">u4"),
-        ("observation_domain", ">u4"),
-    ]
-)
-"""Message Header, 16 bytes (RFC 7011, 3.1)."""
-
-SET_HEADER = np.dtype([("set_id", ">u2"), ("set_length", ">u2")])
-"""Set Header, 4 bytes (RFC 7011, 3.3.2)."""
 
 TEMPLATE_HEADER = np.dtype([("template_id", ">u2"), ("field_count", ">u2")])
 """Template Record Header, 4 bytes (RFC 7011, 3.4.1)."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from netobs.encode.layout import SET_HEADER
+from netobs.base.ipfix import SET_HEADER
 from netobs.encode.registry import by_name
 from netobs.encode.template.field import Field
 from netobs.encode.template.template import Template

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.base.errors import TemplateError
+from netobs.base.ipfix import MAX_MESSAGE_BYTES, SET_HEADER
 from netobs.encode.announce import AnnouncingEncoder, SetBody
 from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values, sampled
 from netobs.encode.data_set import DataSet, check_size, message_block
-from netobs.encode.layout import MAX_MESSAGE_BYTES, SET_HEADER, VARIABLE_LENGTH, big_endian
+from netobs.encode.layout import VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import (
     MAX_ELEMENT_ID,
     NETFLOW9_DATA_HEADER,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, Generic
 
 from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.base.errors import TemplateError
-from netobs.base.loop import EventLoop, Timer
+from netobs.base.loop import POLL_NS, EventLoop, Timer
 from netobs.export.announcer import Announcer
 from netobs.export.headers import Headers
 from netobs.export.in_flight import Shipment
@@ -33,7 +33,6 @@ PROBE_NS = NS_PER_S
 """How often Templates ask a UDP collector that is away whether it is back, while the flows go to the spool."""
 STALL_NS = 2 * NS_PER_S
 """A collector that has taken nothing for so long counts as away: with a spool, flows wait there."""
-_ARRIVAL_POLL_NS = 20_000_000
 
 
 class TransportSession(Generic[H, D]):
@@ -263,7 +262,7 @@ class TransportSession(Generic[H, D]):
             self._pump_timer.cancel()
         backlog = self._waiting.backlog
         if self._link.up and self._closing:
-            self._pump_timer = self._loop.call_at(now_ns + _ARRIVAL_POLL_NS, self._pump)
+            self._pump_timer = self._loop.call_at(now_ns + POLL_NS, self._pump)
         elif self._link.up and self._waiting.holds_back:
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.probe)
         elif self._link.up and backlog:

@@ -10,10 +10,11 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
+from netobs.base.ipfix import NTP_EPOCH_S
 from netobs.encode.layout import VARIABLE_LENGTH
 from netobs.encode.registry import abstract_type, by_name
 from netobs.encode.template.field import Field, specifier
-from netobs.encode.template.id import template_id
+from netobs.encode.template.id import record, template_id
 from netobs.encode.template.template import Template
 from netobs.flow.report import Report
 
@@ -25,7 +26,6 @@ SCOPE_SYSTEM = 1
 _LONG_LENGTH = 255
 _MAX_TEXT_BYTES = 254
 _NS_PER_S, _NS_PER_US, _US_PER_S = 1_000_000_000, 1_000, 1_000_000
-_NTP_EPOCH_S = 2_208_988_800
 _V9_HEADER = np.dtype([("template_id", ">u2"), ("scope_bytes", ">u2"), ("option_bytes", ">u2")])
 
 
@@ -53,7 +53,7 @@ class OptionsTemplate:
     @cached_property
     def record(self) -> bytes:
         """The Options Template Record of IPFIX."""
-        return self.id.to_bytes(2, "big") + self._content
+        return record(self._content)
 
     @cached_property
     def id(self) -> int:
@@ -122,4 +122,4 @@ def ntp_us(wall_ns: int) -> int:
     if not wall_ns:
         return 0
     seconds, us = divmod(wall_ns // _NS_PER_US, _US_PER_S)
-    return (seconds + _NTP_EPOCH_S) << 32 | -(-(us << 21) // _US_PER_S) << 11
+    return (seconds + NTP_EPOCH_S) << 32 | -(-(us << 21) // _US_PER_S) << 11

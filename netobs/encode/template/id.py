@@ -17,6 +17,11 @@ _taken: dict[int, bytes] = {}
 """What each ID means in this process."""
 
 
+def record(content: bytes) -> bytes:
+    """The Template Record or Options Template Record with ``content``: its Template ID in front."""
+    return template_id(content).to_bytes(2, "big") + content
+
+
 def template_id(content: bytes) -> int:
     """The Template ID of ``content``, a Template Record or Options Template Record without its ID: 1024 to 65535.
 

@@ -11,7 +11,7 @@ import numpy as np
 from netobs.encode.layout import VARIABLE_LENGTH
 from netobs.encode.registry import abstract_type
 from netobs.encode.template.field import Field, specifier
-from netobs.encode.template.id import template_id
+from netobs.encode.template.id import record, template_id
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Template:
     @cached_property
     def record(self) -> bytes:
         """The Template Record: what a Template Set carries."""
-        return self.id.to_bytes(2, "big") + self._content
+        return record(self._content)
 
     @cached_property
     def id(self) -> int:

@@ -12,15 +12,8 @@ from typing import IO, Any
 import construct as c
 import numpy as np
 
-from netobs.encode.layout import (
-    ENTERPRISE_BIT,
-    FIELD_SPECIFIER,
-    LONG_LENGTH,
-    MESSAGE_HEADER,
-    SET_HEADER,
-    TEMPLATE_HEADER,
-    VARIABLE_LENGTH,
-)
+from netobs.base.ipfix import MESSAGE_HEADER, SET_HEADER
+from netobs.encode.layout import ENTERPRISE_BIT, FIELD_SPECIFIER, LONG_LENGTH, TEMPLATE_HEADER, VARIABLE_LENGTH
 from netobs.encode.registry import abstract_type
 from netobs.encode.template.field import Field
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.ipfix import IPFIX_VERSION, MAX_MESSAGE_BYTES, MESSAGE_HEADER, SET_HEADER
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
 
@@ -20,12 +21,9 @@ ENTRY = np.dtype([("end", "<u4"), ("crc", "<u4"), ("flows", "<i8"), ("packets", 
 Messages with templates carry nothing. Earlier versions wrote ``end`` with 64 bits: a ``crc`` of 0 for every Message.
 """
 
-HEADER_BYTES = 16  # RFC 7011, section 3.1
-SET_HEADER_BYTES = 4
+HEADER_BYTES, SET_HEADER_BYTES = MESSAGE_HEADER.itemsize, SET_HEADER.itemsize
 MAX_ENTRIES = 1 << 20
 """More than any segment has: so much of an index is read at most."""
-_VERSION = 10
-_MAX_MESSAGE_BYTES = 65_535
 _COUNTS = ("flows", "packets", "octets")
 _MAX_COUNT = float(1 << 62)
 
@@ -53,7 +51,7 @@ class Entries(NamedTuple):
     def plausible(self) -> int:
         """How many of them could be Messages, from the first on: lengths, counts, and sums that stay in 64 bits."""
         sizes, counts = self.sizes, [self.entries[name] for name in _COUNTS]
-        wrong = (sizes < HEADER_BYTES + SET_HEADER_BYTES) | (sizes > _MAX_MESSAGE_BYTES) | (counts[0] > sizes)
+        wrong = (sizes < HEADER_BYTES + SET_HEADER_BYTES) | (sizes > MAX_MESSAGE_BYTES) | (counts[0] > sizes)
         for count in counts:
             wrong |= (count < 0) | (np.cumsum(count.astype(np.float64)) > _MAX_COUNT)
         return int(np.argmax(wrong)) if bool(wrong.any()) else len(wrong)
@@ -82,7 +80,7 @@ def are_sound(part: Entries, data: bytes | bytearray, checked: bool) -> npt.NDAr
     at = np.where(sound, ends - sizes, 0)[:, None] + np.arange(4)
     heads = np.frombuffer(bytes(data[: int(ends.max(initial=0))]).ljust(4, b"\0"), dtype=np.uint8)[at]
     heads = heads.reshape(-1).view(">u2").reshape(-1, 2)
-    right: npt.NDArray[np.bool_] = sound & (heads[:, 0] == _VERSION) & (heads[:, 1] == sizes)
+    right: npt.NDArray[np.bool_] = sound & (heads[:, 0] == IPFIX_VERSION) & (heads[:, 1] == sizes)
     return right
 
 

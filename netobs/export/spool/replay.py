@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable, Generic
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
+from netobs.base.ipfix import MAX_MESSAGE_BYTES, MESSAGE_HEADER
 from netobs.export.in_flight import Shipment
 from netobs.export.link.tcp import MESSAGE_BYTES
 from netobs.export.protocol import D, Encoder, H
@@ -27,8 +28,6 @@ _PART_BYTES = 524_288
 _BATCH_BYTES = 65_536
 _CATCH_UP_NS = 50_000_000
 """What a loop that was busy may send at once, measured by the time that it was late."""
-_HEADER = np.dtype([("export_time", ">u4"), ("sequence", ">u4"), ("observation_domain", ">u4")])
-_HEADER_AT = 4  # RFC 7011, section 3.1: behind version and length
 
 
 class Backlog(Generic[H, D]):
@@ -49,7 +48,7 @@ class Backlog(Generic[H, D]):
         size = config.max_message_size if config.transport == "udp" else MESSAGE_BYTES
         messages = encoder.template_messages(new_header(0, 0, config.observation_domain, 0), size)
         templates = Templates(
-            sets_of(b"".join(messages)), config.max_message_size if config.transport == "udp" else 65_535
+            sets_of(b"".join(messages)), config.max_message_size if config.transport == "udp" else MAX_MESSAGE_BYTES
         )
         directory = folder_of(config.spool, config.name)
         self._spool = Spool(directory, config.spool_max_bytes, templates, stats, f'collector "{config.name}"')
@@ -140,11 +139,12 @@ class Backlog(Generic[H, D]):
         flows, packets, octets = (
             np.ascontiguousarray(messages.entries[name]).astype(np.int64) for name in ("flows", "packets", "octets")
         )
-        heads = np.empty(len(ends), dtype=_HEADER)
+        octets_of_data = np.frombuffer(data, dtype=np.uint8)
+        begins = ends - np.diff(ends, prepend=0)
+        at = begins[:, None] + np.arange(MESSAGE_HEADER.itemsize)
+        heads = octets_of_data[at].view(MESSAGE_HEADER).reshape(-1)
         heads["export_time"] = header.export_time_s & 0xFFFF_FFFF
         heads["sequence"] = (np.cumsum(flows) - flows + header.sequence) & 0xFFFF_FFFF
         heads["observation_domain"] = self._config.observation_domain
-        begins = ends - np.diff(ends, prepend=0)
-        at = begins[:, None] + np.arange(_HEADER_AT, _HEADER_AT + _HEADER.itemsize)
-        np.frombuffer(data, dtype=np.uint8)[at] = heads.view(np.uint8).reshape(len(ends), -1)
+        octets_of_data[at] = heads.view(np.uint8).reshape(len(ends), -1)
         return MessageBlock(memoryview(data), ends, flows, packets, octets)

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.ipfix import FIRST_DATA_SET_ID
 from netobs.export.spool.folder import INDEX_SUFFIX, SUFFIX, Folder
 from netobs.export.spool.index import ENTRY, HEADER_BYTES, MAX_ENTRIES, SET_HEADER_BYTES, Entries, are_sound, made_for
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
 
-_FIRST_DATA_SET_ID = 256
 _MAX_TEMPLATE_BYTES = 1 << 20
 _MAX_LONGER = 100  # Messages that are looked at to see whether they are what the index says
 _MAX_SURPLUS = 1000  # Messages that are looked at behind the last one of the index
@@ -130,7 +130,7 @@ class Segment:
             length, set_id = int.from_bytes(head[2:4], "big"), int.from_bytes(head[16:18], "big")
             if len(head) < HEADER_BYTES + SET_HEADER_BYTES or length < len(head) or at + length > size:
                 return False
-            if set_id >= _FIRST_DATA_SET_ID:
+            if set_id >= FIRST_DATA_SET_ID:
                 return True
             at += length
         return True

@@ -10,9 +10,9 @@ import pytest
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
-from netobs.base.loop import EventLoop
+from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config import CollectorConfig, from_tables
-from netobs.daemon.collectors import POLL_NS, ExportingProcess, make_exporters
+from netobs.daemon.collectors import ExportingProcess, make_exporters
 from netobs.flow.records import FlowBatch
 from netobs.flow.tally import Tally
 from tests.unit.export.site import flows

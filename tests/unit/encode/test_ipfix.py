@@ -19,8 +19,9 @@ from lab.samples import (
     template,
 )
 from netobs.base.errors import TemplateError
+from netobs.base.ipfix import MAX_MESSAGE_BYTES
 from netobs.encode import DataSet, Encoder, Header
-from netobs.encode.layout import DATA_MESSAGE_HEADER, MAX_MESSAGE_BYTES
+from netobs.encode.layout import DATA_MESSAGE_HEADER
 from netobs.encode.template import wire
 from netobs.flow import records
 from netobs.flow.records import FlowBatch
