@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from netobs.config import CollectorConfig
+from tests.unit.export.box import Box
 from tests.unit.export.support import Bench, Encoder, TcpCollector, UdpCollector
 
 
@@ -45,3 +47,16 @@ def make_tcp(cleanup: contextlib.ExitStack) -> Callable[..., TcpCollector]:
         return collector
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool" / "main"
+
+
+@pytest.fixture
+def box(folder: Path) -> Iterator[Box]:
+    made = Box(folder)
+    assert made.opened
+    yield made
+    made.spool.close()

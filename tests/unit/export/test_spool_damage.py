@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +13,11 @@ import pytest
 
 from netobs.export.spool.index import ENTRY
 from netobs.flow.tally import Tally
-from tests.unit.export.test_spool import Box, again, data_files, tally
+from tests.unit.export.box import Box, again, data_files, tally
 
 SMALL_BYTES = 1 << 17  # segments of 8 KiB
 ROUNDS = 1500
 OLD_ENTRY = np.dtype([("end", "<i8"), ("flows", "<i8"), ("packets", "<i8"), ("octets", "<i8")])
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool" / "main"
-
-
-@pytest.fixture
-def box(folder: Path) -> Iterator[Box]:
-    made = Box(folder)
-    assert made.opened
-    yield made
-    made.spool.close()
 
 
 def files(folder: Path) -> tuple[Path, Path]:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,10 @@ import pytest
 from netobs.export.spool.place import check
 from netobs.export.spool.spool import RETRY_NS
 from netobs.flow.tally import Tally
+from tests.unit.export.box import Box, data_files, tally
 from tests.unit.export.support import rows
-from tests.unit.export.test_spool import Box, data_files, tally
 
 NOBODY = 65534
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool" / "main"
-
-
-@pytest.fixture
-def box(folder: Path) -> Iterator[Box]:
-    made = Box(folder)
-    assert made.opened
-    yield made
-    made.spool.close()
 
 
 @pytest.fixture
