@@ -1,1 +1,1 @@
-"""What every room stands on: the loop, clocks, files, errors, the log."""
+"""The ground floor, which every room uses: the loop, clocks, files, errors, the log."""

@@ -1,4 +1,4 @@
-"""Work that may block (files, names, certificates), done beside the event loop."""
+"""Work that may block (files, names, certificates), in a thread beside the event loop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 def run(
     loop: EventLoop, name: str, work: Callable[[], Result], done: Callable[[Result | NetobsError, int], None]
 ) -> None:
-    """Calls ``work`` in a thread, then ``done`` in a round of ``loop``, with ``now_ns`` and with what ``work`` returned
-    or the NetobsError that it raised. Any other exception is raised in the loop: nothing is swallowed.
+    """Calls ``work`` in a thread, then ``done`` in a round of ``loop``, with ``now_ns`` and the result of ``work`` or
+    the NetobsError that it raised. Any other exception is raised in the loop: nothing is swallowed.
 
-    The thread does not keep the program from ending. ``work`` must leave alone what the loop uses.
+    The thread does not keep the program from ending. ``work`` must not touch the loop's objects.
     """
 
     def in_thread() -> None:

@@ -29,19 +29,19 @@ class ClockPair:
 
 
 def monotonic_ns() -> int:
-    """CLOCK_MONOTONIC in ns, the clock of ``bpf_ktime_get_ns``: that of the kernel, once ``move`` was called."""
+    """CLOCK_MONOTONIC in ns. After ``move`` it equals the kernel's clock, ``bpf_ktime_get_ns``."""
     return time.monotonic_ns() + _moved_ns
 
 
 def move(offset_ns: int) -> None:
-    """``monotonic_ns`` is ahead by ``offset_ns`` from now on. Only for the start: all that waits for a time waits for
-    another one then."""
+    """Sets ``monotonic_ns`` ahead by ``offset_ns`` from now on. Only for the start, because timers that already wait
+    would become due at another time."""
     global _moved_ns  # noqa: PLW0603  there is one clock
     _moved_ns += offset_ns
 
 
 def read_pair() -> ClockPair:
-    """Both clocks as near to each other as can be: the best of three readings, bracketed by the monotonic clock."""
+    """Both clocks as close together as possible: the best of three readings, bracketed by the monotonic clock."""
     best, pair = None, ClockPair(0, 0)
     for _ in range(3):
         before = monotonic_ns()

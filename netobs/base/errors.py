@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class NetobsError(Exception):
-    """The root of all errors that netobs reports without a traceback. ``hint`` says what to do about it.
+    """The root of all errors that netobs reports without a traceback. ``hint`` tells the operator what to do.
 
-    ``may_pass``: nobody needs to do anything if the host changes; the service tries again (packaging/systemd).
+    ``may_pass``: the problem may resolve by itself when the host changes; the service retries (packaging/systemd).
     """
 
     def __init__(self, message: str, hint: str = "", may_pass: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Files that an operator names, read as what they should be: regular ones, of a length that makes sense."""
+"""Reads the files that an operator names, and refuses those that are not regular files or are far too long."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MIB = 1 << 20
 
 
 def read_file(path: str | os.PathLike[str], most_mib: int) -> bytes:
-    """All of a file; never waits for a writer, as opening a FIFO would.
+    """The whole file. Never waits for a writer, as opening a FIFO would.
 
-    What a shell puts in the place of a file, a pipe without a name, is read as well: ``<(command)``, /dev/stdin.
+    Also reads the unnamed pipes that a shell substitutes for a file: ``<(command)``, /dev/stdin.
 
     Raises OSError, in words for people, or ValueError if no file can have this path.
     """
@@ -24,7 +24,7 @@ def read_file(path: str | os.PathLike[str], most_mib: int) -> bytes:
         if stat.S_ISFIFO(mode) and not os.path.exists(os.path.realpath(path)):
             os.set_blocking(fd, True)
         elif not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "is no regular file", os.fspath(path))
+            raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
         data, part = bytearray(), b"-"
         while part and len(data) <= most_mib * MIB:
             part = os.read(fd, MIB)

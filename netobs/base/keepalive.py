@@ -1,4 +1,4 @@
-"""What TCP connections to collectors and to clients have in common."""
+"""TCP keepalive, for connections to collectors and to clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def notice_dead_peer(sock: socket.socket, timeout_ms: int) -> None:
-    """Let the kernel end a connection whose other side is gone without a word, or takes nothing for ``timeout_ms``."""
+    """Let the kernel end a connection whose peer disappeared silently, or acknowledges nothing for ``timeout_ms``."""
     for level, option, value in (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),

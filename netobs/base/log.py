@@ -1,4 +1,4 @@
-"""The log: standard error, in the form that whoever reads it there expects."""
+"""The log on standard error, in the form that a terminal or systemd's journal expects."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def set_up(level: str) -> None:
 
 
 def complain(problem: str) -> None:
-    """Says on standard error why a command ends: a line of the log, or a word to whoever typed the command."""
+    """Prints the reason why a command ends on standard error: as a log line for the journal, else as a message."""
     prefix = f"<{PRIORITIES[logging.ERROR]}>" if _to_journal() else "netobs: "
     print(f"{prefix}{problem}", file=sys.stderr)
 
 
 def _to_journal() -> bool:
-    """Whether standard error is what systemd connected to its journal (systemd.exec(5), JOURNAL_STREAM)."""
+    """Whether systemd connected standard error to its journal (systemd.exec(5), JOURNAL_STREAM)."""
     try:
         state = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError, AttributeError):  # closed, or no file
+    except (OSError, ValueError, AttributeError):  # closed, or not a file
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"

@@ -1,8 +1,8 @@
 """A small single-threaded event loop: file descriptors, timers, signals, and results handed in by other threads.
 
 Every callback gets ``now_ns`` (CLOCK_MONOTONIC), read once per round, so that the stages need no clock of their own.
-An exception in a callback leaves ``run`` as it is: the daemon decides, nothing is swallowed. The loop measures how long
-it looks at nothing because a callback takes long.
+An exception in a callback propagates out of ``run``: the daemon decides, nothing is swallowed. The loop measures its
+silences: the times in which a slow callback keeps it from handling events.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LONG_SILENCE_NS = clock.NS_PER_S
 
 
 class Silence(NamedTuple):
-    """A time in which the loop looked at no descriptor, timer or signal: from when a round was due to its end, in ns.
+    """A time in which the loop handled no descriptor, timer or signal: from the due time of a round to its end, in ns.
 
-    ``slowest``: what took longest of it, and took ``slowest_ns``: the name of a callback.
+    ``slowest``: the name of the callback that took longest; ``slowest_ns``: how long it took.
     """
 
     duration_ns: int = 0
@@ -43,7 +43,7 @@ POLL_NS = 20_000_000
 
 
 class _Watch:
-    """What one file descriptor is watched for. Its identity tells a descriptor from a later one of the same number."""
+    """The callbacks of one file descriptor. Its identity tells a descriptor from a later one with the same number."""
 
     def __init__(self) -> None:
         self.reader: Callback | None = None
@@ -54,7 +54,7 @@ class _Watch:
 
 
 class Timer:
-    """A call that is due at ``when_ns``. ``cancel`` may be called at any time, also after the call was made."""
+    """A call that is due at ``when_ns``. ``cancel`` may be called at any time, even after the call."""
 
     def __init__(self, loop: EventLoop, when_ns: int, callback: Callback) -> None:
         self.when_ns = when_ns
@@ -78,13 +78,13 @@ class EventLoop:
         self._timers: list[Timer] = []  # a heap
         self._due: list[Timer] = []  # taken from the heap in this round, not yet called
         self._pending: deque[Callback] = deque()  # filled by signal handlers and by other threads
-        self._signals: dict[int, Any] = {}  # the handlers that were there before ours
+        self._signals: dict[int, Any] = {}  # the handlers that ours replaced
         self._wakeup_before: int | None = None
         self._stopping = False
         self.longest_silence = Silence()
         self.on_silence: Callable[[Silence, int], None] = lambda silence, now_ns: None
         """Called with each silence of at least ``LONG_SILENCE_NS``, and ``now_ns``."""
-        self._at_ns = 0  # when the callback before the present one ended
+        self._at_ns = 0  # when the previous callback ended
         self._slowest_ns = 0  # of this round
         self._slowest: Callback | None = None
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -143,7 +143,7 @@ class EventLoop:
 
     @property
     def has_pending(self) -> bool:
-        """Whether a signal has come, or a thread has handed something in, that waits for the next round."""
+        """Whether a signal, or a callback from another thread, waits for the next round."""
         return bool(self._pending)
 
     def run(self) -> None:
@@ -207,7 +207,7 @@ class EventLoop:
             self._wake_r = self._wake_w = -1
 
     def _due_ns(self, asked_ns: int, max_wait_ns: int | None) -> int | None:
-        """When the next round begins at the latest; None: when something comes."""
+        """When the next round starts at the latest; None: with the next event."""
         if self._pending or self._stopping:
             return asked_ns
         due = [] if max_wait_ns is None else [asked_ns + max_wait_ns]
@@ -216,7 +216,7 @@ class EventLoop:
         return min(due, default=None)
 
     def _run_timers(self, now_ns: int) -> None:
-        # Only what is due at the start: a timer that renews itself in the past must not starve the descriptors.
+        # Only timers that are due at the start: a timer that renews itself in the past must not starve the descriptors.
         while self._timers and self._timers[0].when_ns <= now_ns:
             self._due.append(heapq.heappop(self._timers))
         try:

@@ -1,4 +1,4 @@
-"""What malloc does with memory that was freed (mallopt(3)). Only glibc can be told."""
+"""Controls what malloc does with freed memory (mallopt(3)). Only glibc supports this."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ KEPT_BYTES = 4 << 20
 
 
 def return_large() -> None:
-    """Arrays of a large eviction go back to the system as soon as they are freed."""
+    """Returns the arrays of a large eviction to the system as soon as they are freed."""
     _set(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def keep_packets() -> None:
-    """Packets come in pieces that are not so large (netobs.pcap.distribution: READ_BYTES): to fetch the memory for each
-    from the system anew costs more than to copy them."""
+    """Keeps the memory of smaller pieces. Packets come in such pieces (netobs.pcap.distribution: READ_BYTES), and
+    getting new memory from the system for each costs more than copying it."""
     _set(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 

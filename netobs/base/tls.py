@@ -1,4 +1,4 @@
-"""What the client's and the server's side of TLS have in common: the files of certificates, and OpenSSL's words.
+"""The common parts of TLS clients and servers: certificate files, and OpenSSL's reasons in words.
 
 ``ssl`` is imported when it is needed: a daemon without TLS does not pay for it with memory.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
 
 Unusable = Callable[[str, str, str], NetobsError]
-"""Makes the error for a file that cannot be used: of its key, its path and the reason."""
+"""Makes the error for an unusable file, from its key, its path and the reason."""
 
 RECORD_BYTES = 16_384
 """The most that a TLS record carries (RFC 8446, section 5.1)."""
@@ -34,7 +34,7 @@ def load_authorities(context: ssl.SSLContext, key: str, path: str, unusable: Unu
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise unusable(key, path, "no PEM file with certificates") from error
+        raise unusable(key, path, "not a PEM file with certificates") from error
 
 
 def load_own(context: ssl.SSLContext, cert: str, key: str, unusable: Unusable) -> None:
@@ -53,10 +53,10 @@ def load_own(context: ssl.SSLContext, cert: str, key: str, unusable: Unusable) -
         context.load_cert_chain(cert, key, password)
     except (ssl.SSLError, ValueError) as error:
         if asked:
-            raise unusable("key", key, "is encrypted, and nobody is there to be asked") from error
+            raise unusable("key", key, "is encrypted, and netobs cannot ask for its password") from error
         if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
             raise unusable("key", key, f'does not belong to cert "{cert}"') from error
-        raise unusable("cert", cert, f'it or key "{key}" is no PEM file of its kind') from error
+        raise unusable("cert", cert, f'it or key "{key}" is not a PEM file of its kind') from error
 
 
 def who_else_reads(path: str) -> str:
@@ -69,7 +69,7 @@ def who_else_reads(path: str) -> str:
         real = Path(os.path.realpath(path))
         state, above = os.stat(real), [os.stat(folder).st_mode for folder in real.parents]
     except OSError:
-        return ""  # who uses the key says what is wrong
+        return ""  # loading the key reports the error
     if state.st_mode & (stat.S_IROTH | stat.S_IWOTH) and all(mode & stat.S_IXOTH for mode in above):
         return "every user of this host"
     trusted = {os.getegid(), *os.getgroups()}
@@ -79,7 +79,7 @@ def who_else_reads(path: str) -> str:
 
 
 def close_notify(sock: ssl.SSLSocket | ssl.SSLObject) -> None:
-    """Tells the other side that nothing was cut off. The answer is not waited for: without blocking it is an error."""
+    """Tells the peer that nothing was cut off. Does not wait for the answer: without blocking that is an error."""
     import ssl
 
     with contextlib.suppress(ssl.SSLError, OSError, ValueError):
@@ -87,7 +87,7 @@ def close_notify(sock: ssl.SSLSocket | ssl.SSLObject) -> None:
 
 
 def openssl_reason(reason: str) -> tuple[str, str]:
-    """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words; and the alert in it, if the other side sent one."""
+    """OpenSSL's reason, such as TLSV1_ALERT_UNKNOWN_CA, in words; and its alert, if the peer sent one."""
     text = reason.replace("_", " ").lower()
     return text, text.partition(" alert ")[2]
 

@@ -1,4 +1,4 @@
-"""Notices that the wall clock was set, and keeps the beginning of sysUptime, which does not depend on it."""
+"""Notices that the wall clock was set, and keeps the start of sysUptime, which does not depend on it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from netobs.base.clock import NS_PER_S, ClockPair
 log = logging.getLogger("netobs")
 
 STEP_NS = NS_PER_S
-"""A longer step is said; NTP corrects a small difference by a slower or faster clock."""
+"""Longer steps are logged; NTP corrects small differences with a slower or faster clock."""
 
 
 class WallClock:
-    """CLOCK_REALTIME beside CLOCK_MONOTONIC, as ``see`` is told of them."""
+    """CLOCK_REALTIME relative to CLOCK_MONOTONIC, as reported to ``see``."""
 
     def __init__(self, pair: ClockPair) -> None:
         self.boot_ns = pair.monotonic_ns - pair.realtime_ns % NS_PER_S
-        """CLOCK_MONOTONIC when the exporter began: a whole second of the wall clock, so that milliseconds fit."""
+        """CLOCK_MONOTONIC at the start of the exporter: a whole second of the wall clock, so that milliseconds fit."""
         self._offset_ns = pair.realtime_ns - pair.monotonic_ns
 
     def see(self, pair: ClockPair) -> None:
-        """Takes in the clocks of now, and logs a step."""
+        """Reads the present clocks, and logs a step."""
         offset_ns = pair.realtime_ns - pair.monotonic_ns
         step_ns, self._offset_ns = offset_ns - self._offset_ns, offset_ns
         if abs(step_ns) > STEP_NS:

@@ -1,4 +1,4 @@
-"""``netobs capture``: packets to a file or to standard output, from the daemon that runs, else by its own means."""
+"""``netobs capture``: packets to a file or standard output, from the running daemon or with its own programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from netobs.pcap.cli.stream_reader import StreamReader, WholeRecords
 from netobs.pcap.vectors import Vectors, write_all
 
 COUNTER_NS = clock.NS_PER_S // 4
-"""So often the counter on a terminal moves."""
+"""The interval at which the counter on a terminal moves."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DURATION_SLACK_NS = clock.NS_PER_S
 """The daemon has begun to count a duration before its stream arrives here."""
@@ -31,7 +31,7 @@ DURATION_SLACK_NS = clock.NS_PER_S
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. Empty, 0 or None: not given."""
+    """The command's options. Empty, 0 or None: not given."""
 
     conf: Path
     filter: str = ""
@@ -51,7 +51,7 @@ class Options:
 
     @property
     def stream_format(self) -> str:
-        """pcapng tells more; who names a file .pcap, or .cap, means the other."""
+        """pcapng, which holds more, unless the file is named .pcap or .cap."""
         is_classic = Path(self.write).suffix in (".pcap", ".cap")
         return self.format or ("pcap" if is_classic else "pcapng")
 
@@ -73,14 +73,14 @@ class Options:
 
 
 class Stop:
-    """Ends the capture between two records; a second signal does so wherever it is, as where nobody reads from a pipe.
-    Until ``arm`` the first ends the program at once (netobs.__main__): nothing is attached or written before."""
+    """Ends the capture between two records. A second signal ends it anywhere, even if nobody reads from its pipe.
+    Until ``arm``, the first signal ends the program at once (netobs.__main__): nothing is attached or written yet."""
 
     def __init__(self) -> None:
         self._requested = False
 
     def arm(self) -> None:
-        """From now on there is something to be ended well."""
+        """From now on, a signal ends the capture in an orderly way."""
         for signum in SIGNALS:
             if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup wants it
                 signal.signal(signum, self._on_signal)
@@ -90,7 +90,7 @@ class Stop:
             self._requested = True
         elif signum != signal.SIGHUP:  # when a terminal is gone, its shell and the kernel both say so
             for each in SIGNALS:
-                signal.signal(each, signal.SIG_IGN)  # what is attached is to be detached
+                signal.signal(each, signal.SIG_IGN)  # let it detach its programs
             raise SystemExit(128 + signum)
 
     def __call__(self) -> bool:
@@ -98,7 +98,7 @@ class Stop:
 
 
 class Counter:
-    """What has been captured, on a terminal as it goes, and at the end in any case."""
+    """Reports the number of packets: at the end, and on a terminal also while it runs."""
 
     def __init__(self, target: str, start_ns: int) -> None:
         self._target = target
@@ -113,22 +113,22 @@ class Counter:
             _say(f"\r{_summary(reader)}, {seconds} s \x1b[K", end="")
 
     def is_all_of(self, options: Options, reader: StreamReader) -> bool:
-        """Whether it is what was asked for."""
+        """Whether the count or the duration is reached."""
         lasted_ns = clock.monotonic_ns() - self._start_ns
         is_over = options.duration_ns and lasted_ns >= options.duration_ns - DURATION_SLACK_NS
         return bool(is_over or (options.count and reader.packets >= options.count))
 
     def finish(self, reader: StreamReader) -> None:
-        """The last word."""
+        """Prints the last line."""
         _say(f"{chr(13) if self._live else ''}{_summary(reader)} written to {self._target}")
 
 
 def _say(text: str, end: str = "\n") -> None:
-    """On standard error: a terminal may be gone, and the capture is to end well nevertheless."""
+    """Prints on standard error. A closed terminal does not disturb the end of the capture."""
     try:
         print(text, end=end, file=sys.stderr, flush=True)
     except OSError:
-        # What is left in its buffer is written at the end of the interpreter, whose failure would be our exit status.
+        # The interpreter writes the rest of the buffer when it ends; a failure then would change our exit status.
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
@@ -144,7 +144,7 @@ def run(options: Options) -> None:
     :raises NetobsError: it cannot, or the daemon refuses.
     """
     if options.write == "-" and sys.stdout.isatty():
-        raise NetobsError("packets are no text for a terminal", "use --write FILE, or a pipe into tshark -r -")
+        raise NetobsError("packets are not text for a terminal", "use --write FILE, or a pipe into tshark -r -")
     stop = Stop()
     pieces = _pieces(options, stop)
     reader = StreamReader()
@@ -153,7 +153,7 @@ def run(options: Options) -> None:
     target = "standard output" if options.write == "-" else options.write
     counter = Counter(target, clock.monotonic_ns())
     is_at_end = False
-    # A broken pipe: who reads it has had enough.
+    # A broken pipe: the reader has ended.
     with contextlib.closing(pieces), _output(options.write) as fd, contextlib.suppress(BrokenPipeError):
         _write(fd, first)
         for piece in pieces:
@@ -162,21 +162,21 @@ def run(options: Options) -> None:
         is_at_end = True
     counter.finish(reader)
     if is_at_end and not (stop() or options.recorded or counter.is_all_of(options, reader)):
-        _say("netobs: the daemon ended the stream before it was to end; its log says why")
+        _say("netobs: the daemon ended the stream early; its log has the reason")
     if not reader.is_whole:
-        raise CaptureError("the stream broke off within a packet", "the daemon's log says why")
+        raise CaptureError("the stream broke off within a packet", "the daemon's log has the reason")
 
 
 def _first(pieces: Iterator[bytes | WholeRecords], reader: StreamReader) -> bytes:
-    """The beginning of the stream. A refusal must not leave an empty file, or end what a former capture has left."""
+    """The start of the stream. A refusal must not leave an empty file, or truncate a former capture."""
     for piece in pieces:
         if isinstance(piece, bytes) and (whole := reader.feed(piece)):
             return whole
-    raise CaptureError("the daemon closed the connection without a packet", "its log says why")
+    raise CaptureError("the daemon closed the connection without a packet", "its log has the reason")
 
 
 def _pieces(options: Options, stop: Stop) -> Generator[bytes | WholeRecords, None, None]:
-    """The stream, from where there is one."""
+    """The stream of the daemon, or of our own programs."""
     settings, capture = _settings(options)
     endpoint = options.connect or settings.listen
     if options.connect or (not options.alone and (settings.enabled or options.recorded)):
@@ -198,10 +198,10 @@ def _pieces(options: Options, stop: Stop) -> Generator[bytes | WholeRecords, Non
 
 
 def _by_itself(options: Options, settings: PacketCaptureConfig, capture: CaptureConfig) -> PacketCaptureConfig:
-    """What a daemon would do for the same request."""
+    """Serves the request with our own programs, like a daemon would."""
     if options.interface:
         if not is_name(options.interface):
-            raise NetobsError(f"--interface {quoted(options.interface)} is no name of an interface", "give one name")
+            raise NetobsError(f"--interface {quoted(options.interface)} is not an interface name", "give one name")
         settings = replace(settings, interfaces=(options.interface,), exclude=())
     return replace(
         effective(settings, capture),
@@ -222,7 +222,7 @@ def _tls(options: Options, settings: PacketCaptureConfig) -> remote.Tls | None:
 
 
 def _settings(options: Options) -> tuple[PacketCaptureConfig, CaptureConfig]:
-    """Of the configuration file; without one, the defaults."""
+    """[packet_capture] of the configuration file; without a file, the defaults."""
     try:
         options.conf.stat()
     except FileNotFoundError:
@@ -235,7 +235,7 @@ def _settings(options: Options) -> tuple[PacketCaptureConfig, CaptureConfig]:
 
 @contextlib.contextmanager
 def _output(path: str) -> Iterator[int]:
-    """A descriptor to write to. A file is for its owner only: packets are nobody else's business."""
+    """A descriptor to write to. Only the owner may read the file, because packets are confidential."""
     if path == "-":
         yield sys.stdout.fileno()
         return
@@ -269,4 +269,4 @@ def _write(fd: int, data: bytes | Vectors) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise NetobsError(f"cannot write: {error.strerror}", "what was written before can be read") from error
+        raise NetobsError(f"cannot write: {error.strerror}", "the part written before is readable") from error

@@ -27,7 +27,7 @@ MEANINGLESS = {
     "recorded": ("filter", "interface", "duration", "count", "snaplen", "alone"),
     "alone": ("connect", "tls", "ca", "cert"),
 }
-"""Options of `netobs capture`, and those that have no meaning beside them."""
+"""Options of `netobs capture`, each with the options that have no effect beside it."""
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -42,21 +42,21 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     """Measure the traffic of this host's interfaces and export it as IPFIX.
 
     Without a command, netobs runs in the foreground as a daemon: it loads its BPF programs, attaches them to the
-    interfaces that the configuration names, and exports flows until SIGTERM or SIGINT, when it takes out and sends
-    what is left. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+    interfaces that the configuration names, and exports flows until SIGTERM or SIGINT. Then it sends the last flows
+    and exits. It needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 
     \b
     Examples:
       netobs --conf /etc/netobs.toml --dry-run   is the configuration right, and what would it do?
       netobs --conf /etc/netobs.toml             run
-      netobs listen --port 4739                  look at what an exporter sends
-      netobs listen --file FLOWS.ipfix           look at what is in a file
+      netobs listen --port 4739                  show the flows that an exporter sends
+      netobs listen --file FLOWS.ipfix           show the flows in a file
       netobs capture --write FILE.pcapng         capture packets
       netobs template check FILE --for nfdump    would this collector read my template?
 
     Exit status: 0 success, 1 a problem that the message names, 2 wrong usage of the command line, 70 an unexpected
-    error, 75 a problem of the daemon's that may pass by itself: no interface of those named is there, too little
-    memory, a spool in use.
+    error, 75 a problem of the daemon that may resolve by itself: no interface has one of the configured names, too
+    little memory, a spool in use.
 
     Shell completion: eval "$(_NETOBS_COMPLETE=bash_source netobs)" (or zsh_source, fish_source).
     """
@@ -82,10 +82,10 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
 @cli.command(context_settings=CONTEXT)
 @click.option("--host", default="::", show_default=True, help="Address to listen on; :: is all, IPv4 and IPv6.")
 @click.option("--port", type=click.IntRange(0, 65535), default=4739, show_default=True, help="UDP and TCP port.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the keys are Information Elements.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line; the keys are Information Elements.")
 @click.option("--once", type=click.IntRange(1), metavar="N", help="Exit after N flows.")
-@click.option("--options", is_flag=True, help="Print options records too; in the table as lines that begin with #.")
-@click.option("--check", is_flag=True, help="Print what is odd in what is sent, instead of the flows.")
+@click.option("--options", is_flag=True, help="Also print options records; in the table as lines that start with #.")
+@click.option("--check", is_flag=True, help="Print everything odd in the data, instead of the flows.")
 @click.option("--file", "files", multiple=True, metavar="FILE...", help="Read IPFIX files; - is standard input.")
 @click.argument("more", nargs=-1, metavar="")
 @click.pass_context
@@ -102,25 +102,25 @@ def listen(
 ) -> None:
     """Receive IPFIX over UDP and TCP, NetFlow v9 and v5 over UDP, and print the flows.
 
-    A collector for looking, not for keeping: it shows what an exporter sends, in the words of the IANA registry.
+    A collector that shows flows and stores none. It uses the names of the IANA registry.
 
-    With --file it reads files of IPFIX Messages (RFC 5655) in their order, and opens no socket.
+    With --file it reads files of IPFIX Messages (RFC 5655) in the given order, and opens no socket.
 
-    Exit status: 1 if a file was damaged or could not be read, 3 if --check found anything odd.
+    Exit status: 1 if a file was damaged or unreadable, 3 if --check found anything odd.
     """
     if check and options:
-        raise click.UsageError("--options has no meaning with --check")
+        raise click.UsageError("--options has no effect with --check")
     if not files:
         if more:
             raise click.UsageError(f"unexpected argument {more[0]!r}; files follow --file")
         from netobs.collector.receive import listen as serve
 
-        gc.freeze()  # else each full collection walks all that was imported, which costs more than any Message
+        gc.freeze()  # else each full collection walks all imported objects, which costs more than any Message
         is_odd = serve(host, port, as_json=as_json, once=once or 0, options=options, out=sys.stdout, check=check)
         context.exit(3 if is_odd else 0)
     given = [name for name in ("host", "port") if context.get_parameter_source(name) != ParameterSource.DEFAULT]
     if given:
-        raise click.UsageError(f"--{given[0]} has no meaning with --file")
+        raise click.UsageError(f"--{given[0]} has no effect with --file")
     from netobs.collector.files import listen_files
 
     whole, is_odd = listen_files(
@@ -133,11 +133,11 @@ def listen(
 @click.argument("pid", type=click.IntRange(1))
 @click.pass_context
 def reload(context: click.Context, pid: int) -> None:
-    """Check the configuration file, then have the daemon PID read it again (SIGHUP).
+    """Check the configuration file, then make the daemon PID read it again (SIGHUP).
 
-    A file with a mistake is refused here: each mistake is named, and the daemon is left alone. --conf FILE, in front
-    of the command, is the file that the daemon runs with. What takes effect only at the next start, the daemon's log
-    tells.
+    A file with a mistake is refused: netobs names each mistake, and does not signal the daemon. --conf FILE, before
+    the command, is the file that the daemon runs with. The daemon's log names the keys that take effect only at the
+    next start.
     """
     import signal
 
@@ -154,7 +154,7 @@ def reload(context: click.Context, pid: int) -> None:
 
 
 class Value(click.ParamType):  # type: ignore[type-arg]  # a generic only in newer versions
-    """An option that takes what a key of the configuration takes. ``kind`` imports it when it is needed."""
+    """An option with the same values as a key of the configuration. ``kind`` imports the key's type when needed."""
 
     def __init__(self, name: str, kind: Callable[[], Kind]) -> None:
         self.name = name
@@ -187,22 +187,22 @@ def _endpoint() -> Kind:
 @click.option("--interface", metavar="IF", default="", help="Only on this one. [all that netobs captures on]")
 @click.option("--write", metavar="FILE", default="-", show_default=True, help="File to write; - is standard output.")
 @click.option("--format", type=click.Choice(PACKET_FORMATS), help="[pcap for FILE.pcap and FILE.cap, else pcapng]")
-@click.option("--duration", type=Value("TIME", _duration), default=0, help="End after so long: 30s, 5m.")
+@click.option("--duration", type=Value("TIME", _duration), default=0, help="End after this time: 30s, 5m.")
 @click.option("--count", type=click.IntRange(1), metavar="N", default=None, help="End after N packets.")
-@click.option("--snaplen", type=click.IntRange(64, 262_144), metavar="N", help="Octets of a packet to keep at most.")
-@click.option("--recorded", is_flag=True, help="What the daemon's flight recorder holds, and nothing else.")
-@click.option("--alone", is_flag=True, help="Do not ask a daemon, load the programs and attach them.")
+@click.option("--snaplen", type=click.IntRange(64, 262_144), metavar="N", help="Most octets of a packet to keep.")
+@click.option("--recorded", is_flag=True, help="Write only the contents of the daemon's flight recorder.")
+@click.option("--alone", is_flag=True, help="Do not ask a daemon: load and attach own programs.")
 @click.option("--connect", type=Value("HOST:PORT", _endpoint), help="Ask this daemon, whatever the configuration says.")
-@click.option("--tls", is_flag=True, help="The daemon of --connect talks TLS; so do --ca and --cert say.")
-@click.option("--ca", metavar="FILE", default="", help="PEM file of who may vouch for the daemon. [the system's]")
+@click.option("--tls", is_flag=True, help="The daemon of --connect uses TLS; --ca and --cert imply it.")
+@click.option("--ca", metavar="FILE", default="", help="PEM file of the authorities for the daemon. [the system's]")
 @click.option("--cert", metavar="FILE", default="", help="PEM file of the certificate to show to the daemon.")
 @click.option("--key", metavar="FILE", default="", help="PEM file of its private key.")
 @click.pass_context
 def capture(context: click.Context, /, **given: Any) -> None:
     """Capture whole packets to a file, or into a pipe.
 
-    Packets come from the daemon that runs on this host, if its configuration (--conf FILE, in front of the command)
-    enables [packet_capture]; else netobs loads its programs and attaches them for as long as it takes, as root or with
+    Packets come from the daemon that runs on this host, if its configuration (--conf FILE, before the command)
+    enables [packet_capture]. Otherwise netobs loads and attaches its own programs during the capture, as root or with
     the capabilities of the daemon. Ctrl-C ends it.
 
     \b
@@ -221,15 +221,15 @@ def capture(context: click.Context, /, **given: Any) -> None:
 
 
 def _refuse_together(context: click.Context, given: dict[str, Any]) -> None:
-    """Options of which one makes the other mean nothing."""
+    """Raises UsageError for an option that has no effect beside another."""
     for one, others in MEANINGLESS.items():
         for other in others:
             if given[one] and given[other]:
-                raise click.UsageError(f"--{other} has no meaning with --{one}", context)
+                raise click.UsageError(f"--{other} has no effect with --{one}", context)
     if bool(given["cert"]) != bool(given["key"]):
         raise click.UsageError("--cert and --key go together", context)
     if given["tls"] and not given["connect"]:
-        raise click.UsageError("--tls goes with --connect; of the daemon here the configuration says it", context)
+        raise click.UsageError("--tls needs --connect; for the daemon of this host, the configuration decides", context)
 
 
 protocol_option = click.option(
@@ -243,7 +243,7 @@ protocol_option = click.option(
 
 @cli.group(context_settings=CONTEXT)
 def template() -> None:
-    """Flow templates: which there are, what they hold, and which collectors read them.
+    """List, show and check flow templates.
 
     NAME is the `template` key of a [[collector]]: a name from the list, or the path of a file.
     """
@@ -251,7 +251,7 @@ def template() -> None:
 
 @template.command("list", context_settings=CONTEXT)
 def template_list() -> None:
-    """Name the template files that are installed, with what each holds."""
+    """List the installed template files with their contents."""
     from netobs.cli import template as template_command
 
     click.echo("\n".join(template_command.listing()))
@@ -262,7 +262,7 @@ def template_list() -> None:
 @click.option("--wire", is_flag=True, help="The Template Records in hexadecimal, with offsets.")
 @protocol_option
 def template_show(name: str, wire: bool, protocol: str) -> None:
-    """Print the fields of the Data Records that the templates NAME describe."""
+    """Print the fields of the templates NAME."""
     from netobs.cli import template as template_command
 
     click.echo("\n".join(template_command.show(name, wire, protocol)))
@@ -270,17 +270,17 @@ def template_show(name: str, wire: bool, protocol: str) -> None:
 
 @template.command("check", context_settings=CONTEXT)
 @click.argument("file")
-@click.option("--for", "collector", metavar="COLLECTOR", default="", help="Only what this one would do with it.")
+@click.option("--for", "collector", metavar="COLLECTOR", default="", help="Check only for this collector.")
 @click.option(
     "--max-message-size", type=click.IntRange(1, 65535), default=1400, show_default=True, help="As in [[collector]]."
 )
 @protocol_option
 @click.pass_context
 def template_check(context: click.Context, file: str, collector: str, max_message_size: int, protocol: str) -> None:
-    """Check a template FILE, and say which collectors it suits.
+    """Check a template FILE, and print which collectors it suits.
 
-    Exit status: 1 for a file that netobs cannot use, and, with --for, for one whose flows that collector would lose
-    or show wrong; else 0.
+    Exit status: 1 if netobs cannot use the file or, with --for, if the collector would lose flows or show them wrong;
+    otherwise 0.
     """
     from netobs.cli import template as template_command
 
@@ -290,7 +290,7 @@ def template_check(context: click.Context, file: str, collector: str, max_messag
 
 
 def main() -> None:
-    """Entry point. A mistake of the operator's is a line on standard error, not a traceback."""
+    """Entry point. An operator's mistake gives a line on standard error, not a traceback."""
     try:
         cli()
     except ConfigError as error:
@@ -301,7 +301,7 @@ def main() -> None:
         complain(str(error))
         sys.exit(os.EX_TEMPFAIL if error.may_pass else 1)
     except Exception:
-        # Not 1, as Python itself would say: a service is to try again after a crash, but not after a mistake.
+        # Not 1, which is Python's own status: systemd restarts the service after a crash, but not after a mistake.
         logging.getLogger("netobs").exception("netobs ends because of an unexpected error")
         sys.exit(os.EX_SOFTWARE)
 

@@ -1,4 +1,4 @@
-"""``netobs template``: which flow templates there are, what is in one, and which collectors would take it."""
+"""``netobs template``: lists flow templates, shows one, and checks which collectors can read it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SUFFIX = ".toml"
 
 
 def listing() -> list[str]:
-    """A line for each template file that a name can mean, one more for one that cannot be used."""
+    """A line for each template file that a name can select; an unusable one has its error."""
     files: dict[str, Path] = {}
     for place in template_dirs():
         for path in sorted(place.glob("*" + _SUFFIX)):
@@ -36,7 +36,7 @@ def _summary(path: Path) -> str:
     try:
         templates = load_templates(str(path))
     except TemplateError as error:
-        return f"cannot be used: {error}"
+        return f"unusable: {error}"
     sizes = ", ".join(f"{each.family} {each.size}" for each in templates)
     return f"{sizes}  {path}"
 
@@ -62,9 +62,9 @@ def show(name: str, wire: bool = False, protocol: str = IPFIX) -> list[str]:
 
 
 def _options(templates: TemplateSet, wire: bool, protocol: str) -> list[str]:
-    """The Options Templates, a line each: what they are for, and their elements or their record in hexadecimal.
+    """The Options Templates, a line each: their kind, and their elements or their record in hexadecimal.
 
-    They are those of an exporter that samples packets.
+    They are the Options Templates of an exporter that samples packets.
     """
     encoder: Encoder | netflow9.Encoder = Encoder(templates, templates.options)
     if protocol == netflow.NETFLOW9:
@@ -139,26 +139,26 @@ def _check_size(templates: Sequence[Template], protocol: str, max_message_size: 
 def check(
     name: str, collector: str = "", max_message_size: int = 1400, protocol: str = IPFIX
 ) -> tuple[list[str], bool]:
-    """Lines about the file ``name`` (a name or a path), and whether ``collector`` would take its flows.
+    """Lines about the file ``name`` (a name or a path), and whether ``collector`` would accept its flows.
 
-    Without ``collector``: what each known one would do with it, and True. With a ``protocol`` of NetFlow the lines say
-    first what it leaves out or changes. Raises TemplateError for a file that cannot be used, or not with Messages of
-    ``max_message_size`` bytes, and for a collector that is not known.
+    Without ``collector``: lines for each known collector, and True. If ``protocol`` is NetFlow, the first lines name
+    the elements that it leaves out or changes. Raises TemplateError for an unusable file, for one that does not fit
+    Messages of ``max_message_size`` bytes, and for an unknown collector.
     """
     if collector and collector not in rules.RULES:
         nearest = difflib.get_close_matches(collector, rules.RULES, n=1)
         raise TemplateError(
             f'no rules for a collector "{collector}"',
-            f'did you mean "{nearest[0]}"?' if nearest else f"those known are {', '.join(rules.RULES)}",
+            f'did you mean "{nearest[0]}"?' if nearest else f"the known ones are {', '.join(rules.RULES)}",
         )
     templates = load_templates(name)
     _check_size(templates, protocol, max_message_size)
     over = "" if protocol == IPFIX else f" with {PROTOCOLS[protocol]}"
-    lines = [f"{name}: {len(templates)} {'template' if len(templates) == 1 else 'templates'}, can be used{over}"]
+    lines = [f"{name}: {len(templates)} {'template' if len(templates) == 1 else 'templates'}, usable{over}"]
     lines += [f"  note: {change}" for template in templates for change in netflow.changes(template, protocol)]
     if protocol != netflow.NETFLOW5 and not templates.says_sampling:
         lines.append(
-            "  warning: nothing says the sampling rate: with [capture] sampling above 1, collectors show too little "
+            "  warning: nothing tells the sampling rate: with [capture] sampling above 1, collectors show too little "
             'traffic; add "sampling" to options, or samplingInterval to elements'
         )
     if templates.former_ids:

@@ -1,1 +1,1 @@
-"""A collector's side: what ``netobs listen`` receives, decodes and prints."""
+"""The built-in collector: ``netobs listen`` receives, decodes and prints flows."""

@@ -1,4 +1,4 @@
-"""``netobs listen --check``: what is odd in what exporters send, a line each, and a summary."""
+"""``netobs listen --check``: a line for everything odd in the data of exporters, and a summary."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from netobs.encode.layout_netflow import NETFLOW5_VERSION
 _MAX_OFFSET_S = 60
 _MAX_SOURCES = 1024
 _MAX_COUNTS = 8192
-"""So many sources, and cases of them, are told apart: exporters that somebody invents must not fill the memory."""
+"""The most sources, and cases of them, that are told apart: invented exporters must not fill the memory."""
 _SAMPLING = frozenset(
     ("samplingInterval", "samplerRandomInterval", "samplingPacketInterval", "samplingPopulation", "samplingProbability")
 )
-"""Any of these says the sampling rate: in the flows, or in options records. NetFlow v5 has it in its header."""
+"""Any of these tells the sampling rate: in the flows, or in options records. NetFlow v5 has it in its header."""
 _TIMES = tuple(
     (f"flowStart{unit}", f"flowEnd{unit}") for unit in ("Milliseconds", "Microseconds", "Nanoseconds", "Seconds")
 )
@@ -33,10 +33,10 @@ class _Source(NamedTuple):
 
 
 class Checker:
-    """Prints what is odd: the first case of a kind from each source, the 10th, the 100th; at the end the sums.
+    """Prints everything odd: the first case of a kind from each source, the 10th, the 100th; at the end the sums.
 
-    ``now_s``: the time of day, without which Export Time is not checked. ``once``: raises Enough after so many flows.
-    ``is_odd``: whether there was anything.
+    ``now_s``: the time of day; without it, Export Time is not checked. ``once``: raises Enough after this many flows.
+    ``is_odd``: whether anything was odd.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Checker:
         """There is none."""
 
     def show(self, decoded: Decoded, origin: object, keys: Mapping[str, Any]) -> None:
-        """Say what is odd in a Message. Withdrawals are odd over UDP only (RFC 7011, 8.4)."""
+        """Report everything odd in a Message. Withdrawals are odd only over UDP (RFC 7011, 8.4)."""
         source = _Source(str(origin), decoded.observation_domain)
         is_udp = getattr(origin, "transport", "") == "udp"
         for kind, (times, text) in decoded.notes.found.items():
             if kind != "withdrawal":
                 self._odd(kind, source, text, times)
             elif is_udp:
-                self._odd(kind, source, f"{text}, over UDP, where that is not allowed", times)
+                self._odd(kind, source, f"{text}, over UDP, which is not allowed", times)
         if self._now_s is not None:
             ahead_s = decoded.export_time_s - self._now_s()
             if abs(ahead_s) > _MAX_OFFSET_S:
@@ -80,10 +80,10 @@ class Checker:
         self._odd("closed" if "connections" in text else "malformed", _Source(str(origin), None), text)
 
     def end(self) -> None:
-        """The sums, and what only shows at the end."""
+        """Prints the sums, and what only the end can show."""
         for source, is_said in self._sampling.items():
             if not is_said:
-                text = "flows, but no word of sampling: a collector cannot know that they are to be multiplied by 1"
+                text = "flows, but no sampling rate: a collector cannot know that it has to multiply them by 1"
                 self._odd("no-sampling", source, text)
         for kind, times in sorted(self._totals.items()):
             sources = sum(each == kind for _, each in self._counts)
@@ -113,7 +113,7 @@ class Checker:
             print(f"{where_text}: {kind}: {text}{often}", file=self.out)
 
     def _check_times(self, source: _Source, decoded: Decoded) -> None:
-        """Times are text of one form, so text has their order. A flow may end in the second of its export."""
+        """Compares times as text, which sorts alike in one form. A flow may end in the second of its export."""
         latest = (_EPOCH + timedelta(seconds=decoded.export_time_s + 1)).isoformat()
         for flow in decoded.flows:
             for first, last in _TIMES:

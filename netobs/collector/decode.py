@@ -1,8 +1,8 @@
 """The decoder of IPFIX, NetFlow v9 and v5: Messages to dicts keyed by Information Element names.
 
 For ``netobs listen`` and for tests.
-It takes whatever a peer sends: a Message is decoded, or an error says at which octet it is wrong and has what could
-be read. A Message is at most so much work (``MAX_STEPS``); what is left then is counted.
+It accepts whatever a peer sends: it decodes the Message, or raises an error that names the wrong octet and holds the
+readable part. A Message may cost at most ``MAX_STEPS`` of work; the unread rest is counted.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _UPTIME_WRAP_MS = 1 << 32
 
 
 class Decoder:
-    """Decodes the Messages of any number of exporters; Templates and Sequence Numbers are kept for each.
+    """Decodes the Messages of any number of exporters; keeps Templates and Sequence Numbers for each.
 
-    ``steps``: how much work it was. ``max_steps``: how much a Message may be.
+    ``steps``: the work so far. ``max_steps``: the most work for one Message.
     """
 
     def __init__(self, max_steps: int = MAX_STEPS) -> None:
@@ -47,9 +47,9 @@ class Decoder:
         self.domains.forget(exporter)
 
     def decode(self, message: bytes, exporter: Hashable = None) -> Decoded:
-        """The records of one Message, and nothing of what follows its end in ``message``.
+        """The records of one Message. Octets after its end in ``message`` are not read.
 
-        Raises Damaged, a DecodeError that names the octet that is wrong and has what could be read.
+        Raises Damaged, a DecodeError that names the wrong octet and holds the readable part.
         """
         version = int.from_bytes(message[:2], "big")
         read = {NETFLOW9_VERSION: self._netflow9, NETFLOW5_VERSION: self._netflow5}.get(version, self._ipfix)
@@ -69,7 +69,7 @@ class Decoder:
         return done.decoded
 
     def length(self, data: bytes) -> int:
-        """As ``message_length``; what is no Message is counted."""
+        """As ``message_length``; counts data that are not a Message."""
         try:
             return message_length(data)
         except DecodeError:
@@ -116,7 +116,7 @@ class Decoder:
         return message
 
     def _netflow(self, raw: bytes, exporter: Hashable, header: NetflowHeader, version: int) -> Message:
-        """What v9 and v5 have in common: whose the Message is, its number, and a sysUptime that must not jump."""
+        """The common checks of v9 and v5: the exporter, the Message's number, and a sysUptime that must not jump."""
         domain = self.domains.get((exporter, version, header.observation_domain))
         parts: tuple[list[dict[str, object]], list[dict[str, object]], list[int]] = ([], [], [])
         decoded = Decoded(
@@ -142,7 +142,7 @@ def _damaged(version: int, error: Malformed, decoded: Decoded | None) -> Damaged
 def message_length(data: bytes) -> int:
     """The length of the Message that starts with ``data`` (at least its header), for framing on TCP.
 
-    Raises DecodeError if it is no IPFIX Message.
+    Raises DecodeError if it is not an IPFIX Message.
     """
     try:
         return _header(data)[0]

@@ -1,4 +1,4 @@
-"""What the decoder keeps of an Observation Domain: Templates, Sequence Numbers, what options say."""
+"""The decoder's state of an Observation Domain: Templates, Sequence Numbers, and facts from options records."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from netobs.collector.work import Notes
 from netobs.encode.registry import InformationElement
 
 MAX_DOMAINS = 1024
-"""State is kept for so many Observation Domains: a peer that invents them cannot fill the memory."""
+"""The most Observation Domains with state: a peer that invents them cannot fill the memory."""
 MAX_ROOM, _TEMPLATE_ROOM = 1 << 18, 64
-"""The same for Templates: the most fields of all that are kept, where a Template counts as so many more."""
+"""The same for Templates: the most fields of all of them together, where each Template counts as some more."""
 _SEQUENCE_MASK, _MAX_GAP = 0xFFFFFFFF, 1 << 31
 
 Key = tuple[Hashable, int, int]
@@ -29,9 +29,9 @@ class Sequence:
     _gap: tuple[int, int] = (0, 0)
 
     def check(self, number: int) -> tuple[str, int]:
-        """What the number of a Message is: "" (as expected), gap, late, repeated or back; and how many were lost.
+        """Whether the number of a Message is "" (as expected), gap, late, repeated or back; and how many were lost.
 
-        ``late``: it belongs into the gap before, so what the gap said to be lost was not.
+        ``late``: it fills part of an earlier gap, so fewer were lost than the gap suggested.
         """
         if self.next is None or number == self.next:
             return "", 0
@@ -45,7 +45,7 @@ class Sequence:
         return ("repeated" if number == self._last else "back"), 0
 
     def advance(self, number: int, count: int | None, verdict: str) -> None:
-        """After the Message with ``number``, which had ``count`` of what is numbered, None if that is unknown."""
+        """After the Message with ``number``, which had ``count`` numbered items; None if that is unknown."""
         if verdict in ("late", "repeated"):
             return
         self._last = number
@@ -74,7 +74,7 @@ class Domain:
         return self.layouts.get(template_id) or self.options.get(template_id)
 
     def define(self, template_id: int, layout: Layout, notes: Notes) -> None:
-        """Take ``layout`` over, unless it is known. Templates and Options Templates share their ids (RFC 7011, 3.4)."""
+        """Store ``layout``, unless it is known. Templates and Options Templates share their ids (RFC 7011, 3.4)."""
         known = self.layout(template_id)
         if known is not None:
             if known.is_options == layout.is_options and known.content == layout.content:
@@ -102,7 +102,7 @@ class Domain:
 
 
 class Domains:
-    """The state of all exporters, bounded. ``given_up``: how often that of a domain was, because there is too much."""
+    """The state of all exporters, bounded. ``given_up``: how often the state of a domain was dropped for space."""
 
     def __init__(self) -> None:
         self._domains: dict[Key, Domain] = {}
@@ -118,7 +118,7 @@ class Domains:
         return self._room
 
     def get(self, key: Key) -> Domain:
-        """The state of a domain; of too many, the one goes that has been silent for longest."""
+        """The state of a domain. If there are too many, the domain that was silent for longest is dropped."""
         domain = self._domains.pop(key, None)
         if domain is None:
             while len(self._domains) >= MAX_DOMAINS:
@@ -137,9 +137,9 @@ class Domains:
         self._room -= self._domains.pop(key).room
 
     def account(self, domain: Domain, before: int) -> None:
-        """After a Message: ``domain`` had ``before`` fields. If all have too many, the domain with most loses its own.
+        """After a Message: ``domain`` had ``before`` fields. If there are too many in all, the largest domain is dropped.
 
-        One is enough: it has at least as many as the Message brought.
+        Dropping one is enough: it has at least as many fields as the Message brought.
         """
         self._room += domain.room - before
         while self._room > MAX_ROOM:

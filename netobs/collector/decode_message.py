@@ -1,4 +1,4 @@
-"""One Message while it is read: its Sets, what can be read of them, and the account of the rest."""
+"""One Message during its decoding: its Sets, their readable records, and the account of the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from netobs.encode.layout_netflow import NETFLOW9_VERSION
 _MS_PER_S = 1_000
 _LESS_PADDING_OCTETS = 4
 _MAX_UNKNOWN = 4
-"""So many unknown elements of one Template are noted."""
+"""The most unknown elements of one Template that are noted."""
 _WHY = {
     "late": "the Message came late",
     "repeated": "the same Message again",
@@ -27,9 +27,9 @@ _WHY = {
 
 
 class Decoded(NamedTuple):
-    """What one Message held. ``flows``: Data Records of Templates; ``options``: those of Options Templates.
+    """The content of one Message. ``flows``: Data Records of Templates; ``options``: those of Options Templates.
 
-    ``options_template_ids``: for each of ``options`` the Template ID of its Options Template. ``notes``: what is odd.
+    ``options_template_ids``: for each of ``options`` the ID of its Options Template. ``notes``: everything odd.
     """
 
     export_time_s: int
@@ -44,11 +44,11 @@ class Decoded(NamedTuple):
 
 @dataclass
 class DecodeStats:
-    """What the decoder has seen. ``messages``: those that were whole, ``malformed``: the others.
+    """The decoder's counters. ``messages``: undamaged Messages; ``malformed``: the others.
 
-    ``lost_records``: gaps in the Sequence Numbers, summed up, ``lost_messages``: the same for NetFlow v9, which
-    numbers Messages. ``surplus_octets``: what followed the end of a Message in its datagram, ``unread_octets``: what
-    was too much work.
+    ``lost_records``: the sum of the gaps in Sequence Numbers; ``lost_messages``: the same for NetFlow v9, which
+    numbers Messages. ``surplus_octets``: octets after the end of a Message in its datagram; ``unread_octets``: octets
+    that were too much work.
     """
 
     messages: int = 0
@@ -67,7 +67,7 @@ class DecodeStats:
 class Message:
     """A Message that is being read; ``init_ms``: when sysUpTime was 0, in ms since 1970, if its header says so.
 
-    ``data_records``: how many it has, None if that is not known; ``templates``: its Template Records. ``problem``: the
+    ``data_records``: their number, None if unknown; ``templates``: the number of its Template Records. ``problem``: the
     first mistake in it.
     """
 
@@ -82,7 +82,7 @@ class Message:
         self._described: list[Record] = []
 
     def check_sequence(self) -> None:
-        """Count what the Sequence Number says; before the Sets are read."""
+        """Check the Sequence Number, before the Sets are read."""
         expected, number = self.domain.sequence.next, self.decoded.sequence
         self._verdict, lost = self.domain.sequence.check(number)
         if self._verdict:
@@ -94,7 +94,7 @@ class Message:
             self.notes.add(f"sequence-{self._verdict}", text)
 
     def advance_sequence(self, count: int | None) -> None:
-        """After the Sets are read. ``count``: what the Message had of what is numbered, None if that is not known."""
+        """After the Sets are read. ``count``: the numbered items of the Message; None if unknown."""
         self.domain.sequence.advance(self.decoded.sequence, count, self._verdict)
         if self._verdict == "late":
             self._lose(-(count or 0))
@@ -106,24 +106,24 @@ class Message:
             self.stats.lost_records = max(0, self.stats.lost_records + count)
 
     def fail(self, problem: Malformed) -> None:
-        """Keep the first ``problem``; how many Data Records there were is not known then."""
+        """Keep the first ``problem``. The number of Data Records is then unknown."""
         self.problem = self.problem or problem
         self.data_records = None
 
     def surplus(self, octets: int, text: str, kind: str = "surplus") -> None:
-        """Count what follows the end of the Message."""
+        """Count the octets after the end of the Message."""
         if octets > 0:
             self.stats.surplus_octets += octets
             self.notes.add(kind, f"{octets} octets {text}")
 
     def unread(self, begin: int) -> None:
-        """Count what begins at octet ``begin`` and is too much work."""
+        """Count the octets from ``begin`` on, which are too much work."""
         self.data_records = None
         self.stats.unread_octets += len(self.raw) - begin
         self.notes.add("unread", f"{len(self.raw) - begin} octets are not read: the Message is too much work")
 
     def read_sets(self, header_bytes: int, kinds: Mapping[int, Kind]) -> None:
-        """Take in the Sets. One that is damaged inside does not hide those after it."""
+        """Read the Sets. A Set with damage inside does not hide the Sets after it."""
         self.data_records, end = 0, header_bytes
         try:
             for set_id, start, body in sets(self.raw, header_bytes, self.decoded.version == NETFLOW9_VERSION):
@@ -186,7 +186,7 @@ class Message:
             self.notes.add("old-layout", f"data of Template {set_id} fit its {former} octets before, not its {now} now")
 
     def _read_options(self, set_id: int, before: int) -> None:
-        """What options records say about others. Descriptions of elements count from the next Message on."""
+        """Use facts from options records. Descriptions of elements take effect with the next Message."""
         for record in self.decoded.options[before:]:
             self.decoded.options_template_ids.append(set_id)
             if TYPE_OF_ELEMENT in record:

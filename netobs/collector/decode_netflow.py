@@ -1,4 +1,4 @@
-"""What the decoder knows of the headers of NetFlow v9 (RFC 3954) and v5 (Cisco), and of the records of v5."""
+"""Decodes the headers of NetFlow v9 (RFC 3954) and v5 (Cisco), and the records of v5."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _netflow5_layout() -> Layout:
 
 
 def read_netflow5(raw: bytes, header: NetflowHeader, message: Message) -> int:
-    """Read as many records as the count says; how many octets follow them. Raises Malformed and Exhausted."""
+    """Read the number of records in the header; returns the octets after them. Raises Malformed and Exhausted."""
     layout, body = _netflow5_layout(), raw[NETFLOW5_HEADER.itemsize :]
     if header.records > MAX_NETFLOW5_RECORDS:
         text = f"count {header.records}, a Message of NetFlow v5 has {MAX_NETFLOW5_RECORDS} records at most"

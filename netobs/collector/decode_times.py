@@ -1,4 +1,4 @@
-"""Times of flows that are relative: to sysUpTime (NetFlow, and IPFIX with IE 160), or to Export Time (IE 158, 159)."""
+"""Relative times of flows: relative to sysUpTime (NetFlow, IPFIX with IE 160) or to Export Time (IE 158, 159)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _US_PER_MS, _MS_PER_S = 1_000, 1_000
 
 @lru_cache(maxsize=64)
 def milliseconds(text: str) -> int | None:
-    """ISO 8601 as decoded, in ms since 1970; None if it is none: a field of impossible length."""
+    """Decoded ISO 8601 in ms since 1970; None for other text, which comes from a field of impossible length."""
     try:
         moment = datetime.fromisoformat(text[:-1]).replace(tzinfo=timezone.utc)
     except ValueError:
@@ -30,16 +30,16 @@ def milliseconds(text: str) -> int | None:
 
 
 def init_time(record: Mapping[str, Any]) -> int | None:
-    """What ``record`` says of when sysUpTime was 0, in ms since 1970."""
+    """When sysUpTime was 0 according to ``record``, in ms since 1970."""
     value = record.get(INIT_TIME)
     return milliseconds(value) if isinstance(value, str) else None
 
 
 def add_times(records: Iterable[Record], export_ms: int, init_ms: int | None, notes: Notes) -> None:
-    """Give the ``records`` their times of day, where they have none.
+    """Add absolute times to the ``records`` that have none.
 
-    ``export_ms``: the time of the Message, ``init_ms``: when sysUpTime was 0, in ms since 1970; a record that says so
-    itself is believed. sysUpTime is modulo 2**32 ms: a flow lies within 2**31 ms of its Message.
+    ``export_ms``: the time of the Message; ``init_ms``: when sysUpTime was 0, in ms since 1970. A record's own value
+    takes precedence. sysUpTime is modulo 2**32 ms: a flow lies within 2**31 ms of its Message.
     """
     read = reader("dateTimeMilliseconds", True)
     assert read is not None
@@ -51,7 +51,7 @@ def add_times(records: Iterable[Record], export_ms: int, init_ms: int | None, no
             if not isinstance(value, int) or wall in record:
                 continue
             if since_ms is None:
-                notes.add("no-init-time", f"{relative} without {INIT_TIME}: when the flows were cannot be known")
+                notes.add("no-init-time", f"{relative} without {INIT_TIME}: the times of the flows are unknown")
                 continue
             ago_ms = (export_ms - since_ms - value) & _MAX_U32
             record[wall] = read(export_ms - (ago_ms if ago_ms < _HALF else ago_ms - (_MAX_U32 + 1)))

@@ -17,7 +17,7 @@ STANDARD_INPUT = "-"
 
 
 class _Reader:
-    """Reads one file after the other; ``problems`` counts what was damaged or could not be read."""
+    """Reads one file after the other; ``problems`` counts damaged and unreadable Messages and files."""
 
     def __init__(self, decoder: Decoder, printer: Printer | Checker) -> None:
         self._decoder, self._printer = decoder, printer
@@ -39,7 +39,7 @@ class _Reader:
         self._decoder.forget(name)
 
     def _decode(self, message: bytes, name: str, at: int) -> Decoded | None:
-        """What can be read of the Message at octet ``at`` of the file ``name``."""
+        """The readable part of the Message at octet ``at`` of the file ``name``."""
         try:
             return self._decoder.decode(message, name)
         except Damaged as error:
@@ -49,7 +49,7 @@ class _Reader:
     def _messages(self, file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         """Octet in the file and content of each Message.
 
-        One with a damaged header is left out where its length leads to the next one; else the file ends there.
+        A Message with a damaged header is skipped if its length leads to the next one; otherwise reading ends there.
         """
         at, is_lost = 0, False
         while True:
@@ -71,7 +71,7 @@ class _Reader:
             at, is_lost = at + length, problem != ""
 
     def _length(self, head: bytes) -> tuple[int, str]:
-        """Length of the Message that begins with ``head`` (0: cannot be known), and what is wrong with its header."""
+        """Length of the Message that starts with ``head`` (0: unknown), and the mistake in its header."""
         try:
             return self._decoder.length(head), ""
         except DecodeError as error:
@@ -105,8 +105,8 @@ def listen_files(
 ) -> tuple[bool, bool]:
     """Print the records of the IPFIX Files ``names`` ("-" is standard input) in their order; opens no socket.
 
-    Returns whether all of it could be read, and whether anything was odd (``check``); what could not be read has a
-    line on standard error. Parameters as in ``listen``. However much work a Message is, it is read: nobody waits.
+    Returns whether everything was readable, and whether anything was odd (``check``). Unreadable parts have a line on
+    standard error. Parameters as in ``listen``. The work of a Message is not limited, because nobody waits.
     """
     decoder, out = Decoder(max_steps=sys.maxsize), sys.stdout if out is None else out
     printer = Checker(out, as_json, once) if check else Printer(out, as_json, options, once)

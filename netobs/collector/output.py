@@ -1,4 +1,4 @@
-"""What ``netobs listen`` prints, from the network and from files, and how it ends."""
+"""The output of ``netobs listen``, from the network and from files, and its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netobs.collector.text_table import FlowTable
 
 
 class Enough(Exception):
-    """As many flows are printed as were asked for."""
+    """Raised when the requested number of flows is printed."""
 
 
 class Printer:
@@ -29,7 +29,7 @@ class Printer:
         self.is_odd = False
 
     def problem(self, origin: object, text: str) -> None:
-        """Said on standard error; nothing of it is printed here."""
+        """Prints nothing here: standard error has the line."""
 
     def end(self) -> None:
         """Nothing follows the flows."""
@@ -66,7 +66,7 @@ class Printer:
 
 
 def account_of(decoder: Decoder, others: Mapping[str, int] | None = None) -> str:
-    """What ``decoder`` has read and what it has not, in a line; ``others``: more losses. What is 0 is left out."""
+    """The counts of ``decoder`` in a line; ``others``: more losses. Losses of 0 are left out."""
     stats = decoder.stats
     losses = {
         "NetFlow v9 Messages lost": stats.lost_messages,
@@ -100,8 +100,7 @@ def ending_quietly(out: TextIO, account: Callable[[], str], end: Callable[[], No
 def interruptible(wake_on: Callable[[int], None] | None = None) -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt; SIGINT too, since a shell starts background jobs with it ignored.
 
-    ``wake_on`` gets a descriptor that ends a wait which begins just after the signal has come, when its handler has
-    not yet run.
+    ``wake_on`` gets a descriptor that ends a wait that starts just after a signal, before the handler has run.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

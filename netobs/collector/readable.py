@@ -70,7 +70,7 @@ def _nanoseconds(value: int) -> str | int:
 def _ntp(value: int) -> tuple[int, int]:
     """Seconds since 1970, and fraction (2**-32 s).
 
-    NTP time begins anew in 2036: the high bit tells the era (RFC 4330, 3).
+    NTP time starts again in 2036: the high bit tells the era (RFC 4330, 3).
     """
     seconds, fraction = value >> 32, value & 0xFFFFFFFF
     return seconds - NTP_EPOCH_S + (0 if seconds >> 31 else 1 << 32), fraction
@@ -110,7 +110,7 @@ _OF_BYTES = frozenset(("ipv4Address", "ipv6Address", "macAddress", "string"))
 
 
 def reader(abstract_type: str, is_number: bool) -> Callable[[Any], Any] | None:
-    """The function that makes values of ``abstract_type`` readable, None where a number stays as it is.
+    """The function that makes values of ``abstract_type`` readable, None for numbers that stay as they are.
 
     ``is_number``: values come as numbers, else as bytes (any type can, in a field of odd length).
     """

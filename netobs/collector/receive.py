@@ -26,12 +26,12 @@ log = logging.getLogger("netobs.listen")
 _MAX_STREAMS = 256
 _MAX_COMPLAINTS = 1024
 _STEPS_AT_ONCE = 2 * MAX_STEPS
-"""After so much work of the decoder other sockets are looked at; about 256 datagrams of an ordinary exporter."""
+"""After this much work of the decoder the next socket is read; about 256 datagrams of an ordinary exporter."""
 
 
 @dataclass
 class _Stream:
-    """A TCP connection; the one whose ``order`` is least has its place for longest without use."""
+    """A TCP connection; the one with the lowest ``order`` has been idle for longest."""
 
     exporter: Exporter
     buffer: bytearray
@@ -41,9 +41,9 @@ class _Stream:
 class Collector:
     """The Collecting Process: one UDP and one TCP socket per local address, any number of exporters.
 
-    Raises NetobsError if the address cannot be had. ``port``: 0 lets the kernel choose; the attribute says which.
-    ``on_problem`` hears of each damaged Message and of each connection that is closed for something; without it there
-    are lines in the log. ``idle_closed``: connections that ended because others needed their place.
+    Raises NetobsError if the address is not available. ``port``: 0 lets the kernel choose; the attribute has it.
+    ``on_problem`` is called for each damaged Message and each connection that is closed with a reason; without it,
+    they are logged. ``idle_closed``: idle connections that were closed to make room for others.
     """
 
     def __init__(self, host: str, port: int, on_problem: Callable[[Exporter, str], None] | None = None) -> None:
@@ -59,7 +59,7 @@ class Collector:
             self.port = self._open(host, port)
         except OSError as error:
             self.close()
-            hint = "another program has the port: choose another one" if error.errno == errno.EADDRINUSE else ""
+            hint = "another program uses the port: choose another one" if error.errno == errno.EADDRINUSE else ""
             raise NetobsError(f"cannot listen on {host or '*'} port {port}: {error.strerror}", hint) from error
 
     def close(self) -> None:
@@ -92,9 +92,9 @@ class Collector:
         self._selector.register(descriptor, selectors.EVENT_READ)
 
     def receive(self, timeout_s: float | None = None) -> Iterator[tuple[Exporter, Decoded]]:
-        """Wait at most ``timeout_s`` (None: as long as it takes) and yield the Messages that have come.
+        """Wait at most ``timeout_s`` (None: without limit) and yield the Messages that have arrived.
 
-        A round ends for each socket after some work, so that one exporter cannot keep it from the others.
+        Each socket gets a bounded amount of work per round, so that one exporter cannot starve the others.
         """
         for key, _ in self._selector.select(timeout_s):
             sock = key.fileobj
@@ -122,7 +122,7 @@ class Collector:
             yield from found
 
     def _accept(self, sock: socket.socket) -> None:
-        """Take a connection; of too many, the one ends that has sent no whole Message for longest."""
+        """Accept a connection. If there are too many, close the one that sent no whole Message for longest."""
         try:
             stream, address = sock.accept()
         except OSError:
@@ -130,7 +130,7 @@ class Collector:
         if len(self._streams) >= _MAX_STREAMS:
             idlest = min(self._streams, key=lambda each: self._streams[each].order)
             self.idle_closed += 1
-            what = f"closed: of {_MAX_STREAMS} connections it was idle for longest, and another one needs its place"
+            what = f"closed: of {_MAX_STREAMS} connections it was idle for longest, and a new one needs its place"
             self._complain(self._streams[idlest].exporter, what)
             self._end(idlest)
         stream.setblocking(False)
@@ -166,7 +166,7 @@ class Collector:
             self._end(stream)
 
     def _next_message(self, buffer: bytearray) -> tuple[bytes, str]:
-        """Take the next whole Message out of ``buffer``, if there is one; or what is wrong."""
+        """Take the next whole Message out of ``buffer``, if there is one; or the mistake in it."""
         if len(buffer) < MESSAGE_HEADER.itemsize:
             return b"", ""
         try:
@@ -186,7 +186,7 @@ class Collector:
         self.decoder.forget(state.exporter)
 
     def _decode(self, message: bytes, exporter: Exporter) -> tuple[list[tuple[Exporter, Decoded]], str]:
-        """What can be read of ``message``, and what is wrong with it."""
+        """The readable part of ``message``, and the mistake in it."""
         try:
             return [(exporter, self.decoder.decode(message, exporter))], ""
         except Damaged as error:
@@ -194,11 +194,11 @@ class Collector:
 
     @property
     def dropped(self) -> int:
-        """Datagrams that the kernel has dropped because the sockets' buffers were full."""
+        """Datagrams that the kernel dropped because the sockets' buffers were full."""
         return sum(map(drops, self._sockets))
 
     def _say_losses(self) -> None:
-        """Say which losses begin, and again each time they have doubled."""
+        """Log losses when they begin, and each time they have doubled."""
         decoder = self.decoder
         for text, count in (
             ("the kernel dropped %d datagrams: they came faster than they could be read", self.dropped),
@@ -213,7 +213,7 @@ class Collector:
                 log.warning(text, count)
 
     def _complain(self, exporter: Exporter, text: str) -> None:
-        """One line for each exporter, and not without an end."""
+        """Log one line for each exporter, up to a limit."""
         if self._on_problem is not None:
             self._on_problem(exporter, text)
             return
@@ -225,7 +225,7 @@ class Collector:
             log.warning("what else is damaged is counted only")
 
     def account(self) -> str:
-        """What was received, and what was lost, for the last line."""
+        """Counts of received and lost data, for the last line."""
         return account_of(self.decoder, {"datagrams dropped by the kernel": self.dropped,
                                          "idle connections closed": self.idle_closed})  # fmt: skip
 
@@ -247,11 +247,11 @@ def listen(
     out: TextIO | None = None,
     check: bool = False,
 ) -> bool:
-    """Print the flows that come to ``host`` ("" = all addresses, IPv4 and IPv6) on UDP and TCP ``port``.
+    """Print the flows that arrive at ``host`` ("" = all addresses, IPv4 and IPv6) on UDP and TCP ``port``.
 
-    ``as_json``: one JSON object per line, else a table. ``once``: return after so many flows, 0 = never. ``options``:
-    print options records too. ``check``: print what is odd instead. Returns on SIGINT, SIGTERM and a broken pipe,
-    whether anything was odd. Raises NetobsError if the port cannot be had.
+    ``as_json``: one JSON object per line, else a table. ``once``: return after this many flows, 0 = never.
+    ``options``: also print options records. ``check``: print everything odd instead. Ends on SIGINT, SIGTERM and a
+    broken pipe, and returns whether anything was odd. Raises NetobsError if the port is not available.
     """
     shown: Printer | Checker
     out = sys.stdout if out is None else out

@@ -1,4 +1,4 @@
-"""What the decoders of IPFIX and NetFlow have in common: Templates as received, and how their Data Records are read."""
+"""Shared by the decoders of IPFIX and NetFlow: received Templates, and the reading of their Data Records."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Record = dict[str, Any]
 Types = Mapping[Element, InformationElement]
 """The elements that an exporter has described by itself (RFC 5610), by enterprise and id."""
 Parse = Callable[[bytes], Iterable[tuple[int, int, int]]]
-"""Makes the Field Specifiers of a Template Record ids, lengths and enterprises. They are kept as they came: a Template
-that is not used yet must not take memory for each field."""
+"""Turns the Field Specifiers of a Template Record into ids, lengths and enterprises. They are kept as received, so that
+an unused Template takes no memory for each field."""
 
 _SET_HEADER = big_endian(SET_HEADER)
 _LONG_LENGTH = 255
@@ -31,10 +31,10 @@ _NUMBERS = {
 }
 _LONGEST_OCTETS, _LONGEST_256_OCTETS = 8, 32
 _MAX_PADDING_OCTETS = 7
-"""RFC 7011, 3.3.1 lets an exporter align Sets to 4 or 8 octets. More is read too, but is odd."""
+"""RFC 7011, 3.3.1 lets an exporter align Sets to 4 or 8 octets. Longer padding is accepted, but odd."""
 _RECORD_STEPS, _TIMES_STEPS, _PREPARE_STEPS = 22, 12, 10
-"""So much is a Data Record beside its fields (most is the line that is printed), one whose times are relative or that
-describes an element, and a Layout that is looked up."""
+"""Steps of work in addition to the fields: for a Data Record (mostly for the printed line), for one whose times are
+relative or that describes an element, and for the lookup of a Layout."""
 _SLOW = {
     "ipv6Address": 10,
     **dict.fromkeys((f"dateTime{unit}" for unit in ("Seconds", "Milliseconds", "Microseconds", "Nanoseconds")), 4),
@@ -44,9 +44,9 @@ _TIMES = frozenset(("flowStartSysUpTime", "flowEndSysUpTime", "flowStartDeltaMic
 
 
 class Layout:
-    """A Template as received: how to read its Data Records. ``content``: what its Template Record says.
+    """A received Template: how to read its Data Records. ``content``: the content of its Template Record.
 
-    ``former_octets``: the length of the records that the Template ID meant before, 0 if there was none.
+    ``former_octets``: the record length of the ID's previous Template, 0 if there was none.
     """
 
     __slots__ = (
@@ -70,9 +70,9 @@ class Layout:
         self._readers: list[tuple[str, Callable[[Any], Any]]] = []
 
     def prepare(self, types: Types, version: int, work: Work) -> bool:
-        """Look its elements up, if that was not done, or if ``types`` (``version``) are new and could have one of them.
+        """Look up its elements, the first time and whenever new ``types`` (``version``) could have one of them.
 
-        Whether it was. Raises Exhausted.
+        Returns whether it did. Raises Exhausted.
         """
         if self.version == version or (self.version >= 0 and not self._is_foreign):
             return False
@@ -115,8 +115,8 @@ class Layout:
     def read(self, body: bytes, offset: int, work: Work, into: list[Record], notes: Notes) -> None:
         """Append the Data Records in the body of a Set, ``offset`` bytes into the Message, to ``into``.
 
-        What is left at its end and shorter than a record is padding. Raises Malformed, and Exhausted if ``work`` is
-        used up; the records before are read then.
+        A rest at its end that is shorter than a record is padding. Raises Malformed, and Exhausted if ``work`` is used
+        up; the records before are then in ``into``.
         """
         at, end, names = 0, len(body), self._names
         while end - at >= self.least_octets:
@@ -143,7 +143,7 @@ class Layout:
 
 
 def note_padding(body: bytes, at: int, notes: Notes, where: str) -> None:
-    """Say so if the padding that begins at ``at`` is not zero, or longer than an alignment needs."""
+    """Note padding from ``at`` on that is not zero, or longer than an alignment needs."""
     rest = len(body) - at
     if rest > _MAX_PADDING_OCTETS:
         notes.add("padding", f"{rest} octets of padding after the {where} of a Set")
@@ -152,7 +152,7 @@ def note_padding(body: bytes, at: int, notes: Notes, where: str) -> None:
 
 
 def _variable_length(body: bytes, at: int) -> tuple[int, int]:
-    """Where a field of variable length that begins at ``at`` has its value, and how long it is (RFC 7011, 7)."""
+    """Start and length of the value of a variable-length field that starts at ``at`` (RFC 7011, 7)."""
     length = body[at] if at < len(body) else 0
     if length < _LONG_LENGTH:
         return at + 1, length
@@ -161,13 +161,13 @@ def _variable_length(body: bytes, at: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=512)
 def _value_reader(kind: str, octets: int) -> tuple[str, Callable[[Any], Any] | None]:
-    """The format (struct) of a field, and what makes its value readable, None if it is."""
+    """The struct format of a field, and the function that makes its value readable; None if it already is."""
     form = _NUMBERS[abstract_type(kind).kind].get(octets)
     return (form, reader(kind, True)) if form else (f"{octets}s", _of_octets(kind))
 
 
 def _of_octets(kind: str) -> Callable[[bytes], Any]:
-    """What makes a value of any length readable: a number of any length that its type can have is one."""
+    """The function that makes a value of any length readable. It accepts numbers of every length of their type."""
     number = abstract_type(kind).kind
     if number == "b":
         return reader(kind, False) or bytes.hex
@@ -188,8 +188,8 @@ def _of_octets(kind: str) -> Callable[[bytes], Any]:
 def sets(message: bytes, header_bytes: int, is_netflow9: bool) -> Iterator[tuple[int, int, bytes]]:
     """Set ID, offset of the body, and body of each Set. Raises Malformed.
 
-    Zeros to the end are no Sets: several firewalls and switches send NetFlow v9 in datagrams of one length. Nor are up
-    to three octets after the last FlowSet, since a datagram of NetFlow v9 has no other length than its own.
+    Zeros up to the end are not Sets: several firewalls and switches send NetFlow v9 in datagrams of one length. Up to
+    three octets after the last FlowSet are not a Set either, because NetFlow v9 gives no length for the datagram.
     """
     offset, least = header_bytes, SET_HEADER.itemsize
     while offset < len(message):

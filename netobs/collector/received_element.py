@@ -17,7 +17,7 @@ Element = tuple[int, int]
 REVERSE_ENTERPRISE = 29305
 """RFC 5103, 6.1: the elements of the registry, for the packets in the reverse direction of a Biflow."""
 SCOPE = -1
-"""In place of an enterprise: a scope of NetFlow v9 (RFC 3954, 6.1), which has numbers of its own."""
+"""Instead of an enterprise: marks a scope of NetFlow v9 (RFC 3954, 6.1), which has numbers of its own."""
 TYPE_OF_ELEMENT = "informationElementDataType"
 """An options record with it describes an element."""
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
@@ -32,7 +32,7 @@ _MAX_ID = 0x7FFF
 def element_of(
     number: int, octets: int, enterprise: int, types: Mapping[Element, InformationElement]
 ) -> tuple[InformationElement, bool]:
-    """The element, and whether it is known; an unknown one is octets. ``types``: what the exporter has described."""
+    """The element, and whether it is known; an unknown one has type octets. ``types``: the exporter's descriptions."""
     if enterprise == SCOPE:
         return _scope(number, octets), True
     found = _registered(number, enterprise) or types.get((enterprise, number))
@@ -63,9 +63,9 @@ def _scope(number: int, octets: int) -> InformationElement:
 
 
 def learn_type(types: MutableMapping[Element, InformationElement], record: Mapping[str, Any]) -> bool:
-    """Take over what an options record says of an element (RFC 5610, 3); whether it is new.
+    """Store an options record's description of an element (RFC 5610, 3); returns whether it is new.
 
-    A name that could be taken for an element of the registry, or that a terminal would obey, is not used.
+    A name that looks like an element of the registry, or that has terminal control characters, is not used.
     """
     number, enterprise = record.get("informationElementId"), record.get("privateEnterpriseNumber", 0)
     kind, name = record.get(TYPE_OF_ELEMENT), record.get("informationElementName")

@@ -25,11 +25,11 @@ _HEADER, _SPECIFIER = big_endian(TEMPLATE_HEADER), big_endian(FIELD_SPECIFIER)
 _COUNT, _ENTERPRISE = struct.Struct(">H"), struct.Struct(">I")  # what only some records have (3.4.2.2, 3.2)
 _OPTIONS_HEADER = struct.Struct(">HHH")  # of NetFlow v9: Template ID, bytes of scopes, bytes of options
 _TEMPLATE_STEPS = 10
-"""A Template Record is as much work as so many Field Specifiers."""
+"""The work of a Template Record, in Field Specifiers."""
 
 
 class Kind(NamedTuple):
-    """One kind of Template Set. ``least``: the length of its shortest record; what is shorter is padding.
+    """One kind of Template Set. ``least``: the length of its shortest record; a shorter rest is padding.
 
     ``read`` gives the Template ID, the Layout (None: a withdrawal) and the end of the record at an octet of the body.
     ``withdraws_all``: the Template ID by which all Templates of the kind are withdrawn.
@@ -42,9 +42,9 @@ class Kind(NamedTuple):
 
 
 def learn(domain: Domain, kind: Kind, body: bytes, offset: int, work: Work, notes: Notes) -> int:
-    """Take over the records of a Template Set, ``offset`` bytes into the Message; how many there were.
+    """Store the records of a Template Set, ``offset`` bytes into the Message; returns their number.
 
-    Raises Malformed and Exhausted. Zeros at the end are padding, and so is whatever is too short for a record.
+    Raises Malformed and Exhausted. Zeros at the end are padding, and so is a rest that is too short for a record.
     """
     at = records = 0
     end = len(body.rstrip(b"\0"))
@@ -130,7 +130,7 @@ def _read_options_netflow9(body: bytes, at: int, start: int, work: Work) -> tupl
     """Lengths in bytes, and scopes with a type (RFC 3954, 6.1)."""
     template_id, scope_bytes, option_bytes = _OPTIONS_HEADER.unpack_from(body, at)
     if scope_bytes % _SPECIFIER.size or option_bytes % _SPECIFIER.size:
-        raise Malformed(start + 2, f"lengths {scope_bytes} and {option_bytes} are no multiples of 4")
+        raise Malformed(start + 2, f"lengths {scope_bytes} and {option_bytes} are not multiples of 4")
     scopes, count = scope_bytes // _SPECIFIER.size, (scope_bytes + option_bytes) // _SPECIFIER.size
     return (template_id, *_layout_netflow9(body, at + _OPTIONS_HEADER.size, scopes, count, True, work))
 
@@ -144,7 +144,7 @@ def _layout_netflow9(body: bytes, at: int, scopes: int, count: int, is_options: 
 
 
 def specifiers_netflow9(content: bytes) -> list[tuple[int, int, int]]:
-    """Those of a Layout whose content is how many scopes there are, and Field Specifiers without enterprises."""
+    """Fields of a Layout whose content is the number of scopes, and Field Specifiers without enterprises."""
     (scopes,) = _COUNT.unpack_from(content)
     every = enumerate(_SPECIFIER.iter_unpack(content[_COUNT.size :]))
     return [(number, octets, SCOPE if at < scopes else 0) for at, (number, octets) in every]

@@ -24,7 +24,7 @@ class Exporter(NamedTuple):
 
 
 def local_addresses(host: str) -> list[tuple[int, str]]:
-    """Family and address of each local address that ``host`` means; one dual-stack address for all of them."""
+    """Family and address of each local address of ``host``; one dual-stack address stands for all addresses."""
     if host in ANY:
         return [(socket.AF_INET6, "::")] if socket.has_dualstack_ipv6() else [(socket.AF_INET, "0.0.0.0")]
     found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
@@ -44,7 +44,7 @@ def exporter_of(transport: str, address: Any) -> Exporter:
 
 
 def drops(sock: socket.socket) -> int:
-    """Datagrams that the kernel has dropped since ``sock`` exists, mostly because its buffer was full; 0 for TCP."""
+    """Datagrams that the kernel dropped since ``sock`` was opened, mostly because its buffer was full; 0 for TCP."""
     if sock.type != socket.SOCK_DGRAM or sock.fileno() < 0:
         return 0
     return int(_MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[-1])

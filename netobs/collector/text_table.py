@@ -92,7 +92,7 @@ class FlowTable:
 
 
 def _first(flow: Record, names: Sequence[str]) -> Any:
-    """The value of the first of these elements that the flow has and that is not 0; else 0, or "-" if it has none."""
+    """The first value of these elements that is not 0; else 0, or "-" if the flow has none of them."""
     found: Any = "-"
     for name in names:
         value = flow.get(name)
@@ -128,7 +128,7 @@ def _endpoint(flow: Record, end: str, protocol: int) -> str:
 
 
 def _icmp(flow: Record, port: int) -> str:
-    """type.code, of whichever elements the exporter has filled; many have it in the port, and 0 elsewhere."""
+    """type.code, from any element that the exporter has filled; many fill only the port, and have 0 elsewhere."""
     for name in _ICMP_BOTH:
         port = _number(flow, name) if port <= 0 and name in flow else port
     if port <= 0:

@@ -1,4 +1,4 @@
-"""How much work one Message may be, what is wrong with it, and what is odd in it."""
+"""Limits of the work for one Message, its mistakes, and its oddities."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from netobs.collector.decode_message import Decoded
 
 MAX_STEPS = 40_000
-"""A Message may be so much work: a field that is read, printed or defined is a step. A Message of 64 KiB with the
-flows of a router is up to 39,000 steps; one that an attacker makes could be 1,500,000."""
+"""The most work for a Message: each field that is read, printed or defined is a step. A Message of 64 KiB with the
+flows of a router takes up to 39,000 steps; an attacker's Message could take 1,500,000."""
 MESSAGE_STEPS, SET_STEPS = 20, 4
 
 
@@ -24,7 +24,7 @@ class Malformed(Exception):
 
 
 class Exhausted(Exception):
-    """A Message is too much work. What begins ``offset`` bytes into it is not read."""
+    """A Message is too much work. The part from ``offset`` on is not read."""
 
     def __init__(self, offset: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Exhausted(Exception):
 
 
 class Damaged(DecodeError):
-    """A Message that is wrong at some octet. ``decoded``: what could be read of it, None if its header is wrong."""
+    """A damaged Message. ``decoded``: its readable part, None if its header is damaged."""
 
     def __init__(self, message: str, decoded: Decoded | None = None) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class Damaged(DecodeError):
 
 
 class Work:
-    """What is left of the work that one Message may be. ``offset``: how far it was read."""
+    """The remaining work for one Message. ``offset``: how far it was read."""
 
     __slots__ = ("left", "offset")
 
@@ -48,7 +48,7 @@ class Work:
         self.left, self.offset = max_steps, 0
 
     def spend(self, steps: int, offset: int | None = None) -> None:
-        """Raises Exhausted if ``steps`` more, for what begins at ``offset``, are too many."""
+        """Raises Exhausted if ``steps`` more, for the part at ``offset``, are too many."""
         if offset is not None:
             self.offset = offset
         if steps > self.left:
@@ -57,7 +57,7 @@ class Work:
 
 
 class Notes:
-    """What is odd in a Message: for each kind how often, and the first case in words."""
+    """The oddities of a Message: for each kind how often, and the first case in words."""
 
     __slots__ = ("found",)
 

@@ -19,7 +19,7 @@ MAX_PORT = 65535
 BROADCAST = IPv4Address("255.255.255.255")
 THIS_NETWORK = IPv4Network("0.0.0.0/8")
 NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
-"""What inet_aton(3), and so the resolver, takes for an IPv4 address: 127.1, 0x7f000001, 2130706433."""
+"""Other notations that inet_aton(3), and so the resolver, accepts for an IPv4 address: 127.1, 0x7f000001."""
 IPV4_MAPPED_BITS = 96  # RFC 4291, section 2.5.5.2
 
 
@@ -34,7 +34,7 @@ class Endpoint(NamedTuple):
 
 
 def as_address(text: str) -> IPAddress | None:
-    """The IP address that ``text`` is, or None when it is none."""
+    """``text`` as an IP address, or None if it is not an address."""
     try:
         return ip_address(text)
     except ValueError:
@@ -47,7 +47,7 @@ def plain(address: IPAddress) -> IPAddress:
 
 
 def meant_by_numbers(text: str) -> str:
-    """The IPv4 address that a resolver makes of ``text``, which is none as people write it; else an empty string."""
+    """The IPv4 address that a resolver makes of an unusual notation, such as 127.1; else an empty string."""
     if as_address(text) is not None or NUMBERS.fullmatch(text) is None:
         return ""
     try:
@@ -77,7 +77,7 @@ class Host(Kind):
         if address is None and not is_host_name(value):
             raise self.refuse(value, _host_hint(value))
         if address is not None and _is_no_host(plain(address)):
-            raise self.refuse(value, "this address stands for no host")
+            raise self.refuse(value, "this address does not belong to a host")
         if address is not None and plain(address) == BROADCAST:
             raise self.refuse(value, "a broadcast address cannot be sent to; give the address of one collector")
         if address is not None and _lacks_interface(value, address):
@@ -95,7 +95,7 @@ def _lacks_interface(text: str, address: IPAddress) -> bool:
 
 
 def _host_hint(text: str) -> str:
-    """What is wrong with a host, for the mistakes that people make."""
+    """A hint for common mistakes in a host; else an empty string."""
     if meant_by_numbers(text):
         return f'an IPv4 address has four decimal numbers: write "{meant_by_numbers(text)}"'
     if text.startswith("["):
@@ -119,7 +119,7 @@ class LocalAddress(Kind):
             hint = meant_by_numbers(value) if isinstance(value, str) else ""
             raise self.refuse(value, hint and f'write "{hint}"')
         if address is not None and (plain(address).is_multicast or plain(address) == BROADCAST):
-            raise self.refuse(value, "no host sends from a multicast or broadcast address")
+            raise self.refuse(value, "a host cannot send from a multicast or broadcast address")
         if address is not None and _lacks_interface(value, address):
             raise self.refuse(value, f'a link-local address needs its interface: "{value}%eth0"')
         return value
@@ -127,7 +127,7 @@ class LocalAddress(Kind):
 
 @dataclass(frozen=True)
 class ServerName(Kind):
-    """Whom a certificate must name, or an empty string for the host."""
+    """The name that a certificate must have, or an empty string for the host."""
 
     @property
     def expected(self) -> str:
@@ -178,7 +178,7 @@ class Prefixes(Kind):
 
 
 def _network(entry: object) -> IPNetwork | str:
-    """The network that ``entry`` names, or what is wrong with it."""
+    """The network that ``entry`` names, or the mistake in it."""
     if not isinstance(entry, str):
         return f"expected an address or a prefix, got {toml_text(entry)}"
     try:

@@ -1,4 +1,4 @@
-"""Groups of collectors: the kind of their lists, and what has to hold between groups and collectors."""
+"""Groups of collectors: the kind of their lists, and the checks between groups and collectors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CollectorNames(Kind):
 
 
 def group_problems(groups: Sequence[dict[str, Any]], collectors: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """What is wrong between ``groups`` (values by field name) and the names of all ``collectors``.
+    """Mistakes between ``groups`` (values by field name) and the names of all ``collectors``.
 
     Yields the number of the group, the key, and the reason.
     """

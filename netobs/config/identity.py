@@ -1,4 +1,4 @@
-"""A number that tells this machine, and this configuration file, from others: the default Observation Domain ID."""
+"""The default Observation Domain ID, which differs by machine and by configuration file."""
 
 from __future__ import annotations
 

@@ -68,19 +68,17 @@ def parse(text: str, path: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error), text, path)]) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-        raise ConfigError(
-            [f"{path}: not a TOML file that can be read: {printable(str(error).partition(';')[0])}"]
-        ) from error
+        raise ConfigError([f"{path}: not a readable TOML file: {printable(str(error).partition(';')[0])}"]) from error
     return from_tables(tables, path)
 
 
 def from_tables(tables: dict[str, Any], path: str) -> Config:
-    """The configuration in what a TOML parser returned. Raises ConfigError with every mistake."""
+    """The configuration in ``content``, the result of a TOML parser. Raises ConfigError with every mistake."""
     return _Reader(path).read(tables)
 
 
 def _syntax_problem(message: str, text: str, path: str) -> str:
-    """A TOML parser's message with the place in front, and the line that is meant."""
+    """A TOML parser's message with the place before it, and the line itself."""
     match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
     place, reason, line = "end of file", message.replace(" (at end of document)", ""), ""
     if match:
@@ -150,7 +148,7 @@ class _Reader:
         self._problem(printable(name), f"a key cannot stand outside the tables; write it {below}")
 
     def _read_array(self, name: str, content: object) -> list[dict[str, Any]]:
-        """The keys of each table of an array, as far as they are right."""
+        """The valid keys of each table of an array."""
         heading = _heading(name)
         if isinstance(content, dict):
             self._problem(f"[{name}]", f"expected {heading}, with two brackets on each side")
@@ -167,7 +165,7 @@ class _Reader:
         return found
 
     def _read_table(self, table: str, place: str, content: dict[str, Any]) -> dict[str, Any]:
-        """The values of a table by field name, as far as they are right."""
+        """The valid values of a table by field name."""
         known = keys(table)
         found = {}
         for name, value in content.items():
@@ -185,17 +183,17 @@ class _Reader:
         return found
 
     def _check_interfaces(self, table: str, values: dict[str, Any]) -> None:
-        """A name that is both taken in and left out: one of the two is a mistake."""
+        """Reports a name in both interfaces and exclude: one of the two is a mistake."""
         both = set(values.get("interfaces", ())) & set(values.get("exclude", ()))
         for name in sorted(filter(is_name, both)):
-            self._problem(f"[{table}] exclude", f"{quoted(name)} is in interfaces too; take it out of one of the lists")
+            self._problem(f"[{table}] exclude", f"{quoted(name)} is also in interfaces; remove it from one list")
         if values.get("interfaces", table == "capture") and not any(map(is_name, values.get("interfaces", ()))):
             for entry in filter(matches_all, values.get("exclude", ())):
-                reason = f"{quoted(entry)} leaves out every interface, so that none is left; take it out of the list"
+                reason = f"{quoted(entry)} leaves out every interface; remove it from the list"
                 self._problem(f"[{table}] exclude", reason)
 
     def _check_collectors(self, collectors: list[dict[str, Any]], capture: dict[str, Any]) -> None:
-        """What has to hold between the keys of a collector, and between collectors."""
+        """Checks between the keys of a collector, and between collectors."""
         names: dict[str, int] = {}
         endpoints: dict[tuple[str, int, str], int] = {}
         for number, values in enumerate(collectors, 1):
@@ -210,14 +208,14 @@ class _Reader:
                 continue
             address, transport = as_address(values["host"]), values.get("transport", CollectorConfig.transport)
             if address is not None and plain(address).is_multicast and transport != "udp":
-                self._problem(f"{place} host", f"a multicast group takes no {transport.upper()} connection; use udp")
+                self._problem(f"{place} host", f"a multicast group accepts no {transport.upper()} connection; use udp")
             first = endpoints.setdefault(_endpoint(values), number)
             if first != number:
                 reason = f"collector {first} has this host, port and transport already; each flow would arrive twice"
                 self._problem(f"{place} host", reason)
 
     def _check_tls(self, place: str, values: dict[str, Any]) -> None:
-        """Half a pair, and certificates for a transport that does not use them: flows would go out in the clear."""
+        """Reports half a pair, and certificates for a transport that would send flows in the clear."""
         transport = values.get("transport", CollectorConfig.transport)
         given = [name for name in ("ca", "cert", "key", "server_name") if values.get(name)]
         if transport != "tls":
@@ -232,18 +230,16 @@ class _Reader:
             self._problem(f"[packet_capture] {key}", reason)
 
     def _check_netflow(self, place: str, values: dict[str, Any], capture: dict[str, Any]) -> None:
-        """What NetFlow cannot say, or not over this transport."""
+        """Reports settings that NetFlow cannot carry, or not over this transport."""
         protocol = values.get("protocol", CollectorConfig.protocol)
         transport = values.get("transport", CollectorConfig.transport)
         if protocol != "ipfix" and transport != "udp":
             self._problem(f"{place} transport", f'{protocol} goes over UDP only; use "udp", or protocol = "ipfix"')
         if protocol != "ipfix" and values.get("spool"):
-            reason = (
-                f'its files are IPFIX files, which {protocol} cannot be made of; use protocol = "ipfix", or no spool'
-            )
+            reason = f'its files are IPFIX files, which {protocol} cannot send; use protocol = "ipfix", or no spool'
             self._problem(f"{place} spool", reason)
         if protocol == "netflow5" and capture.get("sampling", 1) > MAX_NETFLOW5_SAMPLING:
-            reason = f"netflow5 can say at most {MAX_NETFLOW5_SAMPLING} of [capture] sampling; use netflow9 or ipfix"
+            reason = f"netflow5 can carry [capture] sampling up to {MAX_NETFLOW5_SAMPLING}; use netflow9 or ipfix"
             self._problem(f"{place} protocol", reason)
 
     def _check_source(self, place: str, values: dict[str, Any]) -> None:
@@ -266,7 +262,7 @@ def _place(array: str, number: int, name: object) -> str:
 
 
 def _key_hint(table: str, name: str, known: dict[str, Key]) -> str:
-    """Where the key belongs, or which known key is near."""
+    """The table of the key, or the most similar known key."""
     homes = [other for other in TABLES if other != table and name in keys(other)]
     if homes:
         return f"it belongs below {_heading(homes[0])}"
@@ -275,7 +271,7 @@ def _key_hint(table: str, name: str, known: dict[str, Key]) -> str:
 
 
 def _endpoint(values: dict[str, Any]) -> tuple[str, int, str]:
-    """What two collectors must not have in common."""
+    """The values that two collectors must not share."""
     collector = CollectorConfig(**values)
     address = as_address(collector.host)
     host = str(plain(address)) if address else collector.host.rstrip(".").lower()
@@ -283,11 +279,11 @@ def _endpoint(values: dict[str, Any]) -> tuple[str, int, str]:
 
 
 def _names(collectors: list[dict[str, Any]]) -> list[str]:
-    """A name of its own for each collector: the one that is given, else its host, else its number."""
+    """A unique name for each collector: the configured name, else its host, else its number."""
     taken = {values["name"] for values in collectors if "name" in values}
     found = []
     for number, values in enumerate(collectors, 1):
-        host = values.get("host", "")  # a collector without a right one is a problem of its own
+        host = values.get("host", "")  # a wrong host is reported separately
         name = values.get("name") or (f"collector {number}" if host in taken else host)
         taken.add(name)
         found.append(name)

@@ -1,6 +1,6 @@
-"""What works but is probably not meant: a warning for each, at the start, at a reload and in --dry-run.
+"""Warnings about settings that work but are probably mistakes, for the start, a reload and --dry-run.
 
-Only what the configuration itself tells is here. What this host tells is in ``netobs.daemon.host_check``.
+These checks need only the configuration. ``netobs.daemon.host_check`` compares it with this host.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ NO_EFFECT = (
     Rule("packet_capture", ("exclude",), lambda its, _: its.enabled and not its.interfaces, "without interfaces"),
     Rule("packet_capture", ("recorder_max",), lambda its, _: its.enabled and not its.recorder_ns, "without recorder"),
 )
-"""Keys that are set to another value than their default, and are not looked at."""
+"""Keys that nothing uses although they differ from their default."""
 
 
 def warnings_of(config: Config) -> list[str]:
-    """What works but is probably not meant, a line each."""
+    """A warning for each setting that works but is probably a mistake."""
     found = [*_timeouts(config), *_without_effect(config), *_exclude(config.capture), *_hosts(config)]
     found += packet_capture_warnings(config.packet_capture)
     return [f"{config.path}: {line}" for line in found]
@@ -104,7 +104,7 @@ def _is_set(its: Any, rule: Rule, key: str) -> bool:
 
 
 def _exclude(capture: CaptureConfig) -> Iterator[str]:
-    """Entries that leave out all that the globs match, or nothing of it."""
+    """Warnings about entries that leave out all matches of the globs, or none of them."""
     included = [compile_entry(entry) for entry in capture.interfaces if not is_name(entry)]
     if not included or capture.exclude == CaptureConfig.exclude:
         return
@@ -126,7 +126,7 @@ def _hosts(config: Config) -> Iterator[str]:
         if address is not None and plain(address).is_multicast:
             yield (
                 f"{_place(each)} host: {each.host} is a multicast group: Messages stay in the local network, and "
-                "nobody notices when no collector listens"
+                "no error comes back if no collector listens"
             )
 
 

@@ -1,4 +1,4 @@
-"""What has to hold between the keys of [packet_capture]."""
+"""Checks between the keys of [packet_capture]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def effective(config: PacketCaptureConfig, capture: CaptureConfig) -> PacketCapt
 
 
 def packet_capture_problems(config: PacketCaptureConfig) -> Iterator[tuple[str, str]]:
-    """Key and reason of each mistake: half a pair, and a door that is open to anybody who reaches the port."""
+    """Key and reason of each mistake: half a pair, and a port that is open to anybody."""
     if bool(config.cert) != bool(config.key):
         missing, there = ("key", "cert") if config.cert else ("cert", "key")
         yield missing, f"missing; {there} needs the {missing} that belongs to it"
@@ -31,13 +31,13 @@ def packet_capture_problems(config: PacketCaptureConfig) -> Iterator[tuple[str, 
 
 
 def packet_capture_warnings(config: PacketCaptureConfig) -> Iterator[str]:
-    """What works but is probably not meant, without the path of the file."""
+    """Warnings about settings that are probably mistakes, without the path of the file."""
     if config.enabled and not _is_loopback(config.listen.host) and not config.client_ca and not config.allow:
-        what = "TLS hides the packets on their way only: without client_ca or allow, any host may have them"
+        what = "TLS protects packets only on the network: without client_ca or allow, any host can get them"
         yield f"[packet_capture] listen: {what}"
 
 
 def _is_loopback(host: str) -> bool:
-    """A name may stand for any address, so only this one counts."""
+    """A name may resolve to any address, so only localhost counts."""
     address = as_address(host)
     return host == "localhost" or (address is not None and address.is_loopback)

@@ -1,4 +1,4 @@
-"""The configuration: a frozen dataclass for each stage, which is at the same time the table of its keys.
+"""The configuration: a frozen dataclass for each stage, which is also the table of its keys.
 
 A field holds the kind of its value, the default as an operator writes it, and one line of description. The key has
 the name of the field without the suffix of its unit: ``eviction_interval`` becomes ``eviction_interval_ns``.
@@ -47,17 +47,17 @@ def setting(default: Any, kind: Kind, description: str) -> Any:
 
 @dataclass(frozen=True)
 class CaptureConfig:
-    """[capture]: what is measured, and how the kernel holds it."""
+    """[capture]: which packets to measure, and how the kernel holds their flows."""
 
     interfaces: tuple[str, ...] = setting(["*"], Selectors(), "interfaces to observe: names, globs or /regex/")
     exclude: tuple[str, ...] = setting(
-        ["lo"], Selectors(may_be_empty=True), "interfaces to leave out of what the globs and /regex/ above match"
+        ["lo"], Selectors(may_be_empty=True), "interfaces to leave out of the matches of the globs and /regex/ above"
     )
     direction: str = setting("both", DIRECTIONS, "which packets of an interface to measure")
     sampling: int = setting(1, Integer(1, 65535), "measure one packet in N; 1 = every packet")
     flow_table: str = setting("percpu_array", FLOW_TABLES, "how the kernel holds flows")
     max_flows: int = setting(65536, Integer(64, 16_777_216), "flows that the kernel holds between two evictions")
-    eviction_interval_ns: int = setting("5s", Duration("100ms", "1h"), "how often flows are taken out of the kernel")
+    eviction_interval_ns: int = setting("5s", Duration("100ms", "1h"), "how often netobs takes flows out of the kernel")
     precise_time: bool = setting(
         False, Boolean(), "true: flow times to 1 us or better, at a cost for each packet; false: to one kernel tick"
     )
@@ -69,7 +69,7 @@ class CaptureConfig:
 
     @property
     def selector(self) -> InterfaceSelector:
-        """Tells which interfaces are observed."""
+        """Selects the observed interfaces."""
         return InterfaceSelector(self.interfaces, self.exclude)
 
 
@@ -78,7 +78,7 @@ class MeteringConfig:
     """[metering]: when a Flow Record is due."""
 
     active_timeout_ns: int = setting(
-        "60s", Duration("0s", "24h"), "export a flow that goes on at least this often; 0s = at each eviction"
+        "60s", Duration("0s", "24h"), "export a continuing flow at least this often; 0s = at each eviction"
     )
     idle_timeout_ns: int = setting(
         "15s", Duration("100ms", "24h"), "export a flow that has had no packet for this long"
@@ -105,14 +105,14 @@ class CollectorConfig:
     max_message_size: int = setting(
         1400, Integer(512, 8972), "longest Message over UDP, in bytes of UDP payload; must fit the path MTU"
     )
-    template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often templates are sent again over UDP")
+    template_refresh_ns: int = setting("60s", Duration("1s", "24h"), "how often netobs repeats templates over UDP")
     template_refresh_messages: int = setting(
         0,
         Integer(0, 1_000_000),
-        "send templates again over UDP after so many Messages with flows, too; 0 = by time only",
+        "also repeat templates over UDP after this many Messages with flows; 0 = only by time",
     )
     options_refresh_ns: int = setting(
-        "60s", Duration("1s", "24h"), "how often options records (interface names, sampling, ...) are sent again"
+        "60s", Duration("1s", "24h"), "how often netobs repeats options records (interface names, sampling, ...)"
     )
     source: str = setting("", LocalAddress(), 'local address to send from; "" = the kernel chooses')
     queue_max_bytes: int = setting(
@@ -120,23 +120,21 @@ class CollectorConfig:
     )
     queue_max_age_ns: int = setting("10m", Duration("1s", "24h"), "how long flows may wait to be sent to the collector")
     spool: str = setting(
-        "", FolderPath(), 'folder for flows that wait while the collector is away; "" = they wait in memory only'
+        "", FolderPath(), 'folder for flows while the collector is down; "" = they wait in memory only'
     )
-    spool_max_bytes: int = setting(
-        "1GiB", Size("4MiB", "1024GiB"), "most disk space that the spool of a collector takes"
-    )
+    spool_max_bytes: int = setting("1GiB", Size("4MiB", "1024GiB"), "most disk space for the spool of a collector")
     spool_rate_bytes: int = setting(
-        "8MiB", Size("64KiB", "1GiB"), "most that is sent of the spool in a second, beside the new flows"
+        "8MiB", Size("64KiB", "1GiB"), "how much of the spool is sent per second, beside the new flows"
     )
     reconnect_max_ns: int = setting(
         "60s", Duration("1s", "1h"), "longest pause between two attempts to connect over TCP or TLS"
     )
     ca: str = setting(
-        "", FilePath(), "PEM file of the authorities that may vouch for the collector over TLS; empty = the system's"
+        "", FilePath(), "PEM file of the authorities for the collector's certificate over TLS; empty = the system's"
     )
     cert: str = setting("", FilePath(), 'PEM file with the certificate (and its chain) to show over TLS; "" = none')
     key: str = setting("", FilePath(), "PEM file with the private key of cert, not encrypted")
-    server_name: str = setting("", ServerName(), 'whom the certificate of the collector must name; "" = its host')
+    server_name: str = setting("", ServerName(), 'name that the certificate of the collector must have; "" = its host')
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -176,35 +174,35 @@ class PacketCaptureConfig:
         [], Selectors(may_be_empty=True), "interfaces to capture on, as [capture] interfaces; [] = the same as there"
     )
     exclude: tuple[str, ...] = setting(
-        [], Selectors(may_be_empty=True), "interfaces to leave out of interfaces; not looked at if that is []"
+        [], Selectors(may_be_empty=True), "interfaces to leave out of interfaces; ignored if that is []"
     )
     direction: str = setting("both", DIRECTIONS, "which packets of an interface to capture")
-    snaplen: int = setting(262_144, Integer(64, 262_144), "octets of a packet to stream at most")
-    format: str = setting("pcap", PACKET_FORMATS, "what is streamed, unless a client asks for the other")
+    snaplen: int = setting(262_144, Integer(64, 262_144), "most octets of a packet to stream")
+    format: str = setting("pcap", PACKET_FORMATS, "format of a stream, unless a client asks for the other")
     buffer_bytes: int = setting(
-        "4MiB", Size("64KiB", "1GiB"), "memory of the kernel for packets on their way here, for each CPU"
+        "4MiB", Size("64KiB", "1GiB"), "kernel memory for packets that netobs has not read yet, for each CPU"
     )
-    allow: tuple[IPNetwork, ...] = setting([], Prefixes(), "from where clients may connect; [] = from anywhere")
+    allow: tuple[IPNetwork, ...] = setting([], Prefixes(), "where clients may connect from; [] = anywhere")
     cert: str = setting("", FilePath(), 'PEM file with the certificate (and its chain) to show; "" = no TLS')
     key: str = setting("", FilePath(), "PEM file with the private key of cert, not encrypted")
     client_ca: str = setting(
-        "", FilePath(), 'PEM file of the authorities that must vouch for clients; "" = clients show no certificate'
+        "", FilePath(), 'PEM file of the authorities for clients; "" = clients show no certificate'
     )
     max_clients: int = setting(8, Integer(1, 31), "clients at the same time")
-    max_duration_ns: int = setting("0s", Duration("0s", "24h"), "how long a client is served; 0s = as long as it stays")
+    max_duration_ns: int = setting("0s", Duration("0s", "24h"), "how long a client is served; 0s = no limit")
     max_bytes: int = setting("0MiB", Volume("0MiB", "1024GiB"), "how much a client gets; 0MiB = no limit")
-    max_rate_bytes: int = setting("0MiB", Size("0MiB", "64GiB"), "how much a client gets in a second; 0MiB = no limit")
+    max_rate_bytes: int = setting("0MiB", Size("0MiB", "64GiB"), "most bytes per second for a client; 0MiB = no limit")
     queue_max_bytes: int = setting(
         "16MiB", Size("256KiB", "1GiB"), "most memory for packets that wait to be sent to one client"
     )
     recorder_ns: int = setting(
-        "0s", Duration("0s", "24h"), "keep the packets of the last so long in memory (flight recorder); 0s = keep none"
+        "0s", Duration("0s", "24h"), "keep packets in memory for this long (flight recorder); 0s = keep none"
     )
-    recorder_max_bytes: int = setting("64MiB", Size("1MiB", "64GiB"), "most memory for the packets that are kept")
+    recorder_max_bytes: int = setting("64MiB", Size("1MiB", "64GiB"), "most memory for recorded packets")
 
     @property
     def selector(self) -> InterfaceSelector:
-        """Tells which interfaces are captured; see ``netobs.config.packet_capture.effective``."""
+        """Selects the captured interfaces; see ``netobs.config.packet_capture.effective``."""
         return InterfaceSelector(self.interfaces, self.exclude)
 
 
@@ -261,7 +259,7 @@ def keys(table: str) -> dict[str, Key]:
 
 
 def all_keys() -> Iterator[Key]:
-    """Each key of each table: what a manual page or a test needs."""
+    """Each key of each table, for manual pages and tests."""
     for table in TABLES:
         yield from keys(table).values()
 

@@ -18,7 +18,7 @@ GLOB_SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]")  # a "]" that comes first is one
 
 
 class InterfaceSelector:
-    """Tells whether an interface is to be observed.
+    """Decides whether to observe an interface.
 
     An entry is a name, a glob (``fnmatch``: ``*``, ``?``, ``[...]``, for the whole name) or ``/regex/``, which is
     searched in the name and so is anchored only by its own ``^`` and ``$``. ``exclude`` takes interfaces out of what
@@ -50,12 +50,12 @@ def is_name(entry: str) -> bool:
 
 
 def matches_all(entry: str) -> bool:
-    """Whether a glob or regular expression matches whatever an interface is called, as far as examples tell."""
+    """Whether a glob or regular expression seems to match every interface: it matches some unlikely names."""
     return not is_name(entry) and all(compile_entry(entry).search(name) for name in _ALL_KINDS)
 
 
 def compile_entry(entry: str) -> re.Pattern[str]:
-    """The pattern to search for in a name. Raises ValueError with what is wrong with the entry."""
+    """The pattern to search for in a name. Raises ValueError with the mistake in the entry."""
     if entry.startswith("/"):
         if len(entry) < len("/./") or not entry.endswith("/"):
             raise ValueError('a regular expression stands between two "/"')
@@ -72,7 +72,7 @@ def compile_entry(entry: str) -> re.Pattern[str]:
 
 
 def _compile_regex(pattern: str, what: str, offset: int | None = None) -> re.Pattern[str]:
-    """``pattern`` compiled; ``offset`` is the place of its first character in what the operator wrote."""
+    """``pattern`` compiled; ``offset`` is the place of its first character in the operator's entry."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about syntax that future Pythons may read differently
@@ -106,7 +106,7 @@ class Selectors(Kind):
 
 
 def _entry_problem(number: int, entry: object) -> str:
-    """What is wrong with an entry of the list, or an empty string."""
+    """The mistake in an entry of the list, or an empty string."""
     if not isinstance(entry, str):
         return f"entry {number}: expected a name, a glob or /regex/, got {toml_text(entry)}"
     try:

@@ -11,7 +11,7 @@ MANY_NAMES, FEW_ALIKE = 8, 3
 
 
 def quoted(text: str) -> str:
-    """``text`` as a TOML string, cut when long, everything unprintable escaped: it never breaks the line."""
+    """``text`` as a TOML string on one line: cut if it is long, with everything unprintable escaped."""
     cut = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
     return printable(json.dumps(cut, ensure_ascii=False))
 
@@ -22,8 +22,8 @@ def printable(text: str) -> str:
 
 
 def folded(names: Iterable[str]) -> str:
-    """Names of interfaces for one line: ``eth0, bond0 and 512 taps``. Up to eight are all named; of more, those that
-    begin alike, as a hypervisor's do, become a number, and the rest beyond eight too."""
+    """Names of interfaces for one line: ``eth0, bond0 and 512 taps``. Up to eight are all named. Of more, names that
+    start alike, as on a hypervisor, become a number, and so do the others beyond eight."""
     shown = [printable(name) for name in names]
     if len(shown) <= MANY_NAMES:
         return ", ".join(shown)
@@ -39,7 +39,7 @@ def folded(names: Iterable[str]) -> str:
 
 
 def _stem(names: list[str]) -> str:
-    """What all ``names`` begin with, without the number that follows, which may be hexadecimal."""
+    """The common start of all ``names``, without the number that follows, which may be hexadecimal."""
     if all(re.fullmatch(r"[a-z]{3}[0-9a-f.-]+", name) for name in names):
         return names[0][:3]
     least, greatest = min(names), max(names)

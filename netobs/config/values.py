@@ -1,4 +1,4 @@
-"""The kinds of value that a key can have: each says what it expects, and turns TOML values into Python ones."""
+"""The kinds of value that a key can have. Each describes what it expects, and turns TOML values into Python ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netobs.config.text import nearest, quoted, toml_text
 
 
 class BadValue(ValueError):
-    """A value that its key does not take. ``reasons`` holds one line for each mistake in it."""
+    """A value that its key does not accept. ``reasons`` has one line for each mistake in it."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__(*reasons)
@@ -18,13 +18,13 @@ class BadValue(ValueError):
 
 
 class Kind:
-    """What a key takes. ``suffix`` is what the dataclass field has behind the key's name, for the unit."""
+    """The values that a key accepts. ``suffix``: the unit that the dataclass field appends to the key's name."""
 
     suffix: ClassVar[str] = ""
 
     @property
     def expected(self) -> str:
-        """What is expected, to be read behind the word "expected"."""
+        """A description of the valid values, to follow the word "expected"."""
         raise NotImplementedError
 
     def parse(self, value: object) -> Any:
@@ -32,7 +32,7 @@ class Kind:
         raise NotImplementedError
 
     def refuse(self, value: object, hint: str = "") -> BadValue:
-        """The error for a value that is not what is expected."""
+        """The error for an unexpected value."""
         return BadValue(f"expected {self.expected}, got {toml_text(value)}{hint and '; ' + hint}")
 
 
@@ -110,7 +110,7 @@ class Text(Kind):
 
 @dataclass(frozen=True)
 class FilterTexts(Kind):
-    """A packet filter, or a list of several of which one is enough, parsed to a tuple of strings. Not compiled here.
+    """A packet filter, or a list of alternatives, parsed to a tuple of strings. Not compiled here.
 
     An empty string selects every packet.
     """
@@ -130,7 +130,7 @@ class FilterTexts(Kind):
 
 
 class FilePath(Kind):
-    """The path of a file, or an empty string for none. The file is not looked at here."""
+    """The path of a file, or an empty string for none. Does not look at the file."""
 
     @property
     def expected(self) -> str:
@@ -143,11 +143,11 @@ class FilePath(Kind):
 
 
 class FolderPath(FilePath):
-    """The absolute path of a folder, or an empty string for none. The folder is not looked at here."""
+    """The absolute path of a folder, or an empty string for none. Does not look at the folder."""
 
     @property
     def expected(self) -> str:
-        return 'the path of a folder, from / on, or ""'
+        return 'the absolute path of a folder, or ""'
 
     def parse(self, value: object) -> str:
         path = super().parse(value)
@@ -177,7 +177,7 @@ class Scaled(Kind):
         return number
 
     def _scaled(self, value: object) -> int:
-        """The number times its unit; -1 for what is no such text. 12 digits are more than any bound has."""
+        """The number times its unit; -1 for any other text. No bound has as many as 12 digits."""
         pattern = f"([0-9]{{1,12}})({'|'.join(self.units)})"
         match = re.fullmatch(pattern, value) if isinstance(value, str) else None
         return int(match[1]) * self.units[match[2]] if match else -1
@@ -200,6 +200,6 @@ class Size(Scaled):
 
 
 class Volume(Size):
-    """A size for a key that says itself that it is in bytes."""
+    """A size for a key whose name already says that it is in bytes."""
 
     suffix = ""

@@ -1,1 +1,1 @@
-"""What a flow is: its records, the names of interfaces, the words of reports."""
+"""Flow Records, the names of interfaces, and the content of reports."""

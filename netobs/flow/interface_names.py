@@ -1,4 +1,4 @@
-"""Names of interfaces as columns: what a batch of Flow Records needs to say them."""
+"""Names of interfaces as columns, for encoding a batch of Flow Records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class InterfaceTable:
 
 
 def interface_table(interfaces: Mapping[int, tuple[str, str]]) -> InterfaceTable:
-    """A table of ``interfaces``: name and alias by index. What is not Unicode becomes "?" (RFC 7011, 6.1.6)."""
+    """A table of ``interfaces``: name and alias by index. Invalid Unicode becomes "?" (RFC 7011, 6.1.6)."""
     order = sorted(interfaces)
     names, aliases = ([interfaces[index][part].encode("utf-8", "replace") for index in order] for part in (0, 1))
     return InterfaceTable(np.array(order, dtype=np.uint32), np.array([*names, b""]), np.array([*aliases, b""]))

@@ -59,7 +59,7 @@ RECORD = np.dtype([(name, *_spec) for part in (KEY, METRICS) for name, *_spec in
 """One Flow Record: ``KEY`` then ``METRICS``. 112 bytes, no padding."""
 
 OPAQUE_RECORD = np.dtype((np.void, RECORD.itemsize))
-"""A record as so many bytes: numpy copies records of a structured dtype field by field, these at once."""
+"""A record as opaque bytes: numpy copies a structured dtype field by field, and this one in one go."""
 
 Records = npt.NDArray[np.void]
 """A one-dimensional array of ``RECORD``."""
@@ -83,7 +83,7 @@ class MessageBlock:
 
     ``ends`` (shape ``(messages,)``, int64): where each one ends in ``buffer``, in bytes.
     ``flows``, ``packets`` and ``octets`` (the same shape and type) say what each Message carries,
-    so that a Message that cannot be sent is accounted for. They are 0 for Messages with templates or options only.
+    so that an unsent Message is accounted for. They are 0 for Messages that have only templates or options.
     """
 
     buffer: memoryview
@@ -113,9 +113,9 @@ class MessageBlock:
         return self.span(index, index + 1)
 
     def run(self, start: int, stop: int) -> int:
-        """Where, at most at ``stop``, a run of Messages from ``start`` on ends that UDP_SEGMENT takes.
+        """The end of the run of Messages from ``start`` that one UDP_SEGMENT call can send; at most ``stop``.
 
-        All of them have the same length, but the last may be shorter.
+        All of them have the same length, except that the last may be shorter.
         """
         sizes = self.sizes[start:stop]
         other = np.flatnonzero(sizes != sizes[0])

@@ -1,4 +1,4 @@
-"""What the Metering and Exporting Processes say about themselves to one collector: the content of options records."""
+"""Reports of the Metering and Exporting Processes to one collector: the content of options records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ReportedInterface:
-    """An interface that flows refer to. ``description``: its alias, else its name; ``mac``: 6 octets, or none."""
+    """An interface that flows refer to. ``description``: its alias, or its name; ``mac``: 6 octets, or empty."""
 
     index: int
     name: str
@@ -17,7 +17,7 @@ class ReportedInterface:
 
 @dataclass(frozen=True)
 class Losses:
-    """What was lost since the start, and when first and last (ns since 1970; 0: never)."""
+    """Losses since the start, and the times of the first and the last (ns since 1970; 0: never)."""
 
     flows: int = 0
     packets: int = 0
@@ -28,7 +28,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was sent to the collector since the start. ``octets`` are those of the Messages."""
+    """Amounts sent to the collector since the start. ``octets`` counts whole Messages."""
 
     messages: int = 0
     flows: int = 0
@@ -37,10 +37,10 @@ class Exported:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything at one moment. ``exporting_process``: a number that tells the collectors of a daemon apart.
+    """The whole report at one moment. ``exporting_process``: a number that tells the collectors of a daemon apart.
 
     ``ignored``: packets that should be in a flow and are in none. ``not_sent``: Flow Records that the collector should
-    have got and did not. ``sampling``: one packet in so many is measured, at random.
+    have received and did not. ``sampling`` N: one packet in N is measured, at random.
     """
 
     interfaces: tuple[ReportedInterface, ...] = ()
@@ -52,13 +52,13 @@ class Report:
 
 
 class LossWatch:
-    """Turns counters that only grow into ``Losses``: a loss is dated when it is seen first."""
+    """Turns counters that only grow into ``Losses``. A loss has the time at which it is first seen."""
 
     def __init__(self) -> None:
         self.losses = Losses()
 
     def observe(self, flows: int, packets: int, octets: int, realtime_ns: int) -> Losses:
-        """Take in the counters of now."""
+        """Read the present counters."""
         known = self.losses
         if (flows, packets, octets) != (known.flows, known.packets, known.octets):
             self.losses = Losses(flows, packets, octets, known.first_ns or realtime_ns, realtime_ns)

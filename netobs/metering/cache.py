@@ -1,4 +1,4 @@
-"""The flow cache: keeps Flow Records between evictions and says which are due, and why."""
+"""The flow cache: keeps Flow Records between evictions, and decides which are due, and why."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class FlowCache:
     - a FIN or RST was seen: 3, at the eviction that brought it;
     - ``last_ns + idle_timeout_ns`` has come: 1;
     - ``first_ns + active_timeout_ns`` has come: 2. Later packets start a new record: counts are delta counts;
-    - there is no room for it: 5. When ``max_flows`` flows are in the cache, the flows of an eviction that are new
-      and not due go out at once, as they are; those in the cache stay until they are due. So a full cache costs no
-      more than one with room, and flows that were there first are still measured whole.
+    - there is no room for it: 5. When ``max_flows`` flows are in the cache, the new flows of an eviction that are not
+      due are handed out at once; the flows in the cache stay until they are due. So a full cache costs no more than
+      one with room, and it still measures the flows that it already has as a whole.
 
-    With ``active_timeout_ns`` 0 all records are due at each eviction and the cache stays empty. Whatever happens, the
-    packets and octets that come in go out once: nothing is dropped.
+    With ``active_timeout_ns`` 0 all records are due at each eviction and the cache stays empty. In every case, all
+    packets and octets that come in are handed out exactly once: nothing is dropped.
 
-    ``created`` counts the records begun, ``expired`` (int64, shape ``(6,)``) those handed out by reason;
+    ``created`` counts the new records, ``expired`` (int64, shape ``(6,)``) the records handed out, by reason;
     ``created == len(cache) + expired.sum()``.
     """
 
@@ -64,7 +64,7 @@ class FlowCache:
         self.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
 
     def set_limits(self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int) -> Records:
-        """Other limits from now on, for the records in the cache too. Hands out all of them if none is to be kept.
+        """Sets other limits, also for the records in the cache. Hands out all of them if the cache may keep none.
 
         More records than ``max_flows`` stay until they are due.
         """
@@ -81,13 +81,13 @@ class FlowCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes set aside for the cache; the part never used takes no memory."""
+        """Bytes reserved for the cache; the unused part takes no memory."""
         return self._store.nbytes
 
     def update(self, records: Records, now_ns: int) -> Records:
         """Take in the rows of an eviction (dtype ``RECORD``, shape ``(n,)``) and hand out the records that are due.
 
-        ``records`` is taken over: it may be changed, and what comes back may be the same memory.
+        The cache takes over ``records``: it may change the array, and may return the same memory.
         """
         merged, hashes = merge(records, self._seed, self._hash_function)
         if self._active_timeout_ns == 0:
@@ -116,7 +116,7 @@ class FlowCache:
         return records
 
     def expire_interface(self, ifindex: int) -> Records:
-        """Hand out the records of one interface, with the reason "forced end": another one gets its index."""
+        """Hand out the records of one interface, with the reason "forced end": another interface gets its index."""
         rows = self._store.of_interface(ifindex)
         records = self._store.read(rows)
         self._store.remove(rows)
@@ -142,9 +142,9 @@ class FlowCache:
     def _admit(
         self, merged: Records, hashes: Hashes, fresh: Indices, now_ns: int, leaving: int
     ) -> tuple[Indices, Indices, npt.NDArray[np.uint64]]:
-        """Which of ``fresh`` go into the cache, which go out at once, and when the former are due.
+        """Which of ``fresh`` enter the cache, which are handed out at once, and when the former are due.
 
-        ``leaving`` flows make room. A record that is due already never enters: that spares short flows two copies.
+        ``leaving`` flows make room. A record that is already due never enters, which saves short flows two copies.
         """
         due_ns = self._due_ns(merged)[fresh]
         waits = (due_ns > np.uint64(now_ns)) & (hashes[fresh] != NO_HASH)
@@ -153,7 +153,7 @@ class FlowCache:
         return fresh[waits], fresh[~waits], due_ns[waits]
 
     def _due_ns(self, records: Records) -> npt.NDArray[np.uint64]:
-        """When each record is due; 0, which is at once, after a FIN or RST."""
+        """When each record is due; 0 (at once) after a FIN or RST."""
         due_ns: npt.NDArray[np.uint64] = records["first_ns"] + self._active_timeout_ns
         np.minimum(due_ns, records["last_ns"] + self._idle_timeout_ns, out=due_ns)
         due_ns[(records["tcp_flags"] & _FIN_OR_RST) != 0] = 0
@@ -167,7 +167,7 @@ class FlowCache:
         return reasons
 
     def _hand_out(self, records: Records, reasons: npt.NDArray[np.uint8]) -> Records:
-        """Count ``records`` and set their ``flow_end_reason``: ``reasons``, but for those with a FIN or RST."""
+        """Count ``records`` and set their ``flow_end_reason``: 3 after a FIN or RST, else ``reasons``."""
         reasons[(records["tcp_flags"] & _FIN_OR_RST) != 0] = END_OF_FLOW
         records["flow_end_reason"] = reasons
         self.expired += np.bincount(reasons, minlength=REASONS)

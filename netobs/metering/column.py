@@ -1,4 +1,4 @@
-"""The arrays that the flow cache consists of."""
+"""The arrays of the flow cache."""
 
 from __future__ import annotations
 

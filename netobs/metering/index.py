@@ -11,9 +11,9 @@ from netobs.metering.column import Column
 from netobs.metering.merge import FIRST_HASH, Hashes, Indices
 
 EMPTY, DELETED = 0, 1
-"""Row numbers that stand for a slot never used and for one whose row was removed."""
+"""Row numbers for a slot that was never used, and for a slot whose row was removed."""
 FIRST_ROW = FIRST_HASH
-"""The least row number of a flow. The rows below it have their own number as hash, which no key has."""
+"""The lowest row number of a flow. The rows below have their own number as hash, which no key has."""
 MIN_SLOTS = 1024
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class HashIndex:
 
     The index holds row numbers only. Some methods get ``row_hashes`` (uint64, by row number), in which the rows
     ``EMPTY`` and ``DELETED`` have the hashes 0 and 1: one comparison then tells a hit from a miss. A probe step is
-    done for all hashes that are not settled yet, so the number of Python steps is the longest probe sequence.
+    done for all unsettled hashes at once, so the number of Python steps is the longest probe sequence.
     """
 
     def __init__(self) -> None:
@@ -82,13 +82,13 @@ class HashIndex:
         self._slots[self._slot_of_row.array[rows]] = DELETED
 
     def move(self, rows: Indices, targets: Indices) -> None:
-        """Let the hashes of ``rows`` name ``targets`` from now on."""
+        """Make the hashes of ``rows`` point to ``targets``."""
         slots = self._slot_of_row.array[rows]
         self._slots[slots] = targets
         self._slot_of_row.array[targets] = slots
 
     def rebuild(self, row_hashes: Hashes) -> None:
-        """Index all rows of ``row_hashes`` anew, in as many slots as they need and without those of removed rows."""
+        """Rebuild the index from all rows of ``row_hashes``, in as many slots as they need."""
         self._slots = np.zeros(max(MIN_SLOTS, 1 << (3 * len(row_hashes)).bit_length()), np.int32)
         self._used = 0
         self.insert(FIRST_ROW, row_hashes)

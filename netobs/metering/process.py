@@ -1,4 +1,4 @@
-"""Metering as the daemon sees it: evictions in, Flow Records that are due out, and the totals of both."""
+"""The Metering Process: takes evictions, hands out due Flow Records, and keeps the totals of both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netobs.metering.cache import FORCED_END, FlowCache
 
 @dataclass
 class Totals:
-    """What went one way since the start: Flow Records (rows), wire packets and IP octets."""
+    """Totals since the start in one direction: Flow Records (rows), wire packets and IP octets."""
 
     flows: int = 0
     packets: int = 0
@@ -25,41 +25,41 @@ class Totals:
 
 
 class Metering:
-    """A flow cache that keeps the books: ``taken`` (rows of evictions) and ``handed_out`` (Flow Records).
+    """A flow cache with totals: ``taken`` (rows of evictions) and ``handed_out`` (Flow Records).
 
-    ``taken.packets - handed_out.packets`` are the packets in the cache, and so for the octets.
+    ``taken.packets - handed_out.packets`` are the packets in the cache; the same holds for octets.
     """
 
     def __init__(
         self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int = 1_000_000, seed: int | None = None
     ) -> None:
-        """Without ``seed`` each process has its own random one."""
+        """Without ``seed``, each process has a random one."""
         seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
         self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed)
         self.taken = Totals()
         self.handed_out = Totals()
 
     def update(self, records: Records, now_ns: int) -> Records:
-        """Take in an eviction, hand out the records that are due; takes over ``records`` as ``FlowCache.update``."""
+        """Take in an eviction and hand out the due records. Takes over ``records`` like ``FlowCache.update``."""
         self.taken.add(records)
         due = self.cache.update(records, now_ns)
         self.handed_out.add(due)
         return due
 
     def set_limits(self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int) -> Records:
-        """Go on with other limits; hands out what is due for that."""
+        """Change the limits; hands out the records that are due because of it."""
         due = self.cache.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
         self.handed_out.add(due)
         return due
 
     def end_interface(self, ifindex: int) -> Records:
-        """Hand out the flows of an interface that has gone, as its index begins to mean another one."""
+        """Hand out the flows of an interface that has gone, because another interface gets its index."""
         due = self.cache.expire_interface(ifindex)
         self.handed_out.add(due)
         return due
 
     def close(self) -> Records:
-        """Hand out all that is left, with the reason "forced end"."""
+        """Hand out all remaining records, with the reason "forced end"."""
         due = self.cache.expire_all(FORCED_END)
         self.handed_out.add(due)
         return due

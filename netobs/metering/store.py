@@ -14,7 +14,7 @@ MIN_CAPACITY = 4096
 """Rows of an empty store."""
 
 BYTES_PER_FLOW = RECORD.itemsize + 8 + 8 + 20
-"""What a full store takes for each flow: the record, its hash, when it is due, and its part of the index."""
+"""Memory of a full store for each flow: the record, its hash, its due time, and its part of the index."""
 
 
 class FlowStore:
@@ -32,13 +32,13 @@ class FlowStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes set aside; those of rows never used take no memory."""
+        """Bytes reserved; unused rows take no memory."""
         columns = self._records.nbytes + self._hashes.nbytes + self._due_ns.nbytes
         return columns + self._index.nbytes
 
     @property
     def records(self) -> Records:
-        """All records, without a copy. While the array is in use, nothing else may be done with the store."""
+        """All records, without a copy. Do not change the store while the array is in use."""
         records: Records = self._records.array[FIRST_ROW : self._end]
         return records
 
@@ -66,7 +66,7 @@ class FlowStore:
         self._due_ns.array[rows] = due_ns
 
     def reschedule(self, due_ns: npt.NDArray[np.uint64]) -> None:
-        """All ``records``, in their order, are due at other times."""
+        """Set the due times of all ``records``, in their order."""
         self._due_ns.array[FIRST_ROW : self._end] = due_ns
 
     def append(self, records: Records, indices: Indices, hashes: Hashes, due_ns: npt.NDArray[np.uint64]) -> None:
@@ -97,7 +97,7 @@ class FlowStore:
         self._end = end
 
     def shrink(self) -> None:
-        """Give memory back if less than a quarter of it is in use."""
+        """Give memory back to the system if less than a quarter of it is in use."""
         if len(self._hashes.array) > max(4 * self._end, MIN_CAPACITY):
             self._resize(self._end)
             self._index.rebuild(self._hashes.array[: self._end])

@@ -93,7 +93,7 @@ def test_a_daemon_that_ends_a_stream_is_told_of(lab: Lab, tmp_path: Path) -> Non
         options = ("--count", "5", "--duration", "1h")
         with CaptureCommand(lab, receiver.ns, tmp_path, *options, file="out.pcapng", conf=daemon.conf) as command:
             daemon.finish()
-            assert "netobs: the daemon ended the stream before it was to end; its log says why\n" in command.ended()
+            assert "netobs: the daemon ended the stream early; its log has the reason\n" in command.ended()
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)

@@ -146,7 +146,7 @@ MISTAKES = [
     (["--filter", "host and"], 'netobs: filter "host and": can\'t parse filter expression: syntax error\n'),
     (["--filter", "tcp,http"], 'netobs: filter "tcp,http": port "http" is no number; write tcp,80\n'),
     (["--write", "/proc/nowhere/x"], "netobs: /proc/nowhere/x: cannot be written: No such file or directory\n"),
-    (["--interface", "veth["], 'netobs: --interface "veth[" is no name of an interface; give one name\n'),
+    (["--interface", "veth["], 'netobs: --interface "veth[" is not an interface name; give one name\n'),
     (["--connect", "127.0.0.1:9"], "netobs: 127.0.0.1:9: nobody listens there; is netobs running, with "),
     (["--recorded"], "netobs: 127.0.0.1:9990: nobody listens there; is netobs running, with "),
 ]
@@ -193,7 +193,7 @@ def test_a_counter_on_a_terminal(lab: Lab, tmp_path: Path) -> None:
 def test_packets_are_not_for_a_terminal(lab: Lab) -> None:
     ours, process = on_terminal(lab, lab.pair()[1].ns)
     assert process.wait(20) == 1
-    assert os.read(ours, 4096).startswith(b"netobs: packets are no text for a terminal; use --write FILE")
+    assert os.read(ours, 4096).startswith(b"netobs: packets are not text for a terminal; use --write FILE")
     os.close(ours)
 
 

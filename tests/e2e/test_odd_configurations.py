@@ -152,14 +152,14 @@ def test_what_cannot_work_is_refused_by_all_in_the_same_words(lab: Lab, site: st
 # What is in a [[collector]] or [capture], and what is said behind the name of the file.
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("collector", {"host": "255.255.255.255"}, "a broadcast address cannot be sent to"),
-    ("collector", {"host": "0.0.0.0"}, "this address stands for no host"),
-    ("collector", {"host": "::"}, "this address stands for no host"),
+    ("collector", {"host": "0.0.0.0"}, "this address does not belong to a host"),
+    ("collector", {"host": "::"}, "this address does not belong to a host"),
     ("collector", {"host": "fe80::1"}, "a link-local address needs its interface"),
-    ("collector", {"host": "224.0.0.1", "transport": "tcp"}, "a multicast group takes no TCP connection; use udp"),
+    ("collector", {"host": "224.0.0.1", "transport": "tcp"}, "a multicast group accepts no TCP connection; use udp"),
     ("collector", {"host": "0x7f000001"}, 'an IPv4 address has four decimal numbers: write "127.0.0.1"'),
     ("collector", {"host": "2130706433"}, 'an IPv4 address has four decimal numbers: write "127.0.0.1"'),
     ("collector", {"host": "127.1"}, 'an IPv4 address has four decimal numbers: write "127.0.0.1"'),
-    ("collector", {"host": "a", "source": "224.0.0.5"}, "no host sends from a multicast or broadcast address"),
+    ("collector", {"host": "a", "source": "224.0.0.5"}, "a host cannot send from a multicast or broadcast address"),
     ("capture", {"exclude": ["*"], "interfaces": ["*"]}, '"*" leaves out every interface'),
 ]
 

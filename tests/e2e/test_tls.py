@@ -106,7 +106,7 @@ def test_dry_run_reads_the_certificates(lab: Lab, tmp_path: Path, authority: Aut
     assert "  address 127.0.0.1:4740" in done.stdout.splitlines()
     assert f'  TLS: verified as "127.0.0.1" by {authority.ca}; own certificate: {own.cert}' in done.stdout.splitlines()
     own.key.write_text("nonsense", encoding="utf-8")
-    said = f'collector "127.0.0.1": cert "{own.cert}": it or key "{own.key}" is no PEM file of its kind'
+    said = f'collector "127.0.0.1": cert "{own.cert}": it or key "{own.key}" is not a PEM file of its kind'
     done = netobs(lab, far.ns, "--conf", str(conf), "--dry-run")
     assert done.returncode == 1
     assert f"problem: {said}" in done.stdout

@@ -135,7 +135,7 @@ class Folder:
             raise _named(error, self.path(name)) from error
         state, why = os.fstat(fd), ""
         if not stat.S_ISREG(state.st_mode):
-            why = "is no regular file"
+            why = "is not a regular file"
         elif state.st_uid != os.geteuid():
             why = f"belongs to the user {user(state.st_uid)}"
         elif state.st_nlink > 1:

@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--recorded", "--count", "1"], "--count has no meaning with --recorded"),
-        (["--recorded", "--alone"], "--alone has no meaning with --recorded"),
-        (["--alone", "--connect", "127.0.0.1:9990"], "--connect has no meaning with --alone"),
+        (["--recorded", "--count", "1"], "--count has no effect with --recorded"),
+        (["--recorded", "--alone"], "--alone has no effect with --recorded"),
+        (["--alone", "--connect", "127.0.0.1:9990"], "--connect has no effect with --alone"),
         (["--cert", "a.pem"], "--cert and --key go together"),
-        (["--tls"], "--tls goes with --connect; of the daemon here the configuration says it"),
+        (["--tls"], "--tls needs --connect; for the daemon of this host, the configuration decides"),
         (["--count", "0"], "'--count': 0 is not in the range x>=1"),
         (["--duration", "1"], "'--duration': "),
         (["--connect", "9990"], "'--connect': "),

@@ -112,7 +112,7 @@ def test_show_from_a_shell() -> None:
 def test_check_tells_of_every_collector_and_is_content(mine: Path) -> None:
     lines, usable = template_command.check(str(mine))
     assert usable
-    assert lines[0] == f"{mine}: 1 template, can be used"
+    assert lines[0] == f"{mine}: 1 template, usable"
     assert "for ipfixcol2: good" in lines
     assert "for nfdump: not usable" in lines
     assert "for ipfixdump: usable, with a loss" in lines
@@ -122,7 +122,7 @@ def test_check_tells_of_every_collector_and_is_content(mine: Path) -> None:
 def test_check_says_where_no_sampling_rate_is_sent() -> None:
     for protocol, warns in (("ipfix", 1), ("netflow9", 1), ("netflow5", 0)):
         lines, _ = template_command.check("go-ipfix", protocol=protocol)
-        assert len([line for line in lines if line.startswith("  warning: nothing says the sampling rate")]) == warns
+        assert len([line for line in lines if line.startswith("  warning: nothing tells the sampling rate")]) == warns
         lines, _ = template_command.check("default", protocol=protocol)
         assert [line for line in lines if "sampling rate" in line] == []
 
@@ -182,7 +182,7 @@ def test_check_refuses_what_exceeds_a_message() -> None:
 def test_unknown_collector() -> None:
     with pytest.raises(TemplateError, match='no rules for a collector "nfdum"; did you mean "nfdump"'):
         template_command.check("default", "nfdum")
-    with pytest.raises(TemplateError, match="those known are nfdump, pmacct"):
+    with pytest.raises(TemplateError, match="the known ones are nfdump, pmacct"):
         template_command.check("default", "zzz")
 
 
@@ -222,7 +222,7 @@ def test_show_of_netflow9_without_wire() -> None:
 def test_check_for_netflow() -> None:
     nine = netobs("check", "default", "--protocol", "netflow9")
     assert nine.returncode == 0
-    assert nine.stdout.startswith("default: 2 templates, can be used with NetFlow v9\n  note: ")
+    assert nine.stdout.startswith("default: 2 templates, usable with NetFlow v9\n  note: ")
     assert "entry 16: flowEndReason: left out: NetFlow v9 ends at element 127\n" in nine.stdout
     assert "for nfdump: good\n" in nine.stdout
     five = netobs("check", "default", "--protocol", "netflow5", "--for", "go-ipfix")

@@ -183,4 +183,4 @@ def test_the_exit_status_of_a_file(messages: list[bytes], status: int, lines: li
 def test_options_have_no_meaning_with_check() -> None:
     done = listen("--check", "--options", "--file", "a")
     assert done.returncode == 2
-    assert "--options has no meaning with --check" in done.stderr
+    assert "--options has no effect with --check" in done.stderr

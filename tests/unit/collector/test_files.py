@@ -156,8 +156,8 @@ def test_options_in_a_table_cannot_write_to_the_terminal(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--port", "1", "--file", "a"], "--port has no meaning with --file"),
-        (["--host", "::1", "--file", "a"], "--host has no meaning with --file"),
+        (["--port", "1", "--file", "a"], "--port has no effect with --file"),
+        (["--host", "::1", "--file", "a"], "--host has no effect with --file"),
         (["a"], "unexpected argument 'a'; files follow --file"),
     ],
 )

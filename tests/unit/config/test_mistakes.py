@@ -22,7 +22,7 @@ FILTER = 'a filter such as "tcp,80" or "host 192.0.2.1", or a list of them, of a
 PREFIXES = 'a list of addresses and prefixes such as ["192.0.2.0/24", "2001:db8::1"]'
 LISTEN = 'an address and a port from 1 to 65535 such as "127.0.0.1:9990" or "[::1]:9990"'
 DECIMAL = "an IPv4 address has four decimal numbers:"
-NO_SOURCE = "no host sends from a multicast or broadcast address"
+NO_SOURCE = "a host cannot send from a multicast or broadcast address"
 LOCAL = 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
 
 
@@ -80,13 +80,13 @@ KEY_MISTAKES = [
     (
         "capture",
         "interfaces = ['eth0']\nexclude = ['eth0']",
-        'exclude: "eth0" is in interfaces too; take it out of one of the lists',
+        'exclude: "eth0" is also in interfaces; remove it from one list',
     ),
     *(
         (
             "capture",
             f"exclude = ['lo', '{entry}']",
-            f'exclude: "{entry}" leaves out every interface, so that none is left; take it out of the list',
+            f'exclude: "{entry}" leaves out every interface; remove it from the list',
         )
         for entry in ("*", "?*", "/./", "/^/", "/^.*$/")
     ),
@@ -175,7 +175,7 @@ KEY_MISTAKES = [
     (
         "packet_capture",
         "interfaces = ['eth0']\nexclude = ['eth0']",
-        'exclude: "eth0" is in interfaces too; take it out of one of the lists',
+        'exclude: "eth0" is also in interfaces; remove it from one list',
     ),
     (
         "log",
@@ -203,17 +203,17 @@ COLLECTOR_MISTAKES = [
     ("host = '2130706433'", f'host: expected {HOST}, got "2130706433"; {DECIMAL} write "127.0.0.1"'),
     ("host = '0x7f000001'", f'host: expected {HOST}, got "0x7f000001"; {DECIMAL} write "127.0.0.1"'),
     ("host = '0x7f.1'", f'host: expected {HOST}, got "0x7f.1"; {DECIMAL} write "127.0.0.1"'),
-    ("host = '::ffff:0.0.0.0'", f'host: expected {HOST}, got "::ffff:0.0.0.0"; this address stands for no host'),
-    ("host = '0.1.2.3'", f'host: expected {HOST}, got "0.1.2.3"; this address stands for no host'),
+    ("host = '::ffff:0.0.0.0'", f'host: expected {HOST}, got "::ffff:0.0.0.0"; this address does not belong to a host'),
+    ("host = '0.1.2.3'", f'host: expected {HOST}, got "0.1.2.3"; this address does not belong to a host'),
     (
         "host = '255.255.255.255'",
         f'host: expected {HOST}, got "255.255.255.255"; a broadcast address cannot be sent to; give the address of one '
         "collector",
     ),
-    ("host = 'ff02::1%lo'\ntransport = 'tcp'", "host: a multicast group takes no TCP connection; use udp"),
+    ("host = 'ff02::1%lo'\ntransport = 'tcp'", "host: a multicast group accepts no TCP connection; use udp"),
     (
         "host = '224.0.0.1'\ntransport = 'tls'",
-        "host: a multicast group takes no TLS connection; use udp",
+        "host: a multicast group accepts no TLS connection; use udp",
     ),
     ("host = 'a'\nsource = '239.0.0.1'", f'source: expected {LOCAL}, got "239.0.0.1"; {NO_SOURCE}'),
     ("host = 'a'\nsource = 'ff02::1'", f'source: expected {LOCAL}, got "ff02::1"; {NO_SOURCE}'),
@@ -229,7 +229,7 @@ COLLECTOR_MISTAKES = [
     ("host = '[2001:db8::1]'", f'host: expected {HOST}, got "[2001:db8::1]"; write the address without brackets'),
     ("host = 'flows:2055'", f'host: expected {HOST}, got "flows:2055"; give the port by the key port'),
     ("host = 'udp://flows'", f'host: expected {HOST}, got "udp://flows"; give the host alone, without a scheme'),
-    ("host = '0.0.0.0'", f'host: expected {HOST}, got "0.0.0.0"; this address stands for no host'),
+    ("host = '0.0.0.0'", f'host: expected {HOST}, got "0.0.0.0"; this address does not belong to a host'),
     (
         "host = 'fe80::1'",
         f'host: expected {HOST}, got "fe80::1"; a link-local address needs its interface: "fe80::1%eth0"',
@@ -274,10 +274,10 @@ COLLECTOR_MISTAKES = [
     ("host = 'a'\nqueue_max = 16777216", f"queue_max: expected {SIZE}, got 16777216"),
     ("host = 'a'\nqueue_max = '16MB'", f'queue_max: expected {SIZE}, got "16MB"'),
     ("host = 'a'\nqueue_max = '2GiB'", f'queue_max: expected {SIZE}, got "2GiB"'),
-    ("host = 'a'\nspool = 'spool'", 'spool: expected the path of a folder, from / on, or "", got "spool"'),
+    ("host = 'a'\nspool = 'spool'", 'spool: expected the absolute path of a folder, or "", got "spool"'),
     (
         "host = 'a'\nspool = '/s'\nprotocol = 'netflow9'",
-        'spool: its files are IPFIX files, which netflow9 cannot be made of; use protocol = "ipfix", or no spool',
+        'spool: its files are IPFIX files, which netflow9 cannot send; use protocol = "ipfix", or no spool',
     ),
     ("host = 'a'\nreconnect_max = '2h'", f'reconnect_max: expected {TIME.format("1s", "1h")}, got "2h"'),
 ]
@@ -308,7 +308,7 @@ FILE_MISTAKES = [
     (f"sampling = 1\n{COLLECTOR}", ["sampling: a key cannot stand outside the tables; write it below [capture]"]),
     (
         f"[capture]\nsampling = 16384\n{COLLECTOR}protocol = 'netflow5'",
-        ["[collector 1] protocol: netflow5 can say at most 16383 of [capture] sampling; use netflow9 or ipfix"],
+        ["[collector 1] protocol: netflow5 can carry [capture] sampling up to 16383; use netflow9 or ipfix"],
     ),
     (f"zzz = 1\n{COLLECTOR}", ["zzz: a key cannot stand outside the tables; write it below its table"]),
     (f"capture = 1\n{COLLECTOR}", ["[capture]: expected one table [capture], got 1"]),
@@ -427,7 +427,7 @@ def test_a_syntax_error_is_shown_with_its_place(text: str, start: str, end: str)
 
 @pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 100_000])
 def test_what_a_toml_parser_cannot_take_is_a_config_error(text: str) -> None:
-    assert [problem.partition(": ")[0] for problem in problems(text)] == ["not a TOML file that can be read"]
+    assert [problem.partition(": ")[0] for problem in problems(text)] == ["not a readable TOML file"]
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_file() -> None:
@@ -486,9 +486,9 @@ def test_what_is_no_file_of_a_configuration_is_named_at_once(tmp_path: Path) -> 
     huge.touch()
     os.truncate(huge, 1 << 40)
     for place, said in (
-        (fifo, "is no regular file"),
+        (fifo, "is not a regular file"),
         (huge, "is longer than 1 MiB"),
-        ("/dev/zero", "is no regular file"),
+        ("/dev/zero", "is not a regular file"),
     ):
         with pytest.raises(ConfigError) as caught:
             load(place)

@@ -40,14 +40,14 @@ MISTAKES = {
     "foreign key": (GOOD + "port = 1\n", ['unknown key "port"', "the keys are family, elements"]),
     "no family": (GOOD.replace('family = "ipv4"', ""), ['key "family" is missing']),
     "no elements": (GOOD.replace('elements = ["octetDeltaCount"]', ""), ['key "elements" is missing']),
-    "brackets": ("x = " + "[" * 3000, ["not a TOML file that can be read"]),
-    "brackets that are closed": ("x = " + "[" * 3000 + "]" * 3000, ["not a TOML file that can be read"]),
+    "brackets": ("x = " + "[" * 3000, ["not a readable TOML file"]),
+    "brackets that are closed": ("x = " + "[" * 3000 + "]" * 3000, ["not a readable TOML file"]),
     "NUL": (GOOD + "\0", ["not valid TOML"]),
     "long name": (elements(f'["{"a" * 5000}"]'), ["no such Information Element"]),
     "name on two lines": (elements('["vlan\\nId"]'), ["vlan\\nId: no such Information Element"]),
     "key on two lines": (GOOD + '"a\\nb" = 1\n', ['unknown key "a\\nb"']),
     "deep elements": (elements("[" * 200 + "]" * 200), ["elements, entry 1", "expected an element name"]),
-    "number of many digits": ("x = " + "9" * 5000, ["not a TOML file that can be read"]),
+    "number of many digits": ("x = " + "9" * 5000, ["not a readable TOML file"]),
     "number of many hexadecimal digits": (
         GOOD.replace('"ipv4"', "0x1" + "0" * 5000),
         ["an integer of more than 64 bits"],
@@ -108,8 +108,8 @@ def test_mistake_is_named(mistake: str, tmp_path: Path) -> None:
 
 PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (Path.mkdir, "Is a directory"),
-    "FIFO": (os.mkfifo, "is no regular file"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+    "FIFO": (os.mkfifo, "is not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
     "huge": (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 40), "is longer than 1 MiB"),
     "not UTF-8": (lambda path: path.write_bytes(b"# caf\xe9"), "not UTF-8 at byte 5"),
     "nothing": (lambda path: None, "No such file or directory"),

@@ -437,18 +437,18 @@ def test_files_that_cannot_be_used_are_named(site: Site, tmp_path: Path) -> None
     huge.touch()
     os.truncate(huge, 1 << 40)
     table = [
-        *(({key: str(fifo)}, f'{key} "{fifo}": is no regular file') for key in ("ca", "cert", "key")),
+        *(({key: str(fifo)}, f'{key} "{fifo}": is not a regular file') for key in ("ca", "cert", "key")),
         *(({key: str(huge)}, f'{key} "{huge}": is longer than 8 MiB') for key in ("ca", "cert", "key")),
-        *(({key: "/dev/zero"}, f'{key} "/dev/zero": is no regular file') for key in ("ca", "cert", "key")),
+        *(({key: "/dev/zero"}, f'{key} "/dev/zero": is not a regular file') for key in ("ca", "cert", "key")),
         ({"ca": missing}, f'ca "{missing}": No such file or directory'),
-        ({"ca": str(nonsense)}, f'ca "{nonsense}": no PEM file with certificates'),
+        ({"ca": str(nonsense)}, f'ca "{nonsense}": not a PEM file with certificates'),
         ({"cert": missing}, f'cert "{missing}": No such file or directory'),
         ({"key": missing}, f'key "{missing}": No such file or directory'),
         ({"key": str(tmp_path)}, f'key "{tmp_path}": Is a directory'),
         ({"cert": str(nonsense)}, f'cert "{nonsense}": it or key '),
-        ({"key": str(nonsense)}, f'key "{nonsense}" is no PEM file of its kind'),
+        ({"key": str(nonsense)}, f'key "{nonsense}" is not a PEM file of its kind'),
         ({"key": str(site.stranger.key)}, f'key "{site.stranger.key}": does not belong to cert '),
-        ({"key": str(encrypt_key(site.exporter))}, "is encrypted, and nobody is there to be asked"),
+        ({"key": str(encrypt_key(site.exporter))}, "is encrypted, and netobs cannot ask for its password"),
     ]
     for changes, said in table:
         with pytest.raises(ExportError, match='collector "main": ') as caught:

@@ -78,9 +78,9 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
         (config(nothing, own.key), f'packet_capture.cert "{nothing}": No such file or directory; set cert to a file'),
         (config(own.cert, nothing), f'packet_capture.key "{nothing}": No such file or directory; set key to a file'),
         (config(own.cert, other.key), f'packet_capture.key "{other.key}": does not belong to cert "{own.cert}"'),
-        (config(own.cert, encrypted), f'packet_capture.key "{encrypted}": is encrypted, and nobody is there'),
-        (config(empty, own.key), f'packet_capture.cert "{empty}": it or key "{own.key}" is no PEM file of its kind'),
-        (config(own.cert, own.key, empty), f'packet_capture.client_ca "{empty}": no PEM file with certificates'),
+        (config(own.cert, encrypted), f'packet_capture.key "{encrypted}": is encrypted, and netobs cannot ask'),
+        (config(empty, own.key), f'packet_capture.cert "{empty}": it or key "{own.key}" is not a PEM file of its kind'),
+        (config(own.cert, own.key, empty), f'packet_capture.client_ca "{empty}": not a PEM file with certificates'),
     ):
         with pytest.raises(NetobsError) as caught:
             ServerTls(bad)
