@@ -137,7 +137,7 @@ class Domains:
         self._room -= self._domains.pop(key).room
 
     def account(self, domain: Domain, before: int) -> None:
-        """After a Message: ``domain`` had ``before`` fields. If there are too many in all, the largest domain is dropped.
+        """After a Message: ``domain`` had ``before`` fields. If all have too many, the largest domain is dropped.
 
         Dropping one is enough: it has at least as many fields as the Message brought.
         """
