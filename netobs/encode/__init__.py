@@ -1,4 +1,4 @@
-"""Encoding: from a FlowBatch to Messages of IPFIX or NetFlow, as templates say. No socket, no clock, no logging."""
+"""Encodes a FlowBatch as Messages of IPFIX or NetFlow, by templates. No socket, no clock, no logging."""
 
 from __future__ import annotations
 

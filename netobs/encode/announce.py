@@ -1,4 +1,4 @@
-"""Everything but flows: Templates, Options Templates and options records as Messages, in the order readers need."""
+"""Messages without flows: Templates, Options Templates and options records, in the order that readers need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SetBody(NamedTuple):
 
 
 class AnnouncingEncoder(RecordEncoder):
-    """An encoder of a protocol that has Templates. Subclasses say what a Message of it looks like."""
+    """An encoder of a protocol that has Templates. Subclasses define the form of a Message."""
 
     template_set_id: int
     options_template_set_id: int
@@ -54,7 +54,7 @@ class AnnouncingEncoder(RecordEncoder):
         raise NotImplementedError
 
     def template_messages(self, header: Any, max_message_size: int) -> list[bytes]:
-        """The Templates of flows, each in a Message of its own: some collectors read the first of a Message only."""
+        """The Templates of flows, each in a Message of its own: some collectors read only the first of a Message."""
         self.check(max_message_size)
         return [message for message, _ in self._messages(header, ([each] for each in self._template_sets()))]
 
@@ -65,7 +65,7 @@ class AnnouncingEncoder(RecordEncoder):
 
         With ``templates``: the types of enterprise elements (RFC 5610), the Templates of flows, the Options Templates,
         each in a Message of its own; then the options records, in as few Messages as ``max_message_size`` allows.
-        Without: the options records that may have changed. Raises TemplateError as ``check``.
+        Without: the options records that may have changed. Raises TemplateError like ``check``.
         """
         self.check(max_message_size)
         room = min(max_message_size, MAX_MESSAGE_BYTES) - self.header_bytes
@@ -90,7 +90,7 @@ class AnnouncingEncoder(RecordEncoder):
         return SetBody(self.options_template_set_id, self.options_record(template), templates=1)
 
     def _data(self, options: Sequence[OptionsTemplate], subject: Subject, room: int) -> list[list[SetBody]]:
-        """Data Sets, shared out over as few Messages with ``room`` bytes for Sets as their order allows."""
+        """Data Sets, in as few Messages with ``room`` bytes for Sets as their order allows."""
         groups: list[list[SetBody]] = []
         filled = room
         for template in options:

@@ -1,6 +1,6 @@
 """From a Flow Record to Information Elements: one function per element, each a column over many records.
 
-What an element means is said in the IANA registry; where netobs had a choice, the function says which it took.
+The IANA registry defines the elements. If netobs has a choice, the function documents it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _CHUNK_RECORDS = 2048
 
 
 class Column(NamedTuple):
-    """How an element is filled.
+    """How to fill an element.
 
-    ``values(batch)`` has the shape ``(n,)`` for numbers and ``(n, octets)``, uint8, for addresses. For strings it says
-    for each record which of ``texts(batch)`` is its own; ``most_octets``: longer ones are cut.
+    ``values(batch)`` has the shape ``(n,)`` for numbers and ``(n, octets)``, uint8, for addresses. For strings it has
+    each record's index into ``texts(batch)``; ``most_octets``: longer strings are cut.
     ``least_octets``: the shortest reduced-size encoding that holds every value, 0 = only the canonical length.
-    ``family``: the one address family in which the element has a meaning, "" = both.
+    ``family``: the only address family that has the element, "" = both.
     """
 
     values: Fill
@@ -66,7 +66,7 @@ def _where_direction(name: str, direction: int) -> Fill:
 def _icmp_type_code(records: Records) -> tuple[Values, Values]:
     """type * 256 + code (uint16; 0 for other protocols), and the mask of the records that are ICMP or ICMPv6.
 
-    Whatever IP version carries them: the kernel does not look at the type of the other one, but a flow shows it.
+    Either IP version may carry either of them. The kernel ignores the other version's ICMP, but a flow shows it.
     """
     is_icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
     return ((records["icmp_type"].astype(np.uint16) << 8) | records["icmp_code"]) * is_icmp, is_icmp

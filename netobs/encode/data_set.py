@@ -1,4 +1,4 @@
-"""What the export protocols have in common: Flow Records become Data Records, Data Records fill Messages."""
+"""Shared by the export protocols: turns Flow Records into Data Records, and fills Messages with them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from netobs.flow.records import FlowBatch, MessageBlock, Records
 from netobs.flow.tally import Tally
 
 Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
-"""From the number of Data Records in each Message, shape ``(messages,)``, to what stands before them, same shape."""
+"""From the number of Data Records in each Message, shape ``(messages,)``, to the headers before them, same shape."""
 VariableHeads = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.void]]
-"""The same, with the number of bytes that the Data Records of each Message take."""
+"""The same, with the bytes of the Data Records of each Message as a second argument."""
 
 _COUNTERS = {"octetDeltaCount": "octets", "packetDeltaCount": "packets"}
 _COUNTER_OCTETS = 8
@@ -111,7 +111,7 @@ def check_size(template: Template, needed: int, most: int) -> None:
 
 
 def message_block(data_set: DataSet, per_message: int, heads: Heads, align: int = 1) -> MessageBlock:
-    """``data_set`` as Messages of ``per_message`` Data Records (the last: what is left), padded to ``align``."""
+    """``data_set`` as Messages of ``per_message`` Data Records (the last has the rest), padded to ``align``."""
     total = len(data_set)
     first = np.arange(0, total, per_message)
     counts = np.diff(np.append(first, total))
@@ -175,7 +175,7 @@ def _write(buffer: npt.NDArray[np.uint8], heads: npt.NDArray[np.void], rows: npt
 
 
 def _limits(template: Template) -> dict[str, int]:
-    """What the counters of a record can be at most, where fields of ``template`` are too short for some values."""
+    """The highest values of a record's counters, if fields of ``template`` are too short for some values."""
     limits: dict[str, int] = {}
     for field in template.fields:
         counter = _COUNTERS.get(field.filled_with)
@@ -185,7 +185,7 @@ def _limits(template: Template) -> dict[str, int]:
 
 
 def _split(records: Records, limits: dict[str, int]) -> Records:
-    """``records`` with each one repeated until its counters are at most ``limits``; the sums stay as they are."""
+    """``records``, with each one repeated until its counters are at most ``limits``; the sums stay the same."""
     parts = np.ones(len(records), dtype=np.int64)
     for name, limit in limits.items():
         np.maximum(parts, -(-records[name].astype(np.int64) // limit), out=parts)

@@ -26,7 +26,7 @@ _MESSAGE, _SET = big_endian(MESSAGE_HEADER), big_endian(SET_HEADER)
 
 
 class Header(NamedTuple):
-    """What a Transport Session says in the Message Header. ``sequence``: Data Records sent before this Message.
+    """A Transport Session's fields of the Message Header. ``sequence``: Data Records sent before this Message.
 
     ``clock_offset_ns`` is for the NetFlow protocols, whose header has two clocks.
     """
@@ -44,8 +44,8 @@ class Header(NamedTuple):
 class Encoder(AnnouncingEncoder):
     """Builds Messages with one set of Templates and the options records ``options``. Without state.
 
-    ``sampling``: one packet in N is measured; a Template may say it. Raises TemplateError if a Data Record or Template
-    Record does not fit in a Message at all.
+    ``sampling``: one packet in N is measured; a Template may contain N. Raises TemplateError if a Data Record or
+    Template Record does not fit in a Message.
     """
 
     template_set_id = TEMPLATE_SET_ID
@@ -77,7 +77,7 @@ class Encoder(AnnouncingEncoder):
     def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages of at most ``max_message_size`` bytes, each with one Data Set of whole records.
 
-        The header to go on with is ``header.advance(len(data_set))``. Raises TemplateError if not one record fits.
+        The next header is ``header.advance(len(data_set))``. Raises TemplateError if not even one record fits.
         """
         template = data_set.template
         record_bytes, most = template.dtype.itemsize, min(max_message_size, MAX_MESSAGE_BYTES)

@@ -30,7 +30,7 @@ NETFLOW9_HEADER = np.dtype(
 """Packet Header, 20 bytes (RFC 3954, section 5.1)."""
 
 NETFLOW9_DATA_HEADER = np.dtype(NETFLOW9_HEADER.descr + SET_HEADER.descr)
-"""What stands before the Data Records of a Message with one Data FlowSet, 24 bytes."""
+"""The headers before the Data Records of a Message with one Data FlowSet, 24 bytes."""
 
 NETFLOW5_HEADER = np.dtype(
     [
@@ -71,7 +71,7 @@ _NETFLOW5_FIELDS = (
 
 @lru_cache(maxsize=1)
 def netflow5_template() -> Template:
-    """The record of NetFlow v5, 48 bytes (the same source, table B-4), said as Information Elements."""
+    """The record of NetFlow v5, 48 bytes (the same source, table B-4), as Information Elements."""
     fields = []
     for name, octets in _NETFLOW5_FIELDS:
         element = by_name(name)

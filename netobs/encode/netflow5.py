@@ -24,16 +24,16 @@ from netobs.flow.records import FlowBatch, MessageBlock
 from netobs.flow.report import Report
 
 MAX_INTERFACE = 0xFFFF
-"""What stands for every interface index that 16 bits cannot hold. Not 0: that would turn the direction."""
+"""Sent for every interface index that does not fit 16 bits. Not 0, which would reverse the direction."""
 _RANDOM_SAMPLING = 2 << 14
 _U16 = 0xFFFF
 _TCP_FLAGS = 0xFF
 
 
 class Header(NamedTuple):
-    """What a session says in the header. ``sequence``: flows sent before this Message.
+    """A session's fields of the header. ``sequence``: flows sent before this Message.
 
-    ``clock_offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC.
+    ``clock_offset_ns``: CLOCK_REALTIME minus CLOCK_MONOTONIC.
     """
 
     export_time_s: int
@@ -50,8 +50,8 @@ class Encoder(RecordEncoder):
     """Builds Messages. Without state. IPv6 flows are ``unencodable``.
 
     A flow whose counters exceed 32 bits becomes several records. ``clamped`` counts flows whose interface index exceeds
-    16 bits and is sent as ``MAX_INTERFACE``. ``boot_ns``: when the exporter began, CLOCK_MONOTONIC. ``sampling``: one
-    packet in N is measured, at random; the field says at most ``MAX_NETFLOW5_SAMPLING``, and 1 where all are.
+    16 bits and is sent as ``MAX_INTERFACE``. ``boot_ns``: start of the exporter, CLOCK_MONOTONIC. ``sampling``: one
+    packet in N is measured, at random; the field holds at most ``MAX_NETFLOW5_SAMPLING``, and 1 without sampling.
     """
 
     def __init__(self, boot_ns: int, sampling: int = 1) -> None:
@@ -60,7 +60,7 @@ class Encoder(RecordEncoder):
         super().__init__([netflow5_template()], {**self._uptime.columns(), **_COLUMNS})
 
     options = ()
-    """There are no options records: the header of each Message says the sampling."""
+    """There are no options records: the header of each Message has the sampling rate."""
 
     def check(self, max_message_size: int) -> None:
         """Raise TemplateError if a record is too large for ``max_message_size`` bytes."""
@@ -86,7 +86,7 @@ class Encoder(RecordEncoder):
     def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages of at most 30 records and ``max_message_size`` bytes.
 
-        The header to go on with is ``header.advance(len(data_set))``. Raises TemplateError if not one record fits.
+        The next header is ``header.advance(len(data_set))``. Raises TemplateError if not even one record fits.
         """
         self.check(max_message_size)
         fitting = (max_message_size - NETFLOW5_HEADER.itemsize) // data_set.rows.dtype.itemsize
@@ -108,7 +108,7 @@ def _interface(element: str) -> Fill:
 
 
 def _nothing(octets: int = 0) -> Column:
-    """Zeros: numbers, or so many octets."""
+    """Zeros: numbers, or octets of this length."""
     return Column(lambda batch: np.zeros((len(batch), octets) if octets else len(batch), dtype=np.uint8))
 
 
@@ -123,4 +123,4 @@ _COLUMNS = {
     "destinationIPv4PrefixLength": _nothing(),
     "paddingOctets": _nothing(2),
 }
-"""What is not measured is 0: next hop, autonomous systems and prefix lengths."""
+"""Unmeasured fields are 0: next hop, autonomous systems and prefix lengths."""

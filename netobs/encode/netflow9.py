@@ -39,13 +39,13 @@ _TIMES = {"flowStart": "flowStartSysUpTime", "flowEnd": "flowEndSysUpTime"}
 _ICMP = {f"icmp{what}IPv{version}": "icmpTypeCodeIPv4" for what in ("TypeCode", "Type", "Code") for version in (4, 6)}
 """NetFlow v9 has one ICMP_TYPE (32, RFC 3954, section 8) for both, which collectors look for in IPv6 flows too."""
 _OCTETS = {"tcpControlBits": 1, "minimumIpTotalLength": 2, "maximumIpTotalLength": 2}
-"""What RFC 3954 and the collectors expect, where IPFIX has a longer canonical length."""
+"""The lengths that RFC 3954 and collectors expect, if IPFIX has a longer canonical length."""
 
 
 class Header(NamedTuple):
-    """What a session says in the header. ``sequence``: Messages of any kind sent before this one.
+    """A session's fields of the header. ``sequence``: Messages of any kind sent before this one.
 
-    ``clock_offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC.
+    ``clock_offset_ns``: CLOCK_REALTIME minus CLOCK_MONOTONIC.
     """
 
     export_time_s: int
@@ -61,8 +61,8 @@ class Header(NamedTuple):
 def netflow9_template(template: Template) -> Template:
     """``template`` as NetFlow v9 has it: times as sysUptime, without the elements that only IPFIX has.
 
-    Left out are enterprise elements, elements above 127 and those of variable length. Raises TemplateError if no
-    element of use is left.
+    It leaves out enterprise elements, elements above 127 and those of variable length. Raises TemplateError if no
+    useful element is left.
     """
     fields: dict[str, Field] = {}
     for field in template.fields:
@@ -75,14 +75,14 @@ def netflow9_template(template: Template) -> Template:
     found = Template(template.family, tuple(fields.values()), template.source)
     if found.dtype.itemsize < _ALIGN_BYTES:  # shorter ones could not be told from the padding
         raise TemplateError(
-            f"{template.source or 'template'}: the template has next to no element of NetFlow v9",
+            f"{template.source or 'template'}: the template has almost no element of NetFlow v9",
             f"use elements with an id of at most {MAX_ELEMENT_ID}, at least {_ALIGN_BYTES} octets of them",
         )
     return found
 
 
 def netflow9_name(field: Field) -> str:
-    """The element that stands for ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason as it is."""
+    """The element that replaces ``field``: flowEndSysUpTime for flowEndMilliseconds, but flowEndReason unchanged."""
     name = _ICMP.get(field.element.name, field.element.name)
     if not field.element.type.startswith("dateTime"):
         return name
@@ -92,8 +92,8 @@ def netflow9_name(field: Field) -> str:
 class Encoder(AnnouncingEncoder):
     """Builds Messages with one set of Templates, which ``netflow9_template`` adapts. Without state.
 
-    ``boot_ns``: when the exporter began, CLOCK_MONOTONIC. ``sampling``: one packet in N is measured. Raises
-    TemplateError if a Template cannot be used.
+    ``boot_ns``: start of the exporter, CLOCK_MONOTONIC. ``sampling``: one packet in N is measured. Raises
+    TemplateError if a Template is unusable.
     """
 
     template_set_id = TEMPLATE_FLOWSET_ID
@@ -135,8 +135,8 @@ class Encoder(AnnouncingEncoder):
     def data_messages(self, data_set: DataSet, header: Header, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages of at most ``max_message_size`` bytes, each with one Data FlowSet of whole records.
 
-        The header to go on with is ``header.advance(len(data_set), len(block))``. Raises TemplateError if not one
-        record fits.
+        The next header is ``header.advance(len(data_set), len(block))``. Raises TemplateError if not even one record
+        fits.
         """
         template = data_set.template
         record_bytes, most = template.dtype.itemsize, min(max_message_size, MAX_MESSAGE_BYTES)

@@ -1,4 +1,4 @@
-"""Which encoder, and which kind of header, an export protocol has."""
+"""The encoder and the kind of header of each export protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Exporter(NamedTuple):
     templates: TemplateSet
 
     def says_the_same(self, other: Exporter) -> bool:
-        """Whether both make the same Messages of the same flows: the template file has not changed in between."""
+        """Whether both make the same Messages from the same flows, because the template file has not changed."""
         mine, its = self.templates, other.templates
         return type(self.encoder) is type(other.encoder) and mine == its and mine.options == its.options
 
@@ -28,7 +28,7 @@ class Exporter(NamedTuple):
 def exporter(protocol: str, template: str, boot_ns: int, sampling: int) -> Exporter:
     """The encoder of ``protocol`` ("ipfix", "netflow9", "netflow5") with the template file ``template``.
 
-    ``boot_ns``: when the exporter began, CLOCK_MONOTONIC: sysUptime of NetFlow counts from there. ``sampling``: one
+    ``boot_ns``: start of the exporter, CLOCK_MONOTONIC; sysUptime of NetFlow counts from there. ``sampling``: one
     packet in N is measured. NetFlow v5 has no templates. Raises TemplateError.
     """
     if protocol == "netflow5":

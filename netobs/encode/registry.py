@@ -18,8 +18,8 @@ class InformationElement(NamedTuple):
     """One row of the registry, or an element of an enterprise that a template file defines.
 
     ``octets`` is the canonical length, ``VARIABLE_LENGTH`` where it is not fixed. ``semantics`` and ``units`` are the
-    registry's names (RFC 5610, 3.6 and 3.7), which the registry does not give for all. ``description`` is that of an
-    element of an enterprise, for its type information.
+    registry's names (RFC 5610, 3.6 and 3.7); some elements have none. ``description``: of an enterprise element, for
+    its type information.
     """
 
     name: str
@@ -33,7 +33,7 @@ class InformationElement(NamedTuple):
 
 
 class AbstractType(NamedTuple):
-    """How an abstract data type looks on the wire (RFC 7011, 6.1). ``kind``: u, i, f (numbers) or b (bytes).
+    """The wire form of an abstract data type (RFC 7011, 6.1). ``kind``: u, i, f (numbers) or b (bytes).
 
     ``reducible``: reduced-size encoding is allowed (RFC 7011, 6.2).
     """

@@ -1,6 +1,6 @@
-"""Strings in Data Records: cut and padded to a fixed length, or with their length in front (RFC 7011, section 7).
+"""Strings in Data Records: cut and padded to a fixed length, or preceded by their length (RFC 7011, section 7).
 
-In a Data Set each string of variable length has room for the longest; ``squeeze`` takes out what is not used.
+In a Data Set each string of variable length has room for the longest; ``squeeze`` removes the unused octets.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from netobs.encode.template.template import Template
 from netobs.flow.interface_names import Texts
 
 _UTF8_MORE = 3
-"""A character of UTF-8 has at most so many octets after its first."""
+"""The most octets of a UTF-8 character after its first."""
 
 
 def encode(texts: Texts, field: Field) -> npt.NDArray[np.uint8]:
-    """``texts`` as a Data Set holds them, shape ``(len(texts), field.row_octets)``: cut at a character, NUL-padded."""
+    """``texts`` for a Data Set, shape ``(len(texts), field.row_octets)``: cut at a character, NUL-padded."""
     prefix = field.prefix_octets
     room = field.row_octets - prefix
     matrix = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), -1)
@@ -68,7 +68,7 @@ def squeeze(template: Template, rows: npt.NDArray[np.void]) -> tuple[npt.NDArray
 def _used(
     rows: npt.NDArray[np.uint8], prefix_octets: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """The columns of a string that any of the ``rows`` uses, which of them each row uses, and how many, int64."""
+    """The columns of a string that any row uses, the mask of each row's own columns, and their number (int64)."""
     lengths = rows[:, 0].astype(np.int64)
     is_long = lengths == LONG_LENGTH
     if prefix_octets > 1:

@@ -1,4 +1,4 @@
-"""Flow times of NetFlow v5 and v9: milliseconds of sysUptime, the time since the exporter began."""
+"""Flow times of NetFlow v5 and v9: milliseconds of sysUptime, the time since the start of the exporter."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MAX_U32 = 0xFFFFFFFF
 
 
 class Uptime(NamedTuple):
-    """sysUptime of an exporter that began at ``boot_ns`` of CLOCK_MONOTONIC, which nobody can set.
+    """sysUptime of an exporter that started at ``boot_ns`` of CLOCK_MONOTONIC, which nobody can set.
 
-    A collector takes the difference of a flow's time and the sysUptime in the header, and counts from the header's
-    time of day. The differences are right whatever happens to the wall clock, and the time of day follows it. The
-    header is of a whole second, rounded up: no flow ends after it (pmacct and others take the difference without a
-    sign). All are modulo 2**32 ms (49.7 days).
+    A collector subtracts a flow's time from the sysUptime in the header, and the difference from the header's time of
+    day. Steps of the wall clock do not change the differences, and the time of day follows the wall clock. The header
+    has a whole second, rounded up, so that no flow ends after it (pmacct and others ignore the difference's sign). All
+    times are modulo 2**32 ms (49.7 days).
     """
 
     boot_ns: int
@@ -30,7 +30,7 @@ class Uptime(NamedTuple):
     def header(self, export_time_s: int, clock_offset_ns: int) -> tuple[int, int]:
         """Seconds since 1970 and sysUptime in ms of a header that is made in the second ``export_time_s``.
 
-        ``clock_offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC. Rounded, as no two readings of it are the same.
+        ``clock_offset_ns``: CLOCK_REALTIME minus CLOCK_MONOTONIC. It is rounded, because two readings always differ.
         """
         seconds = export_time_s + 1
         since_ns = seconds * NS_PER_S - clock_offset_ns - self.boot_ns
@@ -48,7 +48,7 @@ class Uptime(NamedTuple):
         return {**COLUMNS, "flowStartSysUpTime": Column(start), "flowEndSysUpTime": Column(end)}
 
     def _since_boot(self, monotonic_ns: npt.NDArray[np.uint64], batch: FlowBatch) -> Values:
-        """Never later than the clock pair of ``batch``. A flow that began before the exporter began with it."""
+        """Never later than the clock pair of ``batch``. A flow from before the exporter's start starts with it."""
         until_now = np.minimum(monotonic_ns.astype(np.int64), batch.clock.monotonic_ns)
         since_ms: Values = np.maximum((until_now - self.boot_ns) // NS_PER_MS, 0)
         return since_ms & MAX_U32

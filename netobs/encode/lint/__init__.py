@@ -1,1 +1,1 @@
-"""What collectors misread in a template."""
+"""Finds the parts of a template that collectors misread."""

@@ -1,4 +1,4 @@
-"""What NetFlow v9 and v5 make of a Template, and what known collectors need of that: as ``lint`` does for IPFIX."""
+"""How NetFlow v9 and v5 change a Template, and what known collectors need then: as ``lint`` does for IPFIX."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_NETFLOW = {
     "go-ipfix": "its pkg/collector/process.go",
     "ipfixdump": "its manual: it reads IPFIX files",
 }
-"""Collectors that read IPFIX only, and the source of that."""
+"""Collectors that read only IPFIX, each with the source of this."""
 
 _ICMP = Rule("without", "shows ICMP type and code 0: over NetFlow v9 it reads them in no other element", "tried",
              ICMP_TYPE_CODE, fatal=False, beside=("destinationTransportPort",))  # fmt: skip
@@ -26,7 +26,7 @@ _ICMP = Rule("without", "shows ICMP type and code 0: over NetFlow v9 it reads th
 RULES_NETFLOW9: dict[str, tuple[Rule, ...]] = {
     "nfdump": (_ICMP,),
     "pmacct": (
-        Rule("without", "shows no end: it looks for it here only", "tried: 1.7.7", _END, fatal=False),
+        Rule("without", "shows no end: it looks for it only here", "tried: 1.7.7", _END, fatal=False),
         *(rule for rule in RULES["pmacct"] if rule.elements == ("destinationTransportPort",)),
     ),
     "goflow2": (
@@ -40,7 +40,7 @@ RULES_NETFLOW9: dict[str, tuple[Rule, ...]] = {
     ),
     "solarwinds": tuple(rule for rule in RULES["solarwinds"] if rule.when == "without"),
     "logstash": (
-        Rule("unknown", "drops the whole Template, and so every flow", "its netflow.yaml", known=_LOGSTASH_KNOWN),
+        Rule("unknown", "drops the whole Template with all flows", "its netflow.yaml", known=_LOGSTASH_KNOWN),
     ),
 }
 """By collector; the others have none. The rules are of two kinds: "without" and "unknown"."""
@@ -49,7 +49,7 @@ RULES_NETFLOW9: dict[str, tuple[Rule, ...]] = {
 def sent(template: Template, protocol: str) -> Template | None:
     """What ``protocol`` ("ipfix", "netflow9", "netflow5") sends for ``template``; None if it sends nothing.
 
-    Raises TemplateError if NetFlow v9 has no element of use in it.
+    Raises TemplateError if NetFlow v9 has no useful element of it.
     """
     if protocol == NETFLOW9:
         return netflow9_template(template)
@@ -59,7 +59,7 @@ def sent(template: Template, protocol: str) -> Template | None:
 
 
 def changes(template: Template, protocol: str) -> Iterator[str]:
-    """Where the records of ``protocol`` differ from ``template``: place in the file, element, what is sent."""
+    """How the records of ``protocol`` differ from ``template``: place in the file, element, sent form."""
     adapted = sent(template, protocol)
     if adapted is None:
         yield f"{template.source}: left out: NetFlow v5 has IPv4 flows only"
@@ -82,10 +82,10 @@ def _reason(protocol: str) -> str:
 
 
 def check(templates: Sequence[Template], collector: str, protocol: str) -> list[Finding]:
-    """What ``collector`` would not take, or not take well, of ``templates`` over NetFlow. Raises TemplateError."""
+    """The parts of ``templates`` over NetFlow that ``collector`` would misread. Raises TemplateError."""
     if collector in NO_NETFLOW:
         file = templates[0].source.rpartition(": ")[0]
-        return [Finding(f"{file}: it reads no NetFlow ({NO_NETFLOW[collector]})", True)]
+        return [Finding(f"{file}: it does not read NetFlow ({NO_NETFLOW[collector]})", True)]
     if protocol != NETFLOW9:
         return []  # the record is what every collector knows
     return [

@@ -1,6 +1,6 @@
 """What known collectors need in a Template, and what they cannot read: rules as data, and their application.
 
-A rule says where it comes from; "tried" means that such a Template was sent to that release of the collector.
+A rule names its source; "tried" means that such a Template was sent to that release of the collector.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from netobs.encode.template.template import Template
 
 
 class Rule(NamedTuple):
-    """One thing that a collector does, in words, with a Template that meets the condition.
+    """A collector's behaviour, in words, if a Template meets the condition.
 
     ``when``: "without" any of ``elements``, if it has one of ``beside`` (or ``beside`` is empty); "behind": one of
     ``elements`` behind one of ``beside``; "with" one of ``elements`` (in ``octets`` octets, 0 = any number); "reduced":
     an element in fewer octets than registered; "variable": an element of variable length; "enterprise": an element that
     is not IANA's; "unknown": one whose number is in none of the ranges ``known``; "options": options records, "strict":
-    those of the form "strict".
-    ``fatal``: flows are lost or wrong with every release that was looked at; else with some, or in a detail.
+    options records of the form "strict".
+    ``fatal``: flows are lost or wrong with every examined release; else with some releases, or in a detail.
     """
 
     when: str
@@ -60,7 +60,7 @@ _DELTAS_ONLY = tuple(
 
 
 def _icmp_only_there(source: str) -> Rule:
-    """For collectors that look for ICMP type and code in IE 32 and 139, and nowhere else."""
+    """For collectors that look for ICMP type and code only in IE 32 and 139."""
     effect = "shows ICMP type and code 0: it reads them in no other element"
     return Rule("without", effect, source, ICMP_TYPE_CODE, fatal=False, beside=_ICMP_ELSEWHERE)
 
@@ -72,7 +72,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("with", "releases before 1.7.6 show a time in 1970", "tried: 1.7.1", _SECONDS, fatal=False),
         Rule("behind", "shows port 0 for SCTP, DCCP and UDP-Lite; write it before sourceTransportPort",
              "tried: 1.7.1 to 1.7.8", ICMP_TYPE_CODE, fatal=False, beside=_PORTS),
-        Rule("strict", "shows no interface names: it wants them in a fixed length, beside the index", "tried: 1.7.1",
+        Rule("strict", "shows no interface names: it expects them in a fixed length, beside the index", "tried: 1.7.1",
              fatal=False),
     ),
     "pmacct": (
@@ -101,7 +101,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("with", "shown in whole seconds", "tried: libfixbuf-tools", _MICROSECONDS + _NANOSECONDS, fatal=False),
     ),
     "go-ipfix": (
-        Rule("reduced", "it reads the registered length all the same, and panics", "tried"),
+        Rule("reduced", "it still reads the registered length, and panics", "tried"),
         Rule("with", "refused: the Template is lost", "tried", _MICROSECONDS + _NANOSECONDS),
         Rule("enterprise", "closes the connection: it knows no other enterprises than its own", "tried"),
         Rule("options", "takes an Options Template for data without a Template, and closes the connection; "
@@ -117,8 +117,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("without", "has no data for its type-of-service views", _NTA, ("ipClassOfService",), fatal=False),
     ),
     "logstash": (
-        Rule("enterprise", "drops the whole Template, and so every flow", "logstash-codec-netflow issues 12, 124, 184"),
-        Rule("unknown", "drops the whole Template, and so every flow", "its ipfix.yaml", known=_LOGSTASH_KNOWN),
+        Rule("enterprise", "drops the whole Template with all flows", "logstash-codec-netflow issues 12, 124, 184"),
+        Rule("unknown", "drops the whole Template with all flows", "its ipfix.yaml", known=_LOGSTASH_KNOWN),
     ),
     "python-netflow": (
         Rule("variable", "raises PaddingCalculationError and ends; write {element = NAME, octets = N}", "tried"),
@@ -129,7 +129,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 def check(templates: Sequence[Template], collector: str) -> list[Finding]:
-    """What ``collector`` (a key of ``RULES``) would not take, or not take well, in ``templates``."""
+    """The parts of ``templates`` that ``collector`` (a key of ``RULES``) would misread."""
     found = []
     for rule in RULES[collector]:
         if rule.when in ("options", "strict"):
@@ -170,14 +170,14 @@ def missing(rule: Rule, template: Template) -> Iterator[str]:
     """The place where ``template`` lacks what ``rule`` ("without") asks for."""
     names = {field.element.name for field in template.fields}
     if not names & set(rule.elements) and (not rule.beside or names & set(rule.beside)):
-        # Those that this family cannot have would be no advice.
+        # Do not suggest elements that this family cannot have.
         other = {"ipv4": "IPv6", "ipv6": "IPv4"}.get(template.family, "")
         wanted = [name for name in rule.elements if not other or other not in name]
         yield f"{template.source}: without {' or '.join(wanted)}"
 
 
 def _applies(rule: Rule, field: Field) -> bool:
-    """Whether ``field`` is one that ``rule`` is about."""
+    """Whether ``rule`` applies to ``field``."""
     element = field.element
     if rule.when in ("with", "behind"):
         return element.name in rule.elements and rule.octets in {0, field.octets}

@@ -1,4 +1,4 @@
-"""Which options records a template file asks for: its keys ``options`` and ``options_form``."""
+"""The options records that a template file selects: its keys ``options`` and ``options_form``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = ("options", "options_form")
 
 
 class OptionsChoice(NamedTuple):
-    """``kinds``: of ``KINDS``. ``form``: "fixed", which every known collector takes, or "strict", as the RFCs say."""
+    """``kinds``: of ``KINDS``. ``form``: "fixed", which every known collector reads, or "strict", by the RFCs."""
 
     kinds: tuple[str, ...] = DEFAULT_KINDS
     form: str = FIXED
@@ -46,15 +46,15 @@ class TemplateSet(tuple[Template, ...]):
 
     @property
     def former_ids(self) -> str:
-        """A warning about the former key; mostly empty."""
+        """A warning about the former key, or an empty string."""
         if not self.has_ids:
             return ""
         source = self[0].source.partition(": [[")[0]
-        return f'{source}: key "id" is no longer used: Template IDs follow from the elements; take it out'
+        return f'{source}: key "id" is no longer used: Template IDs follow from the elements; remove it'
 
     @property
     def says_sampling(self) -> bool:
-        """Whether a collector learns the sampling rate: by options records, or by each Data Record."""
+        """Whether a collector learns the sampling rate, from options records or from each Data Record."""
         return SAMPLING in self.options.kinds or all(
             any(field.element.name == "samplingInterval" for field in template.fields) for template in self
         )
@@ -69,7 +69,7 @@ def parse_options(document: Mapping[str, Any], source: str) -> OptionsChoice:
         where = f"{source}: options, entry {number}"
         _check(kind, KINDS, where)
         if kind in kinds[: number - 1]:
-            raise TemplateError(f"{where}: {kind} is there twice")
+            raise TemplateError(f"{where}: {kind} is listed twice")
     _check(form, FORMS, f"{source}: options_form")
     return OptionsChoice(tuple(kinds), form)
 

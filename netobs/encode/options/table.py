@@ -1,11 +1,11 @@
-"""The Options Templates that netobs sends, in the forms that were tried with collectors, and in those of the RFCs.
+"""The Options Templates that netobs sends, in a form that was tried with collectors, and in the form of the RFCs.
 
-Form "fixed" is what nfdump, pmacct, goflow2, ipfixcol2, libfixbuf's tools and tshark all take: strings of a fixed
-length, interfaces with their index as an ordinary field and one Data Record in a Set (nfdump looks for both).
-Form "strict" has strings of variable length, the index as scope, sampling as RFC 5477 describes it, and the times of
-the first and the last loss, which need one element twice (RFC 7011, 4.2 and 4.3): Logstash's codec raises at that.
-Types of elements have names of variable length in both: at fixed ones ipfixDump 2.4.1 with --rfc5610 ends by a
-segmentation fault (tried).
+nfdump, pmacct, goflow2, ipfixcol2, libfixbuf's tools and tshark all read the form "fixed". It has strings of a fixed
+length, and interfaces with their index as an ordinary field and one Data Record in a Set (nfdump looks for both).
+The form "strict" has strings of variable length, the index as scope, sampling as RFC 5477 describes it, and the times
+of the first and the last loss. These need one element twice (RFC 7011, 4.2 and 4.3), for which Logstash's codec raises.
+In both forms, types of elements have names of variable length: fixed ones make ipfixDump 2.4.1 with --rfc5610 end with
+a segmentation fault (tried).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from netobs.flow.report import Losses
 
 METERING_PROCESS = 1
 SELECTOR = 1
-UNIFORM_PROBABILISTIC = 4  # registry psamp, psampSelectionAlgorithms: each packet by itself, as the programs do it
+UNIFORM_PROBABILISTIC = 4  # registry psamp, psampSelectionAlgorithms: each packet independently, as our programs do
 DETERMINISTIC_SAMPLING, RANDOM_SAMPLING = 1, 2  # IE 35
-MAX_KEY_FIELDS = 64  # flowKeyIndicator has so many bits
+MAX_KEY_FIELDS = 64  # bits of flowKeyIndicator
 
 FLOW_KEY_ELEMENTS = frozenset(
     f"{end}{name}" for end in ("source", "destination") for name in ("IPv4Address", "IPv6Address", "TransportPort")
@@ -40,7 +40,7 @@ FLOW_KEY_ELEMENTS = frozenset(
     "protocolIdentifier", "flowDirection", "ethernetType", "ipVersion", "vlanId", "postVlanId", "dot1qVlanId",
     "ingressInterface", "egressInterface", "interfaceIndex", "observationPointId",
 }  # fmt: skip
-"""What says what is in ``netobs.flow.records.KEY``: elements, and values of enterprise elements."""
+"""The elements, and values of enterprise elements, that carry fields of ``netobs.flow.records.KEY``."""
 
 DATA_TYPES = (
     "octetArray", "unsigned8", "unsigned16", "unsigned32", "unsigned64", "signed8", "signed16", "signed32", "signed64",
@@ -67,7 +67,7 @@ def _interfaces_by_index(subject: Subject) -> list[Row]:
 
 
 def _sampling(subject: Subject) -> list[Row]:
-    """1 in 1 too: collectors take silence for a rate that they do not know yet."""
+    """Also sent for 1 in 1: without it, collectors assume that they do not know the rate yet."""
     return [(subject.observation_domain, subject.report.sampling)]
 
 
@@ -106,7 +106,7 @@ def _metering_process_reliability(subject: Subject) -> list[Row]:
 
 
 def _with_times(rows: Sequence[Row], losses: Losses) -> list[Row]:
-    """``rows`` with the times of the first and the last loss; none before there is a loss: no time means "never"."""
+    """``rows`` with the times of the first and the last loss. None before the first loss: no time means "never"."""
     return [(*row, losses.first_ns, losses.last_ns) for row in rows] if losses.first_ns else []
 
 
@@ -124,7 +124,7 @@ def _element_types(subject: Subject) -> list[Row]:
 
 
 def _element_type(each: InformationElement) -> Row:
-    """The codes 0 stand for: octets, no semantics, no units, no range."""
+    """The codes are 0 for octets, no semantics, no units, no range."""
     codes = [
         table.index(word) if word in table else 0
         for table, word in ((DATA_TYPES, each.type), (SEMANTICS, each.semantics), (UNITS, each.units))
@@ -202,6 +202,6 @@ def options_templates(choice: OptionsChoice, netflow9: bool = False) -> tuple[Op
 
 
 def spoken(options: Iterable[OptionsTemplate], subject: Subject) -> list[OptionsTemplate]:
-    """Those of ``options`` that are announced: they have something to say, or may have later (interfaces, losses)."""
+    """The ``options`` to announce: those with records, or with possible later records (interfaces, losses)."""
     later = (INTERFACES, METERING_RELIABILITY, EXPORTING_RELIABILITY)
     return [each for each in options if each.kind in later or each.rows(subject)]

@@ -1,4 +1,4 @@
-"""Options Templates (RFC 7011, 3.4.2; RFC 3954, 6.1) and their Data Records: how each value looks on the wire."""
+"""Options Templates (RFC 7011, 3.4.2; RFC 3954, 6.1) and their Data Records: the wire form of each value."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _V9_HEADER = np.dtype([("template_id", ">u2"), ("scope_bytes", ">u2"), ("option_
 
 
 class Subject(NamedTuple):
-    """What options records are about. ``templates``: those that flows are sent with."""
+    """The subjects of options records. ``templates``: the Templates of the flows."""
 
     report: Report
     templates: Sequence[Template]
@@ -67,7 +67,7 @@ class OptionsTemplate:
 
     @cached_property
     def record_netflow9(self) -> bytes:
-        """That of NetFlow v9, whose scope is the System; lengths are in bytes."""
+        """The Options Template Record of NetFlow v9, whose scope is the System; lengths are in bytes."""
         scopes = b"".join(struct.pack(">HH", SCOPE_SYSTEM, scope.octets) for scope in self.scopes)
         fields = b"".join(map(specifier, self.fields))
         return np.array((self.id, len(scopes), len(fields)), dtype=_V9_HEADER).tobytes() + scopes + fields
@@ -87,14 +87,14 @@ class OptionsTemplate:
 
 
 def element(name: str, octets: int = 0) -> Field:
-    """The Information Element ``name`` in ``octets``, without them in its registered length."""
+    """The Information Element ``name`` in ``octets``; without them, in its registered length."""
     found = by_name(name)
     assert found is not None, name
     return Field(found, octets or found.octets)
 
 
 def octets_of(field: Field, value: Value) -> bytes:
-    """``value`` as ``field`` has it in a Data Record. dateTimeMicroseconds: from ns since 1970, 0 as 0."""
+    """``value`` encoded for ``field`` in a Data Record. dateTimeMicroseconds: from ns since 1970; 0 stays 0."""
     if isinstance(value, str):
         return _text(value, field.octets)
     if isinstance(value, bytes):
@@ -109,7 +109,7 @@ def octets_of(field: Field, value: Value) -> bytes:
 def _text(text: str, octets: int) -> bytes:
     """UTF-8, whole and printable characters only: with its length before it, or in ``octets`` with NUL to the end.
 
-    One NUL at least, as collectors in C want it.
+    At least one NUL, because collectors in C need it.
     """
     printable = "".join(char if char.isprintable() else "?" for char in text)
     most = _MAX_TEXT_BYTES if octets == VARIABLE_LENGTH else octets - 1

@@ -75,9 +75,7 @@ def _registered_names() -> list[str]:
 def _check_family(value: str, column: Column, family: str, where: str) -> None:
     if column.family and column.family != family:
         what = "" if where.endswith(f": {value}") else f"{value} "
-        raise TemplateError(
-            f'{where}: {what}has a meaning in family "{column.family}" only, and this template has "{family}"'
-        )
+        raise TemplateError(f'{where}: {what}exists only in family "{column.family}", and this template has "{family}"')
 
 
 def _field(
@@ -148,7 +146,7 @@ def _check_name(name: Any, where: str) -> None:
         )
     if by_name(name) is not None or name in ALL_COLUMNS:
         what = "registered by IANA" if by_name(name) is not None else "a value of netobs"
-        raise TemplateError(f"{where}: name: {name} is {what}", "begin it with a word for the enterprise")
+        raise TemplateError(f"{where}: name: {name} is {what}", "start it with a word for the enterprise")
 
 
 def _check_number(enterprise: Any, number: Any, where: str) -> None:
@@ -160,7 +158,7 @@ def _check_number(enterprise: Any, number: Any, where: str) -> None:
         )
     if enterprise == _REVERSE_ENTERPRISE:
         raise TemplateError(
-            f"{where}: enterprise: {enterprise} means the reverse direction of IANA's elements (RFC 5103)",
+            f"{where}: enterprise: {enterprise} stands for the reverse direction of IANA's elements (RFC 5103)",
             "use the number of your own enterprise",
         )
     if not is_int(number) or not 0 < number < ENTERPRISE_BIT:
@@ -168,7 +166,7 @@ def _check_number(enterprise: Any, number: Any, where: str) -> None:
 
 
 def _source(value: Any, where: str) -> tuple[InformationElement, Column]:
-    """What fills the element: anything that netobs measures, by IANA's name, or by its own."""
+    """The column that fills the element: any value that netobs measures, by IANA's name or its own."""
     if isinstance(value, str) and value in OWN_VALUES:
         return OWN_VALUES[value]
     element = by_name(value) if isinstance(value, str) and value in COLUMNS else None

@@ -1,4 +1,4 @@
-"""A field of a Template: an Information Element, its length, and what fills it."""
+"""A field of a Template: an Information Element, its length, and the column that fills it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from netobs.encode.registry import InformationElement
 class Field(NamedTuple):
     """An Information Element and the number of octets that it takes in a Data Record.
 
-    ``value`` names what fills an enterprise-specific element, see ``filled_with``. ``most_octets``: the length of the
-    longest string, where ``octets`` is ``VARIABLE_LENGTH``.
+    ``value`` names the column that fills an enterprise-specific element, see ``filled_with``. ``most_octets``: the
+    length of the longest string, if ``octets`` is ``VARIABLE_LENGTH``.
     """
 
     element: InformationElement
@@ -29,14 +29,14 @@ class Field(NamedTuple):
 
     @property
     def prefix_octets(self) -> int:
-        """Octets that its length takes, before a string of variable length, at most (RFC 7011, 7)."""
+        """Most octets that the length before a string of variable length takes (RFC 7011, 7)."""
         if self.octets != VARIABLE_LENGTH:
             return 0
         return 1 if self.most_octets < LONG_LENGTH else 3
 
     @property
     def row_octets(self) -> int:
-        """Octets that it takes at most; in a row of a Data Set it always takes these."""
+        """Most octets that it takes. In a row of a Data Set it always takes this number."""
         return self.octets if self.octets != VARIABLE_LENGTH else self.prefix_octets + self.most_octets
 
 

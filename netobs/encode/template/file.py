@@ -31,10 +31,10 @@ _MAX_MIB = 1
 
 
 def template_dirs() -> list[Path]:
-    """Where template files are looked for by name: the administrator's first, then those that come with netobs.
+    """The folders to search for template files by name: the administrator's first, then the shipped templates.
 
-    The latter are ``templates`` in the package: the files themselves in a wheel, elsewhere a symbolic link to where
-    they lie (the top of the source tree, /usr/share/netobs/templates of an installation).
+    The latter is ``templates`` in the package. In a wheel it has the files; elsewhere it is a symbolic link to their
+    folder (the top of the source tree, or /usr/share/netobs/templates of an installation).
     """
     package = Path(__file__).resolve().parents[2]
     places = (Path("/etc/netobs/templates"), package / "templates")
@@ -87,9 +87,7 @@ def parse(text: str, source: str) -> TemplateSet:
     except tomllib.TOMLDecodeError as error:
         raise TemplateError(f"{source}: not valid TOML: {one_line(str(error))}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-        raise TemplateError(
-            f"{source}: not a TOML file that can be read: {one_line(str(error).partition(';')[0])}"
-        ) from error
+        raise TemplateError(f"{source}: not a readable TOML file: {one_line(str(error).partition(';')[0])}") from error
     check_keys(document, ("template", *options_choice.KEYS), source)
     tables = document.get("template")
     if isinstance(tables, dict):
@@ -103,7 +101,7 @@ def parse(text: str, source: str) -> TemplateSet:
 
 
 def _check_set(templates: Sequence[Template]) -> None:
-    """Each family once: a second Template would export, and so count, every flow twice."""
+    """Refuses a family twice: a second Template would export, and so count, every flow twice."""
     families: dict[str, str] = {}
     for template in templates:
         for family in ETHERTYPES if template.family == "any" else (template.family,):
@@ -117,7 +115,7 @@ def _check_set(templates: Sequence[Template]) -> None:
 
 
 def _check_definitions(templates: Sequence[Template]) -> None:
-    """A number of an enterprise means one element, and so does a name: RFC 5610 has one definition for it."""
+    """Refuses two definitions of one number or name of an enterprise: RFC 5610 has one definition for each."""
     numbers: dict[tuple[int, int], tuple[InformationElement, str]] = {}
     names: dict[str, tuple[InformationElement, str]] = {}
     for template in templates:
@@ -131,14 +129,12 @@ def _check_definitions(templates: Sequence[Template]) -> None:
             known, first = numbers.setdefault((element.enterprise, element.id), here)
             if known.name != element.name:
                 raise TemplateError(
-                    f"{where}: id {element.id} of enterprise {element.enterprise} is that of {known.name} ({first})",
+                    f"{where}: id {element.id} of enterprise {element.enterprise} is the id of {known.name} ({first})",
                     "give each element an id of its own",
                 )
             known, first = names.setdefault(element.name, here)
             if known != element:
-                raise TemplateError(
-                    f"{where}: defined in another way than in {first}", "only value and octets may differ"
-                )
+                raise TemplateError(f"{where}: defined differently in {first}", "only value and octets may differ")
 
 
 def _template(table: dict[str, Any], where: str) -> Template:
@@ -162,6 +158,6 @@ def _fields(entries: Any, family: str, where: str) -> tuple[Field, ...]:
     for number, entry in enumerate(entries, 1):
         field = parse_entry(entry, family, f"{where}: elements, entry {number}")
         if field.element.name in fields:
-            raise TemplateError(f"{where}: elements, entry {number}: {field.element.name} is there twice")
+            raise TemplateError(f"{where}: elements, entry {number}: {field.element.name} is listed twice")
         fields[field.element.name] = field
     return tuple(fields.values())

@@ -1,6 +1,6 @@
-"""Template IDs: a number that follows from what a Template says, so that one number never means two things.
+"""Template IDs follow from the content of a Template, so that one ID never stands for two contents.
 
-Collectors know a Template by its ID and the exporter's address, some by its Observation Domain and port too. So a
+Collectors identify a Template by its ID and the exporter's address, some also by Observation Domain and port. So a
 Template has the same ID in every session and process of every host, and one with other fields has another ID.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import zlib
 
 FIRST = 1024
-"""Below are the IDs that earlier releases sent, which a spool may still hold."""
+"""Lower IDs were sent by earlier releases; a spool may still hold them."""
 _COUNT = (1 << 16) - FIRST
-_MOST = 16_384  # after so many contents, which takes thousands of reloads, others are not remembered
+_MOST = 16_384  # contents to remember; more would need thousands of reloads
 
 _taken: dict[int, bytes] = {}
-"""What each ID means in this process."""
+"""The content of each ID in this process."""
 
 
 def record(content: bytes) -> bytes:
@@ -25,7 +25,7 @@ def record(content: bytes) -> bytes:
 def template_id(content: bytes) -> int:
     """The Template ID of ``content``, a Template Record or Options Template Record without its ID: 1024 to 65535.
 
-    It is a CRC. Where an ID means something else in this process already, the next one that is free is taken.
+    It is a CRC. If this process already uses the ID for another content, the next free ID is taken.
     """
     number = zlib.crc32(content) % _COUNT
     while _taken.get(FIRST + number, content) != content:

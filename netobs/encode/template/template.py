@@ -1,4 +1,4 @@
-"""A Template: from one list of fields come its dtype and its Template Record."""
+"""A Template: one list of fields gives its dtype and its Template Record."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from netobs.encode.template.id import record, template_id
 
 @dataclass(frozen=True)
 class Template:
-    """One Template (RFC 7011, 3.4.1). ``family``: the Flow Records it takes, "ipv4", "ipv6" or "any".
+    """One Template (RFC 7011, 3.4.1). ``family``: the family of its Flow Records, "ipv4", "ipv6" or "any".
 
-    ``source`` says where it was defined, for error messages.
+    ``source``: where it was defined, for error messages.
     """
 
     family: str
@@ -29,7 +29,7 @@ class Template:
     def dtype(self) -> np.dtype[np.void]:
         """A row of a Data Set, packed and big-endian: ``>uN`` for numbers, ``(u1, (N,))`` for addresses and strings.
 
-        It is one Data Record, the longest one where there are strings of variable length: ``netobs.encode.text``.
+        It is one Data Record; the longest possible one if there are strings of variable length: ``netobs.encode.text``.
         """
         return np.dtype([(field.element.name, *_format(field)) for field in self.fields])
 
@@ -46,7 +46,7 @@ class Template:
 
     @cached_property
     def record(self) -> bytes:
-        """The Template Record: what a Template Set carries."""
+        """The Template Record, which a Template Set carries."""
         return record(self._content)
 
     @cached_property

@@ -1,7 +1,7 @@
 """IPFIX structures as ``construct`` definitions (RFC 7011, section 3): for parsing, and the oracle of the tests.
 
 They are built from the dtypes in ``netobs.encode.layout`` and from the fields of a Template. The daemon does not import
-this module, as construct costs 6 MB.
+this module, because construct costs 6 MB.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ Message = c.Struct(
 
 
 def _number_codec(field: Field) -> Any:
-    """The construct of a field that holds a number of a possible length, else None."""
+    """The construct of a number field with a valid length, else None."""
     kind = abstract_type(field.element.type).kind
     if kind == "u" and field.octets in _INTEGER_OCTETS:
         return _INTEGER_OCTETS[field.octets]

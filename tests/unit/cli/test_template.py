@@ -228,7 +228,7 @@ def test_check_for_netflow() -> None:
     five = netobs("check", "default", "--protocol", "netflow5", "--for", "go-ipfix")
     assert five.returncode == 1
     assert "[[template]] 2: left out: NetFlow v5 has IPv4 flows only" in five.stdout
-    assert "default.toml: it reads no NetFlow" in five.stdout
+    assert "default.toml: it does not read NetFlow" in five.stdout
 
 
 def test_check_refuses_what_netflow9_cannot_say(tmp_path: Path) -> None:
@@ -237,6 +237,6 @@ def test_check_refuses_what_netflow9_cannot_say(tmp_path: Path) -> None:
     assert netobs("check", path).returncode == 0
     result = netobs("check", path, "--protocol", "netflow9")
     assert result.returncode == 1
-    assert f"{path}: [[template]] 1: the template has next to no element of NetFlow v9; use" in result.stderr
+    assert f"{path}: [[template]] 1: the template has almost no element of NetFlow v9; use" in result.stderr
     with pytest.raises(TemplateError, match="needs a Message of 72 bytes"):
         template_command.check("default", max_message_size=71, protocol="netflow5")

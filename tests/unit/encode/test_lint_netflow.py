@@ -56,7 +56,7 @@ def test_ipfix_changes_nothing() -> None:
 def test_a_good_template_is_refused_only_by_those_who_read_no_netflow(collector: str, protocol: str) -> None:
     found = check([template("ipv4", *GOOD)], collector, protocol)
     assert [(finding.text, finding.fatal) for finding in found] == (
-        [(f"test.toml: it reads no NetFlow ({NO_NETFLOW[collector]})", True)] if collector in NO_NETFLOW else []
+        [(f"test.toml: it does not read NetFlow ({NO_NETFLOW[collector]})", True)] if collector in NO_NETFLOW else []
     )
 
 

@@ -66,7 +66,7 @@ MISTAKES = {
     "misspelt and not measured": (elements('["applicationNam"]'), ['did you mean "applicationName"?']),
     "element not measured": (elements('["octetTotalCount"]'), ["netobs does not measure it", '"octetDeltaCount"?']),
     "variable length": (elements('["applicationName"]'), ["applicationName: registered, but netobs does not measure"]),
-    "element twice": (elements('["vlanId", "ipVersion", "vlanId"]'), ["entry 3: vlanId is there twice"]),
+    "element twice": (elements('["vlanId", "ipVersion", "vlanId"]'), ["entry 3: vlanId is listed twice"]),
     "IPv6 in IPv4": (elements('["sourceIPv6Address"]'), ['in family "ipv6" only', 'this template has "ipv4"']),
     "IPv4 in IPv6": (elements('["icmpTypeIPv4"]', "ipv6"), ['in family "ipv4" only', 'this template has "ipv6"']),
     "address in any": (elements('["sourceIPv4Address"]', "any"), ['in family "ipv4" only', 'this template has "any"']),

@@ -79,7 +79,7 @@ MISTAKES = {
     "value not measured": (file(own(value="zzz")), ['value: netobs does not measure "zzz"', "interfaceIndex"]),
     "value is a number": (file(own(value=1)), [PLACE, "value: netobs does not measure 1"]),
     "value of a family": (file(own(type="ipv4Address", value="sourceIPv4Address")), [
-        PLACE, 'sourceIPv4Address has a meaning in family "ipv4" only, and this template has "any"']),
+        PLACE, 'sourceIPv4Address exists only in family "ipv4", and this template has "any"']),
     "too few octets": (file(own(octets=2)), [PLACE, "octets: expected 4, got 2", "some values would not fit"]),
     "too many octets": (file(own(octets=8)), [PLACE, "octets: expected 4, got 8"]),
     "octets is text": (file(own(octets="4")), [PLACE, 'octets: expected an integer, got "4"']),
@@ -94,13 +94,13 @@ MISTAKES = {
     "description of two lines": (file(own(description="a\\nb")), [PLACE, "description: expected text of one line"]),
     "description too long": (file(own(description="é" * 128)), [PLACE, "description:", "at most 255 octets"]),
     "description is a number": (file(own(description=1)), [PLACE, "description: expected text of one line", "got 1"]),
-    "name twice": (file(own(), own()), ["entry 2: acmeInterface is there twice"]),
+    "name twice": (file(own(), own()), ["entry 2: acmeInterface is listed twice"]),
     "id twice": (file(own(), own(name="acmeOther")), [
-        "entry 2: acmeOther: id 5 of enterprise 32473 is that of acmeInterface ([[template]] 1, elements, entry 1)",
+        "entry 2: acmeOther: id 5 of enterprise 32473 is the id of acmeInterface ([[template]] 1, elements, entry 1)",
         "give each element an id of its own"]),
     "id twice in a file": (file(own(), family="ipv4") + file(own(name="acmeOther"), family="ipv6"), [
-        "[[template]] 2: elements, entry 1: acmeOther: id 5 of enterprise 32473 is that of acmeInterface"]),
-    "name twice in a file": (TWO, ["[[template]] 2: elements, entry 1: acmeInterface: defined in another way than in "
+        "[[template]] 2: elements, entry 1: acmeOther: id 5 of enterprise 32473 is the id of acmeInterface"]),
+    "name twice in a file": (TWO, ["[[template]] 2: elements, entry 1: acmeInterface: defined differently in "
                                    "[[template]] 1, elements, entry 1"]),
     "type in two ways": (TWO.replace("id = 6, type = \"unsigned32\"", "id = 5, type = \"unsigned64\""), [
         "[[template]] 2: elements, entry 1: acmeInterface: defined in another way"]),
