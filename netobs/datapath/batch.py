@@ -1,4 +1,4 @@
-"""Taking everything out of a hash map, in batches, into arrays."""
+"""Takes all entries out of a hash map, in batches, into arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BatchReader:
     """Buffers for the batches of maps with keys of ``key_bytes`` and ``values`` METRICS for each key."""
 
     def __init__(self, key_bytes: int, values: int, max_entries: int, batch: int = 0) -> None:
-        """``batch``: entries that one call takes out; 0 = as many as a buffer of sensible size holds."""
+        """``batch``: entries that one call takes out; 0 = as many as fit a buffer of reasonable size."""
         self._key_bytes = key_bytes
         self._values_per_key = values
         self._cursors = (libbpf.cursor(key_bytes), libbpf.cursor(key_bytes))

@@ -39,7 +39,7 @@ class Capture(ObservationPoints):
         self.find_method()
 
     def reconfigure(self, config: CaptureConfig) -> None:
-        """Goes over to other interfaces and directions. What the rest of ``config`` says is not looked at."""
+        """Switches to other interfaces and directions. Ignores the other keys of ``config``."""
         self._config = config
         self.select(config.selector, config.direction)
 
@@ -52,7 +52,7 @@ class Capture(ObservationPoints):
 def check_interfaces(config: CaptureConfig, present: list[Interface]) -> str:
     """A warning if nothing matches yet but may later, or an empty string.
 
-    :raises CaptureError: nothing matches, and the configuration has names only: a mistake rather than a plan.
+    :raises CaptureError: nothing matches, and the configuration has only names, which is probably a mistake.
     """
     selector = config.selector
     if any(selector.matches(interface.name) and interface.is_measurable for interface in present):

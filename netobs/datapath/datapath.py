@@ -1,4 +1,4 @@
-"""The programs and their maps: loaded, configured, and read. What they are attached to is not known here."""
+"""The programs and their maps: loads, configures, and reads them. Attaching is done elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from netobs.kernel.object import BpfObject
 
 log = logging.getLogger("netobs.capture")
 
-RING_BYTES = 16 << 20  # 139,000 records: what a full table sheds, or all there is, in the time that an eviction takes
+RING_BYTES = 16 << 20  # 139,000 records: enough for the packets that a full table sheds during an eviction
 TABLE_MAPS = (*PercpuArray.MAPS, *PercpuHash.MAPS, *RingOnly.MAPS)
 CLOCK_FRAME = bytes(64)
 
@@ -132,10 +132,10 @@ class Datapath:
         return self._object.map_fd(name)
 
     def end_counting(self) -> None:
-        """From now on packets are not counted, nor seen; what was counted before is in the table, the ring or the
-        ledger when this returns, and two evictions take all of it.
+        """Stops counting: packets are neither counted nor seen. When this returns, all earlier counts are in the
+        table, the ring or the ledger, and two evictions take all of them.
 
-        :raises CaptureError: no grace period can be waited for.
+        :raises CaptureError: waiting for a grace period is impossible.
         """
         self.halves.end_counting()
 
@@ -145,12 +145,12 @@ class Datapath:
         return self.table.evict(now_ns)
 
     def read_ring(self) -> RingReading:
-        """Takes what the ring buffer holds."""
+        """Takes the records out of the ring buffer."""
         records = self.ring.consume()
         return RingReading(records, bool((records["errno"] == errno.E2BIG).any()))
 
     def read_ledger(self) -> LedgerReading:
-        """What the programs saw and what is in no flow."""
+        """Counts of seen packets, and of packets in no flow."""
         return self.ledger.read()
 
     def close(self) -> None:

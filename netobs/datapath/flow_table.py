@@ -1,4 +1,4 @@
-"""What a flow table is to the rest of capture: one object with ``evict()``."""
+"""The interface of all flow tables: one object with ``evict()``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class FlowTable(Protocol):
     """The kernel's flow table, seen from user space."""
 
     MAPS: tuple[str, ...]
-    """Its maps; those of the other tables are left out."""
+    """Its maps; the maps of other tables are not created."""
     slots: int
-    """For the settings of the programs: slots of a CPU, 1 where the table has none."""
+    """For the programs' settings: slots per CPU, 1 if the table has none."""
     slot_cpus: int
-    """And how many CPUs have slots."""
+    """For the programs' settings: number of CPUs with slots."""
 
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
 
     def open(self, obj: BpfObject) -> None:
-        """Takes hold of the maps. After load."""
+        """Gets the maps' descriptors and memory. After load."""
 
     def evict(self, now_ns: int) -> Records:
         """Takes all flows out: shape ``(n,)``, dtype ``RECORD``; a flow that several CPUs saw has a row for each."""
@@ -31,7 +31,7 @@ class FlowTable(Protocol):
         """Flows that the last eviction found, by level; empty where the table has no levels."""
 
     def close(self) -> None:
-        """Lets go of the maps."""
+        """Releases the maps."""
 
     def kernel_bytes(self) -> int:
         """Memory of the maps."""

@@ -1,4 +1,4 @@
-"""The two halves of a flow table: packets go to one, the other is at rest and belongs to user space."""
+"""The two halves of a flow table: programs write one; the other is quiet and belongs to user space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Halves:
 
     def __init__(self, state: SharedState, grace: GracePeriod) -> None:
         self.in_use_since_ns = [0, 0]
-        """Since when packets go to each half, which was empty then."""
+        """Time since which packets go to each half, which was empty at that time."""
         self._emptied = [True, True]
         self._state = state
         self._grace = grace
@@ -30,7 +30,7 @@ class Halves:
         return quiet
 
     def end_counting(self) -> None:
-        """No packet is counted any more: both halves are at rest then.
+        """Stops counting; afterwards both halves are quiet.
 
         :raises CaptureError: no grace period can be waited for.
         """

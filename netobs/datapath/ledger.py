@@ -12,12 +12,12 @@ from netobs.datapath.layout import LEDGER, LEDGER_COUNT, LEDGER_REASONS, NOT_IP,
 from netobs.kernel.object import BpfObject
 
 NOT_LOST = ("not_ip", "not_sampled")
-"""Reasons that are no loss: what has no IP flow, and what is left out on purpose."""
+"""Reasons that are not losses: packets without an IP flow, and packets left out on purpose."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """Packets (on the wire) and octets (of IP where the IP header was understood, else of the frame)."""
+    """Packets (on the wire) and octets (of IP if the IP header was understood, else of the frame)."""
 
     packets: int
     octets: int
@@ -25,14 +25,14 @@ class Count:
 
 @dataclass(frozen=True)
 class LedgerReading:
-    """What the programs saw since they were loaded, and what of it is in no flow, by reason."""
+    """Packets that the programs saw since they were loaded, and packets in no flow, by reason."""
 
     seen: Count
     reasons: dict[str, Count]
     ethertypes: dict[int, Count] = field(default_factory=dict)
-    """What reason ``not_ip`` consists of, by EtherType, the most packets first; 0: IEEE 802.3, without EtherType."""
+    """Packets of reason ``not_ip`` by EtherType, most packets first; 0: IEEE 802.3, without EtherType."""
     other_ethertypes: Count = Count(0, 0)
-    """Those beyond the ``NOT_IP_ETHERTYPES`` that are counted one by one."""
+    """Packets of other EtherTypes: only ``NOT_IP_ETHERTYPES`` have a counter each."""
 
     @property
     def not_in_flows(self) -> Count:
@@ -41,7 +41,7 @@ class LedgerReading:
 
     @property
     def lost(self) -> Count:
-        """What should be in a flow and is in none."""
+        """Packets that should be in a flow and are in none."""
         return _total(self.losses.values())
 
     @property
@@ -70,13 +70,13 @@ class Ledger:
             self._memory[name] = obj.shared(name, self._cpus * dtype.itemsize)
 
     def read(self) -> LedgerReading:
-        """The ledger now, summed over the CPUs. Counters of packets that arrive meanwhile may or may not be in."""
+        """The ledger now, summed over the CPUs. Packets that arrive meanwhile may or may not be included."""
         rows = self._rows("ledgers")
         reasons = {name: _sum(rows["reasons"][:, i]) for i, name in enumerate(LEDGER_REASONS)}
         return LedgerReading(_sum(rows["seen"]), reasons, *self._not_ip())
 
     def _not_ip(self) -> tuple[dict[int, Count], Count]:
-        """By EtherType, and the others. CPUs count one by one what came to them first, which need not be the same."""
+        """Counts by EtherType, and the rest. Each CPU counts the EtherTypes that it saw first, so CPUs may differ."""
         rows = self._rows("not_ip")
         counts = rows["ethertypes"][rows["ethertypes"]["count"]["packets"] != 0]
         numbers = np.unique(counts["ethertype"])

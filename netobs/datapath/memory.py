@@ -1,4 +1,4 @@
-"""Whether there is the memory that the maps take: the host has it, and the cgroups of this process may have it."""
+"""Checks that there is enough memory for the maps: on the host, and within the cgroups of this process."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from netobs.kernel import host, requirements
 
 MIB = 1 << 20
 RECLAIMABLE = {"active_file", "inactive_file", "slab_reclaimable", "total_active_file", "total_inactive_file"}
-"""Of memory.stat: what a cgroup uses and gives back when it is asked to. "total_": of version 1, with those below."""
+"""In memory.stat: reclaimable memory of a cgroup. "total_": of version 1, with its children."""
 _LIMITS = {"cgroup2": (("memory.max", "memory.high"), "memory.current"),
            "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes")}  # fmt: skip
 _UNLIMITED = 1 << 60  # version 1 says the largest multiple of a page that fits
 
 
 class Room(NamedTuple):
-    """Memory that can still be had. ``whose``: what "has" it, in words."""
+    """Available memory. ``whose``: the host or cgroup that has it, in words."""
 
     left_bytes: int
     whose: str
 
 
 def room() -> Room:
-    """The least of what the host has left, and of what each cgroup above this process may still take.
+    """The smallest of the host's available memory and the rest of each cgroup above this process.
 
     :raises CaptureError: there is no /proc.
     """
@@ -55,8 +55,8 @@ def _host() -> Room:
 
 
 def _cgroups() -> Iterator[tuple[Path, int]]:
-    """The cgroups with a limit that this process is in, and what each may still take. Before Linux 5.11 maps do not
-    count there."""
+    """The cgroups of this process that have a limit, and the rest of each. Before Linux 5.11 maps do not count
+    there."""
     if requirements.kernel_version(os.uname().release) < requirements.MEMLOCK_UNTIL:
         return
     for kind, folder, top in memory_folders(
@@ -92,7 +92,7 @@ def memory_folders(cgroup: str, mountinfo: str) -> Iterator[tuple[str, Path, Pat
 
 
 def _left_bytes(folder: Path, limits: tuple[str, ...], usage: str) -> int | None:
-    """What may still be taken; None without a limit, as at the root of the hierarchy, or where it does not say."""
+    """The rest of a cgroup; None if it has no limit, as at the root of the hierarchy, or does not tell."""
     texts = [host.read_if_there(f"{folder}/{name}").strip() for name in limits]
     numbers = [int(text) for text in texts if text.isdigit() and int(text) < _UNLIMITED]
     used = host.read_if_there(f"{folder}/{usage}").strip()

@@ -1,7 +1,8 @@
 """``flow_table = "percpu_array"``: slots in memory that is shared with the kernel, two halves for each CPU.
 
-A flow has a slot of one cache line for what every packet touches, and a place in a second array for what only its
-first packet sets. What finds no slot goes to a hash map, keyed by flow and CPU, of which there are two as well.
+A flow has a slot of one cache line with the fields that every packet touches, and a place in a second array for the
+fields that only its first packet sets. A packet that finds no slot goes to a hash map, keyed by flow and CPU. There
+are two such maps as well.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from netobs.flow.records import KEY, METRICS, RECORD, Records, concatenate
 from netobs.kernel.object import BpfObject
 
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
-"""Of a CPU and half. Fewer would not fill whole pages in both arrays."""
+"""Per CPU and half. Fewer would not fill whole pages in both arrays."""
 TIME_MARGIN_NS = 60_000_000_000
-"""Slot times are unwrapped from so long after the eviction began: a packet may come until the halves have turned."""
+"""Slot times are unwrapped from this long after the start of an eviction: packets may arrive until the halves flip."""
 ICMP, ICMPV6 = 1, 58
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 
@@ -67,10 +68,10 @@ class PercpuArray:
         self._fds = {name: obj.map_fd(name) for name in self.MAPS}
 
     def evict(self, now_ns: int) -> Records:
-        """Turns the halves, waits for a grace period, and takes the quiet half out.
+        """Flips the halves, waits for a grace period, and takes the flows out of the quiet half.
 
-        :raises CaptureError: no grace period can be waited for.
-        :raises OSError: the overflow hash could not be read; nothing is lost, the next two evictions take the rest.
+        :raises CaptureError: waiting for a grace period is impossible.
+        :raises OSError: the overflow hash is unreadable; nothing is lost, the next two evictions take the rest.
         """
         quiet = self._halves.turn(now_ns)
         self._taken.append(self._take_slots(quiet, now_ns))
@@ -107,8 +108,8 @@ class PercpuArray:
         slots["used"][used] = 0
 
     def _region(self, name: str, region: int, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
-        """One CPU's half of an array map. It is mapped as long as the array lives, which is short: mapped pages count
-        as this process's memory, although they are the kernel's."""
+        """One CPU's half of an array map. It is mapped only while the array lives, which is short: mapped pages count
+        as memory of this process, although they belong to the kernel."""
         size = self.slots * dtype.itemsize
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         memory = mmap.mmap(self._fds[name], size, mmap.MAP_SHARED, protection, offset=region * size)
@@ -163,7 +164,7 @@ def _set_ports(rows: Records, slots: npt.NDArray[np.void]) -> None:
 
 
 def _unwrap(times: npt.NDArray[np.uint32], reference_ns: int) -> npt.NDArray[np.uint64]:
-    """Slot times (units of 1,024 ns, modulo 2**32) as ns: the latest moment before ``reference_ns`` that they mean."""
+    """Slot times (units of 1,024 ns, modulo 2**32) as ns: the latest possible moment before ``reference_ns``."""
     reference = reference_ns >> SLOT_TIME_SHIFT
     age = (np.uint32(reference & 0xFFFF_FFFF) - times).astype(np.uint64)
     result: npt.NDArray[np.uint64] = (np.uint64(reference) - age) << np.uint64(SLOT_TIME_SHIFT)

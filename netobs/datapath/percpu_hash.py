@@ -1,7 +1,7 @@
 """``flow_table = "percpu_hash"``: the paper's per-CPU hash, taken out in batches.
 
-There are two of them. A packet that is counted between the moment when the kernel copies an entry and the moment when
-it deletes it would be lost, and no ledger could see it. So packets go to one half while the other is taken out.
+There are two of them. With one, a packet that is counted after the kernel copies an entry and before it deletes the
+entry would be lost, and no ledger could see it. So packets go to one half while the other is evicted.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class PercpuHash:
         self._fds = [obj.map_fd(name) for name in self.MAPS]
 
     def evict(self, now_ns: int) -> Records:
-        """Turns the halves, waits for a grace period, and takes the quiet half out.
+        """Flips the halves, waits for a grace period, and takes the flows out of the quiet half.
 
-        :raises CaptureError: no grace period can be waited for.
-        :raises OSError: the kernel failed the batch; nothing is lost, the next two evictions take what this one left.
+        :raises CaptureError: waiting for a grace period is impossible.
+        :raises OSError: the kernel failed the batch; nothing is lost, the next two evictions take the rest.
         """
         quiet = self._halves.turn(now_ns)
         for keys, values in self._reader.take(self._fds[quiet]):
@@ -59,8 +59,8 @@ class PercpuHash:
         return concatenate(taken)
 
     def _drop_stale(self, rows: Records, since_ns: int) -> Records:
-        """Without values that are older than the half's last eviction: what a CPU left in an element that the kernel
-        used again (the paper's rule; kernels from 5.10 on clear the element themselves)."""
+        """Drops values that are older than the half's last eviction. A CPU left them in an element that the kernel
+        reused (the paper's rule; kernels from 5.10 on clear the element themselves)."""
         stale = rows["last_ns"] < max(since_ns - CLOCK_SLACK_NS, 0)
         if not stale.any():
             return rows

@@ -17,10 +17,10 @@ class RingOnly:
         """Nothing to size."""
 
     def open(self, obj: BpfObject) -> None:
-        """Nothing to take hold of."""
+        """Nothing to open."""
 
     def evict(self, now_ns: int) -> Records:
-        """Nothing waits in the kernel but what is in the ring."""
+        """Empty: only the ring has records."""
         return empty(0)
 
     def occupancy(self) -> dict[str, int]:
@@ -28,7 +28,7 @@ class RingOnly:
         return {}
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
     def kernel_bytes(self) -> int:
         """None."""

@@ -1,4 +1,4 @@
-"""What user space and the running programs share: section .bss, ``struct netobs_state``."""
+"""Memory that user space shares with the running programs: section .bss, ``struct netobs_state``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SharedState:
 
     @property
     def active_half(self) -> int:
-        """Which half of the flow table packets go to."""
+        """The half of the flow table that packets go to."""
         return int(self._state["active_half"][0]) & 1
 
     @active_half.setter
@@ -31,7 +31,7 @@ class SharedState:
         self._state["active_half"][0] = int(self._state["active_half"][0]) & COUNTING_ENDED | half
 
     def end_counting(self) -> None:
-        """The programs pass over each packet from now on."""
+        """Makes the programs ignore every packet from now on."""
         self._state["active_half"][0] |= COUNTING_ENDED
 
     def set_tick_offset(self, offset_ns: int) -> None:
@@ -43,7 +43,7 @@ class SharedState:
         return int(self._state["clock_jiffies"][0]), int(self._state["clock_ns"][0])
 
     def close(self) -> None:
-        """Lets go of the shared memory."""
+        """Releases the shared memory."""
         if self._memory is not None:
             del self._state
             self._memory.close()
