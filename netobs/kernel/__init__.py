@@ -1,1 +1,1 @@
-"""The kernel: libbpf, attaching, interfaces, what it must offer."""
+"""Access to the kernel: libbpf, attaching, interfaces, privileges and requirements."""

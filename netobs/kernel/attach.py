@@ -1,10 +1,10 @@
-"""Attaching the programs to interfaces, and leaving everybody else's programs, filters and qdiscs alone.
+"""Attaches the programs to interfaces, and does not touch other programs, filters and qdiscs.
 
-TCX (kernel 6.6): a link for each interface and direction. It goes away with this process, whatever ends it. It is put
-in front of the programs that are there, so that we see what they drop or redirect, and it returns TCX_NEXT.
+TCX (kernel 6.6): a link for each interface and direction. The kernel removes it when this process ends, in any way.
+It precedes the existing programs, so that we see the packets that they drop or redirect, and it returns TCX_NEXT.
 
-clsact: a direct-action filter with a handle of our own, replaced if a killed predecessor left one; in front of the
-others, unless the priority that would be needed belongs to another kind of filter.
+clsact: a direct-action filter with our own handle, which replaces one that a killed predecessor left. It precedes the
+other filters, unless the priority for that belongs to another kind of filter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from netobs.kernel.interfaces import Interface
 log = logging.getLogger("netobs.capture")
 
 BPF_TCX = {"ingress": 46, "egress": 47}
-BPF_F_BEFORE = 1 << 3  # without a relative: in front of all
+BPF_F_BEFORE = 1 << 3  # without a relative: before all
 BPF_TC_POINT = {"ingress": 1, "egress": 2}
 BPF_TC_F_REPLACE = 1
 TC_HANDLE, PACKETS_TC_HANDLE = 0x6E6F6273, 0x6E6F6270  # "nobs", "nobp"
@@ -31,12 +31,12 @@ NO_INTERFACE = 0x7FFFFFFF
 
 
 class FilterPlace(NamedTuple):
-    """Where a clsact filter of ours stands. Those of one priority are told apart by their handles, and run one after
-    the other as long as they say "next" (net/sched/cls_bpf.c: cls_bpf_classify)."""
+    """The place of our clsact filter. Filters of one priority differ by their handles, and run one after the other as
+    long as they return "next" (net/sched/cls_bpf.c: cls_bpf_classify)."""
 
     handle: int
     priority: int = 1
-    """The first to see a packet, as with TCX; another is taken where this one belongs to another kind of filter."""
+    """The first priority, as with TCX; another is used if this one belongs to another kind of filter."""
 
 
 FLOWS_PLACE, PACKETS_PLACE = FilterPlace(TC_HANDLE), FilterPlace(PACKETS_TC_HANDLE)
@@ -51,10 +51,10 @@ class _Qdisc:
 
 @dataclass
 class Attachment:
-    """One program on one hook. ``detach`` undoes it; what stood there before stays.
+    """One program on one hook. ``detach`` undoes it, and leaves earlier programs in place.
 
-    ``is_there``: nobody else has taken it away, as root may do with a filter and with a link, and the interface has not
-    gone. ``forget``, in place of ``detach`` where it is not there any more, frees what this process has of it.
+    ``is_there``: the interface exists, and nobody has removed the filter or link, as root may. ``forget``, instead of
+    ``detach`` if it is not there any more, frees this process's part of it.
     """
 
     interface: Interface
@@ -68,7 +68,7 @@ class Attachment:
 def method_for(setting: str, probe: Callable[[], bool]) -> str:
     """``tcx`` or ``tc`` for the key capture.attach.
 
-    :raises CaptureError: tcx is asked for, the kernel has none.
+    :raises CaptureError: the configuration asks for tcx, and the kernel does not have it.
     """
     if setting == "tc":
         return "tc"
@@ -80,14 +80,14 @@ def method_for(setting: str, probe: Callable[[], bool]) -> str:
 
 
 def has_tcx(program_fd: int) -> bool:
-    """Whether the kernel has TCX: interface 0 does not exist, but only a kernel without TCX calls that EINVAL."""
+    """Whether the kernel has TCX: interface 0 does not exist, but only a kernel without TCX returns EINVAL for it."""
     options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
     result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
     return result == -errno.ENODEV
 
 
 def may_filter() -> bool:
-    """Whether the kernel lets this process set filters: it looks at that before it misses an interface."""
+    """Whether the kernel lets this process set filters: it checks this before it looks for the interface."""
     hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
     result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
     return result != -errno.EPERM
@@ -154,8 +154,8 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int, place: Fil
 
 
 def _check_egress(interface: Interface, where: str) -> None:
-    """An ingress qdisc stands where clsact would, and puts a filter for egress among those of ingress (sch_ingress.c:
-    ingress_tcf_block): it would count the packets of the other direction.
+    """Refuses an ingress qdisc in the place of clsact. It would put an egress filter among the ingress filters
+    (sch_ingress.c: ingress_tcf_block), which then would count the packets of the other direction.
 
     :raises OSError: there is such a qdisc.
     """
@@ -169,8 +169,7 @@ def _check_egress(interface: Interface, where: str) -> None:
 
 
 def _disown(interface: Interface, qdisc: _Qdisc | None) -> None:
-    """Somebody has removed our filter: the qdisc that is there now may be theirs, unless we have made another
-    meanwhile."""
+    """Somebody has removed our filter. The present qdisc may be theirs, unless we have made a new one meanwhile."""
     if qdisc is not None and _made_qdiscs.get(interface.index) is qdisc:
         del _made_qdiscs[interface.index]
 
@@ -180,8 +179,8 @@ def _add_filter(
 ) -> libbpf.TcOpts:
     """Adds our filter, or replaces that of a killed predecessor, beside those that are ``present`` on the hook.
 
-    A priority belongs to one kind of filter and one protocol, else the kernel says EINVAL (net/sched/cls_api.c:
-    tc_new_tfilter): ours then takes the first that nobody has.
+    A priority belongs to one kind of filter and one protocol; for others the kernel returns EINVAL
+    (net/sched/cls_api.c: tc_new_tfilter). Our filter then takes the first free priority.
     """
     taken = {priority for _, priority in present}
     free = next(priority for priority in range(place.priority, 0xFFFF) if priority not in taken)
@@ -226,7 +225,7 @@ _made_qdiscs: dict[int, _Qdisc] = {}
 
 
 def _leave_qdisc(interface: Interface, qdisc: _Qdisc | None) -> None:
-    """One filter of ours less. With the last one, the qdisc goes too if we made it, unless others use it by now."""
+    """Counts one filter less. With the last one, removes the qdisc if we made it and nobody else uses it."""
     if qdisc is None:
         return
     qdisc.filters -= 1

@@ -1,4 +1,4 @@
-"""File descriptors: a TCX link takes one as long as it lives, and all else that the process does needs some, too."""
+"""File descriptors: each TCX link keeps one, and the other parts of the process need some as well."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import resource
 
 RESERVE = 128
-"""So many stay free of links: an eviction maps memory, collectors and clients are sockets, a spool is files."""
+"""Descriptors that links leave free: evictions map memory, collectors and clients are sockets, a spool is files."""
 
 
 def raise_limit() -> int:
-    """Lifts RLIMIT_NOFILE as far as it may be lifted; what it is then."""
+    """Raises RLIMIT_NOFILE as far as allowed; returns the new limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -23,14 +23,14 @@ def limit() -> int:
 
 
 def reserve(of_limit: int) -> int:
-    """What is kept of a limit; of a small one half."""
+    """The reserve of a limit; half of a small one."""
     return min(RESERVE, of_limit // 2)
 
 
 def check_room(open_fd: int) -> None:
-    """Before a descriptor is taken for good: are enough left? ``open_fd`` is any that is open.
+    """Checks that enough descriptors are left, before a link takes one. ``open_fd`` is any open descriptor.
 
-    :raises OSError: EMFILE: there are not; the text says how many there are, and who may have more.
+    :raises OSError: EMFILE: too few are left; the text gives the limit, and how to raise it.
     """
     most = limit()
     try:
@@ -43,7 +43,7 @@ def check_room(open_fd: int) -> None:
 
 
 def shortage(most: int) -> str:
-    """What to say where ``most`` descriptors are not enough."""
+    """The message if ``most`` descriptors are not enough."""
     return (
         f"each interface and direction takes a file descriptor, this process may have {most} (RLIMIT_NOFILE), and "
         f"{reserve(most)} are kept for evictions and collectors; raise LimitNOFILE= of the unit, or ulimit -n"

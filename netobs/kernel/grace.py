@@ -1,4 +1,4 @@
-"""Waiting until no CPU is still inside a BPF program that was started before: an RCU grace period."""
+"""Waits for an RCU grace period: until no CPU still runs a BPF program that started before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GracePeriod:
     """
 
     def __init__(self, membarrier: bool = True) -> None:
-        """``membarrier``: False leaves the first way out."""
+        """``membarrier``: False skips the first way."""
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
         self._syscall.restype = ctypes.c_long
         self._number = _MEMBARRIER.get(platform.machine()) if membarrier else None

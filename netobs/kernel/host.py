@@ -1,4 +1,4 @@
-"""What the kernel says of this host and of this process, in /proc and /sys."""
+"""Reads facts about this host and process from /proc and /sys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What interfaces are called: flows and packets are read after the fact, when their interface may be gone."""
+"""Names of interfaces, including former ones: an interface may be gone when its flows and packets are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netobs.flow.interface_names import InterfaceTable, interface_table
 from netobs.kernel.interfaces import Interface
 
 MAX_GONE = 4096
-"""So many interfaces that are gone keep their names; beyond, those that went first are forgotten."""
+"""The number of former interfaces that keep their names; beyond it, the oldest are forgotten."""
 
 
 class InterfaceNames:
@@ -44,13 +44,13 @@ class InterfaceNames:
             self._changed()
 
     def by_index(self) -> Mapping[int, Interface]:
-        """All of them, as they are now; the same object as before where nothing changed."""
+        """All of them, as they are now; the same object as before if nothing changed."""
         if self._by_index is None:
             self._by_index = dict(self._interfaces)
         return self._by_index
 
     def table(self) -> InterfaceTable:
-        """All of them as columns; the same object as before where nothing changed."""
+        """All of them as columns; the same object as before if nothing changed."""
         if self._table is None:
             self._table = interface_table({index: (each.name, each.alias) for index, each in self._interfaces.items()})
         return self._table

@@ -1,4 +1,4 @@
-"""Interfaces of the host and their coming and going, from rtnetlink."""
+"""Interfaces of the host, and the events of new, changed and removed ones, from rtnetlink."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LinkEvent:
 
 
 def _message_class() -> Any:
-    """pyroute2's parser of link messages, without what the package itself imports (20 MB that nothing here uses)."""
+    """pyroute2's parser of link messages, without the other imports of the package (20 MB that nothing here uses)."""
     if "pyroute2" not in sys.modules:
         spec = importlib.util.find_spec("pyroute2")
         if spec is None:
@@ -100,7 +100,7 @@ class LinkMonitor:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                lost = True  # what is still queued is older than what was lost: read it away
+                lost = True  # the queued events are older than the lost ones: read and drop them
                 continue
             events += self._parse(data)
 
@@ -130,11 +130,11 @@ class LinkMonitor:
 
 
 def _text(value: str | bytes) -> str:
-    """pyroute2 leaves what is not UTF-8 as bytes; names are matched, printed and exported, so all must be Unicode."""
+    """Makes a name Unicode: pyroute2 leaves invalid UTF-8 as bytes, and names are matched, printed and exported."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _mac(text: str | None) -> bytes:
-    """An address of 6 octets; tunnels have others (IPv4, IPv6), which are none."""
+    """An address of 6 octets; empty for tunnels, whose addresses are IPv4 or IPv6."""
     octets = bytes.fromhex(text.replace(":", "")) if text else b""
     return octets if len(octets) == MAC_OCTETS else b""

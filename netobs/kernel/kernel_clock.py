@@ -1,7 +1,7 @@
 """The kernel's clock beside this process's: in a time namespace (time_namespaces(7)) they differ by days.
 
-Programs get the time from bpf_ktime_get_ns(), which no namespace moves. Flows would be dated by the difference in the
-past, or in the future.
+Programs get the time from bpf_ktime_get_ns(), which no namespace changes. Without a correction, flows would lie in the
+past or in the future by the difference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger("netobs.capture")
 
 SAMPLES = 3
 TOLERANCE_NS = 1_000_000
-"""So far apart two readings of one clock may be; namespaces are set in seconds."""
+"""The largest difference of two readings of one clock; namespaces differ by seconds."""
 _FRAME = bytes(64)
 _INSTRUCTIONS = (  # code, source << 4 | destination, offset, constant
     (0xBF, 0x16, 0, 0),  # r6 = context
@@ -38,9 +38,9 @@ _CODE = b"".join(struct.pack("=BBhi", *each) for each in _INSTRUCTIONS)
 
 
 def follow() -> None:
-    """Lets ``netobs.base.clock`` tell the kernel's time, whatever namespace this process is in.
+    """Makes ``netobs.base.clock`` return the kernel's time, whatever namespace this process is in.
 
-    Where the kernel does not run the program that asks for it, the two are taken for one clock.
+    If the kernel does not run the program that reads its clock, the two are assumed to be one clock.
     """
     try:
         offset_ns = _difference_ns()
@@ -62,7 +62,7 @@ def _difference_ns() -> int:
 
 
 def difference_ns(kernel_ns: Callable[[], int]) -> int:
-    """How far ``kernel_ns`` is ahead of ``clock.monotonic_ns``; 0 where they are one clock."""
+    """How far ``kernel_ns`` is ahead of ``clock.monotonic_ns``; 0 if they are one clock."""
     best = None
     for _ in range(SAMPLES):
         before = clock.monotonic_ns()

@@ -29,7 +29,7 @@ LOG_TAIL_BYTES = 1 << 16  # of what libbpf says in one call
 LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info, debug: one quieter in ours
 
 KERNEL_MESSAGE = "libbpf: Kernel error message: "
-"""Of rtnetlink, in front of its own text."""
+"""Prefix of rtnetlink's messages, before its own text."""
 
 PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 
@@ -261,7 +261,7 @@ def version() -> str:
 
 
 def checked(result: int, what: str) -> int:
-    """``result`` if it is no error.
+    """``result`` unless it is an error.
 
     :raises OSError: ``result`` is ``-errno``; ``what`` stands in front of its text.
     """
@@ -271,7 +271,7 @@ def checked(result: int, what: str) -> int:
 
 
 def error_text(number: int) -> str:
-    """What errno ``number`` means."""
+    """The text of errno ``number``."""
     return "operation not supported" if number == ENOTSUPP else os.strerror(number)
 
 

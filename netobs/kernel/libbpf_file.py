@@ -1,4 +1,4 @@
-"""Finding libbpf, and saying what is wrong with the one that is there."""
+"""Finds libbpf, and explains why an existing one is unusable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MACHINES = {3: "i386", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86
 def open_library() -> ctypes.CDLL:
     """libbpf 1.x, loaded.
 
-    :raises CaptureError: there is none that can be; it says whether another one is there.
+    :raises CaptureError: there is no usable one; the text names an unusable one, if there is one.
     """
     try:
         return ctypes.CDLL(SONAME, use_errno=True)

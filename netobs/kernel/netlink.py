@@ -1,4 +1,4 @@
-"""rtnetlink, as much as is needed: requests that list things, and the framing of what comes back."""
+"""A small part of rtnetlink: requests that list things, and the framing of the answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Observation Points: the interfaces that a selection matches, with programs on their hooks, as they come and go.
+"""Observation Points: keeps programs attached to the interfaces that a selection matches.
 
-Flows and packets have programs of their own on the same hooks, and one set of Observation Points each.
+Flows and packets have separate programs on the same hooks, and one set of Observation Points each.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from netobs.kernel.interfaces import Interface, LinkMonitor
 log = logging.getLogger("netobs.capture")
 
 RESTORE_NS = 5 * NS_PER_S
-"""How long an interface may go without a program that somebody removed: who has the loop calls ``restore`` so often."""
+"""How often the owner of the loop calls ``restore``, which attaches programs again that somebody has removed."""
 
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """Whose programs these are, and how the log speaks of them."""
+    """The kind of programs, for flows or packets, and its log messages."""
 
     prefix: str
-    """In front of the names of the programs: ``netobs_`` ingress, egress, l3_ingress, l3_egress."""
+    """Prefix of the programs' names: ``netobs_`` ingress, egress, l3_ingress, l3_egress."""
     say_refused: Callable[[str, str], None]
-    """Logs the name of an interface that the kernel takes no program for, and why."""
+    """Logs the name of an interface that the kernel accepts no program for, and the reason."""
     say_missed: Callable[[str, str], None]
-    """Logs "NAME: DIRECTION" of a program that somebody removed, and what it hung on: a link or a filter."""
+    """Logs "NAME: DIRECTION" of a program that somebody removed, and whether it was a link or a filter."""
     place: FilterPlace = FLOWS_PLACE
     label: str = ""
-    """In front of what the log says of interfaces that come and go."""
+    """Prefix of log messages about new and removed interfaces."""
     level: int = logging.INFO
-    """At which it does."""
+    """The level of these messages."""
 
 
 class ObservationPoints:
@@ -69,17 +69,17 @@ class ObservationPoints:
         self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
         self._said_short: set[int] = set()
         self.on_reuse: Callable[[int], None] = lambda index: None
-        """Called before another interface gets the name that goes with an index: what is left of the one before is to
-        be taken out by then."""
+        """Called before an index gets another interface's name: the flows of the former interface must be evicted
+        first."""
         self.method = ""
         self.names: dict[int, Interface] = {}
         self.interface_names = InterfaceNames()
         self.links = LinkMonitor()
 
     def find_method(self) -> None:
-        """Finds out how to attach; the programs are loaded.
+        """Finds out how to attach. The programs must be loaded.
 
-        :raises CaptureError: not as it is set, or this process may not.
+        :raises CaptureError: the configured method does not work, or this process lacks the right.
         """
         probe = self._program_fd(f"{self._purpose.prefix}ingress")
         self.method = method_for(self._setting, lambda: has_tcx(probe))
@@ -92,7 +92,7 @@ class ObservationPoints:
         log.log(self._purpose.level, self._purpose.label + text, *values)
 
     def wanted(self) -> list[Interface]:
-        """The interfaces that the configuration selects, of those that the host has now."""
+        """The host's present interfaces that the configuration selects."""
         return [interface for interface in self.links.interfaces() if self._selects(interface)]
 
     def _selects(self, interface: Interface) -> bool:
@@ -113,7 +113,7 @@ class ObservationPoints:
         return len(self.attached)
 
     def attach_to(self, interface: Interface) -> None:
-        """Attaches to one interface, as far as it is not attached. A failure is logged and harms no other interface."""
+        """Attaches the missing programs to one interface. A failure is logged, and affects no other interface."""
         if self.interface_names.is_gone(interface.index):
             self.on_reuse(interface.index)
         self.names[interface.index] = interface
@@ -150,7 +150,7 @@ class ObservationPoints:
         return made
 
     def _say_short(self) -> None:
-        """Logs once which interfaces there is no file descriptor for, in one line."""
+        """Logs once, in one line, the interfaces that have no file descriptor."""
         if not self._said_short.issuperset(self._short):
             names = folded(interface.name for interface in self._short.values())
             self._purpose.say_refused(names, descriptors.shortage(descriptors.limit()))
@@ -158,7 +158,7 @@ class ObservationPoints:
 
     def restore(self) -> None:
         """Attaches again where somebody has removed a program of ours. Packets in between were not seen."""
-        self.follow_links()  # what an interface takes along when it goes, nobody has removed
+        self.follow_links()  # a removed interface takes its programs along, which is normal
         for index, attachments in list(self._attachments.items()):
             lost = [attachment for attachment in attachments if not attachment.is_there()]
             if lost and not _exists(index):
@@ -175,7 +175,7 @@ class ObservationPoints:
         self._say_short()
 
     def select(self, selector: InterfaceSelector, direction: str) -> None:
-        """Goes over to other interfaces and directions."""
+        """Switches to other interfaces and directions."""
         self._selector, self._directions = selector, DIRECTIONS[direction]
         for interface in self.links.interfaces():
             self._changed(interface)
@@ -187,7 +187,7 @@ class ObservationPoints:
                     self._tell("%s: detached, %s", self.names[index].name, attachment.direction)
 
     def follow_links(self) -> None:
-        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable."""
+        """Attaches to new interfaces, and forgets removed ones. Call it when ``links`` is readable."""
         events = self.links.read()
         if events is None:
             log.warning("rtnetlink lost events: listing the interfaces anew")
@@ -243,7 +243,7 @@ class ObservationPoints:
         return [self.names[index] for index, attachments in self._attachments.items() if attachments]
 
     def detach(self) -> None:
-        """Takes the programs off all interfaces. What they have counted can still be taken out."""
+        """Takes the programs off all interfaces. Their flows can still be evicted."""
         for index in list(self._attachments):
             self.detach_from(index)
 

@@ -1,8 +1,9 @@
-"""Which capabilities BPF needs (capabilities(7)), and why the kernel said no.
+"""Explains a refusal of the kernel: the capabilities that BPF needs (capabilities(7)).
 
-The kernel is asked first and explained afterwards: what a check would find missing may be granted in a way that it does
-not know, such as a BPF token, or the verifier of a host without mitigations. Once the programs are loaded, only filters
-and the map of maps of ``grace.py`` still need any: TCX links, shared memory, batches and test runs do not.
+netobs asks the kernel first, and explains afterwards. A check in advance could miss a right that the kernel grants in
+another way, such as by a BPF token, or by the verifier of a host without mitigations. Once the programs are loaded,
+only filters and the map of maps of ``grace.py`` need capabilities; TCX links, shared memory, batches and test runs do
+not.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ def lacking() -> list[str]:
 
 
 def _held() -> int:
-    """The capabilities in effect, a bit for each; all where /proc does not say."""
+    """The effective capabilities, a bit for each; all of them if /proc does not tell."""
     return int(status("CapEff") or "f" * 16, 16)
 
 
 def explain(number: int) -> tuple[str, str]:
-    """What to say of errno ``number`` of a load: what is wrong, and what to do. Empty if no capability is missing.
+    """The problem behind errno ``number`` of a load, and what to do. Empty if no capability is missing.
 
     EPERM comes for lack of CAP_BPF or CAP_NET_ADMIN (kernel/bpf/syscall.c: bpf_prog_load), EACCES from a verifier that
     misses CAP_PERFMON.
@@ -53,7 +54,7 @@ def explain(number: int) -> tuple[str, str]:
 
 
 def explain_filters() -> tuple[str, str]:
-    """What to say where the kernel lets this process set no filter: CAP_SYS_ADMIN does not do for rtnetlink."""
+    """The message if the kernel refuses this process's filters. CAP_SYS_ADMIN does not suffice for rtnetlink."""
     return _missing(["CAP_NET_ADMIN"]), _grant(["CAP_NET_ADMIN"])
 
 
@@ -62,7 +63,7 @@ def _missing(names: list[str]) -> str:
 
 
 def _grant(names: list[str]) -> str:
-    if os.geteuid() == 0:  # and kept from what root has: by a unit, or a container
+    if os.geteuid() == 0:  # a unit or a container took root's capabilities away
         return f"add {' '.join(names)} to CapabilityBoundingSet= of the unit, or to what the container may"
     return f"run as root, or add {' '.join(names)} to AmbientCapabilities= of the unit"
 
@@ -107,7 +108,7 @@ def _is_admin() -> bool:
 
 
 def forbidden_by(call: str = "bpf") -> str:
-    """What else keeps a process from the system call ``call`` that has the capabilities, and what to do about it."""
+    """Why a process with the capabilities may still not make the system call ``call``, and what to do."""
     if host.read_if_there("/proc/self/uid_map").split() not in (_FIRST_USER_NAMESPACE, []):
         return "capabilities of a user namespace do not count: run it outside (PrivateUsers= of the unit, a container)"
     if status("Seccomp") == SECCOMP_FILTER:

@@ -1,4 +1,4 @@
-"""After a refusal: what this kernel or host lacks, in one sentence. Nothing here runs when a start succeeds.
+"""After a refusal: names the missing feature of this kernel or host in one sentence. Unused if a start succeeds.
 
 What the datapath needs of a kernel: TC programs, a ring buffer (5.8), arrays that can be mapped (5.5), the helpers of
 bpf/ (the newest are of 5.8), and for each way to attach what attach.py says. No BTF of the kernel, no tracing.
@@ -46,7 +46,7 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "BPF arrays that can be mapped (Linux 5.5)": _has_mappable_arrays,
     "BPF ring buffers (Linux 5.8)": partial(_has_map_type, libbpf.MAP_TYPE_RINGBUF),
 }
-"""What the datapath needs, newest last, and how somebody with the right to load finds out whether it is there."""
+"""The features that the datapath needs, newest last, each with its probe, which needs the right to load."""
 
 
 def kernel_version(release: str) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def kernel_version(release: str) -> tuple[int, int]:
 
 
 def explanation(number: int) -> str:
-    """Why loading failed with errno ``number``, and what to do; "" if it is nothing that can be found out here."""
+    """Why loading failed with errno ``number``, and what to do; "" if the reason is unknown here."""
     if number == errno.ENOSYS:
         return _no_system_call()
     if number == errno.EPERM:
@@ -95,7 +95,7 @@ def _too_old() -> str:
 
 
 def missing_module(module: str) -> str:
-    """What to say when TC does not know the kind of qdisc or filter that ``module`` brings."""
+    """The message if TC does not know the kind of qdisc or filter that ``module`` provides."""
     return (
         f"kernel {os.uname().release} has no module {module} ({CONFIG_OPTIONS[module]}): `modprobe {module}` says why; "
         "it may be in a package of further modules for this kernel"
@@ -103,10 +103,10 @@ def missing_module(module: str) -> str:
 
 
 def modules_that_cannot_load(modules: Path = MODULES) -> list[str]:
-    """Modules that attaching by a clsact filter needs and that this host has not, as ``missing_module`` says it.
+    """Missing modules that a clsact filter needs, in the words of ``missing_module``.
 
-    As far as the files in ``modules`` tell, without loading any: empty where they are built in, loaded, or there to be
-    loaded, and where these files cannot be read.
+    It reads the files in ``modules`` and loads nothing. Empty if the modules are built in, loaded or loadable, or if
+    these files are unreadable.
     """
     folder = modules / os.uname().release
     try:
@@ -121,6 +121,6 @@ def modules_that_cannot_load(modules: Path = MODULES) -> list[str]:
 
 
 def _reaches_kernel() -> bool:
-    """Whether a bpf system call gets as far as the kernel: no map has descriptor -1, which it would say."""
+    """Whether bpf system calls reach the kernel: it returns EBADF for descriptor -1, which no map has."""
     nothing = ctypes.byref(ctypes.c_uint32())
     return bool(libbpf.library().bpf_map_lookup_elem(-1, nothing, nothing) == -errno.EBADF)
