@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The bulk of all traffic in few instructions: Ethernet without a tag in the frame, IPv4 or IPv6 without options,
- * extension headers or fragments, TCP or UDP, linear, no super-packet. What it does not take goes through parse.bpf.h,
- * which gives the same for what it does take (a test compares the two). */
+/* Parses the bulk of all traffic in few instructions: Ethernet without a tag in the frame, IPv4 or IPv6 without
+ * options, extension headers or fragments, TCP or UDP, linear, no super-packet. parse.bpf.h parses all other
+ * packets, and gives the same result for these (a test compares the two). */
 #ifndef NETOBS_COMMON_BPF_H
 #define NETOBS_COMMON_BPF_H
 
@@ -65,7 +65,8 @@ static __always_inline int common_ipv6(struct packet *pkt, const struct ipv6hdr 
 	return 1;
 }
 
-/* Fills `pkt`, which is zero. Returns 0 for what is not plain; `pkt` then may have ports and flags already. */
+/* Fills `pkt`, which is zero. Returns 0 for packets that are not plain; `pkt` may then already have ports and
+ * flags. */
 static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pkt)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_HLEN;
@@ -89,7 +90,7 @@ static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pk
 	return 1;
 }
 
-/* Any packet whatever. A function of its own, so that the common way stays short. */
+/* Any packet. A function of its own, so that the common path stays short. */
 static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct cursor cur = cursor_at(skb);
@@ -97,7 +98,7 @@ static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *p
 	enum verdict verdict;
 	int guessed;
 
-	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have got that far */
+	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have set them */
 	if (ethertype == FRAME_ENDS)
 		return PACKET_MALFORMED;
 	pkt->ethertype = ethertype;
@@ -114,7 +115,7 @@ static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *p
 	return PACKET_NOT_IP;
 }
 
-/* Fills `pkt`, which is zero but for has_ethernet and what no header says. */
+/* Fills `pkt`, which is zero except for has_ethernet and the fields that come from no header. */
 static __always_inline enum verdict parse_packet(struct __sk_buff *skb, struct packet *pkt)
 {
 	if (pkt->has_ethernet && parse_common(skb, pkt))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is measured only where a template asks for it: packet -> struct flow_extra, and what that does to an entry of a
- * flow table. Pure inline functions: no map, no section. `groups` is known to the verifier, which takes out the code of
- * those that are off. Without NETOBS_EXTRA there is nothing here. */
+/* Fields that are measured only if a template asks for them: packet -> struct flow_extra, and its merge into an
+ * entry of a flow table. Pure inline functions: no map, no section. The verifier knows `groups`, and removes the
+ * code of groups that are off. Without NETOBS_EXTRA this file is empty. */
 #ifndef NETOBS_EXTRA_BPF_H
 #define NETOBS_EXTRA_BPF_H
 
@@ -24,7 +24,7 @@
 #define IPV6_FLOW_LABEL 0xfffff
 #define KEPT_LABELS 3
 
-/* The options from `offset` to `end` (RFC 9293 section 3.1), up to one that is cut short. */
+/* The options from `offset` to `end` (RFC 9293 section 3.1), up to a truncated one. */
 static __always_inline void walk_tcp_options(struct __sk_buff *skb, __u64 *kinds, __u32 offset, __u32 end)
 {
 	__u8 kind, length;
@@ -79,7 +79,7 @@ static __always_inline void read_ip(struct cursor *cur, struct flow_extra *extra
 		extra->flow_label = bpf_ntohl(words[0]) & IPV6_FLOW_LABEL;
 }
 
-/* The tag behind the one that gave the VLAN id: as parse_vlan() goes through them. */
+/* The tag behind the tag with the VLAN id, in the order of parse_vlan(). */
 static __always_inline void read_customer_tag(struct __sk_buff *skb, struct flow_extra *extra)
 {
 	int tags = !!skb->vlan_present, is_next = tags && VLAN_VID(skb->vlan_tci);
@@ -104,7 +104,7 @@ static __always_inline void read_labels(struct __sk_buff *skb, struct flow_extra
 		bpf_skb_load_bytes(skb, offset, extra->mpls_labels[i], sizeof(extra->mpls_labels[i]));
 }
 
-/* The one argument that says where the headers of a packet are. */
+/* The positions of a packet's headers, in one argument. */
 #define WHERE(pkt)                                                                                                     \
 	((__u16)(pkt)->ip_offset | (__u64)(__u16)(pkt)->transport_offset << 16 | (__u64)(pkt)->labels << 32 |          \
 	 (__u64)(pkt)->protocol << 40 | (__u64)((pkt)->ethertype == ETH_P_IPV6) << 48 |                                \
@@ -117,7 +117,7 @@ static __always_inline void read_labels(struct __sk_buff *skb, struct flow_extra
 #define WHERE_HAS_ETHERNET(where) ((where) >> 49 & 1)
 #define WHERE_MORE_FRAGMENTS(where) ((where) >> 50 & 1)
 
-/* Fills `extra`, which is zero, but for layer2_octets and ipv6_headers: what is in the headers. */
+/* Fills `extra`, which is zero, from the headers; does not fill layer2_octets and ipv6_headers. */
 static __always_inline void read_headers(struct __sk_buff *skb, struct flow_extra *extra, __u64 where,
 					 __u32 transport_octets, __u32 groups)
 {
@@ -140,7 +140,7 @@ static __always_inline void read_headers(struct __sk_buff *skb, struct flow_extr
 		read_tcp(&cur, extra, transport_octets, groups);
 }
 
-/* With what stands behind the last extension header, unless that is in another fragment. */
+/* Includes the header behind the last extension header, unless that is in another fragment. */
 static __always_inline __u32 all_ipv6_headers(const struct packet *pkt)
 {
 	if (pkt->ethertype != ETH_P_IPV6)
@@ -150,7 +150,7 @@ static __always_inline __u32 all_ipv6_headers(const struct packet *pkt)
 	return pkt->ipv6_headers | ipv6_header_bits(pkt->protocol);
 }
 
-/* Each segment of a super-packet has all that stands in front of the IP header again; none of them is padded. */
+/* Each segment of a super-packet repeats everything before the IP header; none of them is padded. */
 static __always_inline __u64 layer2_octets(const struct __sk_buff *skb, const struct packet *pkt)
 {
 	__u32 tag = skb->vlan_present ? sizeof(struct vlan_header) : 0;
@@ -158,7 +158,7 @@ static __always_inline __u64 layer2_octets(const struct __sk_buff *skb, const st
 	return skb->gso_size ? pkt->octets + (__u64)pkt->packets * (pkt->ip_offset + tag) : skb->len + tag;
 }
 
-/* The packet with which the flow starts anew says these. */
+/* These come from the packet that starts the flow anew. */
 static __always_inline void first_extra_of_flow(struct flow_extra *extra, const struct flow_extra *packet)
 {
 	extra->flow_label = packet->flow_label;

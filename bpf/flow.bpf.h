@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What a packet does to an entry of a flow table. Pure inline functions: no map, no section. */
+/* Updates an entry of a flow table with a packet. Pure inline functions: no map, no section. */
 #ifndef NETOBS_FLOW_BPF_H
 #define NETOBS_FLOW_BPF_H
 
@@ -8,9 +8,9 @@
 
 #define TCP_SYN 0x02
 #define TCP_ENDS 0x05 /* FIN, RST */
-#define TCP_CONNECTION (TCP_SYN | TCP_ENDS) /* what may move the start of a flow */
+#define TCP_CONNECTION (TCP_SYN | TCP_ENDS) /* the flags that may move the start of a flow */
 
-/* Only for the first packet of a flow: the header is not carried along with every packet. */
+/* Only for the first packet of a flow, so that not every packet carries the header along. */
 static __always_inline void read_macs(struct __sk_buff *skb, const struct packet *pkt, __u8 *src, __u8 *dst)
 {
 	if (!pkt->has_ethernet)
@@ -79,8 +79,9 @@ static __always_inline void next_packet(struct flow_metrics *metrics, const stru
 	      &metrics->max_ttl);
 }
 
-/* Keeps `end` and `syn`, for a packet that has a SYN, FIN or RST; `flags`: of the packets before it. Returns whether the
- * flow starts anew with it. Times are compared as they are kept: in one tick, nothing is after anything. */
+/* Updates `end` and `syn` for a packet with SYN, FIN or RST; `flags`: of earlier packets. Returns whether the flow
+ * starts anew with it. Times have the resolution in which they are stored: within a tick, none is later than
+ * another. */
 static __always_inline int starts_anew(const struct packet *pkt, __u16 flags, __u64 now, __u32 *end, __u32 *syn)
 {
 	__u32 time = now >> SLOT_TIME_SHIFT;
@@ -164,7 +165,7 @@ static __always_inline void first_in_slot(struct __sk_buff *skb, struct flow_slo
 	first_of_flow(skb, start, pkt, now);
 }
 
-/* Packets or octets near the end of their bits: what comes on top until the next eviction goes to the overflow hash. */
+/* Packets or octets near the limit of their bits: later packets go to the overflow hash until the next eviction. */
 #define SLOT_COUNTERS_HIGH (1ULL << 63 | 1ULL << (SLOT_OCTETS_BITS - 1))
 
 static __always_inline void next_in_slot(struct flow_slot *slot, const struct packet *pkt, __u64 now)

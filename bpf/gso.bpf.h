@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A GSO or GRO super-packet stands for several packets on the wire, each with all the headers again: what the
- * functions here count. Rule: qdisc_pkt_len_init() of the kernel. */
+/* A GSO or GRO super-packet stands for several packets on the wire, and each of them repeats all headers. The
+ * functions here count them, by the rule of the kernel's qdisc_pkt_len_init(). */
 #ifndef NETOBS_GSO_BPF_H
 #define NETOBS_GSO_BPF_H
 
@@ -33,7 +33,7 @@ static __always_inline __u8 load_u8(struct __sk_buff *skb, __u32 offset)
 	return value;
 }
 
-/* Where the network header begins that a tunnel carries (the low half), and its EtherType (the high half). */
+/* The start of a tunnel's inner network header (the low half), and its EtherType (the high half). */
 #define INNER(ethertype, offset) ((__u32)(ethertype) << 16 | (__u16)(offset))
 
 static __always_inline __u32 inner_ethernet(struct __sk_buff *skb, __u32 offset)
@@ -79,8 +79,8 @@ static __always_inline __u32 inner_network(struct __sk_buff *skb, __u32 offset, 
 	return 0;
 }
 
-/* Where the payload of a tunnelled super-packet begins: behind the inner transport header. 0 if the transport header
- * at `offset` is no tunnel's that we know. A function of its own, so that the verifier walks it once. */
+/* The start of a tunnelled super-packet's payload, behind the inner transport header. 0 if the transport header at
+ * `offset` does not belong to a known tunnel. A function of its own, so that the verifier walks it once. */
 __noinline __u32 netobs_inner_payload(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 dst_port)
 {
 	__u32 inner = inner_network(skb, offset, protocol, dst_port), ethertype = inner >> 16;
@@ -100,7 +100,7 @@ __noinline __u32 netobs_inner_payload(struct __sk_buff *skb, __u32 offset, __u32
 	return offset + (protocol == IPPROTO_UDP ? UDP_HEADER : 0);
 }
 
-/* Turns the `total` octets of a super-packet into what its segments are on the wire; each repeats `headers`. */
+/* Turns the `total` octets of a super-packet into the octets of its segments on the wire; each repeats `headers`. */
 static __always_inline void count_segments(const struct cursor *cur, struct packet *pkt, __u32 total, __u32 headers)
 {
 	__u32 size = cur->gso_size, segments = cur->gso_segments, payload, last;
@@ -108,7 +108,7 @@ static __always_inline void count_segments(const struct cursor *cur, struct pack
 	payload = total > headers ? total - headers : 0;
 	if (!size || !payload)
 		return;
-	if (!segments) /* not filled in for what a guest or a packet socket sent (SKB_GSO_DODGY) */
+	if (!segments) /* not set in packets from a guest or a packet socket (SKB_GSO_DODGY) */
 		segments = (payload + size - 1) / size;
 	pkt->packets = segments;
 	pkt->octets = total + (segments - 1) * headers;

@@ -8,7 +8,7 @@
 
 #define MAPPED_IPV4 0xffff0000ULL /* bytes 8 to 11 of ::ffff:a.b.c.d, little-endian */
 #define MAX_EXTENSION_HEADERS 64
-#define MAX_JUMBO_OPTIONS 16 /* of a hop-by-hop header, among which its jumbo payload option is looked for */
+#define MAX_JUMBO_OPTIONS 16 /* options of a hop-by-hop header that are searched for the jumbo payload option */
 #define IPV6_JUMBO_OPTION 6
 #define IPV6_JUMBO_HEADER 8 /* hop-by-hop header that the stack adds to a super-packet above 64 KiB (BIG TCP) */
 
@@ -96,7 +96,7 @@ static __always_inline int is_extension(__u8 next)
 	return 0;
 }
 
-/* Where the walk over the extension headers ended. With NETOBS_EXTRA, the upper half is that of flow_extra. */
+/* The end of the walk over the extension headers. With NETOBS_EXTRA, the upper half has the bits for flow_extra. */
 #define WALK_OFFSET(walk) ((walk)&0xffff)
 #define WALK_PROTOCOL(walk) ((walk) >> 16 & 0xff)
 #define WALK_LATER_FRAGMENT (1 << 24)
@@ -109,7 +109,7 @@ enum ipv6_header_bit {
 	IPV6_BIT_DEST = 0,
 	IPV6_BIT_HOP = 1,
 	IPV6_BIT_NO_NEXT = 2,
-	IPV6_BIT_UNKNOWN = 3, /* what follows cannot be read: it is encrypted (ESP) or compressed (IPComp) */
+	IPV6_BIT_UNKNOWN = 3, /* the rest is unreadable: encrypted (ESP) or compressed (IPComp) */
 	IPV6_BIT_FIRST_FRAGMENT = 4,
 	IPV6_BIT_ROUTING = 5,
 	IPV6_BIT_LATER_FRAGMENT = 6,
@@ -163,9 +163,9 @@ static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
 	return (header[1] + 1) * 8;
 }
 
-/* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops behind a later fragment's header and in
- * front of a header that is cut short: the protocol is then the one reached, and what stands there is no transport
- * header. More than MAX_EXTENSION_HEADERS are too many. A function of its own, so that the verifier walks it once. */
+/* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops after a later fragment's header
+ * and before a truncated header: the result then has the protocol reached so far, and no transport header follows.
+ * More than MAX_EXTENSION_HEADERS are too many. A function of its own, so that the verifier walks it once. */
 __noinline __u64 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
 {
 	__u32 flags = 0, bits = 0, size;
@@ -198,7 +198,7 @@ __noinline __u64 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u
 	return (__u64)bits << 32 | (offset & 0xffff) | (protocol & 0xff) << 16 | flags;
 }
 
-/* 0 where there are too many. */
+/* 0 if there are too many. */
 static __always_inline int parse_extensions(struct cursor *cur, struct packet *pkt, struct ip_packet *ip)
 {
 	__u64 walk = netobs_walk_extensions(cur->skb, cur->offset, pkt->protocol, ip->offset + ip->octets);
@@ -217,8 +217,8 @@ static __always_inline int parse_extensions(struct cursor *cur, struct packet *p
 	return !(walk & WALK_TOO_LONG);
 }
 
-/* The payload length that the jumbo payload option (RFC 2675 section 2) of the hop-by-hop header at `offset` says. 0 where
- * there is no such option, or what it says does not even hold that header. */
+/* The payload length in the jumbo payload option (RFC 2675 section 2) of the hop-by-hop header at `offset`. 0 if
+ * there is no such option, or if its length is too short for that header. */
 __noinline __u32 netobs_jumbo_payload(struct __sk_buff *skb, __u32 offset)
 {
 	__u32 size = (load_u8(skb, offset + 1) + 1) * 8, at = 2, length = 0;
@@ -236,7 +236,7 @@ __noinline __u32 netobs_jumbo_payload(struct __sk_buff *skb, __u32 offset)
 	return length < size ? 0 : length;
 }
 
-/* Octets of the IP packet; 0 where its lengths contradict each other. `available`: to the end of the frame. */
+/* Octets of the IP packet; 0 if its lengths contradict each other. `available`: octets to the end of the frame. */
 static __always_inline __u32 ipv6_octets(const struct cursor *cur, const struct ipv6hdr *hdr, __u32 available)
 {
 	__u32 payload = bpf_ntohs(hdr->payload_len);

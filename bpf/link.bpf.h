@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What may stand between Ethernet and IP besides VLAN tags: LLC/SNAP, a PPPoE session, an MPLS label stack, in this order.
- * Looked at only where the EtherType is not that of IP. */
+/* Headers between Ethernet and IP besides VLAN tags: LLC/SNAP, a PPPoE session, an MPLS label stack, in this
+ * order. They are parsed only if the EtherType is not that of IP. */
 #ifndef NETOBS_LINK_BPF_H
 #define NETOBS_LINK_BPF_H
 
@@ -20,21 +20,21 @@ static __always_inline int is_mpls(__u32 ethertype)
 	return ethertype == ETH_P_MPLS_UC || ethertype == ETH_P_MPLS_MC;
 }
 
-/* Whether something that parse_link() knows may follow. */
+/* Whether a header that parse_link() knows may follow. */
 static __always_inline int is_link(__u32 ethertype)
 {
 	return ethertype < ETH_P_802_3_MIN || ethertype == ETH_P_PPP_SES || is_mpls(ethertype);
 }
 
-/* What was found: the EtherType, where its header is, and where the frame ends without its padding. */
+/* The result: the EtherType, the position of its header, and the end of the frame without its padding. */
 #define LINK(ethertype, offset, end) ((__u64)(end) << 32 | ((offset)&0x7fff) << 16 | ((ethertype)&0xffff))
-#define LINK_GUESSED (1ULL << 31) /* nothing says that it is IP */
+#define LINK_GUESSED (1ULL << 31) /* no header says that it is IP */
 #define LINK_LABELS_SHIFT 56 /* with NETOBS_EXTRA: entries of the label stack; no frame needs these bits of its end */
 #define LINK_ETHERTYPE(link) ((__u16)(link))
 #define LINK_OFFSET(link) ((__u32)(link) >> 16 & 0x7fff)
 #define LINK_END(link) (NETOBS_EXTRA ? (__u32)((link) >> 32 & 0xffffff) : (__u32)((link) >> 32))
 
-/* The EtherType of what is behind a SNAP header (RFC 1042): `length`, which is none, where there is no such header. */
+/* The EtherType in a SNAP header (RFC 1042). Without such a header it is `length`, which is not an EtherType. */
 static __always_inline __u32 snap_ethertype(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
 	__u8 snap[SNAP_HEADER];
@@ -75,8 +75,8 @@ static __always_inline __u64 pppoe_session(struct __sk_buff *skb, __u32 offset, 
 	return LINK(next, offset, end);
 }
 
-/* Behind a label stack (RFC 3032) nothing says what follows: the first four bits do, if it is IP. A control word of a
- * pseudowire begins with 0 or 1 (RFC 4385). */
+/* A label stack (RFC 3032) does not tell the protocol behind it. The first four bits do, if it is IP. A control
+ * word of a pseudowire starts with 0 or 1 (RFC 4385). */
 static __always_inline __u64 mpls_payload(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 ethertype)
 {
 	__u8 entry[8] = {}; /* half of it used: see netobs_walk_extensions() */
@@ -118,8 +118,8 @@ __noinline __u64 netobs_link(struct __sk_buff *skb, __u32 offset, __u32 ethertyp
 	return link;
 }
 
-/* Moves the cursor to the IP header if there is one; else `ethertype` is that of what is not known. Returns whether it
- * is a guess that there is one. */
+/* Moves the cursor to the IP header, if there is one; else `ethertype` becomes the unknown EtherType. Returns
+ * whether the IP header is a guess. */
 static __always_inline int parse_link(struct cursor *cur, struct packet *pkt)
 {
 	__u64 link = netobs_link(cur->skb, cur->offset, pkt->ethertype, cur->length);
@@ -127,7 +127,7 @@ static __always_inline int parse_link(struct cursor *cur, struct packet *pkt)
 	pkt->ethertype = LINK_ETHERTYPE(link);
 	cur->offset = LINK_OFFSET(link);
 	NOTE(pkt, labels, link >> LINK_LABELS_SHIFT);
-	if (!cur->gso_size) /* a super-packet has no padding, and may be longer than these lengths can say */
+	if (!cur->gso_size) /* a super-packet has no padding, and may be too long for these lengths */
 		cur->length = LINK_END(link) > cur->offset ? LINK_END(link) : cur->offset;
 	return !!(link & LINK_GUESSED);
 }

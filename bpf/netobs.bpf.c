@@ -22,7 +22,7 @@ const volatile struct netobs_settings settings = { .sampling = 1, .slots = 1 };
 
 struct netobs_state state;
 
-/* All maps are sized before load; those of a table that is not in use are left out. */
+/* All maps are sized before load; the maps of unused tables are not created. */
 
 struct { /* one for each possible CPU */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -67,7 +67,7 @@ struct extra_array {
 } flow_extras SEC(".maps"), packet_extras SEC(".maps"); /* as flow_slots; of the packet at hand: one for each CPU */
 #endif
 
-/* percpu_array: what found no slot. */
+/* percpu_array: packets that found no slot. */
 struct overflow_hash {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -191,7 +191,7 @@ static __always_inline void count_extra(struct flow_extra *extra, enum packet_of
 #define COUNT_EXTRA(extra, which) ((void)0)
 #endif
 
-/* A packet that the table did not take, as a record of its own. 0, or an error where the ring is full too. */
+/* A packet that did not fit the table, as a record of its own. 0, or an error if the ring is full as well. */
 static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packet *pkt, __u64 now, int error)
 {
 	struct flow_record *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
@@ -212,7 +212,7 @@ static __always_inline void connection_in_map(struct __sk_buff *skb, struct flow
 {
 	int anew = starts_anew(pkt, metrics->tcp_flags, now, &metrics->end, &metrics->syn);
 
-	if (settings.flow_table == TABLE_PERCPU_HASH) { /* the paper's rule: each SYN begins a new connection */
+	if (settings.flow_table == TABLE_PERCPU_HASH) { /* the paper's rule: each SYN opens a new connection */
 		if (pkt->tcp_flags & TCP_SYN)
 			metrics->first_ns = now;
 	} else if (anew) {
@@ -224,7 +224,7 @@ static __always_inline void connection_in_map(struct __sk_buff *skb, struct flow
 	}
 }
 
-/* Into a hash map, per-CPU or not: the entry that is found is written by this CPU only. */
+/* Into a hash map, per-CPU or not: only this CPU writes the entry that it finds. */
 static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const void *key, const struct packet *pkt,
 				      __u64 now)
 {
@@ -268,7 +268,7 @@ static __noinline int add_to_overflow(struct __sk_buff *skb, const struct packet
 	return add_to_map(skb, &overflow_0, &key, pkt, now);
 }
 
-/* As connection_in_map(). A function of its own, so that the common way stays short. */
+/* As connection_in_map(). A function of its own, so that the common path stays short. */
 static __noinline int connection_in_slot(struct __sk_buff *skb, __u32 index, struct flow_slot *slot,
 					 const struct packet *pkt, __u64 now)
 {
@@ -340,7 +340,7 @@ static __always_inline int is_sampled(void)
 	return settings.sampling <= 1 || bpf_get_prandom_u32() % settings.sampling == 0;
 }
 
-/* With the VLAN tag that is in the metadata, mostly at ingress: a frame has the same octets in both directions. */
+/* Includes a VLAN tag in the metadata, which is common at ingress: a frame has the same octets in both directions. */
 static __always_inline __u32 frame_octets(struct __sk_buff *skb)
 {
 	return skb->len + (skb->vlan_present ? sizeof(struct vlan_header) : 0);
@@ -377,7 +377,7 @@ static __always_inline void count_ethertype(struct __sk_buff *skb, __u32 etherty
 	count(&counts->others, segments, octets);
 }
 
-/* A function of its own, so that the common way stays short. */
+/* A function of its own, so that the common path stays short. */
 static __noinline int not_parsed(struct __sk_buff *skb, struct ledger *ledger, enum verdict verdict, __u32 ethertype)
 {
 	if (verdict == PACKET_MALFORMED)
@@ -421,7 +421,7 @@ SEC("tc") int netobs_egress(struct __sk_buff *skb)
 	return meter(skb, NETOBS_EGRESS, 1);
 }
 
-/* For interfaces whose packets begin with the IP header: tun, WireGuard, PPP, IP tunnels. */
+/* For interfaces whose packets start with the IP header: tun, WireGuard, PPP, IP tunnels. */
 SEC("tc") int netobs_l3_ingress(struct __sk_buff *skb)
 {
 	return meter(skb, NETOBS_INGRESS, 0);
@@ -432,7 +432,7 @@ SEC("tc") int netobs_l3_egress(struct __sk_buff *skb)
 	return meter(skb, NETOBS_EGRESS, 0);
 }
 
-/* Attached nowhere: user space runs it (BPF_PROG_TEST_RUN) to learn how jiffies and CLOCK_MONOTONIC go together. */
+/* Not attached: user space runs it (BPF_PROG_TEST_RUN) to relate jiffies to CLOCK_MONOTONIC. */
 SEC("tc") int netobs_clock(struct __sk_buff *skb __attribute__((unused)))
 {
 	state.clock_jiffies = bpf_jiffies64();

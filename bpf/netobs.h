@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The one definition of everything that kernel and user space share: the Flow Record, the ledger, the settings.
+/* The only definition of everything that kernel and user space share: the Flow Record, the ledger, the settings.
  * netobs/flow/records.py and netobs/datapath/layout.py mirror it; a test compares them with the BTF of the object. */
 #ifndef NETOBS_H
 #define NETOBS_H
@@ -40,16 +40,16 @@ enum extra_group {
 	EXTRA_LAYER2_OCTETS = 16, /* layer2_octets */
 };
 
-/* What is measured only where a template asks for it. Only the object netobs_extra.bpf.o, made of the same sources with
- * NETOBS_EXTRA = 1, has it: in flow_extras under the index of the slot, and behind the other metrics elsewhere. What no
- * packet said, and what belongs to a group that is off, is 0, but min_tcp_window 65535. */
+/* Fields that are measured only if a template asks for them. Only the object netobs_extra.bpf.o, made of the same
+ * sources with NETOBS_EXTRA = 1, has them: in flow_extras under the index of the slot, and behind the other
+ * metrics elsewhere. A field that no packet set, or whose group is off, is 0; min_tcp_window is then 65535. */
 struct flow_extra {
 	__u64 tcp_options[4]; /* IE 520: OR of the kinds, kind 0 is the lowest bit of the first word */
 	__u64 layer2_octets; /* IE 352: frames on the wire, without preamble and check sequence */
 	__u32 ipv6_headers; /* IE 515: OR, bits of the registry that RFC 9740 made */
-	__u32 flow_label; /* of the first packet, as all that follows but min_tcp_window */
+	__u32 flow_label; /* of the first packet, like all fields below except min_tcp_window */
 	__u16 min_tcp_window; /* as in the header, without window scaling */
-	__u16 customer_vlan_id; /* of the tag behind the one that says vlan_id */
+	__u16 customer_vlan_id; /* of the tag behind the tag of vlan_id */
 	__u8 customer_priority;
 	__u8 fragment_flags; /* IE 197: 0x40 DF, 0x20 MF */
 	__u8 mpls_labels[3][3]; /* IE 70 to 72: label, traffic class, bottom of stack; the top of the stack first */
@@ -93,8 +93,8 @@ enum flow_table { /* capture.flow_table */
 	TABLE_RINGBUF,
 };
 
-/* percpu_array: all that a packet of a known flow touches, in one cache line. The first 44 bytes identify the flow:
- * the Flow Key without what follows from the rest. */
+/* percpu_array: everything that a packet of a known flow touches, in one cache line. The first 44 bytes identify the
+ * flow: the Flow Key without the fields that follow from the others. */
 struct flow_slot {
 	__u8 src_addr[16];
 	__u8 dst_addr[16];
@@ -117,14 +117,15 @@ _Static_assert(sizeof(struct flow_slot) == 64, "one cache line");
 enum slot_encoding {
 	SLOT_EGRESS_BIT = 12, /* of place */
 	SLOT_IPV6_BIT = 13,
-	SLOT_TIME_SHIFT = 10, /* units of 1,024 ns: 73 minutes until the number repeats */
+	SLOT_TIME_SHIFT = 10, /* units of 1,024 ns: the number repeats after 73 minutes */
 	SLOT_OCTETS_BITS = 36,
 	SLOT_PROBES = 4, /* slots in a row in which a flow may be */
 };
 
-/* percpu_array: what the first packet sets and what a SYN, FIN or RST does, under the same index. Where a SYN comes after
- * the first FIN or RST, a new connection has the ports of the old one: the flow starts with the last such SYN, and the
- * fields of the first packet are those of that one. Any other SYN is sent again, and the first packet stays. */
+/* percpu_array: the fields that the first packet sets, and the times of SYN, FIN and RST, under the same index. A
+ * SYN after the first FIN or RST opens a new connection on the old one's ports: the flow then starts with the last
+ * such SYN, and has this packet's fields as those of the first packet. Any other SYN is a retransmission, and
+ * changes nothing. */
 struct flow_start {
 	__u32 first; /* all times as flow_slot.last */
 	__u32 end; /* of the first FIN or RST, if tcp_flags say that there was one */
@@ -147,11 +148,11 @@ _Static_assert(sizeof(struct overflow_key) == 56, "no padding");
 
 /* Every way in which a packet that was seen is not in a Flow Record. */
 enum ledger_reason {
-	LEDGER_NOT_IP, /* ARP, LLDP, ...: struct not_ip says which */
+	LEDGER_NOT_IP, /* ARP, LLDP, ...: struct not_ip counts them by EtherType */
 	LEDGER_MALFORMED, /* runt, bad version, IHL below 5, IP length beyond the frame */
 	LEDGER_EXT_HEADERS, /* IPv6: more extension headers than are walked */
 	LEDGER_NOT_SAMPLED,
-	LEDGER_RING_FULL, /* did not fit the table, and the ring buffer neither */
+	LEDGER_RING_FULL, /* fitted neither the table nor the ring buffer */
 	LEDGER_REASONS,
 };
 
@@ -170,7 +171,7 @@ struct ledger {
 _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
 
 enum not_ip_sizes {
-	NOT_IP_ETHERTYPES = 16, /* that are counted one by one */
+	NOT_IP_ETHERTYPES = 16, /* with a counter each */
 };
 
 struct ethertype_count {
@@ -179,7 +180,7 @@ struct ethertype_count {
 	__u32 reserved;
 };
 
-/* What LEDGER_NOT_IP consists of. One for each possible CPU; only that CPU writes it. */
+/* The packets of LEDGER_NOT_IP by EtherType. One for each possible CPU; only that CPU writes it. */
 struct not_ip {
 	struct ethertype_count ethertypes[NOT_IP_ETHERTYPES];
 	struct ledger_count others;
@@ -211,7 +212,7 @@ enum netobs_counting { /* a bit of active_half */
 
 /* Shared with user space while the programs run. */
 struct netobs_state {
-	__u32 active_half; /* which half of the table packets go to: user space turns it, and has the other for itself */
+	__u32 active_half; /* the half of the table that packets go to; user space flips it, and owns the other half */
 	__u32 reserved;
 	__u64 tick_offset_ns; /* CLOCK_MONOTONIC at jiffy 0 */
 	__u64 clock_jiffies; /* what netobs_clock read, for user space to find the offset */

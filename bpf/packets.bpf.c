@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The packet capture agent: TC hook -> filter -> perf buffer. State, maps, copying, entry points, in this order.
- *
- * What is on the hook only calls the filter, a program that user space makes of what the clients want to have and puts
- * into its slot; that one calls the copier for packets that it selects. Nothing here changes a packet, nor what the
- * kernel keeps with it for others (skb->cb, mark, ...). As in netobs.bpf.c, per-CPU data is written without atomics.
- */
+ * What is on the hook only calls the filter, a program that user space makes of what the clients want to have and
+ * puts into its slot; that one calls the copier for packets that it selects. Nothing here changes a packet, nor
+ * what the kernel keeps with it for others (skb->cb, mark, ...). As in netobs.bpf.c, per-CPU data is written
+ * without atomics. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

@@ -35,7 +35,7 @@
 #define NEXTHDR_TEST_1 253
 #define NEXTHDR_TEST_2 254
 
-/* What one skb adds to a flow. Words and numbers only, never passed to a helper: it lives in registers. */
+/* The contribution of one skb to a flow. Only words and numbers, never passed to a helper: it lives in registers. */
 struct packet {
 	__u64 src_addr[2]; /* as in memory: network order, IPv4 as ::ffff:a.b.c.d */
 	__u64 dst_addr[2];
@@ -65,7 +65,7 @@ struct packet {
 #endif
 };
 
-/* Keeps what the parser comes by for extra.bpf.h. */
+/* Keeps a value of the parser for extra.bpf.h. */
 #if NETOBS_EXTRA
 #define NOTE(pkt, field, value) ((pkt)->field = (value))
 #else
@@ -74,13 +74,13 @@ struct packet {
 
 enum verdict {
 	PACKET_IP,
-	PACKET_NOT_IP, /* `ethertype` says what it is */
+	PACKET_NOT_IP, /* `ethertype` names the protocol */
 	PACKET_MALFORMED,
 	PACKET_EXT_HEADERS, /* more IPv6 extension headers than are walked */
 };
 
-/* Position in the packet. Headers are read in place where they are linear; a copy is made where they are not.
- * The fields of the skb are read once: clang would else compute pointers into the context, which the verifier forbids. */
+/* Position in the packet. Linear headers are read in place; others are copied. The fields of the skb are read once:
+ * otherwise clang would compute pointers into the context, which the verifier forbids. */
 struct cursor {
 	struct __sk_buff *skb;
 	void *data;
@@ -104,7 +104,7 @@ static __always_inline struct cursor cursor_at(struct __sk_buff *skb)
 	return cur;
 }
 
-/* The next `size` bytes at the cursor, or NULL where the frame ends before. `copy` is used for non-linear data. */
+/* The next `size` bytes at the cursor, or NULL if the frame ends before. `copy` is used for non-linear data. */
 static __always_inline void *peek(const struct cursor *cur, void *copy, __u32 size)
 {
 	__u32 offset = cur->offset & 0x7fff; /* for the verifier: headers end far below */
@@ -164,7 +164,7 @@ static __always_inline __u32 parse_ethernet(struct cursor *cur, struct packet *p
 }
 
 /* Ports, ICMP type and code, TCP flags. `octets` are left in the IP packet: bytes after it are padding, not header.
- * A header that is cut short leaves zeros: the packet still counts in the flow of its addresses.
+ * A truncated header leaves zeros: the packet still counts in the flow of its addresses.
  * Returns the octets of the header, as repeated in each segment of a super-packet. */
 static __always_inline __u32 parse_transport(struct cursor *cur, struct packet *pkt, __u32 octets)
 {
