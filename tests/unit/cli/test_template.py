@@ -131,7 +131,7 @@ def test_check_names_the_former_key(tmp_path: Path) -> None:
     path = tmp_path / "former.toml"
     path.write_text(ONE.format(elements='"octetDeltaCount"') + "id = 256\n", encoding="utf-8")
     lines, usable = template_command.check(str(path))
-    warning = f'  warning: {path}: key "id" is no longer used: Template IDs follow from the elements; take it out'
+    warning = f'  warning: {path}: key "id" is no longer used: Template IDs follow from the elements; remove it'
     assert (warning in lines, usable) == (True, True)
 
 

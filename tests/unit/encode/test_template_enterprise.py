@@ -56,13 +56,13 @@ MISTAKES = {
     "name with a sign": (file(own(name="acme-if")), ["up to 63 letters and digits", '"acme-if"']),
     "name too long": (file(own(name="a" * 65)), ["up to 63 letters and digits"]),
     "empty name": (file(own(name="")), ["expected a lower-case letter", 'got ""']),
-    "name of IANA": (file(own(name="vlanId")), ["name: vlanId is registered by IANA", "begin it with"]),
+    "name of IANA": (file(own(name="vlanId")), ["name: vlanId is registered by IANA", "start it with"]),
     "name of netobs": (file(own(name="interfaceIndex")), ["name: interfaceIndex is a value of netobs"]),
     "enterprise of IANA": (file(own(enterprise=0)), [PLACE, "1 to 4294967295, got 0", "IANA assigns them"]),
     "enterprise too large": (file(own(enterprise=2**32)), [PLACE, "got 4294967296"]),
     "enterprise is text": (file(own(enterprise="acme")), [PLACE, "enterprise: expected", 'got "acme"']),
     "enterprise is a boolean": (file(own(enterprise=True)), [PLACE, "enterprise: expected", "got true"]),
-    "reverse direction": (file(own(enterprise=29305)), [PLACE, "29305 means the reverse direction", "RFC 5103"]),
+    "reverse direction": (file(own(enterprise=29305)), [PLACE, "29305 stands for the reverse direction", "RFC 5103"]),
     "id too small": (file(own(id=0)), [PLACE, "id: expected an integer from 1 to 32767, got 0"]),
     "id too large": (file(own(id=32768)), [PLACE, "id: expected an integer from 1 to 32767, got 32768"]),
     "id is text": (file(own(id="5")), [PLACE, 'id: expected an integer from 1 to 32767, got "5"']),
@@ -103,7 +103,7 @@ MISTAKES = {
     "name twice in a file": (TWO, ["[[template]] 2: elements, entry 1: acmeInterface: defined differently in "
                                    "[[template]] 1, elements, entry 1"]),
     "type in two ways": (TWO.replace("id = 6, type = \"unsigned32\"", "id = 5, type = \"unsigned64\""), [
-        "[[template]] 2: elements, entry 1: acmeInterface: defined in another way"]),
+        "[[template]] 2: elements, entry 1: acmeInterface: defined differently"]),
 }  # fmt: skip
 
 
