@@ -10,11 +10,11 @@ STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 
 def main() -> None:
-    """Entry point. Until a command has something to end well, a signal ends it at once, whatever it is doing.
+    """Entry point. Until a command needs an orderly end, a signal ends the program at once, whatever it is doing.
 
-    Python's own handler raises KeyboardInterrupt, which is lost where no exception may pass: in the callbacks of an
-    import, of ctypes, of the garbage collector; and no handler runs while libpcap compiles, or the name service is
-    asked. A shell starts background jobs with SIGINT ignored, and their scripts end them by it.
+    Python's own handler raises KeyboardInterrupt, which gets lost in the callbacks of imports, ctypes and the garbage
+    collector, because no exception can leave them. And no handler runs while libpcap compiles or the resolver waits. A
+    shell starts background jobs with SIGINT ignored, and scripts still end them by SIGINT.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
@@ -24,8 +24,8 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Opens /dev/null for each standard stream that was closed by who started the program: what is written there is not
-    wanted. Else the next socket or map would get its number, and be taken for standard error."""
+    """Opens /dev/null for each standard stream that is closed at the start. Otherwise the next socket or map would get
+    its number, and would receive the output for standard error."""
     fd = os.open(os.devnull, os.O_RDWR)
     while fd <= STANDARD_ERROR:
         fd = os.open(os.devnull, os.O_RDWR)

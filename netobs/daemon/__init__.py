@@ -1,1 +1,1 @@
-"""The daemon: joins the stages, and tells systemd and the operator how they do."""
+"""The daemon: joins the stages, and reports to systemd and the operator."""

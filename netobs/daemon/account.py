@@ -1,4 +1,4 @@
-"""What the daemon knows about its own work, at one moment, in one place."""
+"""The account: the counters of all stages at one moment."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _ETHERTYPES = {
     0x8915: "RoCE",
     0x9000: "loopback test",
 }
-"""Names of what is not IP (IEEE 802 EtherType registry), for people."""
+"""Names of other EtherTypes than IP (IEEE 802 EtherType registry)."""
 
 
 @dataclass(frozen=True)
 class TableStats:
-    """The kernel's flow table. Packets are those that found no room in it and came as records of the ring buffer."""
+    """The kernel's flow table. ``ring_packets``: packets that found no room in it and came through the ring buffer."""
 
     name: str
     occupancy: dict[str, int]
@@ -57,9 +57,9 @@ class TableStats:
 
 @dataclass(frozen=True)
 class CollectorStats:
-    """One collector: ``name`` as in the log, what was sent, and what its Templates have no place for.
+    """One collector: ``name`` as in the log, its statistics, and flows that no Template accepts.
 
-    ``clamped``: Flow Records sent with an interface that stands for another, which the protocol has no number for.
+    ``clamped``: Flow Records sent with a substitute interface index, because the protocol has no number for theirs.
     """
 
     name: str
@@ -68,13 +68,13 @@ class CollectorStats:
     clamped: int = 0
 
     def lines(self) -> Iterator[str]:
-        """What became of its flows, for people."""
+        """The account of its flows, as lines of the log."""
         return _collector_lines(self)
 
 
 @dataclass
 class FormerCollectors:
-    """Those that reloads have taken away: one account for all, however many there were."""
+    """The collectors that reloads have removed: one account for all of them."""
 
     count: int = 0
     export: ExportStats = field(default_factory=ExportStats)
@@ -82,14 +82,14 @@ class FormerCollectors:
     clamped: int = 0
 
     def add(self, collector: CollectorStats) -> None:
-        """``collector`` has gone; its numbers do not change any more."""
+        """Adds a removed ``collector``, whose numbers no longer change."""
         self.count += 1
         self.export += collector.export
         self.unencodable += collector.unencodable
         self.clamped += collector.clamped
 
     def stats(self) -> tuple[CollectorStats, ...]:
-        """None if none has gone."""
+        """None if none was removed."""
         name = f"former collectors ({self.count})"
         return (CollectorStats(name, self.export, self.unencodable, self.clamped),) if self.count else ()
 
@@ -111,7 +111,7 @@ class Stats:
     """The longest of the daemon's loop."""
 
     def account(self) -> Iterator[str]:
-        """What became of every packet: at the end, the numbers add up."""
+        """The account of every packet. At the end, the numbers add up."""
         seen = self.ledger.seen
         yield f"seen: {seen.packets} packets, {seen.octets} octets"
         for reason, count in self.ledger.reasons.items():
@@ -123,7 +123,7 @@ class Stats:
             yield from collector.lines()
 
     def lines(self) -> Iterator[str]:
-        """Everything, for people."""
+        """The whole account, as lines of the log."""
         yield from self.account()
         if self.silence.duration_ns:
             yield f"loop: longest silence {self.silence}"

@@ -1,4 +1,4 @@
-"""The Exporting Process: the collectors of a configuration, and how they become those of another one at a reload."""
+"""The Exporting Process: the collectors of a configuration, and their replacement at a reload."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from netobs.flow.report import Report
 log = logging.getLogger("netobs")
 
 Exporters = dict[tuple[str, str], Exporter]
-"""What encodes, by protocol and template."""
+"""The encoders, by protocol and template."""
 
 CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
 HANDOVER_WITHIN_NS = 2 * clock.NS_PER_S
-"""How long collectors that a reload takes away have for what waits for them; the flows of the others wait as long."""
+"""At a reload, removed collectors have this time for their waiting flows. The other flows wait as long."""
 
 
 @dataclass
 class Collector:
-    """One collector: ``number`` is its exportingProcessId, ``member`` what the router knows of it."""
+    """One collector: ``number`` is its exportingProcessId, ``member`` its part in the router."""
 
     config: CollectorConfig
     exporter: Exporter
@@ -89,7 +89,7 @@ class ExportingProcess:
 
     @property
     def boot_ns(self) -> int:
-        """When the exporter began, as ``make_exporters`` wants to know it."""
+        """The start of the exporter, for ``make_exporters``."""
         return self._wall_clock.boot_ns
 
     def _collector(self, config: CollectorConfig, exporters: Exporters) -> Collector:
@@ -110,7 +110,7 @@ class ExportingProcess:
         return [collector.member for collector in self._collectors]
 
     def open(self, pair: ClockPair, now_ns: int) -> None:
-        """Begins the sessions."""
+        """Opens the sessions."""
         for member in self._members():
             member.session.open(pair, now_ns)
         self._router.start(now_ns)
@@ -118,7 +118,7 @@ class ExportingProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether each collector was tried: over UDP the first Templates are out."""
+        """Whether each collector was tried: over UDP, the first Templates are sent."""
         return all(member.session.ready for member in self._members())
 
     @property
@@ -128,17 +128,17 @@ class ExportingProcess:
 
     @property
     def available(self) -> tuple[int, int]:
-        """How many collectors take Messages, as far as one knows, and how many there are."""
+        """Number of collectors that seem to accept Messages, and of all collectors."""
         return sum(member.session.available for member in self._members()), len(self._collectors)
 
     @property
     def not_sent_packets(self) -> int:
-        """Packets in flows that a collector should have got and did not, over all collectors."""
+        """Packets in flows that a collector should have received and did not, over all collectors."""
         stats = self.stats()
         return sum(each.export.not_sent_total().packets + each.unencodable.packets for each in stats)
 
     def see_losses(self, pair: ClockPair) -> None:
-        """What was lost is dated when it is seen here, and the operator is warned."""
+        """Reads the counters of losses, which dates the losses, and warns the operator."""
         self._see_clock(pair)
         for collector in self._collectors:
             self._see_not_sent(collector, pair.realtime_ns)
@@ -158,7 +158,7 @@ class ExportingProcess:
         self.reporter.warn_of_not_sent(member.name, member.session.stats, member.unencodable, pair)
 
     def options_changed(self, now_ns: int) -> None:
-        """What the options records say is different now."""
+        """Tells the sessions that the content of options records has changed."""
         for member in self._members():
             member.session.options_changed(now_ns)
 
@@ -182,12 +182,12 @@ class ExportingProcess:
         return self._change is not None
 
     def apply(self, config: Config, exporters: Exporters, then: Callable[[int], None], now_ns: int) -> None:
-        """Goes over to the collectors and groups of ``config``, with what ``make_exporters`` made for it; calls
-        ``then`` in a round after that is done.
+        """Switches to the collectors and groups of ``config``, with the result of ``make_exporters`` for it; calls
+        ``then`` in a later round, when that is done.
 
-        A collector of which nothing has changed goes on as it is. One that is not there any more, or not the same,
-        gets what was exported so far; what still waits for it goes to its successor, which is the collector of the same
-        name if it has the same protocol and template. Flows that come meanwhile are held, and exported afterwards.
+        Unchanged collectors are not interrupted. A removed or changed collector gets the flows that were exported so
+        far. The flows that still wait for it go to its successor, which is the collector with the same name if it has
+        the same protocol and template. Flows that arrive meanwhile are held, and exported afterwards.
 
         :raises NetobsError: nothing was changed.
         """
@@ -208,7 +208,7 @@ class ExportingProcess:
         self._take_leave(now_ns)
 
     def _make(self, configs: Iterable[CollectorConfig], exporters: Exporters, now_ns: int) -> list[Collector]:
-        """All of them, or none and NetobsError."""
+        """Makes all of them, or raises NetobsError and makes none."""
         made: list[Collector] = []
         try:
             for config in configs:
@@ -220,7 +220,7 @@ class ExportingProcess:
         return made
 
     def _take_leave(self, now_ns: int) -> None:
-        """Hand over what waits for those that leave, then give them time to send what is on its way."""
+        """Hand over the waiting flows of leaving collectors, then give these time to send the rest."""
         change = self._change
         assert change is not None
         for collector in change.leaving:
@@ -260,29 +260,29 @@ class ExportingProcess:
     def _open_late(self, config: CollectorConfig, change: _Change, now_ns: int) -> None:
         try:
             collector = self._collector(config, change.exporters)
-        except NetobsError as error:  # another process was quicker to take the spool: the others go on
+        except NetobsError as error:  # another process took the spool first; the other collectors continue
             log.error("reload: %s: this collector gets no flows until the next reload", error)
             return
         collector.member.session.open(clock.read_pair(), now_ns)
         change.fresh.append(collector)
 
     def close(self, now_ns: int) -> None:
-        """Sends what waits, and ends the sessions within ``CLOSE_WITHIN_NS``."""
+        """Sends the waiting flows, and ends the sessions within ``CLOSE_WITHIN_NS``."""
         self._router.stop()
         for member in self._members():
             member.session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
 
     def stats(self) -> tuple[CollectorStats, ...]:
-        """Of each collector; in front, as one, those that reloads have taken away."""
+        """The account of each collector, preceded by one for all removed collectors."""
         change = self._change
         present = self._collectors if change is None else [*self._collectors, *change.fresh]
         return (*self._former.stats(), *(collector.stats() for collector in present))
 
 
 def make_exporters(config: Config, boot_ns: int) -> Exporters:
-    """What each protocol and template of ``config`` needs, once.
+    """An encoder for each protocol and template of ``config``.
 
-    :raises TemplateError: a template file cannot be used, or a Data Record is too large for ``max_message_size``.
+    :raises TemplateError: a template file is unusable, or a Data Record is too large for ``max_message_size``.
     """
     made: Exporters = {}
     for collector in config.collectors:
@@ -313,7 +313,7 @@ def check_certificates(config: Config) -> None:
 
 
 def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int) -> Iterator[str]:
-    """What is odd about the template of ``collector``, where one packet in ``sampling`` is measured."""
+    """Warnings about the template of ``collector``, if one packet in ``sampling`` is measured."""
     if made.templates.former_ids:
         yield f'collector "{collector.name}": {made.templates.former_ids}'
     if sampling > 1 and not made.templates.says_sampling:
@@ -325,7 +325,7 @@ def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int)
 
 
 def _spool_folder(config: CollectorConfig) -> Path | None:
-    """What no two sessions may use at a time; None without a spool."""
+    """The spool folder, which no two sessions may use at a time; None without a spool."""
     return folder_of(config.spool, config.name) if config.spool else None
 
 

@@ -1,4 +1,4 @@
-"""The daemon: the loop that takes flows from capture through metering and encode to export.
+"""The daemon: the loop that takes flows from the datapath through metering and encode to export.
 
 The only module that sees every stage. One direction: rows from the kernel -> due Flow Records -> Data Sets -> sessions.
 """
@@ -36,7 +36,7 @@ from netobs.metering.process import Metering
 log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
-SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
+SHED_ROWS = 65_536  # ring records that may wait for the next eviction; more go to metering at once
 READY_WITHIN_NS = 3 * clock.NS_PER_S  # for the names of collectors; a service manager waits no longer than it has to
 MINUTE_NS = 60 * clock.NS_PER_S
 
@@ -100,12 +100,12 @@ class Daemon:
     def _follow_signals(self) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.on_signal(signum, self.stop)
-        # Who runs it by hand has gone away with the terminal; for a daemon the signal has another meaning.
+        # On a terminal, SIGHUP means that the user has closed it; for a service, it means reload.
         self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
 
     def _end_interface(self, ifindex: int) -> None:
-        """Exports the flows of an interface that has gone, under its name: another one has the index now."""
+        """Exports the flows of a removed interface under its name, because another one has the index now."""
         self._evict()
         self._export(self._metering.end_interface(ifindex))
 
@@ -118,7 +118,7 @@ class Daemon:
             self._exporting.options_changed(now_ns)
 
     def _see_losses(self, pair: ClockPair) -> None:
-        """What was lost is dated when it is seen here: at each eviction."""
+        """Reads the counters of losses at each eviction, which dates the losses."""
         self._exporting.reporter.see_ledger(self._datapath.read_ledger(), pair)
         self._exporting.see_losses(pair)
 
@@ -151,7 +151,7 @@ class Daemon:
         self._service.status(self._status.text(condition, now_ns))
 
     def _schedule_eviction(self, now_ns: int) -> None:
-        """The next one keeps the rhythm, but is never due in the past."""
+        """Schedules the next eviction in rhythm, but never in the past."""
         interval_ns = self._config.capture.eviction_interval_ns
         due_ns = max(self._last_eviction_ns + interval_ns, now_ns)
         self._eviction = self._loop.call_at(due_ns, self._on_interval)
@@ -164,7 +164,7 @@ class Daemon:
         self._schedule_eviction(now_ns)
 
     def _on_ring(self, now_ns: int) -> None:
-        """What the table did not take. Full: one eviction, soon. Busy: only merged, an eviction would not help."""
+        """Reads the packets that the table refused. Full: evict soon. Busy: only merge, an eviction would not help."""
         reading = self._read_ring()
         self._shed.append(reading.records)
         self._shed_rows += len(reading.records)
@@ -184,13 +184,13 @@ class Daemon:
         return shed
 
     def _evict(self) -> bool:
-        """Whether the flow table could be taken out."""
+        """Whether the eviction succeeded."""
         self._evictions += 1
         self._last_eviction_ns = clock.monotonic_ns()
         done = True
         try:
             rows = self._datapath.evict(self._last_eviction_ns)
-        except OSError as error:  # an error of the moment: what was not taken out is still there
+        except OSError as error:  # a temporary error: the flows are still in the kernel
             log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
             rows, done = empty(0), False
         parts = [rows, *self._take_shed(), self._read_ring().records]
@@ -205,7 +205,7 @@ class Daemon:
 
     def _meter(self, parts: list[Records]) -> None:
         rows = concatenate(parts)
-        parts.clear()  # memory counts: from here on there is one copy
+        parts.clear()  # to save memory: from here on there is one copy
         self._export(self._metering.update(rows, clock.monotonic_ns()))
 
     def _export(self, due: Records) -> None:
@@ -223,7 +223,7 @@ class Daemon:
         return self._config, self._exporting.boot_ns
 
     def export_by(self, checked: Checked, then: Callable[[int], None], now_ns: int) -> None:
-        """Goes over to other collectors; see ``ExportingProcess.apply``."""
+        """Switches to other collectors; see ``ExportingProcess.apply``."""
         self._exporting.apply(checked.config, checked.exporters, then, now_ns)
 
     def follow(self, config: Config, now_ns: int) -> None:
@@ -257,8 +257,8 @@ class Daemon:
         return f"measuring {names}, exporting to {self._exporting.available[1]} collector(s)"
 
     def stop(self, now_ns: int) -> None:
-        """Ends counting, takes out and exports everything that was measured, then ends the loop. The programs stay
-        attached until ``close``: to detach them from hundreds of interfaces takes longer than the last flows may wait.
+        """Stops counting, exports all measured flows, then ends the loop. The programs stay attached until ``close``:
+        detaching them from hundreds of interfaces takes longer than the last flows may wait.
         """
         if self._stopping or not self._reloading.stop(self.stop, now_ns):
             return
@@ -275,7 +275,7 @@ class Daemon:
         self._export(self._metering.close())
         log.info("stopping: counting has ended, and the last flows are on their way")
         self._packets.stop(now_ns)
-        self._close_sessions(clock.monotonic_ns())  # their time begins now
+        self._close_sessions(clock.monotonic_ns())  # their time starts now
 
     def _close_sessions(self, now_ns: int) -> None:
         if self._exporting.changing:  # a reload holds the last flows: it takes a moment
@@ -287,13 +287,13 @@ class Daemon:
     def _when_closed(self, now_ns: int) -> None:
         if self._exporting.closed and self._packets.closed:
             self._see_losses(clock.read_pair())
-            self._log_stats(logging.INFO)  # the last lines say what became of every packet
+            self._log_stats(logging.INFO)  # the last lines account for every packet
             self._loop.stop()
         else:
             self._loop.call_at(now_ns + POLL_NS, self._when_closed)
 
     def stats(self) -> Stats:
-        """The state of everything now."""
+        """The account now."""
         table = TableStats(
             self._config.capture.flow_table,
             self._datapath.table.occupancy(),
@@ -328,7 +328,7 @@ class Daemon:
             self._loop.call_at(now_ns + RESTORE_NS, self._restore)
 
     def close(self) -> None:
-        """Frees what ``start`` took, whether it came to its end or not."""
+        """Frees everything that ``start`` took, even if it failed half-way."""
         self._packets.close(clock.monotonic_ns())
         self._capture.close()
         self._service.close()
@@ -340,7 +340,7 @@ def run(config: Config) -> None:
     :raises NetobsError: it cannot start.
     """
     malloc.return_large()
-    faulthandler.enable()  # where it hung, if the watchdog's SIGABRT ends it
+    faulthandler.enable()  # prints where it hung, if the watchdog's SIGABRT ends it
     with EventLoop() as loop:
         daemon = Daemon(config, loop)
         try:

@@ -1,4 +1,4 @@
-"""``netobs --dry-run``: everything that can be checked without attaching or sending, and what the daemon would do."""
+"""``netobs --dry-run``: checks everything that needs no attaching or sending, and prints the daemon's plan."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ POLICIES = {
 
 @dataclass
 class Plan:
-    """What the daemon would do (``lines``), what is odd (``warnings``) and what would keep it from starting."""
+    """The daemon's plan (``lines``), its ``warnings``, and the ``problems`` that would keep it from starting."""
 
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """For people."""
+        """The lines to print."""
         parts = [*self.lines, *(f"warning: {line}" for line in self.warnings)]
         parts += [f"problem: {line}" for line in self.problems]
         parts.append("netobs would not start" if self.problems else "netobs would start")
@@ -49,7 +49,7 @@ class Plan:
 
 
 def make(config: Config) -> Plan:
-    """Checks ``config`` against this host. Attaches nothing, sends nothing (but the name service's questions)."""
+    """Checks ``config`` against this host. Attaches nothing, sends nothing (except name service queries)."""
     plan = Plan(warnings=[*warnings_of(config), *host_check.warnings_of(config, host_check.present_interfaces())])
     plan.lines.append(f"netobs {__version__}, configuration {config.path}")
     _capture(config, plan)
@@ -165,7 +165,7 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> list[Ad
 
 
 def _tls(collector: CollectorConfig, plan: Plan) -> None:
-    """Reads the certificates. What the collector thinks of them, only a connection would tell."""
+    """Reads the certificates. Only a connection would tell whether the collector accepts them."""
     try:
         client_context(collector)
     except NetobsError as error:
@@ -176,7 +176,7 @@ def _tls(collector: CollectorConfig, plan: Plan) -> None:
 
 
 def _spool(collector: CollectorConfig, plan: Plan) -> None:
-    """Whether flows could be written there; the daemon starts without that too, and tries again each minute."""
+    """Checks that the spool is writable. The daemon starts even if it is not, and retries each minute."""
     directory = folder_of(collector.spool, collector.name)
     plan.lines.append(f"  spool {directory}: {_mib(used_bytes(directory))} used of {_mib(collector.spool_max_bytes)}")
     problem, warning = host_check.check_spool(collector)

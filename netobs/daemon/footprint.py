@@ -1,4 +1,4 @@
-"""How much memory the daemon takes, as far as it is known beforehand, and whether that much is left."""
+"""Estimates the daemon's memory in advance, and checks that this much is available."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def cache_bytes(config: Config) -> int:
 
 
 def eviction_bytes(config: Config) -> int:
-    """Of an eviction of as many flows as the kernel's table is made for."""
+    """Of an eviction of a full kernel table."""
     return config.capture.max_flows * EVICTION_BYTES
 
 
 def warning(config: Config, kernel_bytes: int) -> str:
-    """What to say where the maps find room, ``kernel_bytes``, and a full flow cache would not; else an empty string.
+    """A warning if there is room for the maps (``kernel_bytes``) but not for a full flow cache; else an empty string.
 
     :raises CaptureError: there is no /proc.
     """

@@ -1,4 +1,4 @@
-"""What of a configuration does not fit this host as it is now: the daemon, a reload and --dry-run say the same."""
+"""Compares a configuration with this host as it is now. The daemon, a reload and --dry-run give the same warnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DISCARD_PORT = 9  # nothing is sent: connect() of a UDP socket only asks for th
 
 
 def warnings_of(config: Config, present: Sequence[Interface]) -> list[str]:
-    """What works less than it is meant to, a line each. Asks no name service."""
+    """A warning for each setting that does not fit this host. Asks no name service."""
     found = [*_interfaces(config, present), *_keys(config)]
     for collector in config.collectors:
         found += [f"[collector {quoted(collector.name)}] {line}" for line in _collector(collector)]
@@ -47,12 +47,12 @@ def present_interfaces() -> list[Interface]:
 
 
 def problems_of(config: Config) -> list[str]:
-    """What would keep the daemon from starting, as it says it itself."""
+    """The problems that would keep the daemon from starting, in the daemon's words."""
     return [problem for problem, _ in map(check_spool, config.collectors) if problem]
 
 
 def check_spool(collector: CollectorConfig) -> tuple[str, str]:
-    """Why the spool can never be used; or a warning: why it cannot now. In the words of the daemon, or empty."""
+    """An error if the spool can never work, and a warning if it does not work now; in the daemon's words, or empty."""
     directory, name = folder_of(collector.spool, collector.name), f'collector "{collector.name}"'
     try:
         if collector.spool:
@@ -65,7 +65,7 @@ def check_spool(collector: CollectorConfig) -> tuple[str, str]:
 
 
 def twins(config: Config, found: Mapping[str, Sequence[Address]]) -> Iterator[str]:
-    """Collectors that are the same one by another name. ``found``: the addresses of each, by its name."""
+    """Warnings about collectors with the same address. ``found``: the addresses of each, by its name."""
     owners: dict[tuple[object, ...], CollectorConfig] = {}
     for collector in config.collectors:
         for address in found.get(collector.name, ()):
@@ -94,7 +94,7 @@ def look_for_twins(config: Config, loop: EventLoop, now_ns: int) -> None:
 
 
 def _bare(address: Address) -> tuple[object, ...]:
-    """The same for an IPv4 address and for the IPv6 address that stands for it."""
+    """Equal for an IPv4 address and its IPv4-mapped IPv6 address."""
     ip = as_address(address.sockaddr[0].partition("%")[0])
     return (ip and plain(ip), address.sockaddr[1], *(scope for scope in address.sockaddr[3:] if scope))
 
@@ -105,7 +105,7 @@ def _interfaces(config: Config, present: Sequence[Interface]) -> Iterator[str]:
     tables: list[tuple[str, CaptureConfig | PacketCaptureConfig]] = [("capture", capture)]
     tables += [("packet_capture", packets)] if packets.enabled else []
     for table, its in tables:
-        some = any(its.selector.matches(name) for name in names)  # else the lack of all is said, or is an error
+        some = any(its.selector.matches(name) for name in names)  # without any match, another message says so
         for entry in its.interfaces:
             if some and is_name(entry) and entry not in names:
                 yield f"[{table}] interfaces: the host has no {quoted(entry)} now; it is taken in when it appears"
@@ -126,7 +126,7 @@ def _keys(config: Config) -> Iterator[str]:
 
 
 def missing_interface(collector: CollectorConfig) -> str:
-    """What is said if an address of ``collector`` names an interface that the host does not have now."""
+    """A warning if an address of ``collector`` names an interface that the host does not have now."""
     for key, text in (("host", collector.host), ("source", collector.source)):
         interface = text.partition("%")[2]
         if interface and as_address(text) is not None and not _is_interface(interface):
@@ -150,7 +150,7 @@ def _is_interface(name: str) -> bool:
 
 
 def _cannot_send(collector: CollectorConfig) -> str:
-    """What is wrong with source, or with a host that is an address: asked of a socket, which sends nothing."""
+    """Checks source, and a host that is an address, with a socket that sends nothing."""
     host, source = as_address(collector.host), as_address(collector.source)
     if host is None and source is None:
         return ""
@@ -185,7 +185,7 @@ def _space(collector: CollectorConfig) -> Iterator[str]:
         disk = os.statvfs(place)
         left = collector.spool_max_bytes - used_bytes(directory)
     except OSError:
-        return  # the spool says what is wrong
+        return  # another check reports the error
     free = disk.f_bavail * disk.f_frsize
     if free < left:
         yield f"spool_max: {free / _MIB:.1f} MiB are free in {Path(place)}, less than it allows the spool to take"

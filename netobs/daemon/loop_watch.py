@@ -1,4 +1,4 @@
-"""Tells the operator of long silences of the event loop: evictions, exports and signals wait for it meanwhile."""
+"""Warns the operator about long silences of the event loop, in which evictions, exports and signals wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netobs.base.loop import EventLoop, Silence
 log = logging.getLogger("netobs")
 
 AGAIN_NS = 60 * NS_PER_S
-"""After a warning, further silences are counted for so long, and said with the next warning."""
+"""After a warning, further silences are only counted for this time; the next warning has their number."""
 
 
 class LoopWatch:

@@ -10,7 +10,7 @@ from netobs.flow.report import Losses, LossWatch
 log = logging.getLogger("netobs")
 
 AGAIN_NS = 60 * NS_PER_S
-"""A loss that goes on is said again after this time, and has stopped when its counter has stood still for it."""
+"""A continuing loss is logged again after this time; a loss has stopped if its counter did not move for this time."""
 
 
 class LossWarning(LossWatch):
@@ -24,7 +24,7 @@ class LossWarning(LossWatch):
         self._began_ns = self._said_ns = self._moved_ns = 0
 
     def tell(self, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
-        """Takes in the counters of now, and logs what is news."""
+        """Reads the present counters, and logs changes."""
         known, now_ns = self.losses, clock.monotonic_ns
         moved = self.observe(flows, packets, octets, clock.realtime_ns) is not known
         if moved:
@@ -54,7 +54,7 @@ class LossWarnings:
         self._warnings: dict[str, LossWarning] = {}
 
     def tell(self, what: str, remedy: str, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
-        """Takes in the counter that ``what`` names. Call it at each reading: that is how the end of a loss shows."""
+        """Reads the counter that ``what`` names. Call it at each reading, so that it sees the end of a loss."""
         if what not in self._warnings:
             if not (flows or packets):
                 return

@@ -1,4 +1,4 @@
-"""Another configuration for a daemon that runs: is the file right, and what of it can be put into force?"""
+"""Another configuration for a running daemon: checks the file, and which keys can take effect at once."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ log = logging.getLogger("netobs")
 AT_START_ONLY = {
     "capture": ("sampling", "flow_table", "max_flows", "precise_time", "attach"),
 }
-"""What is fixed when the programs are loaded: keys by table. All others take effect at a reload."""
+"""The keys, by table, that are fixed when the programs are loaded. All others take effect at a reload."""
 
 LONG_NS = 10 * NS_PER_S
-"""A check that takes longer is said: it waits for a name server, or for a disk."""
+"""A longer check is logged: it waits for a name server, or for a disk."""
 
 PATIENCE_NS = NS_PER_S
-"""The end of the daemon waits so long for a check that is under way."""
+"""The daemon's end waits this long for a running check."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the file holds, right and compiled: nothing has to be read or resolved to put it into force."""
+    """The checked and compiled content of the file: to apply it, nothing has to be read or resolved."""
 
     config: Config
-    """As far as a running daemon can take it over."""
+    """The configuration that a running daemon can apply."""
     exporters: Exporters
     warnings: list[str]
-    """A line for each key that keeps its present value, and for what is odd but no mistake."""
+    """A line for each key that keeps its present value, and for each setting that is probably a mistake."""
 
 
 class Reloadable(Protocol):
-    """What a reload asks of the daemon."""
+    """The part of the daemon that a reload uses."""
 
     def present(self) -> tuple[Config, int]:
-        """The configuration in force, and ``boot_ns`` as in ``make_exporters``."""
+        """The present configuration, and ``boot_ns`` as in ``make_exporters``."""
 
     def export_by(self, checked: Checked, then: Callable[[int], None], now_ns: int) -> None:
-        """Goes over to the collectors of ``checked``; calls ``then`` after that is done.
+        """Switches to the collectors of ``checked``; calls ``then`` after that is done.
 
         :raises NetobsError: nothing was changed.
         """
 
     def follow(self, config: Config, now_ns: int) -> None:
-        """Puts the rest of ``config`` into force."""
+        """Applies the rest of ``config``."""
 
     def reload(self, now_ns: int) -> None:
-        """Makes a request for a reload."""
+        """Requests a reload."""
 
     def reload_ended(self, failed: bool, now_ns: int) -> None:
-        """The new configuration is in force, or the former one stays."""
+        """The new configuration is applied, or the former one stays."""
 
 
 class Reloading:
-    """Checks the file beside the loop and has the result put into force: one reload at a time. A request that comes
-    before the present one has ended is remembered: one more reload follows, however many there were."""
+    """Checks the file beside the loop, and applies the result: one reload at a time. Requests during a reload are
+    remembered: one more reload follows, however many there were."""
 
     def __init__(self, loop: EventLoop, daemon: Reloadable) -> None:
         self._loop, self._daemon = loop, daemon
@@ -138,7 +138,7 @@ class Reloading:
 
 
 def _say_long(path: str, _now_ns: int) -> None:
-    what = "a name server or a disk does not answer; netobs goes on as before meanwhile"
+    what = "a name server or a disk does not answer; netobs keeps the old configuration meanwhile"
     log.warning("reload: %s is still being checked: %s", path, what)
 
 
@@ -155,7 +155,7 @@ def read(present: Config, boot_ns: int) -> Checked:
 
 
 def check(config: Config, boot_ns: int = 0) -> Exporters:
-    """What a daemon that goes over to ``config`` would stumble over: templates, certificates, interfaces, spools.
+    """Checks everything that could stop a switch to ``config``: templates, certificates, interfaces, spools.
     Returns what its collectors need.
 
     :raises NetobsError: the message has a line for each mistake.

@@ -1,4 +1,4 @@
-"""Gathers what the daemon tells its collectors about itself (``netobs.flow.report``)."""
+"""Collects the reports about the daemon for its collectors (``netobs.flow.report``)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from netobs.flow.tally import Tally
 from netobs.kernel.interfaces import Interface
 
 REMEDIES = {
-    "malformed": "some sender's packets are cut short, or have lengths that contradict each other; find it",
-    "ext_headers": "some sender's packets have more than 64 IPv6 extension headers, which may be an attack; find it",
+    "malformed": "a sender's packets are truncated, or have lengths that contradict each other; find it",
+    "ext_headers": "a sender's packets have more than 64 IPv6 extension headers, which may be an attack; find it",
     "ring_full": "raise capture.max_flows, or shorten eviction_interval; if both are generous, give netobs more CPU",
-    "queue_full": "the collector is away or too slow; look at it, raise queue_max, or set a spool",
-    "queue_age": "the collector is away or too slow; look at it, raise queue_max_age, or set a spool",
-    "refused": "its host sends them back; start the collector, or look at host, port and its firewall",
-    "closed": "the time to send was over; a spool keeps flows for the next run",
-    "spool_full": "the collector is away for too long; look at it, or raise spool_max",
+    "queue_full": "the collector is down or too slow; check it, raise queue_max, or set a spool",
+    "queue_age": "the collector is down or too slow; check it, raise queue_max_age, or set a spool",
+    "refused": "its host refuses them; start the collector, or check host, port and its firewall",
+    "closed": "the time to send ran out; a spool keeps flows for the next run",
+    "spool_full": "the collector was down for too long; check it, or raise spool_max",
     "other_template": "the spool was written with another template; see netobs(8)",
     "too_large": "Messages in the spool exceed max_message_size; see netobs(8)",
-    "damaged": "a file of the spool is damaged, and is kept; look at the disk, see netobs(8)",
-    "removed": "somebody removed files of the spool while netobs used them; find out who, and leave them alone",
+    "damaged": "a file of the spool is damaged, and is kept; check the disk, see netobs(8)",
+    "removed": "somebody removed files of the spool while netobs used them; find out who, and do not remove them",
     "EMSGSIZE": "the path MTU is too small; set a smaller max_message_size",
     "EPERM": "a firewall rule of this host forbids it; allow it",
 }
 """What an operator can do, by the reason in the ledger or in ``ExportStats.not_sent``."""
-_ANY_REMEDY = "the system refused to send; look at the routes and firewall rules of this host"
+_ANY_REMEDY = "the system refused to send; check the routes and firewall rules of this host"
 _NO_TEMPLATE = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
 
 
@@ -44,7 +44,7 @@ class Reporter:
         self._warnings = LossWarnings()
 
     def see_interfaces(self, interfaces: Iterable[Interface]) -> bool:
-        """Take in the observed interfaces; whether any is new, changed in what is reported, or gone."""
+        """Read the observed interfaces; returns whether the reported facts about them have changed."""
         found = tuple(
             ReportedInterface(each.index, each.name, each.alias or each.name, each.mac)
             for each in sorted(interfaces, key=lambda each: each.index)
@@ -54,26 +54,26 @@ class Reporter:
         return changed
 
     def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
-        """Take in the ledger of now, and tell the operator what is lost, by reason."""
+        """Read the present ledger, and warn the operator about losses, by reason."""
         self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, clock.realtime_ns)
         for reason, lost in ledger.losses.items():
             self._warnings.tell(f"not in a flow, {reason}", REMEDIES[reason], 0, lost.packets, lost.octets, clock)
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
-        """Take in what the collector ``number`` did not get: not sent, or without a Template for it.
+        """Read the losses of collector ``number``: flows not sent, and flows without a Template.
 
-        What was refused was exported: notSentFlowTotalCount (IE 166) is of what was dropped instead of being sent.
+        Refused flows were exported: notSentFlowTotalCount (IE 166) counts flows that were dropped instead of sent.
         """
         lost = stats.not_sent_total() - stats.refused_flows + unencodable
         watch = self._not_sent.setdefault(number, LossWatch())
         watch.observe(lost.flows, lost.packets, lost.octets, realtime_ns)
 
     def forget(self, number: int) -> None:
-        """The collector ``number`` has gone."""
+        """Forget the removed collector ``number``."""
         self._not_sent.pop(number, None)
 
     def warn_of_not_sent(self, name: str, stats: ExportStats, unencodable: Tally, clock: ClockPair) -> None:
-        """Tell the operator what the collector ``name`` does not get, by reason."""
+        """Warn the operator about flows that the collector ``name`` does not get, by reason."""
         for reason, lost in stats.not_sent.items():
             what = f'collector "{name}": not sent, {reason}'
             self._warnings.tell(what, REMEDIES.get(reason, _ANY_REMEDY), lost.flows, lost.packets, lost.octets, clock)
@@ -81,7 +81,7 @@ class Reporter:
         self._warnings.tell(what, _NO_TEMPLATE, lost.flows, lost.packets, lost.octets, clock)
 
     def report(self, number: int, stats: ExportStats) -> Report:
-        """What the collector ``number`` is told."""
+        """The report for collector ``number``."""
         sent = stats.sent + stats.resent + stats.refused_flows
         return Report(
             interfaces=self._interfaces,

@@ -1,4 +1,4 @@
-"""One line on how the daemon fares, for ``systemctl status``."""
+"""One line about the state of the daemon, for ``systemctl status``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netobs.base.clock import NS_PER_S
 
 
 class Condition(NamedTuple):
-    """What the line says. ``flows``: Flow Records handed out since the start; ``up``: of ``collectors``."""
+    """The numbers in the line. ``flows``: Flow Records handed out since the start; ``up``: out of ``collectors``."""
 
     interfaces: int
     flows: int

@@ -1,4 +1,4 @@
-"""What a service manager is told of the daemon (sd_notify(3)): systemd does listen, for a unit of Type=notify."""
+"""Reports to the service manager (sd_notify(3)); systemd listens for units of Type=notify."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 NS_PER_US = 1_000
 MISSED_EVICTIONS = 3
-"""So many evictions in a row may fail or come late before the watchdog ends the daemon."""
+"""The number of evictions in a row that may fail or be late before the watchdog ends the daemon."""
 
 
 class ServiceManager:
     """``environment``: NOTIFY_SOCKET, and WATCHDOG_USEC with WATCHDOG_PID (sd_watchdog_enabled(3)).
 
-    Nothing here waits, and nothing fails: a service manager that does not listen is no reason to stop measuring.
+    Nothing here waits or fails: measuring goes on even if the service manager does not listen.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -29,11 +29,11 @@ class ServiceManager:
 
     @property
     def listens(self) -> bool:
-        """Whether there is one: without it, nobody needs to put together what it would be told."""
+        """Whether there is a service manager; without one, callers can skip the reports."""
         return bool(self._address)
 
     def ready(self) -> None:
-        """Interfaces are attached and the first Templates are out; after ``reloading``: the new file is in force."""
+        """Interfaces are attached and the first Templates are sent; after ``reloading``: the new file is in use."""
         self._tell("READY=1")
 
     def status(self, text: str) -> None:
@@ -46,7 +46,7 @@ class ServiceManager:
             self._tell("WATCHDOG=1")
 
     def expect_evictions(self, interval_ns: int) -> None:
-        """``alive`` comes every ``interval_ns``: a watchdog that would bite sooner is told to wait."""
+        """``alive`` comes every ``interval_ns``; a watchdog with a shorter time gets a longer one."""
         if not self._least_watchdog_ns:
             return
         watchdog_ns = max(self._least_watchdog_ns, MISSED_EVICTIONS * interval_ns)
@@ -55,15 +55,15 @@ class ServiceManager:
             self._tell(f"WATCHDOG_USEC={watchdog_ns // NS_PER_US}")
 
     def reloading(self, now_ns: int) -> None:
-        """The configuration is read anew; ``ready`` follows. ``now_ns``: CLOCK_MONOTONIC."""
+        """The daemon reads the configuration again; ``ready`` follows. ``now_ns``: CLOCK_MONOTONIC."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={now_ns // NS_PER_US}")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """The daemon is stopping."""
         self._tell("STOPPING=1")
 
     def close(self) -> None:
-        """Nothing more is told."""
+        """Closes the socket; no reports follow."""
         self._address = ""
         if self._socket is not None:
             self._socket.close()
