@@ -100,6 +100,7 @@ static __always_inline void read_customer_tag(struct __sk_buff *skb, struct flow
 /* `offset`: of the stack, `labels` entries of it. */
 static __always_inline void read_labels(struct __sk_buff *skb, struct flow_extra *extra, __u32 offset, __u32 labels)
 {
+	extra->mpls_depth = labels;
 	for (__u32 i = 0; i < KEPT_LABELS && i < labels; i++, offset += MPLS_LABEL)
 		bpf_skb_load_bytes(skb, offset, extra->mpls_labels[i], sizeof(extra->mpls_labels[i]));
 }
@@ -165,6 +166,7 @@ static __always_inline void first_extra_of_flow(struct flow_extra *extra, const 
 	extra->customer_vlan_id = packet->customer_vlan_id;
 	extra->customer_priority = packet->customer_priority;
 	extra->fragment_flags = packet->fragment_flags;
+	extra->mpls_depth = packet->mpls_depth;
 	__builtin_memcpy(extra->mpls_labels, packet->mpls_labels, sizeof(extra->mpls_labels));
 }
 

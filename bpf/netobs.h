@@ -52,8 +52,8 @@ struct flow_extra {
 	__u16 customer_vlan_id; /* of the tag behind the tag of vlan_id */
 	__u8 customer_priority;
 	__u8 fragment_flags; /* IE 197: 0x40 DF, 0x20 MF */
+	__u8 mpls_depth; /* IE 202 */
 	__u8 mpls_labels[3][3]; /* IE 70 to 72: label, traffic class, bottom of stack; the top of the stack first */
-	__u8 reserved;
 };
 _Static_assert(sizeof(struct flow_extra) == 64, "one cache line");
 

@@ -9,7 +9,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -127,13 +127,22 @@ def merged(records: Records) -> Records:
 class Programs:
     """The programs, loaded and attached to nothing; ``config`` as in [capture]. ``batch`` as in BatchReader."""
 
-    def __init__(self, batch: int = 0, slots_for: int = 0, preemptible: bool = False, **config: Any) -> None:
+    def __init__(
+        self,
+        batch: int = 0,
+        slots_for: int = 0,
+        preemptible: bool = False,
+        extra_groups: Collection[str] = (),
+        **config: Any,
+    ) -> None:
         """``slots_for``: for percpu_array, how many CPUs get slots; 0 = all that are online. ``preemptible``: as in a
-        PREEMPT_RT kernel, whatever this one is."""
-        self.capture = Capture(CaptureConfig(**config), batch)
+        PREEMPT_RT kernel, whatever this one is. ``extra_groups``: as in ``Datapath``."""
+        self.capture = Capture(CaptureConfig(**config), batch, extra_groups)
         self.datapath.preemptible |= preemptible
         if slots_for:
-            self.datapath.table = PercpuArray(self.capture._config.max_flows, slots_for, self.datapath.halves, batch)
+            self.datapath.table = PercpuArray(
+                self.capture._config.max_flows, slots_for, self.datapath.halves, batch, self.datapath._layout
+            )
         try:
             self.capture.load()
         except BaseException:

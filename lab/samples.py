@@ -67,7 +67,7 @@ def mapped(address: str) -> list[int]:
 
 def flow(src: str, dst: str, **fields: Any) -> Records:
     """One Flow Record with plain values; ``fields`` replaces any of them."""
-    record = records.empty(1)
+    record = records.empty(1, records.EXTRA_RECORD)
     values = {
         "src_addr": mapped(src),
         "dst_addr": mapped(dst),
@@ -92,7 +92,9 @@ def flow(src: str, dst: str, **fields: Any) -> Records:
 
 
 def batch(*rows: Records) -> FlowBatch:
-    return FlowBatch(np.concatenate(rows) if rows else records.empty(0), CLOCK, interface_table(NAMES))
+    return FlowBatch(
+        np.concatenate(rows) if rows else records.empty(0, records.EXTRA_RECORD), CLOCK, interface_table(NAMES)
+    )
 
 
 def golden_batch() -> FlowBatch:
@@ -127,8 +129,8 @@ def golden_messages(name: str = "ipfix_default.hex") -> list[bytes]:
 def batches(draw: st.DrawFn, most: int = 9) -> FlowBatch:
     """Flow Records of random bytes, made possible only where the kernel guarantees it."""
     count = draw(st.integers(0, most))
-    size = count * records.RECORD.itemsize
-    rows = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype=records.RECORD).copy()
+    size = count * records.EXTRA_RECORD.itemsize
+    rows = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype=records.EXTRA_RECORD).copy()
     for row in rows:
         row["ethertype"] = draw(st.sampled_from((IPV4, IPV4, IPV6, IPV6, 0x0806)))
         row["protocol"] = draw(st.sampled_from((1, 6, 17, 58, 255)))
@@ -194,6 +196,18 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
         "icmpTypeIPv6": v6[0],
         "icmpCodeIPv6": v6[1],
         "icmpTypeCodeIPv6": v6[2],
+        "layer2OctetDeltaCount": int(row["layer2_octets"]),
+        "tcpOptionsFull": b"".join(int(word).to_bytes(8, "big") for word in row["tcp_options"][::-1]),
+        "tcpWindowSize": int(row["min_tcp_window"]),
+        "ipv6ExtensionHeadersFull": bytes(28) + int(row["ipv6_headers"]).to_bytes(4, "big"),
+        "flowLabelIPv6": int(row["flow_label"]),
+        "fragmentFlags": int(row["fragment_flags"]),
+        "dot1qCustomerVlanId": int(row["customer_vlan_id"]),
+        "dot1qCustomerPriority": int(row["customer_priority"]),
+        "mplsLabelStackDepth": int(row["mpls_depth"]),
+        "mplsTopLabelStackSection": bytes(row["mpls_labels"][0]),
+        "mplsLabelStackSection2": bytes(row["mpls_labels"][1]),
+        "mplsLabelStackSection3": bytes(row["mpls_labels"][2]),
         "flowDurationMilliseconds": min(end_ns // 10**6 - start_ns // 10**6, 2**32 - 1),
         **dict(_times("flowStart", start_ns)),
         **dict(_times("flowEnd", end_ns)),

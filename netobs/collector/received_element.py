@@ -21,8 +21,6 @@ SCOPE = -1
 TYPE_OF_ELEMENT = "informationElementDataType"
 """An options record with it describes an element."""
 _SCOPES = {1: "scopeSystem", 2: "scopeInterface", 3: "scopeLineCard", 4: "scopeCache", 5: "scopeTemplate"}
-_TYPES = (*DATA_TYPES[:20], "basicList", "subTemplateList", "subTemplateMultiList", "unsigned256")
-"""By code (RFC 5610, 3.1; RFC 6313; RFC 9740)."""
 _INTEGER_OCTETS = (1, 2, 4, 8)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _MAX_TYPES = 1024
@@ -72,14 +70,14 @@ def learn_type(types: MutableMapping[Element, InformationElement], record: Mappi
     if not (isinstance(number, int) and isinstance(enterprise, int) and isinstance(kind, int)):
         return False
     number &= _MAX_ID
-    if not 0 <= kind < len(_TYPES) or not isinstance(name, str) or _NAME.fullmatch(name) is None:
+    if not 0 <= kind < len(DATA_TYPES) or not isinstance(name, str) or _NAME.fullmatch(name) is None:
         return False
     if enterprise in (0, REVERSE_ENTERPRISE) and _registered(number, enterprise):
         return False
     if by_name(name) is not None:
         name = f"enterprise{enterprise}/{name}"
     known = types.get((enterprise, number))
-    described = InformationElement(name, number, _TYPES[kind], VARIABLE_LENGTH, "", "", enterprise)
+    described = InformationElement(name, number, DATA_TYPES[kind], VARIABLE_LENGTH, "", "", enterprise)
     if known == described or (known is None and len(types) >= _MAX_TYPES):
         return False
     types[enterprise, number] = described

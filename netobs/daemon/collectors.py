@@ -15,7 +15,7 @@ from netobs.base.errors import ConfigError, NetobsError, TemplateError
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
-from netobs.daemon import host_check
+from netobs.daemon import extra, host_check
 from netobs.daemon.account import CollectorStats, FormerCollectors
 from netobs.daemon.reporter import Reporter
 from netobs.encode.netflow5 import MAX_INTERFACE
@@ -81,6 +81,7 @@ class ExportingProcess:
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
         self._exporters = make_exporters(config, self.boot_ns)
+        self.extra_groups = extra.groups(self._exporters.values())
         check_certificates(config)
         self._collectors = [self._collector(each, self._exporters) for each in config.collectors]
         self._router = Router(self._members(), config.groups, loop)
@@ -191,6 +192,7 @@ class ExportingProcess:
 
         :raises NetobsError: nothing was changed.
         """
+        extra.check_measured(exporters.values(), self.extra_groups)
         known = self._exporters
         exporters = {key: known[key] if key in known and known[key].says_the_same(made) else made
                      for key, made in exporters.items()}  # fmt: skip

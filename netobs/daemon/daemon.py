@@ -48,12 +48,14 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._service = ServiceManager(os.environ)
-        self._capture = Capture(config.capture)
+        self._exporting = ExportingProcess(config, loop)
+        self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups)
         self._datapath = self._capture.datapath
         self._capture.on_reuse = self._end_interface
         metering = config.metering
-        self._metering = Metering(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
-        self._exporting = ExportingProcess(config, loop)
+        self._metering = Metering(
+            metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows, dtype=self._datapath.record
+        )
         self._packets = PacketCapturing(config, loop)
         self._reloading = Reloading(loop, self)
         self._shed: list[Records] = []
@@ -75,7 +77,7 @@ class Daemon:
         for warning in (
             *warnings_of(self._config),
             *host_check.warnings_of(self._config, self._capture.links.interfaces()),
-            footprint.warning(self._config, self._datapath.kernel_bytes()),
+            footprint.warning(self._config, self._datapath.kernel_bytes(), self._datapath.record),
         ):
             if warning:
                 log.warning("%s", warning)
@@ -192,7 +194,7 @@ class Daemon:
             rows = self._datapath.evict(self._last_eviction_ns)
         except OSError as error:  # a temporary error: the flows are still in the kernel
             log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
-            rows, done = empty(0), False
+            rows, done = empty(0, self._datapath.record), False
         parts = [rows, *self._take_shed(), self._read_ring().records]
         del rows
         self._meter(parts)

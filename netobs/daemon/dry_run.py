@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from netobs import __version__
 from netobs.base.errors import NetobsError
 from netobs.config import CollectorConfig, Config, warnings_of
-from netobs.daemon import footprint, host_check, packet_capture
+from netobs.daemon import extra, footprint, host_check, packet_capture
 from netobs.daemon.collectors import template_warnings
 from netobs.datapath.capture import Capture, check_interfaces
+from netobs.datapath.datapath import Datapath
 from netobs.datapath.memory import MIB
 from netobs.encode.options.table import spoken
 from netobs.encode.options.wire import Subject
@@ -68,29 +69,37 @@ def make(config: Config) -> Plan:
 def _capture(config: Config, plan: Plan) -> None:
     try:
         plan.lines.append(f"kernel {os.uname().release}, libbpf {libbpf.version()}")
-        capture = Capture(config.capture)
+        wanted = extra.elements(extra.readable(config))
+        capture = Capture(config.capture, extra_groups=frozenset(wanted.values()))
     except NetobsError as error:
         plan.problems.append(str(error))
         return
     try:
-        _memory(config, capture, plan)
+        _memory(config, capture, wanted, plan)
         interfaces = [f"  {line}" for line in _interfaces(config, capture, plan)]
         plan.lines += ["interfaces:", *interfaces]
     finally:
         capture.close()
 
 
-def _memory(config: Config, capture: Capture, plan: Plan) -> None:
+def _memory(config: Config, capture: Capture, wanted: dict[str, str], plan: Plan) -> None:
     table, flows = config.capture.flow_table, config.capture.max_flows
+    record = capture.datapath.record
     plan.lines.append(
         f"flow table {table}: {flows} flows, {_mib(capture.datapath.kernel_bytes())} of kernel memory "
         f"for {libbpf.possible_cpus()} possible CPUs"
     )
-    cache, eviction = _mib(footprint.cache_bytes(config)), _mib(footprint.eviction_bytes(config))
+    if wanted:
+        plain_bytes = Datapath(config.capture).kernel_bytes()
+        plan.lines.append(
+            f"  {_mib(capture.datapath.kernel_bytes() - plain_bytes)} of that, and some time for each packet, for "
+            f"{', '.join(wanted)}: see netobs-templates(5)"
+        )
+    cache, eviction = _mib(footprint.cache_bytes(config, record)), _mib(footprint.eviction_bytes(config, record))
     plan.lines.append(f"flow cache: at most {config.metering.max_flows} flows, {cache} of process memory when full")
     plan.lines.append(f"an eviction of {flows} flows takes about {eviction} of process memory more")
     with contextlib.suppress(NetobsError):  # a problem, which loading finds too
-        warning = footprint.warning(config, capture.datapath.kernel_bytes())
+        warning = footprint.warning(config, capture.datapath.kernel_bytes(), record)
         plan.warnings += [warning] if warning else []
 
 

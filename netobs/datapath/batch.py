@@ -24,18 +24,20 @@ def hash_map_bytes(entries: int, key_bytes: int, value_bytes: int) -> int:
 
 
 class BatchReader:
-    """Buffers for the batches of maps with keys of ``key_bytes`` and ``values`` METRICS for each key."""
+    """Buffers for the batches of maps with keys of ``key_bytes`` and ``values`` of dtype ``metrics`` for each key."""
 
-    def __init__(self, key_bytes: int, values: int, max_entries: int, batch: int = 0) -> None:
-        """``batch``: entries that one call takes out; 0 = as many as fit a buffer of reasonable size."""
+    def __init__(
+        self, key_bytes: int, values: int, max_entries: int, batch: int = 0, metrics: np.dtype[np.void] = METRICS
+    ) -> None:
+        """``batch``: entries that one call takes out; 0 = as many as a buffer of sensible size holds."""
         self._key_bytes = key_bytes
-        self._values_per_key = values
+        self._values_per_key, self._metrics = values, metrics
         self._cursors = (libbpf.cursor(key_bytes), libbpf.cursor(key_bytes))
-        self._resize(batch or min(max_entries, max(LEAST_BATCH, VALUES_BYTES // (METRICS.itemsize * values))))
+        self._resize(batch or min(max_entries, max(LEAST_BATCH, VALUES_BYTES // (metrics.itemsize * values))))
 
     def _resize(self, entries: int) -> None:
         self._keys: npt.NDArray[np.uint8] = np.empty((entries, self._key_bytes), dtype="u1")
-        self._values = np.empty((entries, self._values_per_key), dtype=METRICS)
+        self._values = np.empty((entries, self._values_per_key), dtype=self._metrics)
 
     def take(self, fd: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
         """Takes all entries of map ``fd``: keys (shape ``(n, key_bytes)``) and values (``(n, values)``) of each batch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from netobs.base.errors import CaptureError
 from netobs.config import CaptureConfig
@@ -23,10 +24,10 @@ FLOWS = Purpose(
 class Capture(ObservationPoints):
     """The Observation Points of the flows, and the ``datapath`` whose programs are attached to them."""
 
-    def __init__(self, config: CaptureConfig, batch: int = 0) -> None:
-        """``batch``: as in ``BatchReader``."""
+    def __init__(self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = ()) -> None:
+        """``batch``, ``extra_groups``: as in ``Datapath``."""
         self._config = config
-        self.datapath = Datapath(config, batch)
+        self.datapath = Datapath(config, batch, extra_groups)
         super().__init__(config.selector, config.direction, config.attach, FLOWS, self.datapath.program_fd)
 
     def load(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +14,20 @@ from netobs.base import clock
 from netobs.config import CaptureConfig
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.halves import Halves
-from netobs.datapath.layout import FLOW_TABLES, HASH_KEYS, SETTINGS
+from netobs.datapath.layout import FLOW_TABLES, HASH_KEYS, PLAIN, SETTINGS, WITH_EXTRA
 from netobs.datapath.ledger import Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
-from netobs.datapath.percpu_array import PercpuArray
+from netobs.datapath.percpu_array import EXTRA_MAP, PercpuArray
 from netobs.datapath.percpu_hash import PercpuHash
 from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
 from netobs.datapath.tick import CoarseClock
-from netobs.flow.records import Records
+from netobs.flow.metrics import GROUPS
+from netobs.flow.records import EXTRA, Records
 from netobs.kernel import host, libbpf
 from netobs.kernel.grace import GracePeriod
-from netobs.kernel.object import BpfObject
+from netobs.kernel.object import OBJECT, BpfObject
 
 log = logging.getLogger("netobs.capture")
 
@@ -45,9 +47,11 @@ class RingReading:
 class Datapath:
     """``load`` -> programs to attach (``program_fd``), flows to take out (``evict``, ``read_ring``) -> ``close``."""
 
-    def __init__(self, config: CaptureConfig, batch: int = 0) -> None:
-        """``batch``: as in ``BatchReader``."""
+    def __init__(self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = ()) -> None:
+        """``batch``: as in ``BatchReader``. ``extra_groups``: those of ``metrics.GROUPS`` that are measured."""
         self._config = config
+        self._extra_groups = extra_groups
+        self._layout = WITH_EXTRA if extra_groups else PLAIN
         self._cpus = libbpf.possible_cpus()
         self.preemptible = host.is_realtime()
         """Whether programs of one CPU may interrupt each other: they may in a PREEMPT_RT kernel from 6.18 on, unless
@@ -58,19 +62,27 @@ class Datapath:
         self.grace = GracePeriod()
         self.halves = Halves(self._state, self.grace)
         self.ledger = Ledger(self._cpus)
-        self.ring = RingBuffer(RING_BYTES)
+        self.ring = RingBuffer(RING_BYTES, self.record)
         self.table = self._table(batch)
 
     def _table(self, batch: int) -> FlowTable:
         if self._config.flow_table == "percpu_array":
-            return PercpuArray(self._config.max_flows, libbpf.online_cpus(), self.halves, batch)
+            return PercpuArray(self._config.max_flows, libbpf.online_cpus(), self.halves, batch, self._layout)
         if self._config.flow_table == "percpu_hash":
-            return PercpuHash(self._config.max_flows, self._cpus, self.halves, batch)
-        return RingOnly()
+            return PercpuHash(self._config.max_flows, self._cpus, self.halves, batch, self._layout)
+        return RingOnly(self.record)
+
+    @property
+    def record(self) -> np.dtype[np.void]:
+        """The dtype of the rows that ``evict`` and ``read_ring`` give."""
+        return self._layout.record
 
     def kernel_bytes(self) -> int:
         """Memory that the maps take."""
-        return self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes(self._cpus)
+        packet_extras = self._cpus * EXTRA.itemsize if self._layout is WITH_EXTRA else 0
+        return (
+            self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes(self._cpus) + packet_extras
+        )
 
     def load(self) -> None:
         """Loads and verifies the programs.
@@ -81,10 +93,14 @@ class Datapath:
         log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
         if self.preemptible:
             log.info("PREEMPT_RT kernel: a packet that interrupts another one on its CPU goes through the ring buffer")
-        self._object = obj = BpfObject()
+        self._object = obj = BpfObject(OBJECT.with_name(self._layout.object))
         for part in (self.ledger, self.ring, self.table):
             part.prepare(obj)
-        for name in set(TABLE_MAPS) - set(self.table.MAPS):
+        table_maps = {*TABLE_MAPS}
+        if self._layout is WITH_EXTRA:
+            obj.set_max_entries("packet_extras", self._cpus)
+            table_maps.add(EXTRA_MAP)
+        for name in table_maps.difference(self.table.MAPS):
             obj.leave_out(name)
         self._write_settings(obj)
         obj.load()
@@ -98,6 +114,7 @@ class Datapath:
         settings["flow_table"] = FLOW_TABLES.index(self._config.flow_table)
         settings["slots"], settings["slot_cpus"] = self.table.slots, self.table.slot_cpus
         settings["precise_time"], settings["preemptible"] = self._config.precise_time, self.preemptible
+        settings["extra_groups"] = sum(1 << GROUPS.index(group) for group in self._extra_groups)
         settings["tick_ns"] = clock.tick_ns()
         settings["hash_keys"] = np.frombuffer(os.urandom(8 * HASH_KEYS), dtype="<u8") | 1
 

@@ -25,7 +25,7 @@ class FlowTable(Protocol):
         """Gets the maps' descriptors and memory. After load."""
 
     def evict(self, now_ns: int) -> Records:
-        """Takes all flows out: shape ``(n,)``, dtype ``RECORD``; a flow that several CPUs saw has a row for each."""
+        """Takes all flows out: shape ``(n,)``; a flow that several CPUs saw has a row for each."""
 
     def occupancy(self) -> dict[str, int]:
         """Flows that the last eviction found, by level; empty where the table has no levels."""

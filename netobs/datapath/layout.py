@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from netobs.flow.records import KEY
+from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, joined
+
+
+class RecordLayout(NamedTuple):
+    """What the programs of an ``object`` write: the values of the hash maps, and the records of the ring buffer."""
+
+    metrics: np.dtype[np.void]
+    record: np.dtype[np.void]
+    object: str
+
+
+PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o")
+WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o")
 
 FLOW_TABLES = ("percpu_array", "percpu_hash", "ringbuf")
 """enum flow_table, in its order; the words of the key capture.flow_table."""

@@ -18,16 +18,23 @@ from netobs.datapath.layout import (
     FLOW_SLOT,
     FLOW_START,
     OVERFLOW_KEY,
+    PLAIN,
     SLOT_EGRESS_BIT,
     SLOT_IPV6_BIT,
     SLOT_OCTETS_BITS,
     SLOT_TIME_SHIFT,
+    WITH_EXTRA,
+    RecordLayout,
 )
-from netobs.flow.records import KEY, METRICS, RECORD, Records, concatenate
+from netobs.flow.metrics import Place, in_place
+from netobs.flow.records import EXTRA, KEY, RECORD, Records, concatenate, take
 from netobs.kernel.object import BpfObject
 
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
-"""Per CPU and half. Fewer would not fill whole pages in both arrays."""
+"""Of a CPU and half. Fewer would not fill whole pages in both arrays."""
+EXTRA_MAP = "flow_extras"
+IN_SLOT = ("src_addr", "dst_addr", "src_port", "ifindex", "protocol", *in_place(Place.SLOT))
+IN_START = in_place(Place.START)
 TIME_MARGIN_NS = 60_000_000_000
 """Slot times are unwrapped from this long after the start of an eviction: packets may arrive until the halves flip."""
 ICMP, ICMPV6 = 1, 58
@@ -40,25 +47,31 @@ def slots_per_cpu(max_flows: int, cpus: int) -> int:
 
 
 class PercpuArray:
-    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``cpus``: how many CPUs get slots. Those
-    that come online later have none and use the overflow hash."""
+    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``flow_extras`` with ``WITH_EXTRA``.
+
+    ``cpus``: how many CPUs get slots. Those that come online later have none and use the overflow hash.
+    """
 
     MAPS: tuple[str, ...] = ("flow_slots", "flow_starts", "overflow_0", "overflow_1")
     OVERFLOW = MAPS[2:]
 
-    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0) -> None:
+    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
         """``batch``: as in ``BatchReader``, for the overflow hash."""
         self._max_flows = max_flows
         self.slot_cpus = cpus
         self.slots = slots_per_cpu(max_flows, cpus)
-        self._halves = halves
+        self._halves, self._layout = halves, layout
+        self._arrays = {"flow_slots": FLOW_SLOT, "flow_starts": FLOW_START}
+        if layout is WITH_EXTRA:
+            self._arrays[EXTRA_MAP] = EXTRA
+            self.MAPS = (*self.MAPS, EXTRA_MAP)
         self._in_slots = self._in_overflow = 0
-        self._overflow = BatchReader(OVERFLOW_KEY.itemsize, 1, max_flows, batch)
+        self._overflow = BatchReader(OVERFLOW_KEY.itemsize, 1, max_flows, batch, layout.metrics)
         self._taken: list[Records] = []
 
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
-        for name in ("flow_slots", "flow_starts"):
+        for name in self._arrays:
             obj.set_max_entries(name, 2 * self.slot_cpus * self.slots)
         for name in self.OVERFLOW:
             obj.set_max_entries(name, self._max_flows)
@@ -77,7 +90,7 @@ class PercpuArray:
         self._taken.append(self._take_slots(quiet, now_ns))
         self._in_slots = sum(len(rows) for rows in self._taken)
         for keys, values in self._overflow.take(self._fds[self.OVERFLOW[quiet]]):
-            self._taken.append(_overflow_rows(keys, values))
+            self._taken.append(_overflow_rows(keys, values, self._layout.record))
         self._halves.emptied(quiet)
         taken, self._taken = self._taken, []
         rows = concatenate(taken)
@@ -91,7 +104,7 @@ class PercpuArray:
     def _take_slots(self, half: int, now_ns: int) -> Records:
         """The used slots of ``half``, which are marked unused. Only these are copied and written."""
         used = [self._used(2 * cpu + half) for cpu in range(self.slot_cpus)]
-        rows = np.empty(sum(map(len, used)), dtype=RECORD)
+        rows = np.empty(sum(map(len, used)), dtype=self._layout.record)
         end = 0
         for cpu, indices in enumerate(used):
             if len(indices):
@@ -100,16 +113,20 @@ class PercpuArray:
         return rows
 
     def _used(self, region: int) -> npt.NDArray[np.intp]:
-        return np.flatnonzero(self._region("flow_slots", region, FLOW_SLOT)["used"])
+        return np.flatnonzero(self._region("flow_slots", region)["used"])
 
     def _take_region(self, region: int, used: npt.NDArray[np.intp], rows: Records, reference_ns: int) -> None:
-        slots, starts = self._region("flow_slots", region, FLOW_SLOT), self._region("flow_starts", region, FLOW_START)
+        slots, starts = self._region("flow_slots", region), self._region("flow_starts", region)
         _fill_rows(rows, slots.take(used), starts.take(used), reference_ns)
+        if EXTRA_MAP in self._arrays:
+            extras = take(self._region(EXTRA_MAP, region), used)
+            _bytes(rows)[:, RECORD.itemsize :] = _bytes(extras)
         slots["used"][used] = 0
 
-    def _region(self, name: str, region: int, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
-        """One CPU's half of an array map. It is mapped only while the array lives, which is short: mapped pages count
-        as memory of this process, although they belong to the kernel."""
+    def _region(self, name: str, region: int) -> npt.NDArray[np.void]:
+        """One CPU's half of an array map. It is mapped as long as the array lives, which is short: mapped pages count
+        as this process's memory, although they are the kernel's."""
+        dtype = self._arrays[name]
         size = self.slots * dtype.itemsize
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         memory = mmap.mmap(self._fds[name], size, mmap.MAP_SHARED, protection, offset=region * size)
@@ -120,25 +137,26 @@ class PercpuArray:
 
     def kernel_bytes(self) -> int:
         """Memory of the maps."""
-        slots = 2 * self.slot_cpus * self.slots * (FLOW_SLOT.itemsize + FLOW_START.itemsize)
-        return slots + 2 * hash_map_bytes(self._max_flows, OVERFLOW_KEY.itemsize, METRICS.itemsize)
+        slots = 2 * self.slot_cpus * self.slots * sum(dtype.itemsize for dtype in self._arrays.values())
+        return slots + 2 * hash_map_bytes(self._max_flows, OVERFLOW_KEY.itemsize, self._layout.metrics.itemsize)
 
 
-def _overflow_rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void]) -> Records:
-    rows = np.empty(len(keys), dtype=RECORD)
-    row_bytes = rows.view("u1").reshape(len(rows), RECORD.itemsize)
-    row_bytes[:, : KEY.itemsize] = keys[:, : KEY.itemsize]
-    row_bytes[:, KEY.itemsize :] = values.view("u1")
+def _bytes(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
+    return rows.view("u1").reshape(len(rows), rows.dtype.itemsize)
+
+
+def _overflow_rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], record: np.dtype[np.void]) -> Records:
+    rows = np.empty(len(keys), dtype=record)
+    _bytes(rows)[:, : KEY.itemsize] = keys[:, : KEY.itemsize]
+    _bytes(rows)[:, KEY.itemsize :] = values.view("u1")
     return rows
 
 
 def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[np.void], reference_ns: int) -> None:
     """Slots and starts as Flow Records, all of the same length."""
-    for name in ("src_addr", "dst_addr", "src_port", "ifindex", "protocol", "tcp_flags"):
+    for name in IN_SLOT:
         rows[name] = slots[name]
-    for name in ("min_ip_length", "max_ip_length", "min_ttl", "max_ttl"):
-        rows[name] = slots[name]
-    for name in ("tos", "dot1q_priority", "src_mac", "dst_mac", "end", "syn"):
+    for name in IN_START:
         rows[name] = starts[name]
     rows["errno"] = rows["flow_end_reason"] = 0
     _set_ports(rows, slots)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from netobs.datapath.batch import BatchReader, hash_map_bytes
 from netobs.datapath.halves import Halves
-from netobs.flow.records import KEY, METRICS, RECORD, Records, concatenate
+from netobs.datapath.layout import PLAIN, RecordLayout
+from netobs.flow.records import KEY, Records, concatenate, empty
 from netobs.kernel.object import BpfObject
 
 CLOCK_SLACK_NS = 50_000_000  # the coarse clock is up to one tick (10 ms at 100 Hz) behind
@@ -27,13 +28,14 @@ class PercpuHash:
     slots = 1
     slot_cpus = 0
 
-    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0) -> None:
+    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
         """``batch``: as in ``BatchReader``."""
         self._max_flows = max_flows
         self._cpus = cpus
         self._halves = halves
         self.stale = 0
-        self._reader = BatchReader(KEY.itemsize, cpus, max_flows, batch)
+        self._layout = layout
+        self._reader = BatchReader(KEY.itemsize, cpus, max_flows, batch, layout.metrics)
         self._taken: list[Records] = []
 
     def prepare(self, obj: BpfObject) -> None:
@@ -53,10 +55,12 @@ class PercpuHash:
         """
         quiet = self._halves.turn(now_ns)
         for keys, values in self._reader.take(self._fds[quiet]):
-            self._taken.append(self._drop_stale(_rows(keys, values), self._halves.in_use_since_ns[quiet]))
+            self._taken.append(
+                self._drop_stale(_rows(keys, values, self._layout.record), self._halves.in_use_since_ns[quiet])
+            )
         self._halves.emptied(quiet)
         taken, self._taken = self._taken, []
-        return concatenate(taken)
+        return concatenate([empty(0, self._layout.record), *taken])
 
     def _drop_stale(self, rows: Records, since_ns: int) -> Records:
         """Drops values that are older than the half's last eviction. A CPU left them in an element that the kernel
@@ -76,15 +80,15 @@ class PercpuHash:
 
     def kernel_bytes(self) -> int:
         """Memory of both halves: entries are allocated when the map is made, with values for every possible CPU."""
-        value_bytes = 8 + self._cpus * METRICS.itemsize  # a pointer to the values
+        value_bytes = 8 + self._cpus * self._layout.metrics.itemsize  # a pointer to the values
         return len(self.MAPS) * hash_map_bytes(self._max_flows, KEY.itemsize, value_bytes)
 
 
-def _rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void]) -> Records:
+def _rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], record: np.dtype[np.void]) -> Records:
     """A row for each CPU that saw the flow: the others' values are zero."""
     flow, cpu = np.nonzero(values["packets"])
-    rows = np.empty(len(flow), dtype=RECORD)
-    row_bytes = rows.view("u1").reshape(len(rows), RECORD.itemsize)
+    rows = np.empty(len(flow), dtype=record)
+    row_bytes = rows.view("u1").reshape(len(rows), record.itemsize)
     row_bytes[:, : KEY.itemsize] = keys[flow]
-    row_bytes[:, KEY.itemsize :] = values.view("u1").reshape(*values.shape, METRICS.itemsize)[flow, cpu]
+    row_bytes[:, KEY.itemsize :] = values.view("u1").reshape(*values.shape, values.itemsize)[flow, cpu]
     return rows

@@ -12,15 +12,18 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
-from netobs.flow.records import OPAQUE_RECORD, RECORD, Records, concatenate, empty
+from netobs.flow.records import RECORD, Records, concatenate, empty
 from netobs.kernel.fence import fence
 from netobs.kernel.object import BpfObject
 
 BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
-ENTRY = np.dtype([("length", "<u4"), ("page_offset", "<u4"), ("record", OPAQUE_RECORD)])
-"""A header and a record: 120 bytes, a multiple of 8 as the kernel rounds."""
 DATA_OFFSET = 2 * mmap.PAGESIZE
 """In the map's file: the page with the consumer's position, the one with the producer's, then the data, twice."""
+
+
+def entry(record: np.dtype[np.void]) -> np.dtype[np.void]:
+    """A header and a record of the dtype ``record``: a multiple of 8 bytes, as the kernel rounds."""
+    return np.dtype([("length", "<u4"), ("page_offset", "<u4"), ("record", f"V{record.itemsize}")])
 
 
 class RingBuffer:
@@ -32,9 +35,10 @@ class RingBuffer:
 
     MAP = "ring"
 
-    def __init__(self, size_bytes: int) -> None:
-        """``size_bytes``: a power of two, at least one page."""
+    def __init__(self, size_bytes: int, record: np.dtype[np.void] = RECORD) -> None:
+        """``size_bytes``: a power of two, at least one page. ``record``: the dtype of the records."""
         self.size_bytes = size_bytes
+        self._record, self._entry = record, entry(record)
         self.fd = -1
         self._consumer: mmap.mmap | None = None
         self._producer: mmap.mmap | None = None
@@ -54,19 +58,19 @@ class RingBuffer:
         self._producer_position: npt.NDArray[np.uint64] = np.frombuffer(self._producer, dtype="<u8", count=1)
 
     def consume(self) -> Records:
-        """Takes what was submitted (a copy, shape ``(n,)``, dtype ``RECORD``) and gives the space back."""
+        """Takes what was submitted (a copy, shape ``(n,)``) and gives the space back."""
         start, end = self._consumer_position.value, int(self._producer_position[0])
         if start == end:
             self._unmap_data()
-            return empty(0)
+            return empty(0, self._record)
         fence()  # what is up to `end` was there before the position said so
-        parts: list[Records] = []
+        parts = [empty(0, self._record)]
         while start < end:
             records = self._submitted(start, end)
             if not len(records):
                 break
             parts.append(records)
-            start += len(records) * ENTRY.itemsize
+            start += len(records) * self._entry.itemsize
             fence()  # the copy is made before the kernel may write there again
             self._consumer_position.value = start
         return concatenate(parts)
@@ -78,11 +82,11 @@ class RingBuffer:
             size = self.size_bytes + mmap.PAGESIZE
             self._data = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=DATA_OFFSET)
         offset = start % self.size_bytes
-        count = min((end - start) // ENTRY.itemsize, -(-(self.size_bytes - offset) // ENTRY.itemsize))
-        entries = np.frombuffer(self._data, dtype=ENTRY, count=count, offset=offset)
+        count = min((end - start) // self._entry.itemsize, -(-(self.size_bytes - offset) // self._entry.itemsize))
+        entries = np.frombuffer(self._data, dtype=self._entry, count=count, offset=offset)
         busy = np.flatnonzero(entries["length"] & BUSY)
         fence()  # a record is whole once its header says so, which was read
-        records: Records = entries["record"][: busy[0] if len(busy) else count].copy().view(RECORD)
+        records: Records = entries["record"][: busy[0] if len(busy) else count].copy().view(self._record)
         return records
 
     def _unmap_data(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from netobs.flow.records import Records, empty
+import numpy as np
+
+from netobs.flow.records import RECORD, Records, empty
 from netobs.kernel.object import BpfObject
 
 
@@ -13,6 +15,10 @@ class RingOnly:
     slots = 1
     slot_cpus = 0
 
+    def __init__(self, record: np.dtype[np.void] = RECORD) -> None:
+        """``record``: the dtype of the records."""
+        self._record = record
+
     def prepare(self, obj: BpfObject) -> None:
         """Nothing to size."""
 
@@ -20,8 +26,8 @@ class RingOnly:
         """Nothing to open."""
 
     def evict(self, now_ns: int) -> Records:
-        """Empty: only the ring has records."""
-        return empty(0)
+        """Nothing waits in the kernel but what is in the ring."""
+        return empty(0, self._record)
 
     def occupancy(self) -> dict[str, int]:
         """There is no level to count."""

@@ -1,4 +1,4 @@
-"""From a Flow Record to Information Elements: one function per element, each a column over many records.
+"""From a Flow Record to Information Elements: each a column over many records.
 
 The IANA registry defines the elements. If netobs has a choice, the function documents it.
 """
@@ -17,17 +17,16 @@ from netobs.encode import text
 from netobs.encode.registry import InformationElement
 from netobs.encode.template.template import Template
 from netobs.flow.interface_names import Texts
+from netobs.flow.metrics import IPV4, IPV6, METRICS, Element, Metric
 from netobs.flow.records import FlowBatch, Records
 
 Values = npt.NDArray[Any]
 Fill = Callable[[FlowBatch], Values]
 
-IPV4, IPV6 = "ipv4", "ipv6"
 ETHERTYPES = {IPV4: 0x0800, IPV6: 0x86DD}
 
 _ICMP, _ICMPV6 = 1, 58
 _INGRESS, _EGRESS = 0, 1
-_TCP_FLAG_BITS = 0x0FFF
 _NS_PER_S, _NS_PER_MS, _NS_PER_US = 1_000_000_000, 1_000_000, 1_000
 _MAX_U32 = 0xFFFFFFFF
 _CHUNK_RECORDS = 2048
@@ -40,7 +39,8 @@ class Column(NamedTuple):
     ``values(batch)`` has the shape ``(n,)`` for numbers and ``(n, octets)``, uint8, for addresses. For strings it has
     each record's index into ``texts(batch)``; ``most_octets``: longer strings are cut.
     ``least_octets``: the shortest reduced-size encoding that holds every value, 0 = only the canonical length.
-    ``family``: the only address family that has the element, "" = both.
+    ``family``: the one address family in which the element has a meaning, "" = both. ``octets``: its one length, where
+    the registry has none. ``group``: of what is measured only where a template asks for it (``metrics.GROUPS``).
     """
 
     values: Fill
@@ -48,6 +48,22 @@ class Column(NamedTuple):
     family: str = ""
     texts: Callable[[FlowBatch], Texts] | None = None
     most_octets: int = 0
+    octets: int = 0
+    group: str = ""
+
+
+def _measured(metric: Metric, element: Element) -> Column:
+    """``element``, which says ``metric`` as it is."""
+
+    def values(batch: FlowBatch) -> Values:
+        found = batch.records[metric.name]
+        if element.part is not None:
+            found = found[:, element.part]
+        if element.shift:
+            found = found >> element.shift
+        return found & element.mask if element.mask else found
+
+    return Column(values, element.least_octets, element.family, octets=element.octets, group=metric.group)
 
 
 def _field(name: str) -> Fill:
@@ -141,37 +157,25 @@ def _interface(batch: FlowBatch) -> Values:
     return batch.interfaces.positions(batch.records["ifindex"])
 
 
-COLUMNS: dict[str, Column] = {
-    "octetDeltaCount": Column(_field("octets"), least_octets=4),
-    "packetDeltaCount": Column(_field("packets"), least_octets=4),
+_DERIVED: dict[str, Column] = {
     "protocolIdentifier": Column(_field("protocol")),
-    "ipClassOfService": Column(_field("tos")),
-    # One octet is allowed: it leaves out bits that meters need not observe (registry, RFC 9565).
-    "tcpControlBits": Column(lambda batch: batch.records["tcp_flags"] & _TCP_FLAG_BITS, least_octets=1),
     "sourceTransportPort": Column(_source_port),
     "sourceIPv4Address": Column(_ipv4("src_addr"), family=IPV4),
     "ingressInterface": Column(_where_direction("ifindex", _INGRESS)),
     "destinationTransportPort": Column(_destination_port),
     "destinationIPv4Address": Column(_ipv4("dst_addr"), family=IPV4),
     "egressInterface": Column(_where_direction("ifindex", _EGRESS)),
-    "minimumIpTotalLength": Column(_field("min_ip_length"), least_octets=2),
-    "maximumIpTotalLength": Column(_field("max_ip_length"), least_octets=2),
     "sourceIPv6Address": Column(_field("src_addr"), family=IPV6),
     "destinationIPv6Address": Column(_field("dst_addr"), family=IPV6),
     "icmpTypeCodeIPv4": Column(_icmp(), family=IPV4),
     "samplingInterval": Column(lambda batch: np.ones(len(batch), dtype=np.uint32)),  # see ``sampled``
-    "minimumTTL": Column(_field("min_ttl")),
-    "maximumTTL": Column(_field("max_ttl")),
-    "sourceMacAddress": Column(_field("src_mac")),
     "vlanId": Column(_where_direction("vlan_id", _INGRESS)),
     "postVlanId": Column(_where_direction("vlan_id", _EGRESS)),
     "ipVersion": Column(_ip_version),
     "flowDirection": Column(_field("direction")),
-    "destinationMacAddress": Column(_field("dst_mac")),
     # The kernel's limits: IFNAMSIZ and IFALIASZ, less the NUL at the end.
     "interfaceName": Column(_interface, texts=lambda batch: batch.interfaces.names, most_octets=15),
     "interfaceDescription": Column(_interface, texts=lambda batch: batch.interfaces.aliases, most_octets=255),
-    "flowEndReason": Column(_field("flow_end_reason")),
     "observationPointId": Column(_observation_point, least_octets=8),
     "icmpTypeCodeIPv6": Column(_icmp(), family=IPV6),
     "flowStartSeconds": Column(_scaled(_start_ns, _NS_PER_S)),
@@ -187,13 +191,16 @@ COLUMNS: dict[str, Column] = {
     "icmpCodeIPv4": Column(_icmp("icmp_code"), family=IPV4),
     "icmpTypeIPv6": Column(_icmp("icmp_type"), family=IPV6),
     "icmpCodeIPv6": Column(_icmp("icmp_code"), family=IPV6),
-    "ipDiffServCodePoint": Column(lambda batch: batch.records["tos"] >> 2),
-    "ipPrecedence": Column(lambda batch: batch.records["tos"] >> 5),
     "dot1qVlanId": Column(_field("vlan_id")),
-    "dot1qPriority": Column(_field("dot1q_priority")),
     "ethernetType": Column(_field("ethertype")),
 }
-"""Every element that netobs can fill, by name, in the order of the registry."""
+"""Elements of the Flow Key, and those for which more than one field is needed."""
+
+COLUMNS: dict[str, Column] = {
+    **_DERIVED,
+    **{element.name: _measured(metric, element) for metric in METRICS for element in metric.elements},
+}
+"""Every element that netobs can fill, by name."""
 
 OWN_VALUES: dict[str, tuple[InformationElement, Column]] = {
     element.name: (element, column)
@@ -227,17 +234,30 @@ def fill(
     index = np.flatnonzero(rows) if rows is not None and rows.dtype == np.bool_ else rows
     total = len(batch.records) if index is None else len(index)
     out = np.empty(total, dtype=template.dtype)
-    sources = [(field.element.name, columns[field.filled_with]) for field in template.fields]
+    sources = [(field, columns[field.filled_with]) for field in template.fields]
     encoded = {
         field.element.name: text.encode(column.texts(batch), field)
-        for field, (_, column) in zip(template.fields, sources)
+        for field, column in sources
         if column.texts is not None
     }
     for start in range(0, total, _CHUNK_RECORDS):
         chunk = slice(start, start + _CHUNK_RECORDS)
         records = batch.records[chunk] if index is None else batch.records.take(index[chunk])  # 30 times [index]
         part, target = replace(batch, records=records), out[chunk]
-        for name, column in sources:
-            values = column.values(part)
-            target[name] = encoded[name].take(values, axis=0) if name in encoded else values
+        for field, column in sources:
+            name, values = field.element.name, column.values(part)
+            if name in encoded:
+                values = encoded[name].take(values, axis=0)
+            elif field.is_wide:
+                values = _big_endian(values, field.octets)
+            target[name] = values
+    return out
+
+
+def _big_endian(words: Values, octets: int) -> Values:
+    """Numbers in native words, the lowest first (shape ``(n,)`` or ``(n, words)``), as ``octets`` bytes each."""
+    words = words.reshape(len(words), -1)[:, ::-1]
+    number = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder(">")).view(np.uint8)
+    out = np.zeros((len(words), octets), np.uint8)
+    out[:, octets - number.shape[1] :] = number
     return out

@@ -14,6 +14,7 @@ from netobs.base.errors import TemplateError
 from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill
 from netobs.encode.template.template import Template
 from netobs.encode.text import squeeze
+from netobs.flow.metrics import Merge, named
 from netobs.flow.records import FlowBatch, MessageBlock, Records
 from netobs.flow.tally import Tally
 
@@ -193,7 +194,7 @@ def _split(records: Records, limits: dict[str, int]) -> Records:
         return records
     nth = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
     pieces = np.repeat(records, parts)
-    for name in _COUNTERS.values():
+    for name in (name for name in named(Merge.SUM) if name in (records.dtype.names or ())):
         if name in limits:
             pieces[name] = np.clip(pieces[name].astype(np.int64) - nth * limits[name], 0, limits[name])
         else:

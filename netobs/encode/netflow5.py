@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.config.schema import MAX_NETFLOW5_SAMPLING
-from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV4, Column, Fill
+from netobs.encode.columns import COLUMNS, ETHERTYPES, Column, Fill
 from netobs.encode.data_set import DataSet, Encoded, RecordEncoder, check_size, message_block
 from netobs.encode.layout_netflow import (
     MAX_NETFLOW5_RECORDS,
@@ -20,6 +20,7 @@ from netobs.encode.layout_netflow import (
     netflow5_template,
 )
 from netobs.encode.uptime import MAX_U32, Uptime
+from netobs.flow.metrics import IPV4
 from netobs.flow.records import FlowBatch, MessageBlock
 from netobs.flow.report import Report
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from netobs.base.errors import TemplateError
 from netobs.base.ipfix import MAX_MESSAGE_BYTES, SET_HEADER
 from netobs.encode.announce import AnnouncingEncoder, SetBody
-from netobs.encode.columns import COLUMNS, ETHERTYPES, IPV6, Column, Values, sampled
+from netobs.encode.columns import COLUMNS, ETHERTYPES, Column, Values, sampled
 from netobs.encode.data_set import DataSet, check_size, message_block
 from netobs.encode.layout import VARIABLE_LENGTH, big_endian
 from netobs.encode.layout_netflow import (
@@ -29,6 +29,7 @@ from netobs.encode.registry import by_name
 from netobs.encode.template.field import Field
 from netobs.encode.template.template import Template
 from netobs.encode.uptime import MAX_U32, Uptime
+from netobs.flow.metrics import IPV6
 from netobs.flow.records import FlowBatch, MessageBlock
 
 _Size = TypeVar("_Size", int, npt.NDArray[np.int64])

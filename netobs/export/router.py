@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.group import GROUPS, Encoded, Member, Replicate
-from netobs.flow.records import OPAQUE_RECORD, RECORD, FlowBatch
+from netobs.flow.records import FlowBatch, take
 
 if TYPE_CHECKING:
     from netobs.config import GroupConfig
@@ -68,7 +68,7 @@ class Router:
                         whole[id(member.encoder)] = member.encoder.encode(batch)
                     share = whole[id(member.encoder)]
                 elif len(rows):
-                    records = batch.records.view(OPAQUE_RECORD).take(rows).view(RECORD)
+                    records = take(batch.records, rows)
                     share = member.encoder.encode(replace(batch, records=records))
                 else:
                     continue

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from netobs.base.clock import ClockPair
+from netobs.flow import metrics
 from netobs.flow.interface_names import NO_INTERFACES, InterfaceTable
 
 KEY = np.dtype(
@@ -32,42 +34,31 @@ KEY = np.dtype(
 )
 """The Flow Key. 48 bytes, host byte order (the object is built for little-endian hosts)."""
 
-METRICS = np.dtype(
-    [
-        ("packets", "<u8"),  # wire packets: a GSO super-packet counts its segments
-        ("octets", "<u8"),  # IE 1: from the IP header on
-        ("first_ns", "<u8"),  # CLOCK_MONOTONIC
-        ("last_ns", "<u8"),
-        ("tcp_flags", "<u2"),  # OR of the low 12 bits of bytes 12 and 13 of the TCP header
-        ("min_ip_length", "<u2"),  # octets, of one wire packet
-        ("max_ip_length", "<u2"),
-        ("tos", "u1"),  # of the first packet
-        ("min_ttl", "u1"),
-        ("max_ttl", "u1"),
-        ("dot1q_priority", "u1"),  # of the first packet
-        ("errno", "u1"),  # why a ring buffer record did not fit the table; 0 = it comes from the table
-        ("flow_end_reason", "u1"),  # IE 136; 0 in the kernel, set at expiry
-        ("src_mac", "u1", (6,)),  # of the first packet
-        ("dst_mac", "u1", (6,)),
-        ("end", "<u4"),  # of the first FIN or RST, in units of 1,024 ns, modulo 2**32; for merging only, as syn
-        ("syn", "<u4"),  # of the last SYN
-    ]
+METRICS, EXTRA = (
+    np.dtype([(each.name, each.dtype, each.shape) for each in metrics.METRICS if bool(each.group) == is_extra])
+    for is_extra in (False, True)
 )
-"""What is measured of a flow. 64 bytes."""
+"""What is measured of each flow, 64 bytes; what is measured only where a template asks for it, 64 bytes more."""
 
-RECORD = np.dtype([(name, *_spec) for part in (KEY, METRICS) for name, *_spec in part.descr])
+
+def joined(*parts: np.dtype[np.void]) -> np.dtype[np.void]:
+    """The fields of ``parts``, one behind the other, without padding."""
+    return np.dtype([(name, *_spec) for part in parts for name, *_spec in part.descr])
+
+
+RECORD = joined(KEY, METRICS)
 """One Flow Record: ``KEY`` then ``METRICS``. 112 bytes, no padding."""
 
-OPAQUE_RECORD = np.dtype((np.void, RECORD.itemsize))
-"""A record as opaque bytes: numpy copies a structured dtype field by field, and this one in one go."""
+EXTRA_RECORD = joined(RECORD, EXTRA)
+"""One Flow Record where something of ``EXTRA`` is measured. 176 bytes, no padding."""
 
 Records = npt.NDArray[np.void]
-"""A one-dimensional array of ``RECORD``."""
+"""A one-dimensional array of ``RECORD`` or of ``EXTRA_RECORD``; which of them, its ``dtype`` says."""
 
 
 @dataclass(frozen=True)
 class FlowBatch:
-    """Flow Records (shape ``(n,)``, dtype ``RECORD``), the clock pair that dates them, and interfaces' names."""
+    """Flow Records (shape ``(n,)``), the clock pair that dates them, and interfaces' names."""
 
     records: Records
     clock: ClockPair
@@ -125,17 +116,35 @@ class MessageBlock:
         return start + first + int(sizes[first] < sizes[0])
 
 
-def empty(rows: int) -> Records:
+def empty(rows: int, dtype: np.dtype[np.void] = RECORD) -> Records:
     """An array of ``rows`` zeroed Flow Records."""
-    return np.zeros(rows, dtype=RECORD)
+    return np.zeros(rows, dtype)
+
+
+def opaque(records: Records) -> Records:
+    """``records``, contiguous, as so many bytes each, without a copy.
+
+    numpy copies records of a structured dtype field by field, these at once.
+    """
+    return records.view(np.dtype((np.void, records.dtype.itemsize)))
+
+
+def take(records: Records, indices: npt.NDArray[np.integer[Any]], out: Records | None = None) -> Records:
+    """The rows ``indices`` of contiguous ``records``, in ``out`` (contiguous, of the same length) if it is given."""
+    # With any mode but "raise", numpy writes to out without a buffer of its own.
+    taken = opaque(records).take(indices, out=None if out is None else opaque(out), mode="clip")
+    return taken.view(records.dtype)
+
+
+def put(records: Records, indices: npt.NDArray[np.integer[Any]], rows: Records) -> None:
+    """Write ``rows`` over the rows ``indices`` of contiguous ``records``."""
+    opaque(records)[indices] = opaque(rows)
 
 
 def concatenate(parts: list[Records]) -> Records:
-    """``parts`` as one array; without a copy where there is one part only."""
-    filled = [part for part in parts if len(part)]
+    """``parts``, all of one dtype and at least one, as one array; without a copy where only one part has rows."""
+    filled = [part for part in parts if len(part)] or parts[:1]
     if len(filled) == 1:
         return filled[0]
-    if not filled:
-        return empty(0)
-    joined: Records = np.concatenate([part.view(OPAQUE_RECORD) for part in filled]).view(RECORD)
-    return joined
+    whole: Records = np.concatenate([opaque(part) for part in filled]).view(filled[0].dtype)
+    return whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from netobs.flow.records import RECORD, Records, empty
+from netobs.flow.records import RECORD, Records, empty, take
 from netobs.metering.index import Rows
 from netobs.metering.merge import (
     CHUNK_ROWS,
@@ -17,7 +17,6 @@ from netobs.metering.merge import (
     hash_keys,
     merge,
     same_keys,
-    take,
 )
 from netobs.metering.store import FlowStore
 
@@ -54,11 +53,13 @@ class FlowCache:
         max_flows: int,
         seed: int,
         hash_function: HashFunction = hash_keys,
+        dtype: np.dtype[np.void] = RECORD,
     ) -> None:
-        """``seed`` is a secret that keeps others from choosing flows whose hashes collide."""
+        """``seed`` is a secret that keeps others from choosing flows whose hashes collide. ``dtype``: of records."""
         self._seed = seed
         self._hash_function = hash_function
-        self._store = FlowStore()
+        self._dtype = dtype
+        self._store = FlowStore(dtype)
         self.created = 0
         self.expired: npt.NDArray[np.int64] = np.zeros(REASONS, np.int64)
         self.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
@@ -74,7 +75,7 @@ class FlowCache:
         if active_timeout_ns == 0:
             return self.expire_all(ACTIVE_TIMEOUT)
         self._store.reschedule(self._due_ns(self._store.records))
-        return empty(0)
+        return empty(0, self._dtype)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -85,7 +86,7 @@ class FlowCache:
         return self._store.nbytes
 
     def update(self, records: Records, now_ns: int) -> Records:
-        """Take in the rows of an eviction (dtype ``RECORD``, shape ``(n,)``) and hand out the records that are due.
+        """Take in the rows of an eviction (shape ``(n,)``) and hand out the records that are due.
 
         The cache takes over ``records``: it may change the array, and may return the same memory.
         """
@@ -100,7 +101,7 @@ class FlowCache:
         self.created += len(fresh) + len(collided)
         due_rows = self._store.due(now_ns)
         admitted, passed, due_ns = self._admit(merged, hashes, fresh, now_ns, len(due_rows))
-        out = np.empty(len(due_rows) + len(passed) + len(collided), RECORD)
+        out = np.empty(len(due_rows) + len(passed) + len(collided), self._dtype)
         self._store.read(due_rows, out=out[: len(due_rows)])
         take(merged, np.concatenate((passed, collided)), out=out[len(due_rows) :])
         self._store.remove(due_rows)
@@ -110,7 +111,7 @@ class FlowCache:
 
     def expire_all(self, reason: int = FORCED_END) -> Records:
         """Hand out all records, with ``reason``, and leave the cache empty."""
-        records, self._store = self._store.records, FlowStore()
+        records, self._store = self._store.records, FlowStore(self._dtype)
         records["flow_end_reason"] = reason
         self.expired[reason] += len(records)
         return records

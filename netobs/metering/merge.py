@@ -7,12 +7,13 @@ doubles, the usual case, is not copied at all.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from netobs.flow.records import KEY, RECORD, Records
+from netobs.flow.metrics import METRICS, Merge
+from netobs.flow.records import EXTRA_RECORD, KEY, RECORD, Records, opaque, put, take
 
 if TYPE_CHECKING:
     Hashes = npt.NDArray[np.uint64]
@@ -29,45 +30,35 @@ NO_HASH = 0
 FIRST_HASH = 2
 """The least hash of a Flow Key; the values below are ``NO_HASH`` and a mark of the flow cache."""
 
-COMBINED: tuple[tuple[str, np.ufunc], ...] = (
-    ("packets", np.add),
-    ("octets", np.add),
-    ("first_ns", np.minimum),
-    ("last_ns", np.maximum),
-    ("tcp_flags", np.bitwise_or),
-    ("min_ip_length", np.minimum),
-    ("max_ip_length", np.maximum),
-    ("min_ttl", np.minimum),
-    ("max_ttl", np.maximum),
-)
-"""How each metric of two parts of one flow becomes one."""
-OF_FIRST_PACKET = ("tos", "dot1q_priority", "src_mac", "dst_mac")
-"""Metrics that the part with the earlier ``first_ns`` decides, or the one with the SYN that starts the flow anew."""
-OF_CONNECTION = ("end", "syn")
-"""Times of the first FIN or RST and of the last SYN, 0 where there is none: a SYN after an end moves ``first_ns``."""
+UFUNCS = {Merge.SUM: np.add, Merge.MIN: np.minimum, Merge.MAX: np.maximum, Merge.OR: np.bitwise_or}
+
+
+class _Rules(NamedTuple):
+    """How the metrics of a kind of records merge: with what function, or ``of_first``, by the part that is first."""
+
+    combined: tuple[tuple[str, np.ufunc], ...]
+    of_first: tuple[str, ...]
+
+
+def rules(dtype: np.dtype[np.void]) -> _Rules:
+    """Of the metrics that records of ``dtype`` have."""
+    mine = [metric for metric in METRICS if metric.name in (dtype.names or ())]
+    return _Rules(
+        tuple((each.name, UFUNCS[each.merge]) for each in mine if each.merge in UFUNCS),
+        tuple(each.name for each in mine if each.merge is Merge.FIRST),
+    )
+
+
+_RULES = {dtype.itemsize: rules(dtype) for dtype in (RECORD, EXTRA_RECORD)}
 
 _SYN, _ENDS = 0x02, 0x01 | 0x04
-_TIME_SHIFT = np.uint64(10)  # of OF_CONNECTION: units of 1,024 ns
+_TIME_SHIFT = np.uint64(10)  # of end and syn: units of 1,024 ns
 _TIME_SPAN_NS = np.uint64(1 << (32 + 10))  # then they repeat
 _NEVER = np.uint32(0xFFFF_FFFF)  # as the age of a SYN
 
-_ROW = np.dtype((np.void, RECORD.itemsize))  # numpy copies a structured row field by field, an opaque one at once
 _WORD = np.dtype("<u8")
 _KEY_WORDS = KEY.itemsize // _WORD.itemsize
-_RECORD_WORDS = RECORD.itemsize // _WORD.itemsize
 _WORD_MASK = (1 << 64) - 1
-
-
-def take(records: Records, indices: npt.NDArray[np.integer[Any]], out: Records | None = None) -> Records:
-    """The rows ``indices`` of contiguous ``records``, in ``out`` (contiguous, of the same length) if it is given."""
-    opaque = None if out is None else out.view(_ROW)
-    # With any mode but "raise", numpy writes to out without a buffer of its own.
-    return records.view(_ROW).take(indices, out=opaque, mode="clip").view(RECORD)
-
-
-def put(records: Records, indices: npt.NDArray[np.integer[Any]], rows: Records) -> None:
-    """Write ``rows`` over the rows ``indices`` of contiguous ``records``."""
-    records.view(_ROW)[indices] = rows.view(_ROW)
 
 
 def same_keys(left: Records, right: Records) -> npt.NDArray[np.bool_]:
@@ -82,18 +73,19 @@ def same_keys(left: Records, right: Records) -> npt.NDArray[np.bool_]:
 
 def combine(records: Records, parts: Records) -> None:
     """Add the metrics of ``parts`` to ``records``, row by row, in place; the keys are taken to be equal."""
+    combined, of_first = _RULES[records.dtype.itemsize]
     connections = np.flatnonzero(parts["tcp_flags"] & (_SYN | _ENDS))
     if connections.size:
-        pairs = np.empty(2 * len(connections), RECORD)
-        pairs.view(_ROW)[0::2] = records.view(_ROW)[connections]
-        pairs.view(_ROW)[1::2] = parts.view(_ROW)[connections]
-        whole = np.empty(len(connections), RECORD)
+        pairs = np.empty(2 * len(connections), records.dtype)
+        opaque(pairs)[0::2] = opaque(records)[connections]
+        opaque(pairs)[1::2] = opaque(parts)[connections]
+        whole = np.empty(len(connections), records.dtype)
         _reduce_groups(pairs, np.arange(0, len(pairs) + 1, 2), whole)
     earlier = np.flatnonzero(parts["first_ns"] < records["first_ns"])
     if earlier.size:
-        for name in OF_FIRST_PACKET:
+        for name in of_first:
             records[name][earlier] = parts[name][earlier]
-    for name, function in COMBINED:
+    for name, function in combined:
         function(records[name], parts[name], out=records[name])
     if connections.size:
         put(records, connections, whole)
@@ -223,7 +215,7 @@ def _reduce(
     single, members = np.flatnonzero(~grouped), np.flatnonzero(grouped)
     members = members[_stable_order(leaders[members])]
     starts = np.flatnonzero(np.diff(leaders[members], prepend=np.int32(-1)))
-    merged = np.empty(len(single) + len(starts), RECORD)
+    merged = np.empty(len(single) + len(starts), records.dtype)
     take(records, single, out=merged[: len(single)])
     ends = np.append(starts, len(members))
     for begin in range(0, len(starts), CHUNK_ROWS):
@@ -243,9 +235,10 @@ def _stable_order(numbers: npt.NDArray[np.int32]) -> Indices:
 
 def _reduce_groups(rows: Records, bounds: Indices, merged: Records) -> None:
     """Reduce ``rows[bounds[i]:bounds[i + 1]]`` to ``merged[i]``."""
+    combined, of_first = _RULES[rows.dtype.itemsize]
     starts, sizes = bounds[:-1], np.diff(bounds)
     take(rows, starts, out=merged)
-    for name, function in COMBINED:
+    for name, function in combined:
         function.reduceat(rows[name], starts, out=merged[name])
     group = np.repeat(np.arange(len(starts)), sizes)
     is_first = rows["first_ns"] == merged["first_ns"][group]
@@ -253,12 +246,12 @@ def _reduce_groups(rows: Records, bounds: Indices, merged: Records) -> None:
     earliest = np.flatnonzero(is_first)[::-1]
     first = np.empty(len(starts), np.intp)
     first[group[earliest]] = earliest  # of several earliest rows, the last write is that of the first row
-    for name in OF_FIRST_PACKET:
+    for name in of_first:
         merged[name] = rows[name][first]
 
 
 def _restart(rows: Records, starts: Indices, group: Indices, merged: Records, is_first: npt.NDArray[np.bool_]) -> None:
-    """``OF_CONNECTION``, and what follows from them: as ``starts_anew`` of bpf/flow.bpf.h, whoever saw which packet.
+    """``end`` and ``syn``, and what follows from them: as ``starts_anew`` of bpf/flow.bpf.h, whoever saw which packet.
 
     ``is_first`` is changed for flows that start anew: to the rows that have the SYN. Times are compared by their age at
     the last packet, for they repeat; a SYN so old that its age may be wrong is before any end that is in ``rows``.
@@ -284,5 +277,5 @@ def _restart(rows: Records, starts: Indices, group: Indices, merged: Records, is
 
 
 def _words(records: Records) -> Hashes:
-    """``records`` as 64-bit words, shape ``(n, 13)``, without a copy."""
-    return records.view(_WORD).reshape(len(records), _RECORD_WORDS)
+    """``records`` as 64-bit words, one row each, without a copy."""
+    return records.view(_WORD).reshape(len(records), records.dtype.itemsize // _WORD.itemsize)

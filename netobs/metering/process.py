@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from netobs.flow.records import Records
+import numpy as np
+
+from netobs.flow.records import RECORD, Records
 from netobs.metering.cache import FORCED_END, FlowCache
 
 
@@ -31,11 +33,16 @@ class Metering:
     """
 
     def __init__(
-        self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int = 1_000_000, seed: int | None = None
+        self,
+        active_timeout_ns: int,
+        idle_timeout_ns: int,
+        max_flows: int = 1_000_000,
+        seed: int | None = None,
+        dtype: np.dtype[np.void] = RECORD,
     ) -> None:
-        """Without ``seed``, each process has a random one."""
+        """Without ``seed`` each process has its own random one. ``dtype``: of the records."""
         seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
-        self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed)
+        self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed, dtype=dtype)
         self.taken = Totals()
         self.handed_out = Totals()
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from netobs.flow.records import RECORD, Records
+from netobs.flow.records import RECORD, Records, put, take
 from netobs.metering.column import Column
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
-from netobs.metering.merge import Hashes, Indices, put, take
+from netobs.metering.merge import Hashes, Indices
 
 MIN_CAPACITY = 4096
 """Rows of an empty store."""
 
-BYTES_PER_FLOW = RECORD.itemsize + 8 + 8 + 20
-"""Memory of a full store for each flow: the record, its hash, its due time, and its part of the index."""
+BYTES_PER_FLOW = 8 + 8 + 20
+"""What a full store takes for each flow, besides the record: its hash, when it is due, and its part of the index."""
 
 
 class FlowStore:
     """Flow Records, each with the hash of its key and the time at which it is due. Row numbers change on removal."""
 
-    def __init__(self) -> None:
-        self._records, self._hashes, self._due_ns = Column(RECORD), Column(np.uint64), Column(np.uint64)
+    def __init__(self, dtype: np.dtype[np.void] = RECORD) -> None:
+        """``dtype``: of the records."""
+        self._records, self._hashes, self._due_ns = Column(dtype), Column(np.uint64), Column(np.uint64)
         self._index = HashIndex()
         self._end = FIRST_ROW
         self._resize(MIN_CAPACITY)

@@ -17,7 +17,7 @@ import pytest
 from lab import frames as f
 from lab.prog_run import Programs, on_cpu
 from netobs.datapath.layout import SLOT_TIME_SHIFT
-from netobs.datapath.ring import ENTRY
+from netobs.datapath.ring import entry
 from tests.kernel.flows import flow, readable
 from tests.kernel.numbered import TICK_NS, fill, let_pass, mapped, packet, segment, source
 
@@ -49,7 +49,7 @@ def small(request: pytest.FixtureRequest) -> Iterator[Programs]:
 
 def ring_records(programs: Programs) -> int:
     """How many records the ring holds."""
-    return programs.datapath.ring.size_bytes // ENTRY.itemsize
+    return programs.datapath.ring.size_bytes // entry(programs.datapath.record).itemsize
 
 
 def test_flow_of_all_cpus_is_one(programs: Programs) -> None:

@@ -45,13 +45,14 @@ FLOW_KEY_ELEMENTS = frozenset(
 DATA_TYPES = (
     "octetArray", "unsigned8", "unsigned16", "unsigned32", "unsigned64", "signed8", "signed16", "signed32", "signed64",
     "float32", "float64", "boolean", "macAddress", "string", "dateTimeSeconds", "dateTimeMilliseconds",
-    "dateTimeMicroseconds", "dateTimeNanoseconds", "ipv4Address", "ipv6Address",
+    "dateTimeMicroseconds", "dateTimeNanoseconds", "ipv4Address", "ipv6Address", "basicList", "subTemplateList",
+    "subTemplateMultiList", "unsigned256",
 )  # fmt: skip
 SEMANTICS = ("default", "quantity", "totalCounter", "deltaCounter", "identifier", "flags", "list", "snmpCounter",
              "snmpGauge")  # fmt: skip
 UNITS = ("none", "bits", "octets", "packets", "flows", "seconds", "milliseconds", "microseconds", "nanoseconds",
          "4-octet words", "messages", "hops", "entries", "frames", "ports", "inferred")  # fmt: skip
-"""By code (RFC 5610, sections 3.1 to 3.3, and the IANA registry)."""
+"""By code (RFC 5610, sections 3.1 to 3.3; RFC 6313; RFC 9740; the IANA registry)."""
 
 
 def _interfaces(subject: Subject) -> list[Row]:

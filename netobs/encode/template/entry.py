@@ -18,7 +18,7 @@ from netobs.encode.template.field import Field
 _KEYS = ("element", "octets")
 _NEEDED_KEYS = ("name", "enterprise", "id", "type", "value")
 _ENTERPRISE_KEYS = (*_NEEDED_KEYS, "octets", "description", "semantics", "units")
-_WIDTHS = (1, 2, 4, 8)
+_WIDTHS = (1, 2, 4, 8, 16, 32)
 _MAX_TEXT_OCTETS = 255
 _MAX_ENTERPRISE = 0xFFFFFFFF
 _REVERSE_ENTERPRISE = 29305
@@ -82,7 +82,9 @@ def _field(
     element: InformationElement, source: InformationElement, column: Column, octets: int | None, where: str
 ) -> Field:
     """``element`` in ``octets`` octets (None: its own), filled with the values of ``source`` by ``column``."""
-    octets = element.octets if octets is None else _checked_octets(element, source, column, octets, where)
+    octets = (
+        column.octets or element.octets if octets is None else _checked_octets(element, source, column, octets, where)
+    )
     most = column.most_octets if octets == VARIABLE_LENGTH else 0
     return Field(element, octets, source.name if element.enterprise else "", most)
 
@@ -91,8 +93,10 @@ def _checked_octets(
     element: InformationElement, source: InformationElement, column: Column, octets: int, where: str
 ) -> int:
     """``octets`` if reduced-size encoding allows it (RFC 7011, 6.2) and our values fit; a fixed length for strings."""
-    if octets == element.octets:
+    if octets == (column.octets or element.octets):
         return octets
+    if column.octets:
+        raise TemplateError(f"{where}: octets: {source.name} always takes {column.octets} octets, got {octets}")
     if element.octets == VARIABLE_LENGTH:
         if 0 < octets <= _MAX_TEXT_OCTETS:
             return octets
@@ -187,7 +191,7 @@ def _check_type(kind: Any, source: InformationElement, where: str) -> None:
     fitting = [source.type]
     if source.type.startswith(_UNSIGNED):
         bits = int(source.type[len(_UNSIGNED) :])
-        fitting = [f"{_UNSIGNED}{8 * width}" for width in _WIDTHS if 8 * width >= bits]
+        fitting = [f"{_UNSIGNED}{8 * width}" for width in _WIDTHS[:4] if 8 * width >= bits] or fitting
     if kind not in fitting:
         raise TemplateError(
             f"{where}: type: {kind} cannot hold {source.name}, which is {source.type}", f"use {' or '.join(fitting)}"

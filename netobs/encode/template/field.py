@@ -7,7 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from netobs.encode.layout import ENTERPRISE_BIT, FIELD_SPECIFIER, LONG_LENGTH, VARIABLE_LENGTH
-from netobs.encode.registry import InformationElement
+from netobs.encode.registry import InformationElement, abstract_type
+
+LONGEST_NUMBER = 8
+"""Octets of the longest number that numpy has a type for."""
 
 
 class Field(NamedTuple):
@@ -38,6 +41,11 @@ class Field(NamedTuple):
     def row_octets(self) -> int:
         """Most octets that it takes. In a row of a Data Set it always takes this number."""
         return self.octets if self.octets != VARIABLE_LENGTH else self.prefix_octets + self.most_octets
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is a number for which numpy has no type: in rows, so many octets."""
+        return abstract_type(self.element.type).kind == "u" and self.octets > LONGEST_NUMBER
 
 
 def specifier(field: Field) -> bytes:

@@ -27,7 +27,8 @@ class Template:
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """A row of a Data Set, packed and big-endian: ``>uN`` for numbers, ``(u1, (N,))`` for addresses and strings.
+        """A row of a Data Set, packed and big-endian: ``>uN`` for numbers, ``(u1, (N,))`` for addresses, strings and
+        numbers of more than 8 octets.
 
         It is one Data Record; the longest possible one if there are strings of variable length: ``netobs.encode.text``.
         """
@@ -61,4 +62,4 @@ class Template:
 
 def _format(field: Field) -> tuple[Any, ...]:
     kind = abstract_type(field.element.type).kind
-    return ("u1", (field.row_octets,)) if kind == "b" else (f">{kind}{field.octets}",)
+    return ("u1", (field.row_octets,)) if kind == "b" or field.is_wide else (f">{kind}{field.octets}",)

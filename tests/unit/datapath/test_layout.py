@@ -50,7 +50,7 @@ def test_record_is_key_and_metrics_without_padding() -> None:
     assert fields(RECORD)[: len(KEY.names or ())] == fields(KEY)
     metrics = [(name, offset + KEY.itemsize, kind) for name, offset, kind in fields(METRICS)]
     assert fields(RECORD)[len(KEY.names or ()) :] == metrics
-    for dtype in (*STRUCTS.values(), RECORD, ring.ENTRY):
+    for dtype in (*STRUCTS.values(), RECORD, ring.entry(RECORD)):
         assert dtype.itemsize == sum(dtype[name].itemsize for name in dtype.names or ())
 
 

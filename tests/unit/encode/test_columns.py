@@ -40,7 +40,7 @@ def parse_messages(encoder: Encoder, flows: FlowBatch, size: int) -> dict[str, l
 @given(batches())
 def test_all_elements_equal_the_model(flows: FlowBatch) -> None:
     encoder = Encoder([everything("ipv4"), everything("ipv6")])
-    parsed = parse_messages(encoder, flows, 512)
+    parsed = parse_messages(encoder, flows, 1200)
     for ethertype, family in _FAMILIES.items():
         rows = [model(row, flows.clock) for row in flows.records if row["ethertype"] == ethertype]
         names = everything(family).dtype.names

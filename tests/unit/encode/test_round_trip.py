@@ -23,7 +23,7 @@ from netobs.flow.records import FlowBatch
 from tests.unit.encode.test_netflow import messages, recent
 
 _FAMILIES = {IPV4: "ipv4", IPV6: "ipv6"}
-_WIDTHS = (1, 2, 4, 8)
+_WIDTHS = (1, 2, 4, 8, 16, 32)
 _NTP_S = 2_208_988_800
 SEQUENCE = 0xFFFF_FFFE
 
@@ -44,6 +44,8 @@ def templates(draw: st.DrawFn, always: str = "") -> list[Template]:
 def widths(name: str) -> st.SearchStrategy[int]:
     element = by_name(name)
     assert element is not None
+    if COLUMNS[name].octets:
+        return st.just(COLUMNS[name].octets)
     least = COLUMNS[name].least_octets or element.octets
     reduced = [width for width in _WIDTHS if least <= width < element.octets]
     return st.sampled_from([element.octets, *(reduced if abstract_type(element.type).reducible else [])])
@@ -63,11 +65,17 @@ def readable(name: str, value: Any, octets: int) -> Any:
     assert element is not None
     if element.type == "string":
         return value.decode("utf-8")
+    if element.type == "unsigned256":
+        return int.from_bytes(value[-octets:], "big")
+    if element.type == "octetArray":
+        return value.hex()
     if isinstance(value, bytes):
         return value.hex(":") if element.type == "macAddress" else str(ipaddress.ip_address(value))
-    if not element.type.startswith("dateTime"):
-        return value % (1 << 8 * octets)
-    unit = element.type[len("dateTime") :]
+    return time_of(element.type, value) if element.type.startswith("dateTime") else value % (1 << 8 * octets)
+
+
+def time_of(kind: str, value: int) -> str:
+    unit = kind[len("dateTime") :]
     if unit in ("Seconds", "Milliseconds"):
         return iso(value * (1_000_000_000 if unit == "Seconds" else 1_000_000), unit)
     digits = 6 if unit == "Microseconds" else 9

@@ -152,7 +152,8 @@ def _named(family: str) -> tuple[Template, dict[str, str]]:
         if column.family in ("", family):
             element = OWN_VALUES[value][0] if value in OWN_VALUES else by_name(value)
             assert element is not None
-            kind = "unsigned64" if element.type.startswith("unsigned") else element.type
+            is_number = element.type.startswith("unsigned") and element.octets <= 8
+            kind = "unsigned64" if is_number else element.type
             values[f"own{number}"] = value
             entries.append(own(name=f"own{number}", id=number, type=kind, value=value))
     return parse(file(*entries, family=family), "own.toml")[0], values

@@ -3,17 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from netobs.flow.records import KEY, METRICS, Records, empty
+from netobs.flow.metrics import Merge, named
+from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, Records, empty
+from netobs.metering.cache import FlowCache
 from netobs.metering.merge import (
     CHUNK_ROWS,
-    COMBINED,
     FIRST_HASH,
     NO_HASH,
-    OF_CONNECTION,
-    OF_FIRST_PACKET,
+    UFUNCS,
     Hashes,
     hash_keys,
     merge,
+    rules,
 )
 from tests.unit.metering.flows import ACK, FIN, SYN, S, as_set, by_flow, flow, many, number, rows, totals
 
@@ -30,9 +31,60 @@ def few_hashes(records: Records, seed: int) -> Hashes:
     return records["src_addr"][:, 15].astype(np.uint64) % np.uint64(3) + np.uint64(FIRST_HASH + seed)
 
 
+def _with_extra(records: Records) -> Records:
+    wide = empty(len(records), EXTRA_RECORD)
+    for name in RECORD.names or ():
+        wide[name] = records[name]
+    return wide
+
+
+EARLY = {
+    "tcp_options": [6, 0, 1 << 63, 0], "layer2_octets": 1 << 40, "ipv6_headers": 0x23, "flow_label": 5,
+    "min_tcp_window": 512, "customer_vlan_id": 8, "customer_priority": 3, "fragment_flags": 0x40, "mpls_depth": 2,
+    "mpls_labels": [[1, 2, 3], [4, 5, 6], [0, 0, 0]],
+}  # fmt: skip
+LATE = {
+    "tcp_options": [1 << 8, 7, 0, 1 << 61], "layer2_octets": 99, "ipv6_headers": 0x10, "flow_label": 6,
+    "min_tcp_window": 0, "customer_vlan_id": 9, "customer_priority": 1, "fragment_flags": 0x20, "mpls_depth": 3,
+    "mpls_labels": [[7, 7, 7], [8, 8, 8], [9, 9, 9]],
+}  # fmt: skip
+EXPECTED = {
+    **EARLY, "tcp_options": [6 | 1 << 8, 7, 1 << 63, 1 << 61], "layer2_octets": (1 << 40) + 99, "ipv6_headers": 0x33,
+    "min_tcp_window": 0,
+}  # fmt: skip
+
+
 def test_every_metric_has_one_rule() -> None:
-    ruled = [name for name, _ in COMBINED] + list(OF_FIRST_PACKET) + list(OF_CONNECTION) + ["errno", "flow_end_reason"]
-    assert sorted(ruled) == sorted(METRICS.names or ())
+    ways = {*UFUNCS, Merge.FIRST, Merge.CONNECTION, Merge.NONE}
+    assert sorted(name for way in ways for name in named(way)) == sorted((*(METRICS.names or ()), *(EXTRA.names or ())))
+    assert set(rules(RECORD).of_first) == set(named(Merge.FIRST)) - set(EXTRA.names or ())
+    assert rules(EXTRA_RECORD).of_first == named(Merge.FIRST)
+
+
+def test_extra_metrics_merge_by_their_rules() -> None:
+    """Two rows of a flow, in either order, alone and beside rows of other flows."""
+    early, late = flow(7, first_ns=3 * S, last_ns=4 * S), flow(7, first_ns=5 * S, last_ns=6 * S)
+    early, late = (_with_extra(row) for row in (early, late))
+    for row, values in ((early, EARLY), (late, LATE)):
+        for name, value in values.items():
+            row[name] = value
+    others = _with_extra(many(20, first=100))
+    for eviction in (rows(early, late), rows(late, others, early)):
+        found = by_flow(merge(eviction, SEED)[0])[7]
+        assert {name: found[name].tolist() for name in EXPECTED} == EXPECTED
+
+
+def test_extra_metrics_merge_in_the_cache_too() -> None:
+    cache = FlowCache(10**18, 10**18, 100, SEED, dtype=EXTRA_RECORD)
+    for values in (EARLY, LATE):
+        at = {"first_ns": 3 * S, "last_ns": 4 * S} if values is EARLY else {"first_ns": 5 * S, "last_ns": 6 * S}
+        row = _with_extra(flow(7, **at))
+        for name, value in values.items():
+            row[name] = value
+        assert not len(cache.update(rows(row, _with_extra(many(20, first=100))), 7 * S))
+    found = by_flow(cache.expire_all())[7]
+    assert {name: found[name].tolist() for name in EXPECTED} == EXPECTED
+    assert cache.update(rows(_with_extra(flow(8))), 8 * S).dtype == EXTRA_RECORD
 
 
 def test_rows_of_one_flow_become_one() -> None:

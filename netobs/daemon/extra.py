@@ -1,0 +1,44 @@
+"""Which optional metrics the templates of a configuration ask for, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from netobs.base.errors import TemplateError
+from netobs.config import Config
+from netobs.encode.columns import ALL_COLUMNS
+from netobs.encode.protocols import Exporter, exporter
+
+
+def elements(exporters: Iterable[Exporter]) -> dict[str, str]:
+    """The elements that ``exporters`` send and that cost each packet something: name -> group of ``metrics.GROUPS``."""
+    named = (field for each in exporters for template in each.encoder.templates for field in template.fields)
+    columns = {field.filled_with: ALL_COLUMNS.get(field.filled_with) for field in named}
+    return {name: column.group for name, column in columns.items() if column is not None and column.group}
+
+
+def groups(exporters: Iterable[Exporter]) -> frozenset[str]:
+    """The groups of ``elements``: what the programs have to measure."""
+    return frozenset(elements(exporters).values())
+
+
+def check_measured(exporters: Iterable[Exporter], measured: frozenset[str]) -> None:
+    """For a reload: the programs that run measure the groups ``measured``, and no others.
+
+    :raises TemplateError: ``exporters`` need another one.
+    """
+    missing = [name for name, group in elements(exporters).items() if group not in measured]
+    if missing:
+        raise TemplateError(
+            f"a template has {', '.join(missing)}, which is measured only from a start on", "restart netobs"
+        )
+
+
+def readable(config: Config) -> list[Exporter]:
+    """An exporter for each collector whose template can be used; what is wrong with the others is said elsewhere."""
+    found = []
+    for collector in config.collectors:
+        with contextlib.suppress(TemplateError):
+            found.append(exporter(collector.protocol, collector.template, 0, config.capture.sampling))
+    return found
