@@ -20,12 +20,12 @@ from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET
-from netobs.pcap.tap.perf import PerfBuffer
 from netobs.pcap.tap.programs import PacketPrograms
+from netobs.pcap.tap.rings import PacketRings
 
 TITLE = "packets: ns of a packet for the capture agent above an empty program, BPF_PROG_TEST_RUN, and for reading it"
 REPEAT, SETTLE = 100_000, 10_000  # where nothing is copied
-COPIES, CALLS = 2_000, 20  # so many in one call: the perf buffer holds them
+COPIES, CALLS = 2_000, 20  # so many in one call: the rings hold them
 BYTES_PER_CPU = 4 << 20
 READ_BYTES = 512 << 10  # at a time
 OWN_PORT = 9990
@@ -78,10 +78,10 @@ def run(quick: bool) -> list[dict[str, Any]]:
 
 
 class _Bench:
-    """The programs and the perf buffer, and the empty program."""
+    """The programs and the rings, and the empty program."""
 
-    def __init__(self, programs: PacketPrograms, perf: PerfBuffer, empty_fd: int) -> None:
-        self._programs, self._perf = programs, perf
+    def __init__(self, programs: PacketPrograms, rings: PacketRings, empty_fd: int) -> None:
+        self._programs, self._rings = programs, rings
         self._empty_fd, self._entry_fd = empty_fd, programs.program_fd("packets_ingress")
 
     def sample(self, case: Case) -> None:
@@ -115,9 +115,9 @@ class _Bench:
         return (time.thread_time_ns() - start) / repeat
 
     def _read(self, packets: int) -> float:
-        start, found = time.thread_time_ns(), len(self._perf.read(READ_BYTES))
-        while self._perf.backlog_bytes:
-            found += len(self._perf.read(READ_BYTES))
+        start, found = time.thread_time_ns(), len(self._rings.read(READ_BYTES))
+        while self._rings.backlog_bytes:
+            found += len(self._rings.read(READ_BYTES))
         if found != packets:
             raise RuntimeError(f"{found} packets read of {packets}")
         return (time.thread_time_ns() - start) / packets
@@ -138,13 +138,14 @@ class _Bench:
 
 @contextlib.contextmanager
 def _loaded() -> Iterator[_Bench]:
-    programs, perf, empty = PacketPrograms(), PerfBuffer(BYTES_PER_CPU), Empty()
+    programs, rings, empty = PacketPrograms(), PacketRings(BYTES_PER_CPU), Empty()
     try:
         programs.load()
-        perf.open(programs.map_fd("packet_events"))
-        yield _Bench(programs, perf, empty.program_fd("empty"))
+        programs.set_wakeup(BYTES_PER_CPU // 4)
+        rings.open(programs.map_fd("packet_rings"))
+        yield _Bench(programs, rings, empty.program_fd("empty"))
     finally:
-        perf.close()
+        rings.close()
         programs.close()
         empty.close()
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The packet capture agent: TC hook -> filter -> perf buffer. State, maps, copying, entry points, in this order.
+/* The packet capture agent: TC hook -> filter -> ring buffer. State, maps, copying, entry points, in this order.
  * What is on the hook only calls the filter, a program that user space makes of what the clients want to have and
  * puts into its slot; that one calls the copier for packets that it selects. Nothing here changes a packet, nor
  * what the kernel keeps with it for others (skb->cb, mark, ...). As in netobs.bpf.c, per-CPU data is written
@@ -32,18 +32,18 @@ struct {
 	__type(value, __u32);
 } packet_matches SEC(".maps");
 
-struct { /* one entry for each possible CPU: libbpf sizes it */
-	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-} packet_events SEC(".maps");
+struct packet_ring { /* user space makes one for each CPU, of the size that it wants, while packets are selected */
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(map_flags, BPF_F_NUMA_NODE);
+	__uint(max_entries, PACKET_LEAST_RING);
+};
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+struct { /* sized before load: one for each possible CPU */
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct packet_part);
-} packet_parts SEC(".maps");
+	__array(values, struct packet_ring);
+} packet_rings SEC(".maps");
 
 struct { /* sized before load: one for each possible CPU */
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -88,30 +88,54 @@ static __noinline int is_own_stream(struct __sk_buff *skb, int has_ethernet, __u
 	return pkt.dst_port == own_port && is_stream_with(pkt.src_addr, pkt.src_port);
 }
 
-/* What did not fit into the first record, by way of a buffer: bpf_perf_event_output() always begins with the first
- * octet of the packet. 0, or an error if one of the records did not fit into the perf buffer. */
-static __noinline int copy_parts(struct __sk_buff *skb, const struct packet_meta *meta)
-{
-	__u32 zero = 0, offset = PACKET_FIRST_OCTETS, left = meta->caplen - offset, octets;
-	struct packet_part *part = bpf_map_lookup_elem(&packet_parts, &zero);
-	int error;
+/* A record begins with a header of 8 bytes, which the kernel keeps. */
+#define RECORD_HEADER 8
 
-	if (!part)
+/* Octets that a record has room for. The size of a reservation is a constant to the verifier, so that a packet takes
+ * the next of these: at most a third too much, and little for the usual lengths. Each is a multiple of 8. */
+static const __u32 rooms[] = {
+	72,   96,   128,  192,   256,   384,   512,   768,   1024,  1280,  1536,   2048,   3072,
+	4096, 6144, 9216, 12288, 16384, 24576, 32768, 49152, 65600, 98304, 131072, 196608, PACKET_SNAPLEN,
+};
+
+/* 0, or an error where the ring buffer has no room for ``room`` octets, or the packet cannot be read. */
+static __always_inline int copy_into(struct __sk_buff *skb, void *ring, const struct packet_meta *meta,
+				     struct packet_counters *counters, const __u32 room)
+{
+	__u64 flags = BPF_RB_NO_WAKEUP, bytes = RECORD_HEADER + sizeof(*meta) + room;
+	struct packet_meta *record = bpf_ringbuf_reserve(ring, sizeof(*meta) + room, 0);
+	__u32 octets = meta->caplen;
+	int error = 0;
+
+	if (!record)
 		return -1;
-	part->meta = *meta;
-	for (int i = 1; i <= PACKET_PARTS && left; i++, offset += octets, left -= octets) {
-		octets = left < PACKET_PART_OCTETS ? left : PACKET_PART_OCTETS;
-		barrier_var(octets); /* else clang, which knows it, leaves out what the verifier needs to see */
-		octets = ((octets - 1) & (PACKET_PART_OCTETS - 1)) + 1;
-		part->meta.part = i;
-		error = bpf_skb_load_bytes(skb, offset, part->octets, octets);
-		if (!error)
-			error = bpf_perf_event_output(skb, &packet_events, BPF_F_CURRENT_CPU, part,
-						      sizeof(part->meta) + octets);
-		if (error)
-			return error;
+	*record = *meta;
+	barrier_var(octets); /* else clang, which knows it, leaves out what the verifier needs to see */
+	if (octets > 0 && octets <= room)
+		error = bpf_skb_load_bytes(skb, 0, record + 1, octets);
+	if (error)
+		record->filters = 0; /* not discarded: the reader knows one kind of record */
+	counters->unannounced += bytes;
+	if (counters->unannounced >= *(volatile __u32 *)&packet_state.wakeup_bytes) {
+		counters->unannounced = 0;
+		flags = BPF_RB_FORCE_WAKEUP;
 	}
-	return 0;
+	bpf_ringbuf_submit(record, flags);
+	return error;
+}
+
+static __noinline int copy_octets(struct __sk_buff *skb, const struct packet_meta *meta, __u32 cpu)
+{
+	struct packet_counters *counters = bpf_map_lookup_elem(&packet_counters, &cpu);
+	void *ring = bpf_map_lookup_elem(&packet_rings, &cpu);
+
+	if (!counters || !ring)
+		return -1;
+#pragma unroll
+	for (unsigned int i = 0; i < sizeof(rooms) / sizeof(rooms[0]); i++)
+		if (meta->caplen <= rooms[i])
+			return copy_into(skb, ring, meta, counters, rooms[i]);
+	return -1;
 }
 
 /* Only where packets are lost: takes its time. When the map is full, the packet is in the counter of its CPU only. */
@@ -152,7 +176,7 @@ static __always_inline __u32 octets_to_copy(const struct packet_meta *meta)
 
 static __always_inline int copy(struct __sk_buff *skb, enum netobs_direction direction, enum packet_link link)
 {
-	__u32 zero = 0, cpu = bpf_get_smp_processor_id(), first;
+	__u32 zero = 0, cpu = bpf_get_smp_processor_id();
 	struct packet_counters *counters = bpf_map_lookup_elem(&packet_counters, &cpu);
 	__u32 *filters = bpf_map_lookup_elem(&packet_matches, &zero);
 	__u16 own_port = *(volatile __u16 *)&packet_state.own_port;
@@ -171,10 +195,7 @@ static __always_inline int copy(struct __sk_buff *skb, enum netobs_direction dir
 		set_tag(skb, &meta);
 	meta.caplen = octets_to_copy(&meta);
 	meta.time_ns = bpf_ktime_get_ns();
-	first = meta.caplen < PACKET_FIRST_OCTETS ? meta.caplen : PACKET_FIRST_OCTETS;
-	error = bpf_perf_event_output(skb, &packet_events, BPF_F_CURRENT_CPU | (__u64)first << 32, &meta, sizeof(meta));
-	if (!error && first < meta.caplen)
-		error = copy_parts(skb, &meta);
+	error = copy_octets(skb, &meta, cpu);
 	if (error) {
 		counters->lost++;
 		count_loss(&meta);

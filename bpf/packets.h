@@ -25,50 +25,35 @@ enum packet_slot {
 	PACKET_SLOTS,
 };
 
-/* In front of the bytes of a packet in the perf buffer. A packet that is longer than a perf record may be comes as
- * several records in a row, each with this in front. */
+/* In front of the octets of a packet, in its record in the ring buffer of the CPU. */
 struct packet_meta {
-	__u32 filters; /* bit n: filter n selects it */
+	__u32 filters; /* bit n: filter n selects it; 0: its octets could not be read, and it counts as lost */
 	__u32 ifindex;
-	__u16 vlan_tci; /* of a tag that the kernel keeps beside the bytes */
+	__u16 vlan_tci; /* of a tag that the kernel keeps beside the octets */
 	__u16 vlan_proto; /* its TPID, 0x8100 or 0x88a8; 0 = there is none */
 	__u8 direction; /* enum netobs_direction of netobs.h */
 	__u8 link; /* enum packet_link */
-	__u16 part; /* 0 for the first record of a packet, then 1, 2, ... */
+	__u16 reserved;
 	__u64 time_ns; /* CLOCK_MONOTONIC */
-	__u32 caplen; /* octets of the packet that were copied, in all its records, without the tag beside */
+	__u32 caplen; /* octets of the packet that were copied, without the tag beside */
 	__u32 length; /* octets that it has, without the tag beside; a GSO super-packet counts once */
 };
 _Static_assert(sizeof(struct packet_meta) == 32, "no padding, a multiple of 8");
 
 enum packet_size {
-	/* Octets of a packet in its first record. The kernel keeps the size of a record, a multiple of 8, in 16 bits and
-	 * does not look whether it fits: at most 65,528, less the header (8), the size of what follows (4) and the meta.
-	 * Less 24 for the record in front that tells of lost ones: the smallest ring, of 64 KiB, has to take both. */
-	PACKET_FIRST_OCTETS = 65460,
-	/* In each further record, by way of a per-CPU array, which holds 32 KiB at most (PCPU_MIN_UNIT_SIZE). A power of two,
-	 * as verifiers of old kernels see then that it is not exceeded. */
-	PACKET_PART_OCTETS = 16384,
 	PACKET_SNAPLEN = 262144, /* the largest: as tcpdump */
 	PACKET_LEAST_SNAPLEN = 16, /* the Ethernet addresses, and a tag that is put back */
 	PACKET_TAG_OCTETS = 4,
-	PACKET_PARTS = 13, /* further records, at most */
+	PACKET_LEAST_RING = 131072, /* bytes: a power of two that takes a packet of 65,600 octets */
 };
-_Static_assert(PACKET_FIRST_OCTETS + PACKET_PARTS * PACKET_PART_OCTETS >= PACKET_SNAPLEN, "the longest packet fits");
-
-/* Room for the further records of one packet. */
-struct packet_part {
-	struct packet_meta meta;
-	__u8 octets[PACKET_PART_OCTETS];
-};
-_Static_assert(sizeof(struct packet_part) <= 32768, "what a per-CPU array holds");
 
 /* One for each possible CPU; only that CPU writes it. */
 struct packet_counters {
-	__u64 copied; /* packets that are in the perf buffer, all of their records */
+	__u64 copied; /* packets that are in the ring buffer of this CPU */
 	__u64 lost; /* packets that a filter selected and that did not fit there */
 	__u64 own; /* packets of the agent's own streams: selected, and left out */
-	__u64 reserved[5]; /* to 64: CPUs share no cache line */
+	__u64 unannounced; /* bytes of records since the reader was last woken */
+	__u64 reserved[4]; /* to 64: CPUs share no cache line */
 };
 _Static_assert(sizeof(struct packet_counters) == 64, "one cache line");
 
@@ -90,9 +75,10 @@ _Static_assert(sizeof(struct packet_peer) == 20, "no padding");
 /* What user space changes while the programs run. */
 struct packet_state {
 	__u32 snaplen; /* octets that are copied of a packet at most, the tag beside included */
+	__u32 wakeup_bytes; /* the reader is woken when a CPU has written so many bytes since it was last woken */
 	__u16 own_port; /* the agent's own TCP port; 0 = it has none */
 	__u16 reserved;
 };
-_Static_assert(sizeof(struct packet_state) == 8, "no padding");
+_Static_assert(sizeof(struct packet_state) == 12, "no padding");
 
 #endif

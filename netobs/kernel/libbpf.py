@@ -22,7 +22,7 @@ log = logging.getLogger("netobs.libbpf")
 
 MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS, MAP_TYPE_RINGBUF = 2, 12, 27  # enum bpf_map_type
 PROG_TYPE_SCHED_CLS = 3  # enum bpf_prog_type
-BPF_F_MMAPABLE = 1 << 10
+BPF_F_NUMA_NODE, BPF_F_MMAPABLE = 1 << 2, 1 << 10
 INSTRUCTION_BYTES, VERIFIER_LOG = 8, 1
 ENOTSUPP = 524  # kernel-internal, yet bpf() returns it
 LOG_TAIL_BYTES = 1 << 16  # of what libbpf says in one call
@@ -331,6 +331,16 @@ def create_map(kind: int, name: str, inner_fd: int = 0, flags: int = 0) -> int:
     """
     options = MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), inner_map_fd=inner_fd, map_flags=flags)
     return checked(library().bpf_map_create(kind, name.encode(), 4, 4, 1, byref(options)), f"map {name}")
+
+
+def create_ring(name: str, size_bytes: int, node: int) -> int:
+    """A ring buffer of ``size_bytes``, a power of two of pages at least, in the memory of NUMA node ``node``.
+
+    :raises OSError: the kernel refused.
+    """
+    options = MapCreateOpts(sz=ctypes.sizeof(MapCreateOpts), map_flags=BPF_F_NUMA_NODE, numa_node=node)
+    fd = library().bpf_map_create(MAP_TYPE_RINGBUF, name.encode(), 0, 0, size_bytes, byref(options))
+    return checked(fd, f"map {name}")
 
 
 def update_u32(fd: int, key: int, value: int) -> None:

@@ -26,7 +26,7 @@ class StreamCounts:
     other_link: int = 0
     """Classic pcap has one link type: they begin with another kind of header."""
     lost: int = 0
-    """In the kernel: the perf buffer was full."""
+    """In the kernel: the ring buffer of a CPU was full."""
 
     def __add__(self, other: StreamCounts) -> StreamCounts:
         names = [each.name for each in fields(self)]

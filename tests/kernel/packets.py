@@ -118,7 +118,7 @@ def held_objects() -> dict[str, set[int]]:
 
 
 def read_all(tap: Tap, max_bytes: int = 64 * MIB) -> list[PacketBatch]:
-    """What the perf buffer holds."""
+    """What the rings hold."""
     batches = [tap.read(max_bytes, now_ns())]
     while tap.backlog_bytes:
         batches.append(tap.read(max_bytes, now_ns()))

@@ -1,9 +1,11 @@
-"""Selected packets, whole: what comes out of the perf buffer is what a packet socket sees beside it."""
+"""Selected packets, whole: what comes out of the rings is what a packet socket sees beside it."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from lab.namespaces import Lab
 from lab.prog_run import on_cpu
 from lab.traffic import cpus
 from netobs.base import clock
-from netobs.pcap.tap.layout import FIRST_OCTETS, PART_OCTETS, SNAPLEN
+from netobs.pcap.tap.layout import SNAPLEN
 from tests.kernel.packets import (
     MIB,
     TAG_OCTETS,
@@ -32,6 +34,7 @@ from tests.kernel.wire import GSO_TCPV4, GSO_TCPV6, Sender, Tun, virtio
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
 
+SOURCE = Path(__file__).parents[2] / "bpf" / "packets.bpf.c"
 MTU = 9000
 POOL = random.Random(6).randbytes(1 << 20)
 UDP4 = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(b"payload")))
@@ -131,7 +134,7 @@ def test_every_packet_is_there_octet_for_octet(
                 longest = max(longest, *(len(one.octets) for one in packets))
         assert tap.count().copied == 2 * GROUPS * GROUP
         assert (tap.count().lost, tap.losses(0)) == (0, {})
-    assert longest > FIRST_OCTETS
+    assert longest > 65_000
     assert np.median(drift) < 1_000_000
     late = np.percentile(drift, [50, 99, 100]) / 1000
     report.append(
@@ -141,15 +144,15 @@ def test_every_packet_is_there_octet_for_octet(
     )
 
 
-@pytest.mark.parametrize("size", [FIRST_OCTETS, FIRST_OCTETS + 1, 65_549])
-def test_super_packet_of_two_records(pair: Pair, offload: Sender, size: int) -> None:
+@pytest.mark.parametrize("size", [65_460, 65_549])
+def test_super_packet(pair: Pair, offload: Sender, size: int) -> None:
     """At egress, before the kernel cuts what is too long for the interface."""
     frame = super6(size)
     with tapped(pair[0], direction="egress") as tap:
         assert exchange(tap, lambda: offload.send(frame), 1) == [Seen(pair[0].ifindex, 1, size, frame[10:])]
 
 
-BIG = [FIRST_OCTETS + PART_OCTETS, FIRST_OCTETS + PART_OCTETS + 1, 131_072, SNAPLEN - 1, SNAPLEN]
+BIG = [81_844, SNAPLEN - 1, SNAPLEN]
 
 
 @pytest.mark.parametrize("size", BIG)
@@ -158,6 +161,20 @@ def test_big_packet(pair: Pair, offload: Sender, size: int) -> None:
     frame = super6(size)
     with tapped(pair[0], direction="egress") as tap:
         assert exchange(tap, lambda: offload.send(frame), 1) == [Seen(pair[0].ifindex, 1, size, frame[10:])]
+
+
+def test_every_room_of_a_record(pair: Pair, offload: Sender) -> None:
+    """A packet that fills it, and those that have an octet less and one more."""
+    (inside,) = re.findall(r"rooms\[\] = \{([^}]*)\}", SOURCE.read_text(encoding="utf-8"))
+    rooms = [int(room) if room.isdigit() else SNAPLEN for room in re.findall(r"\w+", inside)]
+    assert rooms == sorted(set(rooms))
+    assert all(room % 8 == 0 for room in rooms)
+    with tapped(pair[0], direction="egress") as tap:
+        for room in rooms[1:]:
+            frames = [super6(size) for size in (room - 1, room, room + 1)]
+            packets = exchange(tap, partial(offload.send, *frames), len(frames))
+            assert [one.length for one in packets] == [len(frame) - 10 for frame in frames]
+            assert [one.octets for one in packets] == [frame[10 : 10 + SNAPLEN] for frame in frames]
 
 
 def test_big_packet_beyond_the_largest_snaplen(pair: Pair, offload: Sender) -> None:
@@ -178,7 +195,7 @@ def test_tag_beside_a_super_packet(pair: Pair, tag_object: Path, attach: str) ->
     assert (packet.length, packet.octets) == (65_553, frame[10:22] + TAG_OCTETS + frame[22:])
 
 
-@pytest.mark.parametrize("snaplen", [0, 16, 17, 60, 96, 1500, FIRST_OCTETS - 1, FIRST_OCTETS, 1 << 31])
+@pytest.mark.parametrize("snaplen", [0, 16, 17, 60, 96, 1500, 65_460, 1 << 31])
 def test_snaplen_cuts(pair: Pair, tag_object: Path, sender: Sender, offload: Sender, snaplen: int) -> None:
     """The tag that is put back counts, whichever way it was there."""
     plain, inline = f.ethernet(*udp4(octets(1400))), f.ethernet(*f.tag(f.Q, 77, *udp6(octets(3000))))

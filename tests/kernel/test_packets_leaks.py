@@ -25,7 +25,7 @@ ALL = Selection(compile_filter(["udp or tcp"]))
 
 
 def mapped() -> int:
-    return sum("perf_event" in line for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines())
+    return sum("bpf-map" in line for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines())
 
 
 def slots(tap: Tap) -> set[int]:

@@ -1,8 +1,7 @@
-"""Packets that do not fit into the perf buffer: each is counted, by filter and by interface; none comes in part."""
+"""Packets that do not fit into the rings: each is counted, by filter and by interface; none comes in part."""
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,14 +14,14 @@ from lab.traffic import cpus
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.selection import Selection
-from netobs.pcap.tap.layout import FIRST_OCTETS
+from netobs.pcap.tap.layout import LEAST_RING_BYTES
 from netobs.pcap.tap.programs import PacketCount
 from tests.kernel.packets import Pair, exchange, now_ns, read_all, seen, take, tapped
 from tests.kernel.wire import GSO_TCPV6, Sender, virtio, wait_for
 
 pytestmark = pytest.mark.kernel
 
-SMALL = 16 * mmap.PAGESIZE  # the least that there is
+SMALL = LEAST_RING_BYTES
 ONE, UDP = compile_filter(["udp port 1"]), compile_filter(["udp"])
 TCP = compile_filter(["tcp"])
 
@@ -62,12 +61,12 @@ def test_selected_is_read_and_lost(pair: Pair, sender: Sender, size: int) -> Non
                 read = sum(int(((m["filters"] >> bit & 1) & (m["ifindex"] == link.ifindex)).sum()) for m in metas)
                 assert read + tap.losses(bit).get(link.ifindex, 0) == selected
         assert sum(tap.losses(1).values()) == tap.count().lost
-        # There is room again, and the kernel tells of what it lost before.
+        # There is room again.
         before, lost = tap.losses(1), tap.count().lost
         for cpu in cpus():
             with on_cpu(cpu):
                 assert [one.octets for one in exchange(tap, lambda: sender.send(udp(1, size)), 2)] == [udp(1, size)] * 2
-        assert (tap.losses(1), tap.count().lost, tap._perf.lost_records) == (before, lost, lost)
+        assert (tap.losses(1), tap.count().lost) == (before, lost)
 
 
 def test_losses_are_those_since_the_selection(pair: Pair, sender: Sender) -> None:
@@ -84,38 +83,35 @@ def test_losses_are_those_since_the_selection(pair: Pair, sender: Sender) -> Non
         assert sum(tap.losses(late).values()) == tap.count().lost - sum(lost.values())
 
 
-def test_a_packet_of_several_records_is_there_as_a_whole_or_not_at_all(pair: Pair, sender: Sender) -> None:
-    """The first record fits into what is left of the perf buffer, the second does not."""
+def test_a_short_packet_may_still_fit_behind_a_long_one_that_did_not(pair: Pair, sender: Sender) -> None:
     with tapped(pair[0], filters=(UDP, TCP), direction="egress", size=2 * SMALL) as tap:
         with on_cpu(cpus()[0]), Sender(pair[0], offload=True) as offload:
             assert len(exchange(tap, lambda: offload.send(super_packet(69_000)), 1)) == 1
-            sender.send(*[udp(1, 8000)] * 8)
+            sender.send(*[udp(1, 8000)] * 20)
             offload.send(super_packet(69_000))
             sender.send(udp(2, 100))
-            packets = [one for batch in take(tap, 11) for one in seen(batch)]
-        assert [one.length for one in packets] == [8042] * 8 + [142]
+            packets = [one for batch in take(tap, 23) for one in seen(batch)]
+        assert [one.length for one in packets] == [8042] * 20 + [142]
         assert (tap.losses(0), tap.losses(1)) == ({}, {pair[0].ifindex: 1})
-        assert tap.count().copied == 10
-        assert tap._perf.incomplete_packets == 1
+        assert tap.count() == PacketCount(copied=22, lost=1, own=0)
 
 
-def test_the_smallest_perf_buffer_holds_the_longest_record_only(pair: Pair) -> None:
-    with tapped(pair[0], filters=(TCP,), direction="egress", size=SMALL) as tap, on_cpu(cpus()[0]):
+def test_what_the_smallest_ring_holds(pair: Pair) -> None:
+    """The longest packet of a host without BIG TCP: at most 64 KiB of IP, two tags, Ethernet."""
+    with tapped(pair[0], filters=(TCP,), direction="egress", size=1) as tap, on_cpu(cpus()[0]):
         with Sender(pair[0], offload=True) as offload:
-            offload.send(super_packet(FIRST_OCTETS + 1))
+            offload.send(super_packet(131_072))
             wait_for(lambda: tap.count().lost == 1, "the packet")
-            assert [one for batch in read_all(tap) for one in seen(batch)] == []  # its first part waits for the second
-            assert [one.length for one in exchange(tap, lambda: offload.send(super_packet(FIRST_OCTETS)), 1)] == [
-                FIRST_OCTETS
-            ]
+            longest = 65_536 + 8 + 14
+            assert [one.length for one in exchange(tap, lambda: offload.send(super_packet(longest)), 1)] == [longest]
         assert tap.count() == PacketCount(copied=1, lost=1, own=0)
 
 
 def test_a_cpu_without_a_ring_loses_its_packets(pair: Pair, sender: Sender) -> None:
-    """As one that came online after the perf buffer was made."""
+    """As one that came online after the rings were made."""
     with tapped(*pair, filters=(UDP,)) as tap:
         for cpu in cpus():
-            libbpf.delete_u32(tap._programs.map_fd("packet_events"), cpu)
+            libbpf.delete_u32(tap._programs.map_fd("packet_rings"), cpu)
         assert exchange(tap, lambda: sender.send(udp(1, 60)), 2) == []
         assert (tap.count().lost, tap.losses(0)) == (2, {link.ifindex: 1 for link in pair})
 
@@ -127,9 +123,9 @@ def test_reading_in_small_steps_keeps_the_order(pair: Pair, sender: Sender) -> N
             with on_cpu(cpus()[number % len(cpus())]):
                 sender.send(*[udp(number + 1, 20 + 40 * number)] * 50)
         wait_for(lambda: tap.count().copied == 4000, "all packets")
-        batches = [tap.read(1000, now_ns())]
+        batches = [tap.read(50_000, now_ns())]
         while tap.backlog_bytes:
-            batches.append(tap.read(1000, now_ns()))
+            batches.append(tap.read(50_000, now_ns()))
     times = np.concatenate([batch.meta["time_ns"] for batch in batches]).astype(np.int64)
     assert len(batches) > 5
     assert len(times) == 4000

@@ -47,7 +47,7 @@ class Counts(NamedTuple):
     dropped: int
     """By the agent: the client was too slow, or beyond its rate."""
     lost: int
-    """In the kernel: the perf buffer was full."""
+    """In the kernel: the ring buffer of a CPU was full."""
 
 
 class PacketFormat(Protocol):

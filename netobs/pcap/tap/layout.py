@@ -18,7 +18,7 @@ META = np.dtype(
         ("vlan_proto", "<u2"),
         ("direction", "u1"),
         ("link", "u1"),
-        ("part", "<u2"),
+        ("reserved", "<u2"),
         ("time_ns", "<u8"),
         ("caplen", "<u4"),
         ("length", "<u4"),
@@ -26,13 +26,15 @@ META = np.dtype(
 )
 """struct packet_meta: 32 bytes, no padding."""
 
-FIRST_OCTETS, PART_OCTETS = 65_460, 16_384
-"""Octets of a packet in its first perf record, and in each further one."""
-
 SNAPLEN, LEAST_SNAPLEN, TAG_OCTETS = 262_144, 16, 4
 """enum packet_size: the largest snaplen and the least, and the octets of a VLAN tag."""
 
-COUNTERS = np.dtype([("copied", "<u8"), ("lost", "<u8"), ("own", "<u8"), ("reserved", "<u8", (5,))])
+LEAST_RING_BYTES = 131_072
+"""enum packet_size: the smallest ring buffer."""
+
+COUNTERS = np.dtype(
+    [("copied", "<u8"), ("lost", "<u8"), ("own", "<u8"), ("unannounced", "<u8"), ("reserved", "<u8", (4,))]
+)
 """struct packet_counters: one for each possible CPU."""
 
 LOSS = np.dtype([("filters", "<u4"), ("ifindex", "<u4")])
@@ -41,5 +43,5 @@ LOSS = np.dtype([("filters", "<u4"), ("ifindex", "<u4")])
 PEER = np.dtype([("address", "u1", (16,)), ("port", "<u2"), ("reserved", "<u2")])
 """struct packet_peer: the far end of one of the agent's own streams."""
 
-STATE = np.dtype([("snaplen", "<u4"), ("own_port", "<u2"), ("reserved", "<u2")])
+STATE = np.dtype([("snaplen", "<u4"), ("wakeup_bytes", "<u4"), ("own_port", "<u2"), ("reserved", "<u2")])
 """struct packet_state."""

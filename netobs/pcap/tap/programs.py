@@ -25,7 +25,7 @@ class PacketCount:
     """Packets since the programs were loaded: what the filters selected is the sum of the three."""
 
     copied: int
-    """In the perf buffer, read or not."""
+    """In the rings, read or not."""
     lost: int
     """Did not fit there."""
     own: int
@@ -50,6 +50,7 @@ class PacketPrograms:
             OBJECT.with_name("packets.bpf.o"), "the kernel has too little memory for its maps"
         )
         obj.set_max_entries("packet_counters", self._cpus)
+        obj.set_max_entries("packet_rings", self._cpus)
         obj.load()
         self._state = obj.shared(".bss", STATE.itemsize, writable=True)
         self._counters = obj.shared("packet_counters", self._cpus * COUNTERS.itemsize)
@@ -83,6 +84,10 @@ class PacketPrograms:
     def set_snaplen(self, octets: int) -> None:
         """Octets that are copied of a packet at most, from 16 to 262,144: beyond, the nearest counts."""
         self._set_state("snaplen", min(max(octets, LEAST_SNAPLEN), SNAPLEN))
+
+    def set_wakeup(self, written_bytes: int) -> None:
+        """The reader of the rings is woken whenever a CPU has written so many bytes."""
+        self._set_state("wakeup_bytes", written_bytes)
 
     def set_own_port(self, port: int) -> None:
         """The local TCP port of the agent's own streams; 0 = it has none."""

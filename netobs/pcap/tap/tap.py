@@ -23,8 +23,8 @@ from netobs.pcap.filters.program import check_together, load_filter
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.filter_bits import MAX_SELECTIONS, FilterBits
 from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET, LINK_IP
-from netobs.pcap.tap.perf import PerfBuffer
 from netobs.pcap.tap.programs import WAYS, PacketCount, PacketPrograms
+from netobs.pcap.tap.rings import PacketRings
 
 log = logging.getLogger("netobs.pcap")
 
@@ -39,6 +39,7 @@ PACKETS = Purpose(
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
+WAKEUP_SHARE = 4  # of a ring: the reader is woken when so much of it was written
 INTERFACES_AT_ONCE = 4
 """To attach to one by TCX takes the kernel two grace periods, some 20 ms (net/tcx.h: tcx_entry_sync): whatever else
 the loop does must not wait for hundreds."""
@@ -47,7 +48,7 @@ the loop does must not wait for hundreds."""
 class Tap:
     """``load`` -> ``select`` and ``release``, ``read``, ``step`` -> ``close``.
 
-    While nothing is selected, nothing is attached, and there is no perf buffer. All times are CLOCK_MONOTONIC.
+    While nothing is selected, nothing is attached, and there are no rings. All times are CLOCK_MONOTONIC.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class Tap:
         attach: str = "auto",
         place: FilterPlace = PACKETS_PLACE,
     ) -> None:
-        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of the perf buffer; ``place``:
+        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of a ring; ``place``:
         of clsact filters, which no other process may use."""
         self._directions = DIRECTIONS[direction]
         self._programs = PacketPrograms()
-        self._perf = PerfBuffer(bytes_per_cpu)
+        self._rings = PacketRings(bytes_per_cpu)
         purpose = replace(PACKETS, place=place)
         self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
         self._bits = FilterBits()
@@ -77,10 +78,11 @@ class Tap:
         :raises CaptureError: the kernel refused something.
         """
         self._programs.load()
+        self._programs.set_wakeup(self._rings.bytes_per_cpu // WAKEUP_SHARE)
         kernel_clock.follow()
         self._points.find_method()
-        self._perf.open(self._programs.map_fd("packet_events"))
-        self._perf.release()
+        self._rings.open(self._programs.map_fd("packet_rings"))
+        self._rings.release()
 
     @property
     def links(self) -> LinkMonitor:
@@ -90,7 +92,7 @@ class Tap:
     def fileno(self) -> int:
         """For the loop, at any time: ``read`` when it is readable. It tells of each ring that fills up once, so that
         ``read`` is also to be called by a timer, and again as long as ``backlog_bytes`` are left."""
-        return self._perf.fileno()
+        return self._rings.fileno()
 
     @property
     def is_active(self) -> bool:
@@ -104,12 +106,12 @@ class Tap:
 
     @property
     def backlog_bytes(self) -> int:
-        """What the last ``read`` left in the perf buffer, for its limit."""
-        return self._perf.backlog_bytes
+        """What the last ``read`` left in the rings, for its limit."""
+        return self._rings.backlog_bytes
 
     def select(self, selection: Selection, now_ns: int) -> int:
         """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
-        share one. The first makes the perf buffer and attaches to the first interfaces; see ``step``.
+        share one. The first makes the rings and attaches to the first interfaces; see ``step``.
 
         :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
             All is as before then.
@@ -125,7 +127,7 @@ class Tap:
             return bit
         try:
             if first:
-                self._perf.open(self._programs.map_fd("packet_events"))
+                self._rings.open(self._programs.map_fd("packet_rings"))
             self._lost_before[bit] = self._lost(bit)
             check_together(self._bits.in_use())
             self._put_filters(now_ns)
@@ -193,7 +195,7 @@ class Tap:
     def _stop(self) -> None:
         self._programs.clear_filters()
         self._grace.wait()  # a program that had begun may still write
-        self._perf.release()
+        self._rings.release()
         self._programs.clear_losses()
         self._bits.clear()
         self._lost_before.clear()
@@ -215,9 +217,9 @@ class Tap:
         return bool(self._to_attach or self._to_detach)
 
     def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
-        """Takes packets out of the perf buffer: at most ``max_bytes`` of it, or a record from each CPU."""
-        batch = self._perf.read(max_bytes)
-        if self._perf.is_drained:
+        """Takes packets out of the rings: at most ``max_bytes`` of them, and a record more from each CPU."""
+        batch = self._rings.read(max_bytes)
+        if self._rings.is_drained:
             self._bits.all_read(now_ns)
         return batch
 
@@ -245,7 +247,7 @@ class Tap:
         self._programs.remove_own_stream(address, port)
 
     def losses(self, bit: int) -> dict[int, int]:
-        """Packets that this selection selected and that did not fit into the perf buffer, since ``select`` gave the bit
+        """Packets that this selection selected and that did not fit into the rings, since ``select`` gave the bit
         to it: by interface index. If more than 4,096 sets of filters and interfaces lose packets, ``count`` has all."""
         return dict(self._lost(bit) - self._lost_before[bit])
 
@@ -293,7 +295,7 @@ class Tap:
         """Detaches, and frees everything."""
         self.detach()
         self._points.close()
-        self._perf.close()
+        self._rings.close()
         self._programs.close()
         self._grace.close()
 

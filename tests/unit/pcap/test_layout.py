@@ -35,16 +35,8 @@ def test_dtype_is_the_struct(btf: Btf, name: str) -> None:
     assert ours.itemsize == theirs.itemsize == sum(ours[field].itemsize for field in ours.names or ())
 
 
-def test_a_part_is_meta_and_octets(btf: Btf) -> None:
-    part = btf.struct("packet_part")
-    assert fields(part["meta"]) == fields(layout.META)
-    assert part["octets"].shape == (layout.PART_OCTETS,)
-    assert part.itemsize == layout.META.itemsize + layout.PART_OCTETS
-
-
 def test_maps_hold_these_structs(btf: Btf) -> None:
     assert btf.map_types("packet_matches") == {"key": "unsigned int", "value": "unsigned int"}
-    assert btf.map_types("packet_parts") == {"key": "unsigned int", "value": "packet_part"}
     assert btf.map_types("packet_counters") == {"key": "unsigned int", "value": "packet_counters"}
     assert btf.map_types("packet_losses") == {"key": "packet_loss", "value": "unsigned long long"}
     assert btf.map_types("own_streams") == {"key": "packet_peer", "value": "unsigned int"}
@@ -64,13 +56,12 @@ def test_enums_of_the_header() -> None:
     links = [f"PACKET_LINK_ETHERNET = {layout.LINK_ETHERNET}", f"PACKET_LINK_IP = {layout.LINK_IP}"]
     assert enum(HEADER, "packet_link") == links
     sizes = {name: int(value) for name, value in (entry.split(" = ") for entry in enum(HEADER, "packet_size"))}
-    parts = sizes.pop("PACKET_PARTS")
     assert sizes == {
-        f"PACKET_{name}": getattr(layout, name)
-        for name in ("FIRST_OCTETS", "PART_OCTETS", "SNAPLEN", "LEAST_SNAPLEN", "TAG_OCTETS")
+        "PACKET_SNAPLEN": layout.SNAPLEN,
+        "PACKET_LEAST_SNAPLEN": layout.LEAST_SNAPLEN,
+        "PACKET_TAG_OCTETS": layout.TAG_OCTETS,
+        "PACKET_LEAST_RING": layout.LEAST_RING_BYTES,
     }
-    assert layout.FIRST_OCTETS + (parts - 1) * layout.PART_OCTETS < layout.SNAPLEN
-    assert layout.FIRST_OCTETS + parts * layout.PART_OCTETS >= layout.SNAPLEN
 
 
 def test_the_header_of_a_record_fits_where_the_meta_was() -> None:

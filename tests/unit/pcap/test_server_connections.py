@@ -57,7 +57,7 @@ def test_a_client_that_asks_for_the_end(pieces: tuple[bytes, ...], caplog: pytes
     with Site(format="pcapng") as site:
         client = site.connect(b"udp\n")
         site.until_clients(1)
-        site.source.feed(numbered(range(10)))  # in the perf buffer: not read yet
+        site.source.feed(numbered(range(10)))  # in the rings: not read yet
         for piece in pieces:
             client.send(piece)
             site.loop.run_once(0)
