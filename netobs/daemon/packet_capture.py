@@ -15,7 +15,6 @@ from netobs.base.loop import EventLoop
 from netobs.config import Config, PacketCaptureConfig
 from netobs.config.packet_capture import effective
 from netobs.config.text import quoted
-from netobs.kernel import privileges
 
 if TYPE_CHECKING:
     from netobs.pcap.agent import PacketCaptureAgent
@@ -51,8 +50,7 @@ def plan(config: Config) -> tuple[list[str], list[str], list[str]]:
         kept_s, most = settings.recorder_ns / NS_PER_S, settings.recorder_max_bytes // MIB
         lines.append(f"  recorder: the last {kept_s:g} s, at most {most} MiB of process memory")
     found = [*problems(config), agent.kernel_problem(settings, attach)]
-    warning = privileges.only_admin_has_perf()
-    return lines, [f"packet capture: {warning}"] if warning else [], [problem for problem in found if problem]
+    return lines, [], [problem for problem in found if problem]
 
 
 class PacketCapturing:

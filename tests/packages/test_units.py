@@ -63,7 +63,6 @@ def test_what_an_exposure_test_counts_as_left_open(unit: Path) -> None:
         *(f"CapabilityBoundingSet_{name}" for name in ("CAP_BPF", "CAP_NET_ADMIN")),
         "AmbientCapabilities",
         "SystemCallFilter_privileged",  # bpf
-        "SystemCallFilter_debug",  # perf_event_open, for packet capture
         "PrivateNetwork",
         "IPAddressDeny",  # the collectors are the operator's
         "RestrictAddressFamilies_AF_INET_INET6",

@@ -23,7 +23,7 @@ from netobs.pcap.tap.ring_records import Positions, assemble, walk
 
 _T = TypeVar("_T")
 
-THREADS = 32
+THREADS = 16
 _CPUS = Path("/sys/devices/system/cpu")
 
 
