@@ -163,39 +163,56 @@ static __always_inline __u32 extension_size(__u8 protocol, const __u8 *header)
 	return (header[1] + 1) * 8;
 }
 
-/* Walks the extension headers (RFC 8200 section 4) from `offset` to `end`. Stops after a later fragment's header
- * and before a truncated header: the result then has the protocol reached so far, and no transport header follows.
- * More than MAX_EXTENSION_HEADERS are too many. A function of its own, so that the verifier walks it once. */
-__noinline __u64 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
+#define WALK_GOES_ON (1 << 28) /* the next header is an extension header, too */
+
+/* Reads the extension header `protocol` (RFC 8200 section 4) at `offset`. Returns a step of the walk, with the size of the
+ * header in place of the offset; 0 where the header does not end before `end`. A function of its own, so that the verifier
+ * checks it once, and not again for each header. */
+__noinline __u64 netobs_extension(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
 {
 	__u32 flags = 0, bits = 0, size;
-	__u8 header[8]; /* all of a short one: the verifier would forget a counter that shared its 8 bytes of stack */
-	int i;
+	__u8 header[8];
 
-	for (i = 0; i < MAX_EXTENSION_HEADERS && is_extension(protocol); i++) {
-		if (offset + 8 > end || bpf_skb_load_bytes(skb, offset, header, sizeof(header)) < 0)
-			break;
-		size = extension_size(protocol, header);
-		if (offset + size > end)
-			break;
-		if (protocol == NEXTHDR_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
-			flags |= WALK_LATER_FRAGMENT;
-		if (NETOBS_EXTRA && protocol == NEXTHDR_FRAGMENT) {
-			bits |= 1 << (flags & WALK_LATER_FRAGMENT ? IPV6_BIT_LATER_FRAGMENT : IPV6_BIT_FIRST_FRAGMENT);
-			flags |= header[3] & 1 ? WALK_MORE_FRAGMENTS : 0;
-		} else if (NETOBS_EXTRA) {
-			bits |= ipv6_header_bits(protocol);
-		}
-		if (protocol == NEXTHDR_HOP && header[2] == IPV6_TLV_JUMBO && size == IPV6_JUMBO_HEADER)
-			flags |= WALK_JUMBO;
-		offset += size;
-		protocol = header[0];
-		if (flags & WALK_LATER_FRAGMENT)
-			break;
+	if (offset + 8 > end || bpf_skb_load_bytes(skb, offset, header, sizeof(header)) < 0)
+		return 0;
+	size = extension_size(protocol, header);
+	if (offset + size > end)
+		return 0;
+	if (protocol == NEXTHDR_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
+		flags |= WALK_LATER_FRAGMENT;
+	else if (is_extension(header[0]))
+		flags |= WALK_GOES_ON;
+	if (NETOBS_EXTRA && protocol == NEXTHDR_FRAGMENT) {
+		bits = 1 << (flags & WALK_LATER_FRAGMENT ? IPV6_BIT_LATER_FRAGMENT : IPV6_BIT_FIRST_FRAGMENT);
+		flags |= header[3] & 1 ? WALK_MORE_FRAGMENTS : 0;
+	} else if (NETOBS_EXTRA) {
+		bits = ipv6_header_bits(protocol);
 	}
-	if (i == MAX_EXTENSION_HEADERS && is_extension(protocol))
-		flags |= WALK_TOO_LONG;
-	return (__u64)bits << 32 | (offset & 0xffff) | (protocol & 0xff) << 16 | flags;
+	if (protocol == NEXTHDR_HOP && header[2] == IPV6_TLV_JUMBO && size == IPV6_JUMBO_HEADER)
+		flags |= WALK_JUMBO;
+	return (__u64)bits << 32 | flags | header[0] << 16 | size;
+}
+
+/* Walks the extension headers from `offset` to `end`. Stops after a later fragment's header and before a truncated
+ * header: the result then has the protocol reached so far, and no transport header follows. More than
+ * MAX_EXTENSION_HEADERS are too many. */
+__noinline __u64 netobs_walk_extensions(struct __sk_buff *skb, __u32 offset, __u32 protocol, __u32 end)
+{
+	__u64 walk = 0, step;
+
+	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
+		step = netobs_extension(skb, offset, protocol, end);
+		if (!step)
+			break;
+		offset += WALK_OFFSET(step);
+		protocol = WALK_PROTOCOL(step);
+		walk |= step & ~(__u64)0xffffff;
+		if (!(step & WALK_GOES_ON))
+			break;
+		if (i == MAX_EXTENSION_HEADERS - 1)
+			walk |= WALK_TOO_LONG;
+	}
+	return walk | (offset & 0xffff) | (protocol & 0xff) << 16;
 }
 
 /* 0 if there are too many. */

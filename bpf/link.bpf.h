@@ -79,7 +79,7 @@ static __always_inline __u64 pppoe_session(struct __sk_buff *skb, __u32 offset, 
  * word of a pseudowire starts with 0 or 1 (RFC 4385). */
 static __always_inline __u64 mpls_payload(struct __sk_buff *skb, __u32 offset, __u32 end, __u32 ethertype)
 {
-	__u8 entry[8] = {}; /* half of it used: see netobs_walk_extensions() */
+	__u8 entry[8] = {}; /* half of it used: old verifiers forget a counter that shares its 8 bytes of stack */
 	__u64 labels;
 
 	for (labels = 0; labels < MAX_MPLS_LABELS && !(entry[2] & 1); labels++) {
