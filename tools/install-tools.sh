@@ -49,6 +49,10 @@ need_for_test() {
 	need_command tc iproute2 iproute-tc
 	need_command ethtool ethtool ethtool
 	need_command bpftool bpftool bpftool
+	for version in 16 19; do # besides the distribution's clang
+		need_command "clang-$version" "clang-$version" -
+		need_command "llvm-strip-$version" "llvm-$version" -
+	done
 	need_command tcpdump tcpdump tcpdump
 	need "ldconfig -p | grep -q 'libpcap\.so\.[01]'" libpcap0.8 libpcap
 	need_command tshark tshark wireshark-cli
