@@ -124,6 +124,12 @@ def test_the_packages_are_those_of_this_version() -> None:
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
 
 
+def test_the_packages_are_for_what_is_tested() -> None:
+    control, spec = ((ROOT / "packaging" / path).read_text() for path in ("deb/control", "rpm/netobs.spec"))
+    assert re.findall(r"^Architecture: (.*)$", control, re.MULTILINE) == ["amd64"]
+    assert re.findall(r"^ExclusiveArch: *(.*)$", spec, re.MULTILINE) == ["x86_64"]
+
+
 def test_a_second_build_does_nothing() -> None:
     need((ROOT / ".venv/.installed").exists(), "make build has not been run")
     run("make", "build")
