@@ -11,11 +11,11 @@ import time
 from typing import Any
 
 from bench.text import table
+from lab.damaged import SEED, mutated
 from lab.samples import golden_messages
 from lab.worst_cases import WORST, Worst, filled
 from netobs.collector.decode import Damaged, Decoded, Decoder
 from netobs.collector.output import Printer
-from tests.e2e.test_listen_fuzz import SEED, mutated
 
 TITLE = "netobs listen: CPU ms for one Message, decoded and printed (the greater of table and JSON), none above 50 ms"
 ORDINARY = "an ordinary Message of 64 KiB (682 flows of 26 fields)"

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.messages import OPTIONS9, message, message9, template
 from lab.samples import golden_messages
 from netobs.collector.check import Checker
 from netobs.collector.decode import Damaged, Decoder
 from netobs.collector.output import Enough
 from netobs.collector.sockets import Exporter
-from tests.unit.collector.test_decode import message, template
-from tests.unit.collector.test_decode_devices import described, message9
+from tests.unit.collector.test_decode_devices import described
 from tests.unit.collector.test_files import listen, saved
-from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
 
 TIME_S = 1_700_000_000
 UDP, TCP = Exporter("udp", "192.0.2.1", 5000), Exporter("tcp", "192.0.2.1", 5000)
@@ -67,11 +66,13 @@ def times(start_ms: int, end_ms: int) -> bytes:
 
 def test_nothing_is_odd_in_a_good_stream() -> None:
     assert checked(GOOD) == ["nothing odd"]
-    assert checked(*built5(), now_s=None) == ["nothing odd"]
+    assert checked(*golden_messages("netflow5.hex"), now_s=None) == ["nothing odd"]
     assert checked(times(-5, 900)) == ["nothing odd"]
 
 
-@pytest.mark.parametrize("messages", [golden_messages(), built9()], ids=["ipfix", "netflow9"])
+@pytest.mark.parametrize(
+    "messages", [golden_messages(), golden_messages("netflow9_default.hex")], ids=["ipfix", "netflow9"]
+)
 def test_all_that_is_odd_in_the_templates_of_netobs_without_options_is_sampling(messages: list[bytes]) -> None:
     assert found(*messages) == {"no-sampling"}
 

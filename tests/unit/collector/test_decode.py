@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from lab.messages import message, options_template, template
 from lab.samples import golden_messages
 from netobs.base.errors import DecodeError
 from netobs.collector.decode import Decoded, Decoder, DecodeStats, message_length
@@ -17,27 +18,6 @@ from netobs.collector.text_table import FlowTable
 from netobs.encode.template import wire
 
 MUTATIONS = 3_000
-
-
-def message(*sets: tuple[int, bytes], sequence: int = 0, domain: int = 1) -> bytes:
-    body = b"".join(struct.pack("!HH", number, len(content) + 4) + content for number, content in sets)
-    return struct.pack("!HHIII", 10, 16 + len(body), 1_700_000_000, sequence, domain) + body
-
-
-def template(number: int, *fields: tuple[int, ...]) -> bytes:
-    """A Template Record; each field is (id, length) or (id, length, enterprise)."""
-    specifiers = b"".join(
-        struct.pack("!HH", field[0], field[1])
-        if len(field) == 2
-        else struct.pack("!HHI", field[0] | 0x8000, field[1], field[2])
-        for field in fields
-    )
-    return struct.pack("!HH", number, len(fields)) + specifiers
-
-
-def options_template(number: int, scopes: int, *fields: tuple[int, ...]) -> bytes:
-    plain = template(number, *fields)
-    return plain[:4] + struct.pack("!H", scopes) + plain[4:]
 
 
 def read(record: bytes, *fields: tuple[int, ...]) -> Record:

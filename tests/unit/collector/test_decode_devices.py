@@ -9,23 +9,17 @@ from typing import Any
 
 import pytest
 
+from lab.messages import TIME_S, UPTIME_MS, message, message9, options_template, template
 from lab.samples import golden_messages
 from netobs.base.errors import DecodeError
 from netobs.collector.decode import Damaged, Decoded, Decoder
 from netobs.collector.received import Record
 from netobs.collector.text_table import FlowTable
-from tests.unit.collector.test_decode import message, options_template, read, template
-from tests.unit.encode.test_netflow import built5
+from tests.unit.collector.test_decode import read
 
 CASES = json.loads((Path(__file__).resolve().parents[2] / "cases" / "messages.json").read_text("utf-8"))
 TEMPLATE9 = bytes.fromhex(CASES[0]["messages"][0])
 ADDRESSES = bytes.fromhex("c0000201 00000064 06")
-UPTIME_MS, TIME_S = 1_000, 1_700_000_000
-
-
-def message9(*sets: tuple[int, bytes], sequence: int = 0, count: int = 1, end: bytes = b"") -> bytes:
-    body = b"".join(struct.pack("!HH", number, len(content) + 4) + content for number, content in sets)
-    return struct.pack("!HHIIII", 9, count, UPTIME_MS, TIME_S, sequence, 1) + body + end
 
 
 def whatever(decoder: Decoder, raw: bytes) -> tuple[Decoded, str]:
@@ -216,13 +210,13 @@ def test_octets_after_the_end_of_an_ipfix_message(surplus: bytes) -> None:
 
 @pytest.mark.parametrize("surplus", [1, 47, 48, 1_000])
 def test_octets_after_the_records_of_netflow5(surplus: int) -> None:
-    decoder, raw = Decoder(), built5()[0]
+    decoder, raw = Decoder(), golden_messages("netflow5.hex")[0]
     assert len(decoder.decode(raw + b"\7" * surplus).flows) == 3
     assert (decoder.stats.malformed, decoder.stats.surplus_octets) == (0, surplus)
 
 
 def test_netflow5_with_fewer_or_more_records_than_it_should_have() -> None:
-    decoder, raw = Decoder(), built5()[0]
+    decoder, raw = Decoder(), golden_messages("netflow5.hex")[0]
     decoded, problem = whatever(decoder, raw[:-1])
     assert len(decoded.flows) == 2
     assert "count 3, but 143 bytes follow the header" in problem

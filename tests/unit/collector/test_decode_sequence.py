@@ -6,10 +6,10 @@ import struct
 
 import pytest
 
+from lab.messages import message, message9, options_template, template
 from lab.samples import golden_messages
 from netobs.collector.decode import Decoded, Decoder
-from tests.unit.collector.test_decode import message, options_template, template
-from tests.unit.collector.test_decode_devices import kinds, message9
+from tests.unit.collector.test_decode_devices import kinds
 
 TEMPLATE = message((2, template(300, (4, 1))))
 TEN = (300, bytes(10))

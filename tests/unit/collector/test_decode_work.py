@@ -9,14 +9,14 @@ from contextlib import suppress
 
 import pytest
 
+from lab.messages import message, template
 from lab.samples import golden_messages
-from lab.worst_cases import MAX_BYTES, WORST, filled, layout
+from lab.worst_cases import MAX_BYTES, WORST, filled
 from netobs.base.errors import DecodeError
 from netobs.collector.decode import Decoded, Decoder
 from netobs.collector.decode_domain import MAX_DOMAINS, MAX_ROOM
 from netobs.collector.output import Printer
 from netobs.collector.work import MAX_STEPS, MESSAGE_STEPS
-from tests.unit.collector.test_decode import message, template
 
 
 def worst(name: str, decoder: Decoder) -> Decoded | None:
@@ -106,7 +106,7 @@ def test_what_is_not_read_makes_no_gap_in_the_sequence() -> None:
 
 
 def test_memory_is_bounded_over_exporters_and_what_is_given_up_is_counted() -> None:
-    decoder, wide = Decoder(), layout(300, [(4, 1)] * 250)
+    decoder, wide = Decoder(), template(300, *[(4, 1)] * 250)
     for exporter in range(2 * MAX_DOMAINS):
         decoder.decode(message((2, wide)), exporter)
     assert decoder.domains.room <= MAX_ROOM

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.messages import message, options_template, template
 from lab.samples import golden_messages
-from tests.unit.collector.test_decode import message, options_template, template
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_S = 20

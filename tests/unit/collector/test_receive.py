@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.messages import OPTIONS9, message, template
 from lab.samples import golden_messages
 from lab.worst_cases import WORST
 from netobs.base.errors import NetobsError
@@ -25,8 +26,6 @@ from netobs.collector.receive import Collector, listen
 from netobs.collector.received import Record
 from netobs.collector.sockets import Exporter
 from netobs.collector.work import MAX_STEPS
-from tests.unit.collector.test_decode import message, template
-from tests.unit.encode.test_netflow import OPTIONS9, built5, built9
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_S = 10
@@ -74,8 +73,8 @@ def test_udp(collector: Collector, address: str) -> None:
 
 
 def test_all_protocols_on_one_port(collector: Collector) -> None:
-    for messages, flows in ((built9(), 12), (built5(), 6), (golden_messages(), 12)):
-        send_udp("127.0.0.1", collector.port, messages)
+    for name, flows in (("netflow9_default.hex", 12), ("netflow5.hex", 6), ("ipfix_default.hex", 12)):
+        send_udp("127.0.0.1", collector.port, golden_messages(name))
         assert len(receive(collector, flows)) == flows
     stats = collector.decoder.stats
     assert (stats.malformed, stats.sets_without_template, stats.sequence_errors) == (0, 0, 0)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.messages import OPTIONS9
 from lab.samples import (
     CLOCK,
     EXPORT_TIME_S,
@@ -274,13 +275,6 @@ def test_an_encoder_for_each_protocol() -> None:
     made = {name: exporter(name, "default", BOOT_NS, 10) for name in ("ipfix", "netflow9", "netflow5")}
     assert [type(each.encoder).__module__.rpartition(".")[2] for each in made.values()] == list(made)
     assert [each.header(1, 2, 3, 0).advance(10, 4).sequence for each in made.values()] == [12, 6, 12]
-
-
-OPTIONS9 = bytes.fromhex(
-    "0009 0002 00000000 6553f100 00000005 00000007"
-    "0001 0018 0203 0004 0008 0001 0004 0022 0004 0023 0001 0000"  # System | 34, 35 and 2 bytes of padding
-    "0203 0010 0a000001 00000064 02 000000"
-)
 
 
 def test_options_of_netflow9() -> None:
