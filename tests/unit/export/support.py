@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import select
 import socket
@@ -351,8 +352,12 @@ def tcp_config(port: int, **changes: object) -> CollectorConfig:
 
 
 def free_port(kind: int, host: str = "127.0.0.1") -> int:
-    """A port on which nothing listens, and that no connection gets by itself as its own: those begin at 32768."""
-    for port in random.sample(range(20_000, 32_768), 100):
+    """A port on which nothing listens, and that no connection gets by itself as its own: those begin at 32768.
+
+    Each worker of pytest-xdist has 3,000. hypothesis gives the same random numbers to all processes, the system none.
+    """
+    first = 20_000 + 3_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4)
+    for port in random.SystemRandom().sample(range(first, first + 3_000), 100):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with contextlib.suppress(OSError), socket.socket(family, kind) as sock:
             sock.bind((host, port))
