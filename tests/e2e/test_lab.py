@@ -77,6 +77,7 @@ def test_everything_is_cleaned_up_after_an_exception() -> None:
     assert [process.returncode for process in processes] == [-signal.SIGTERM]
 
 
+@pytest.mark.alone  # a test beside it may kill a process that has a namespace
 def test_sweep_removes_what_a_killed_process_left_and_nothing_else(lab: Lab) -> None:
     mine = lab.namespace()
     script = (

@@ -92,6 +92,7 @@ def assert_same(got: list[Packet], wanted: list[Packet]) -> None:
     assert sum(abs(each) >= MILLISECOND_NS for each in late) <= len(late) // 1000
 
 
+@pytest.mark.alone  # compares time stamps
 @pytest.mark.parametrize("attach", ["auto", "tc"])
 def test_every_packet_is_in_the_stream_and_in_a_flow(lab: Lab, tmp_path: Path, attach: str) -> None:
     sender, receiver = lab.pair(mtu=9000)

@@ -77,6 +77,7 @@ def test_without_a_capability(lab: Lab) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.alone  # all processes of the user share it
 def test_locked_memory(lab: Lab, report: list[str]) -> None:
     """Only kernels that count maps as locked memory ask for any."""
     done = capture(lab, MIB, 64 * KIB, UNLIMITED)
