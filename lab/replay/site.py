@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any
 
 from lab.collectors import UdpSink
+from lab.daemon import Account, Daemon, configuration, total
 from lab.namespaces import Lab, LabError, Link
 from lab.programs import wait_until
 from lab.replay.flows import ETHERNET, IP, Flow, Key, contradictions, exported
 from lab.replay.link_types import NotSendable, Sendable, is_dropped_at_ingress
+from lab.wire import Sender, Tun
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import Account, Daemon, configuration, total
-from tests.kernel.wire import Sender, Tun
 
 LARGEST_MTU = 65535
 COLLECTOR = "127.0.0.1"

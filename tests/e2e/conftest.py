@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab.adapters import missing
+from lab.daemon import AS_USER
 from tests.e2e import exchange as exchanges
-from tests.e2e.daemon import AS_USER
 
 
 @pytest.fixture(params=["root", "unprivileged"])

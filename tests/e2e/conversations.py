@@ -13,9 +13,9 @@ from lab.namespaces import Lab, Link
 from lab.pcap import read_pcap
 from lab.programs import Capture
 from lab.traffic import Traffic
+from lab.wire import Sender
 from netobs.flow import records
 from tests.e2e.handmade import EACH_COMBINATION, TRAINS, Train
-from tests.kernel.wire import Sender
 
 Flow = dict[str, Any]
 """Information Element to value: numbers, addresses as text, times in ns since 1970."""

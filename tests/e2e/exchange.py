@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from lab.adapters import NODE, Adapter, Listen
 from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 from lab.namespaces import Lab
 from lab.pmacct import Nfacctd
 from lab.programs import WAIT_S
@@ -24,7 +25,6 @@ from netobs.collector.decode import Decoder
 from netobs.encode.options.choice import OptionsChoice
 from netobs.encode.template.file import load
 from tests.e2e.conversations import ALIAS, Flow, send, send_often
-from tests.e2e.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 from tests.e2e.interop import ONCE, Columns, carried, differences, elements, not_compared, only_ipv4, templates, totals
 from tests.e2e.test_exact import like_ethernet
 

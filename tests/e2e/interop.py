@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable
 
+from lab.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 from lab.namespaces import Lab, Link
 from netobs.encode.protocols import exporter
 from netobs.encode.template.template import Template
 from tests.e2e.conversations import Flow, send, source_of
-from tests.e2e.daemon import KEPT, Account, Counts, Daemon, Table, configuration
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; its resolution is the kernel's tick
 TICK_NS = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from lab import frames
+from lab.daemon import NETOBS, Daemon, configuration, netobs, traffic_control
 from lab.namespaces import Lab, Link, in_namespace
 from lab.programs import WAIT_S, wait_until
 from lab.traffic import REPOSITORY, Traffic
+from lab.wire import Tun
 from netobs.pcap.cli.stream_reader import StreamReader
-from tests.e2e.daemon import NETOBS, Daemon, configuration, netobs, traffic_control
 from tests.e2e.test_capture_command import RATE, CaptureCommand, recorded, served, tcpdump
-from tests.kernel.wire import Tun
 
 pytestmark = pytest.mark.e2e(tools=("tcpdump", "tc", "bpftool"))
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from lab.certificates import Authority
+from lab.daemon import NETOBS, Daemon, alive, bpf_objects, configuration, netobs, traffic_control
 from lab.namespaces import Lab, Link
 from lab.pcap import read_pcap
 from lab.programs import Program, wait_until
 from lab.traffic import REPOSITORY, Traffic
-from tests.e2e.daemon import NETOBS, Daemon, alive, bpf_objects, configuration, netobs, traffic_control
 
 pytestmark = pytest.mark.e2e(tools=("tcpdump", "tshark"))
 

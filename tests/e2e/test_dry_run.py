@@ -11,12 +11,12 @@ import pytest
 
 from lab.cgroups import inside, memory_cgroup
 from lab.collectors import UdpSink
+from lab.daemon import EXIT_WITHIN_S, NETOBS, Daemon, configuration, netobs, traffic_control
 from lab.namespaces import Lab, Link
 from lab.programs import wait_until
 from lab.traffic import REPOSITORY
 from netobs.encode import load_templates
 from netobs.encode.options.choice import DEFAULT_KINDS
-from tests.e2e.daemon import EXIT_WITHIN_S, NETOBS, Daemon, configuration, netobs, traffic_control
 
 pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from lab.collectors import IpfixDump, Nfcapd, Tshark
+from lab.daemon import KEPT, Daemon, configuration
 from lab.namespaces import Lab, Link
 from lab.pmacct import Nfacctd
 from lab.programs import WAIT_S
 from lab.traffic import Traffic
-from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.e2e.test_listen import listening
 

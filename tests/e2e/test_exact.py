@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.daemon import KEPT, Daemon, configuration
 from lab.namespaces import Lab, Link
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, configuration
 
 pytestmark = pytest.mark.e2e(tools=("make", "ethtool", "nfcapd", "nfdump", "tcpdump", "tshark"))
 

@@ -13,12 +13,12 @@ import pytest
 
 from lab.certificates import Authority
 from lab.collectors import IpfixDump, Nfcapd
+from lab.daemon import Counts, Daemon, configuration, total
 from lab.namespaces import Lab
 from lab.pmacct import Nfacctd
 from lab.programs import wait_until
 from lab.streams import TlsIpfixDump
 from lab.traffic import Traffic
-from tests.e2e.daemon import Counts, Daemon, configuration, total
 from tests.e2e.test_exact import like_ethernet, sums
 from tests.e2e.test_tls import tls
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from lab.collectors import IpfixDump, Nfcapd
+from lab.daemon import Counts, Daemon, Table, configuration, read_account, total
 from lab.namespaces import Lab
 from lab.programs import wait_until
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import Counts, Daemon, Table, configuration, read_account, total
 from tests.e2e.test_outage import AT_ONCE, FAST, TcpCollector
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "socat", "ipfixDump"))

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from lab.collectors import Nfcapd
+from lab.daemon import KEPT, Daemon, configuration
 from lab.namespaces import Lab, Link, in_namespace
 from lab.programs import Capture, sockets_at, wait_until
-from tests.e2e.daemon import KEPT, Daemon, configuration
 
 pytestmark = pytest.mark.e2e(tools=("ethtool", "nfcapd", "nfdump", "tcpdump"))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import Nfcapd, UdpSink
+from lab.daemon import KEPT, Daemon, configuration, netobs
 from lab.namespaces import Lab, LabError
 from lab.programs import wait_until
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump"))
 

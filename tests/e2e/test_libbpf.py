@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.daemon import configuration, netobs
 from lab.libraries import hidden
 from lab.namespaces import Lab, command
 from netobs.kernel import libbpf
 from netobs.kernel.libbpf_file import OLD_SONAME, SONAME
-from tests.e2e.daemon import configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("gcc", "mount", "ldconfig"))
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from lab.daemon import KEPT, NETOBS, Daemon, configuration, netobs
 from lab.namespaces import Lab
 from lab.programs import WAIT_S, bound_socket, wait_until
 from lab.traffic import REPOSITORY, Traffic
 from netobs import __version__
 from netobs.encode.registry import by_name
-from tests.e2e.daemon import KEPT, NETOBS, Daemon, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import Daemon, configuration, total
 from lab.namespaces import Lab, Link, in_namespace
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import Daemon, configuration, total
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import Nfcapd, UdpSink
+from lab.daemon import KEPT, Daemon, bpf_objects, configuration, traffic_control
 from lab.namespaces import Lab, Link, command, in_namespace
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import KEPT, Daemon, bpf_objects, configuration, traffic_control
 
 pytestmark = pytest.mark.e2e(tools=("nfcapd", "nfdump", "tc", "bpftool"))
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lab.collectors import Nfcapd, Tshark
+from lab.daemon import KEPT, Account, Daemon, configuration
 from lab.namespaces import Lab, Link
 from lab.traffic import Traffic
-from tests.e2e.daemon import KEPT, Account, Daemon, configuration
 from tests.e2e.test_exact import like_ethernet
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "tcpdump", "tshark"))

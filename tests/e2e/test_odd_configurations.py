@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lab.certificates import Authority
+from lab.daemon import Daemon, Table, configuration, netobs
 from lab.namespaces import Lab
-from tests.e2e.daemon import Daemon, Table, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("ip", "openssl"))
 

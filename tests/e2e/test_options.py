@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
+from lab.daemon import KEPT, Daemon, Table, configuration
 from lab.namespaces import Lab, Link, command
 from lab.pmacct import Nfacctd
 from lab.programs import wait_until
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, Table, configuration
 from tests.e2e.test_exact import like_ethernet
 from tests.unit.encode.test_options import announced
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import Account, Daemon, Table, configuration
 from lab.namespaces import Lab, in_namespace
 from lab.programs import WAIT_S, wait_until
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder, message_length
-from tests.e2e.daemon import Account, Daemon, Table, configuration
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import IpfixDump, Nfcapd, UdpSink
+from lab.daemon import Daemon, configuration, total
 from lab.namespaces import Lab
 from lab.traffic import Traffic
-from tests.e2e.daemon import Daemon, configuration, total
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

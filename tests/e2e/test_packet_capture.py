@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import KEPT, NETOBS, Daemon, bpf_objects, configuration, traffic_control
 from lab.namespaces import Lab, Link, in_namespace
 from lab.pcap import Packet, read_pcap
 from lab.programs import Capture, Program, wait_until
 from lab.traffic import REPOSITORY, Sent, Traffic
-from tests.e2e.daemon import KEPT, NETOBS, Daemon, bpf_objects, configuration, traffic_control
 
 pytestmark = pytest.mark.e2e(tools=("tcpdump", "tshark"))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.daemon import Daemon, configuration, netobs
 from lab.namespaces import Lab, Link
 from lab.privileges import CAPABILITIES, USER
 from lab.programs import wait_until
 from tests.conftest import BPF_SYSCALL
-from tests.e2e.daemon import Daemon, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("setpriv", "mount", "unshare"))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import KEPT, Counts, Daemon, Table, configuration, netobs, read_account, total, traffic_control
 from lab.namespaces import Lab
 from lab.programs import wait_until
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import KEPT, Counts, Daemon, Table, configuration, netobs, read_account, total, traffic_control
 
 pytestmark = pytest.mark.e2e(tools=("make", "bpftool", "tc"))
 

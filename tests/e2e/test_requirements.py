@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.daemon import Daemon, configuration, netobs
 from lab.namespaces import Lab, Link
 from lab.traffic import Traffic
 from tests.conftest import BPF_MAP_CREATE, BPF_SYSCALL
-from tests.e2e.daemon import Daemon, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

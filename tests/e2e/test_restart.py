@@ -8,11 +8,11 @@ import pytest
 
 from lab.certificates import Authority
 from lab.collectors import IpfixDump, Nfcapd, Tshark
+from lab.daemon import Daemon, configuration
 from lab.namespaces import Lab
 from lab.programs import wait_until
 from lab.streams import TlsIpfixDump
 from lab.traffic import Traffic
-from tests.e2e.daemon import Daemon, configuration
 from tests.e2e.test_exact import like_ethernet, sums
 from tests.e2e.test_five_collectors import AT_ONCE, FAST, recorded
 from tests.e2e.test_tls import tls

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import Daemon, configuration
 from lab.namespaces import Lab, stop
 from lab.programs import WAIT_S, wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import Daemon, configuration
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

@@ -12,12 +12,7 @@ from typing import Any
 import pytest
 
 from lab.collectors import Nfcapd, UdpSink
-from lab.namespaces import Lab, stop
-from lab.prog_run import Hammer
-from lab.programs import wait_until
-from lab.traffic import Traffic
-from netobs.collector.decode import Decoder
-from tests.e2e.daemon import (
+from lab.daemon import (
     AS_USER,
     EXIT_WITHIN_S,
     KEPT,
@@ -28,6 +23,11 @@ from tests.e2e.daemon import (
     read_account,
     traffic_control,
 )
+from lab.namespaces import Lab, stop
+from lab.prog_run import Hammer
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.test_outage import TcpCollector
 from tests.kernel.foreign import Foreign, compile_foreign
 

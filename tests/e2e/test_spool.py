@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pytest
 
 from lab.certificates import Authority
+from lab.daemon import Account, Daemon, Table, configuration, netobs
 from lab.namespaces import Lab, Link, command
 from lab.programs import Program, wait_until
 from lab.traffic import REPOSITORY, Traffic
 from netobs.encode.template import file as template_file
 from netobs.export.spool.index import ENTRY
-from tests.e2e.daemon import Account, Daemon, Table, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("make", "openssl", "ipfixDump"))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.daemon import KEPT, Daemon, configuration
 from lab.namespaces import Lab
 from lab.programs import wait_until
 from lab.traffic import Traffic
 from netobs.datapath.layout import FLOW_TABLES
-from tests.e2e.daemon import KEPT, Daemon, configuration
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import Daemon, configuration
 from lab.namespaces import Lab
 from lab.traffic import Traffic
 from netobs.datapath.layout import FLOW_TABLES
-from tests.e2e.daemon import Daemon, configuration
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

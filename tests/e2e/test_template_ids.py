@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import Nfcapd, UdpSink
+from lab.daemon import Account, Counts, Daemon, Table, configuration, total
 from lab.namespaces import Lab, in_namespace
 from lab.programs import bound_socket, wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import Account, Counts, Daemon, Table, configuration, total
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump"))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import UdpSink
+from lab.daemon import KEPT, Daemon, configuration
 from lab.namespaces import Lab, command
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, configuration
 from tests.e2e.test_capture_command import CaptureCommand
 
 pytestmark = pytest.mark.e2e(tools=("make", "unshare"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab.certificates import Authority, Certificate
+from lab.daemon import KEPT, Daemon, Table, configuration, netobs
 from lab.namespaces import Lab
 from lab.streams import TlsIpfixDump
 from lab.traffic import Traffic
-from tests.e2e.daemon import KEPT, Daemon, Table, configuration, netobs
 
 pytestmark = pytest.mark.e2e(tools=("make", "openssl", "socat", "ipfixDump"))
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from lab.collectors import Nfcapd, UdpSink
+from lab.daemon import Daemon, configuration
 from lab.namespaces import Lab, command
 from lab.programs import wait_until
 from lab.traffic import REPOSITORY, Traffic
 from netobs.collector.decode import Decoder
 from netobs.collector.received import Record
-from tests.e2e.daemon import Daemon, configuration
 from tests.e2e.interop import TIME_TOLERANCE_NS
 
 pytestmark = pytest.mark.e2e(tools=("make", "gcc", "nfcapd", "nfdump"))

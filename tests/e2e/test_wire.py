@@ -9,11 +9,11 @@ import pytest
 
 from lab import frames as f
 from lab.collectors import UdpSink
+from lab.daemon import KEPT, Daemon, configuration
 from lab.namespaces import Lab
 from lab.traffic import Traffic
+from lab.wire import Sender, Tun
 from netobs.collector.decode import Decoder
-from tests.e2e.daemon import KEPT, Daemon, configuration
-from tests.kernel.wire import Sender, Tun
 
 pytestmark = pytest.mark.e2e
 

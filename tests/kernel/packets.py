@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.namespaces import Lab, Link, in_namespace
+from lab.wire import Sender, wait_for
 from netobs.config.selector import InterfaceSelector
 from netobs.kernel.attach import BPF_F_BEFORE, PACKETS_PLACE
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Filter, Instruction, Selection
 from netobs.pcap.tap.tap import Tap
 from tests.kernel.foreign import Foreign, qdiscs, tcx_programs
-from tests.kernel.wire import Sender, wait_for
 
 Pair = tuple[Link, Link]
 

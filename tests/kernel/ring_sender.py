@@ -7,7 +7,7 @@ import socket
 import struct
 
 from lab.namespaces import Link, in_namespace
-from tests.kernel.wire import PACKET_VNET_HDR, virtio, wait_for
+from lab.wire import PACKET_VNET_HDR, virtio, wait_for
 
 SOL_PACKET, PACKET_TX_RING = 263, 13  # linux/if_packet.h
 PLACE_BYTES, PLACES, BLOCK_BYTES = 16384, 64, 65536

@@ -16,10 +16,10 @@ import pytest
 from lab import frames as f
 from lab.namespaces import Lab, Link, in_namespace
 from lab.prog_run import Programs, kernel_id
+from lab.wire import Sender, exchange, measured, wait_for
 from netobs.base.errors import CaptureError
 from netobs.kernel.attach import BPF_F_BEFORE, TC_HANDLE, method_for
 from tests.kernel.foreign import HANDLE, Foreign, compile_foreign, filters, handles, ours, qdiscs, tcx_programs
-from tests.kernel.wire import Sender, exchange, measured, wait_for
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
 
@@ -178,7 +178,7 @@ def test_filter_of_another_kind_with_our_priority(lab: Lab, link: Link, sender: 
 
 PREDECESSOR = """
 import os, signal, sys
-from tests.kernel.wire import measured
+from lab.wire import measured
 from lab.namespaces import Link
 with measured(Link(sys.argv[1], sys.argv[2], 0, ""), attach=sys.argv[3]):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -12,8 +12,8 @@ import pytest
 from lab import frames as f
 from lab.namespaces import Link
 from lab.prog_run import Observed, Programs
+from lab.wire import Sender, exchange, measured
 from tests.kernel.flows import readable
-from tests.kernel.wire import Sender, exchange, measured
 
 pytestmark = pytest.mark.kernel
 

@@ -11,6 +11,7 @@ import pytest
 
 from lab import frames as f
 from lab.namespaces import Lab, in_namespace
+from lab.wire import wait_for
 from netobs.kernel.attach import attach, has_tcx, method_for
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.tap.layout import COPY_SLOTS
@@ -21,7 +22,6 @@ from tests.filters.oracle import compiled, masks
 from tests.kernel.filtering import Filtering, selections
 from tests.kernel.ring_sender import RingSender
 from tests.kernel.test_filters import batches
-from tests.kernel.wire import wait_for
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tcpdump"))
 

@@ -14,9 +14,9 @@ import pytest
 from lab import frames as f
 from lab.namespaces import Lab, in_namespace
 from lab.prog_run import Programs
+from lab.wire import Sender, Tun, exchange
 from netobs.kernel import netlink
 from netobs.kernel.interfaces import LinkMonitor
-from tests.kernel.wire import Sender, Tun, exchange
 
 pytestmark = pytest.mark.kernel
 

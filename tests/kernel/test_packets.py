@@ -15,6 +15,7 @@ from lab import frames as f
 from lab.namespaces import Lab
 from lab.prog_run import on_cpu
 from lab.traffic import cpus
+from lab.wire import GSO_TCPV4, GSO_TCPV6, Sender, Tun, virtio
 from netobs.base import clock
 from netobs.pcap.tap.layout import SNAPLEN
 from tests.kernel.packets import (
@@ -30,7 +31,6 @@ from tests.kernel.packets import (
     take,
     tapped,
 )
-from tests.kernel.wire import GSO_TCPV4, GSO_TCPV6, Sender, Tun, virtio
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
 

@@ -16,6 +16,8 @@ from lab import frames as f
 from lab.namespaces import Lab
 from lab.prog_run import Programs, on_cpu
 from lab.traffic import cpus
+from lab.wire import Sender, measured, wait_for
+from lab.wire import exchange as exchange_flows
 from netobs.base.errors import CaptureError
 from netobs.kernel.attach import PACKETS_TC_HANDLE, TC_HANDLE
 from netobs.pcap.filters import compile_filter
@@ -36,8 +38,6 @@ from tests.kernel.packets import (
     tap_on,
     tapped,
 )
-from tests.kernel.wire import Sender, measured, wait_for
-from tests.kernel.wire import exchange as exchange_flows
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
 

@@ -11,12 +11,12 @@ import pytest
 from lab import frames as f
 from lab.namespaces import Lab
 from lab.prog_run import get, wait_until_gone
+from lab.wire import Sender
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.layout import FILTER_SLOTS
 from netobs.pcap.tap.tap import Tap
 from tests.kernel.packets import Pair, held_objects, nothing_is_left, now_ns, tap_on
-from tests.kernel.wire import Sender
 
 pytestmark = pytest.mark.kernel(tools=("tc",))
 

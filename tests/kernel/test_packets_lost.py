@@ -11,13 +11,13 @@ import pytest
 from lab import frames as f
 from lab.prog_run import on_cpu
 from lab.traffic import cpus
+from lab.wire import GSO_TCPV6, Sender, virtio, wait_for
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.layout import LEAST_RING_BYTES
 from netobs.pcap.tap.programs import PacketCount
 from tests.kernel.packets import Pair, exchange, now_ns, read_all, seen, take, tapped
-from tests.kernel.wire import GSO_TCPV6, Sender, virtio, wait_for
 
 pytestmark = pytest.mark.kernel
 

@@ -9,10 +9,10 @@ import pytest
 
 from lab import frames as f
 from lab.namespaces import Lab, in_namespace
+from lab.wire import GSO_TCPV4, Sender, Tun, virtio, wait_for
 from netobs.pcap.tap.programs import PacketCount
 from netobs.pcap.tap.tap import Tap
 from tests.kernel.packets import Pair, exchange, seen, tagging, take, tapped
-from tests.kernel.wire import GSO_TCPV4, Sender, Tun, virtio, wait_for
 
 pytestmark = pytest.mark.kernel(tools=("clang",))
 

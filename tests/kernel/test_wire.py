@@ -9,8 +9,8 @@ import pytest
 from lab import frames as f
 from lab.namespaces import Lab, Link
 from lab.prog_run import Programs
+from lab.wire import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Sender, Tun, exchange, measured, virtio
 from tests.kernel.flows import Flow, flow, flow6, readable
-from tests.kernel.wire import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Sender, Tun, exchange, measured, virtio
 
 pytestmark = pytest.mark.kernel
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from lab.collectors import Nfcapd
+from lab.daemon import Account, read_account
 from lab.namespaces import Lab, Link
 from lab.programs import wait_until
-from tests.e2e.daemon import Account, read_account
 from tests.kernel.foreign import handles, tcx_programs
 from tests.packages.container import Container, Process
 

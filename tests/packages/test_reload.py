@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lab.daemon import Counts
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import Counts
 from tests.packages.host import BOOTED, COLLECTOR, CONF, UNIT, Site
 
 pytestmark = BOOTED

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.daemon import BpfObjects, alive, bpf_objects, traffic_control
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import BpfObjects, alive, bpf_objects, traffic_control
 from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, UNIT, Site
 from tests.packages.listing import ACCOUNT_FILES, ACCOUNTS, differences, listing
 

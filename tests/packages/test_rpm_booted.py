@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from lab.daemon import alive, bpf_objects, traffic_control
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import alive, bpf_objects, traffic_control
 from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, UNIT, Site
 from tests.packages.listing import ACCOUNT_FILES, differences, listing
 from tests.packages.made import made

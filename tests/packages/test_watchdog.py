@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from lab.daemon import alive, bpf_objects
 from lab.programs import wait_until
 from lab.traffic import Traffic
-from tests.e2e.daemon import alive, bpf_objects
 from tests.packages.host import BOOTED, COLLECTOR, NOTHING, UNIT, Site
 
 pytestmark = BOOTED

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lab.daemon import NETOBS, configuration
 from netobs.kernel.requirements import MEMLOCK_UNTIL, kernel_version
-from tests.e2e.daemon import NETOBS, configuration
 from tests.vm import machine
 from tests.vm.kernels import CACHE, Kernel
 
