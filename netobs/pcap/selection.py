@@ -34,6 +34,11 @@ class Filter:
     """Where the operator wrote a list, the rest of it: the filter also selects what any of these selects. Not joined to
     one classic program: there, a load beyond the end of a short packet would end all of them."""
 
+    @property
+    def instructions(self) -> int:
+        """How many it has, for both kinds of link."""
+        return len(self.ethernet) + len(self.ip) + sum(other.instructions for other in self.others)
+
     def programs(self, link: int) -> tuple[tuple[Instruction, ...], ...]:
         """The classic BPF programs for packets of ``link`` (netobs.pcap.tap.layout): any of them selects a packet."""
         mine = self.ethernet if link == LINK_ETHERNET else self.ip

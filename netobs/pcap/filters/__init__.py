@@ -10,6 +10,10 @@ from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.mistake import Mistake, in_one_line
 from netobs.pcap.selection import Filter
 
+MAX_OF_LIST = 2048
+"""Instructions of all filters of a list. To make and verify the programs of so many takes up to half a second, when
+nobody is given packets; each filter is looked at for each packet."""
+
 
 def compile_filter(texts: Sequence[str], optimize: bool = True) -> Filter:
     """The filter that selects what any of ``texts`` selects: each in the simple form (simple.py), or in the language of
@@ -17,14 +21,22 @@ def compile_filter(texts: Sequence[str], optimize: bool = True) -> Filter:
 
     May block: libpcap asks the name service for the names in an expression.
 
-    :raises FilterError: a text cannot be compiled; quotes it, with libpcap's own message.
+    :raises FilterError: a text cannot be compiled; quotes it, with libpcap's own message. Or all are too large.
     """
     if not texts:
         raise FilterError("no filter is given", 'the empty one, "", selects every packet')
-    first, *others = (_compile_one(text, optimize) for text in dict.fromkeys(texts))
+    texts = simple.merged(texts)
+    first, *others = (_compile_one(text, optimize) for text in texts)
     if not others:
         return first
-    return Filter(" or ".join(texts), first.ethernet, first.ip, tuple(others))
+    joined = Filter(" or ".join(texts), first.ethernet, first.ip, tuple(others))
+    if joined.instructions > MAX_OF_LIST:
+        raise FilterError(
+            f"a list of {len(texts)} filters has {joined.instructions} instructions, and at most {MAX_OF_LIST} are "
+            "possible",
+            'join filters by "or" to one, which has fewer',
+        )
+    return joined
 
 
 def _compile_one(text: str, optimize: bool) -> Filter:

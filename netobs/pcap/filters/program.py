@@ -27,8 +27,8 @@ from netobs.pcap.filters.packet import (
     SKB_VLAN_PRESENT,
 )
 from netobs.pcap.filters.translate import Translation
-from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import Selection
+from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET
 
 log = logging.getLogger("netobs.pcap")
 
@@ -215,7 +215,7 @@ def check_together(selections: Sequence[tuple[int, Selection]]) -> None:
 
     :raises CaptureError: they are too large.
     """
-    sizes = [_size(filter_) for filter_ in {selection.filter for _, selection in selections}]
+    sizes = [filter_.instructions for filter_ in {selection.filter for _, selection in selections}]
     long = [size for size in sizes if size > SHORT]
     if len(long) > 1 and sum(long) > MAX_TOGETHER:
         raise CaptureError(
@@ -223,10 +223,6 @@ def check_together(selections: Sequence[tuple[int, Selection]]) -> None:
             "possible",
             "use a shorter one, or one that is in use, or end another stream",
         )
-
-
-def _size(filter_: Filter) -> int:
-    return sum(len(program) for link in (LINK_ETHERNET, LINK_IP) for program in filter_.programs(link))
 
 
 def load_filter(

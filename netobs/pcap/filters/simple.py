@@ -5,6 +5,9 @@
     (nothing)                   every packet, as there
 
 Any text with a comma is meant so, as that language has none; so is a word of PROTOCOLS.
+
+The ports are looked at in one place, wherever the header with them begins: what a filter costs to verify grows with its
+instructions.
 """
 
 from __future__ import annotations
@@ -15,7 +18,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netobs.pcap.filters import classic
-from netobs.pcap.filters.classic import ABS, ALL, IND, JMP, LD, LDX, MSH, RET_K, B, H, Program
+from netobs.pcap.filters.classic import (
+    ABS,
+    ADD,
+    ALL,
+    ALU,
+    IMM,
+    IND,
+    JMP,
+    LD,
+    LDX,
+    MSH,
+    RET_K,
+    TAX,
+    TXA,
+    B,
+    H,
+    Program,
+)
 from netobs.pcap.filters.mistake import Mistake
 from netobs.pcap.selection import Instruction
 
@@ -70,13 +90,40 @@ def compile_simple(text: str) -> tuple[Program, Program]:
     name, *words = (word.strip().lower() for word in text.split(","))
     if not name and not words:
         return (_return(ALL),), (_return(ALL),)
+    protocol, ports = _parsed(name, words)
+    return _of_ethernet(protocol, ports), _of_ip(protocol, ports)
+
+
+def merged(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts that together select what ``texts`` select, each once: those with ports of one protocol are joined, as far
+    as they are right."""
+    ports: dict[str, set[int]] = {}
+    others: dict[str, None] = {}
+    for text in texts:
+        name, *words = (word.strip().lower() for word in text.split(","))
+        try:
+            found = _parsed(name, words)[1] if words else []
+        except Mistake:  # whoever compiles it says so
+            found = []
+        if found:
+            ports.setdefault(name, set()).update(found)
+        else:
+            others[text] = None
+    joined = [
+        ",".join((name, *map(str, sorted(its)[begin : begin + MAX_PORTS])))
+        for name, its in ports.items()
+        for begin in range(0, len(its), MAX_PORTS)
+    ]
+    return (*joined, *others)
+
+
+def _parsed(name: str, words: Sequence[str]) -> tuple[Protocol, list[int]]:
     protocol = _protocol(name)
     if words and not protocol.has_ports:
         raise Mistake(f"{name} has no ports", f'write "{name}" alone; these have ports: {_WITH_PORTS}')
     if len(words) > MAX_PORTS:
         raise Mistake(f"it has {len(words)} ports, and at most {MAX_PORTS} are possible", "write a list of filters")
-    ports = sorted({_port(name, word) for word in words})
-    return _of_ethernet(protocol, ports), _of_ip(protocol, ports)
+    return protocol, sorted({_port(name, word) for word in words})
 
 
 def _protocol(name: str) -> Protocol:
@@ -106,60 +153,70 @@ def _port(name: str, word: str) -> int:
     raise Mistake(f'port "{word}" is no number', f"write {name},{number}")
 
 
-# Each of these is a piece of a program. All but ``_when``, ``_accept`` and ``_require`` end it, whatever the packet is.
+# Each of these is a piece of a program. All but ``_when``, ``_accept`` and ``_require`` end it, whatever the packet is,
+# or lead to its ports, with X where the header with these begins.
+
+_TO_PORTS = Instruction(JMP | classic.JA, 0, 0, 0xFFFFFFFF)
+"""Stands for a jump to the end of the pieces, where the ports are looked at."""
 
 
 def _of_ethernet(protocol: Protocol, ports: Sequence[int]) -> Program:
-    load, untagged = _load(LD | H | ABS, _TYPE_AT), _versions(protocol, ports, _TYPE_AT + 2, 0x0800, 0x86DD)
+    load, untagged = _load(LD | H | ABS, _TYPE_AT), _versions(protocol, bool(ports), _TYPE_AT + 2, 0x0800, 0x86DD)
     if not ports:
         return load, *untagged, _return(0)
     behind = _TYPE_AT + _TAG_OCTETS
-    tagged = _versions(protocol, ports, behind + 2, 0x0800, 0x86DD)
-    return load, *untagged, *_when(_TAGS, (_load(LD | H | ABS, behind), *tagged, _return(0))), _return(0)
+    tagged = _versions(protocol, True, behind + 2, 0x0800, 0x86DD)
+    behind_tag = _when(_TAGS, (_load(LD | H | ABS, behind), *tagged, _return(0)))
+    return _with_ports((load, *untagged, *behind_tag, _return(0)), ports)
 
 
 def _of_ip(protocol: Protocol, ports: Sequence[int]) -> Program:
     """Empty: no such packet begins with an IP header."""
     if protocol.ethertype is not None:
         return ()
-    version = Instruction(classic.ALU | classic.AND, 0, 0, 0xF0)
-    return _load(LD | B | ABS, 0), version, *_versions(protocol, ports, 0, 0x40, 0x60), _return(0)
+    version = Instruction(ALU | classic.AND, 0, 0, 0xF0)
+    pieces = _load(LD | B | ABS, 0), version, *_versions(protocol, bool(ports), 0, 0x40, 0x60), _return(0)
+    return _with_ports(pieces, ports) if ports else pieces
 
 
-def _versions(protocol: Protocol, ports: Sequence[int], ip_at: int, ipv4: int, ipv6: int) -> Program:
+def _with_ports(pieces: Program, ports: Sequence[int]) -> Program:
+    source, destination = ((_load(LD | H | IND, at), *_accept(ports)) for at in (0, 2))
+    jumps = (_TO_PORTS._replace(k=distance) for distance in range(len(pieces) - 1, -1, -1))
+    led = (jump if each == _TO_PORTS else each for each, jump in zip(pieces, jumps))
+    return *led, *source, *destination, _return(0)
+
+
+def _versions(protocol: Protocol, has_ports: bool, ip_at: int, ipv4: int, ipv6: int) -> Program:
     """A tells what comes at ``ip_at``. Goes on if it is nothing that carries the protocol."""
     pieces: Program = ()
     if protocol.ethertype is not None:
         pieces += _when((protocol.ethertype,), (_return(ALL),))
     if protocol.ipv4 is not None:
-        pieces += _when((ipv4,), _ipv4(protocol.ipv4, ports, ip_at))
+        pieces += _when((ipv4,), _ipv4(protocol.ipv4, has_ports, ip_at))
     if protocol.ipv6 is not None:
-        pieces += _when((ipv6,), _ipv6(protocol.ipv6, ports, ip_at))
+        pieces += _when((ipv6,), _ipv6(protocol.ipv6, has_ports, ip_at))
     return pieces
 
 
-def _ipv4(number: int, ports: Sequence[int], at: int) -> Program:
+def _ipv4(number: int, has_ports: bool, at: int) -> Program:
     if number == ANY:
         return (_return(ALL),)
     begin = _load(LD | B | ABS, at + 9), *_require(number)
-    if not ports:
+    if not has_ports:
         return *begin, _return(ALL)
     is_fragment = _load(LD | H | ABS, at + 6), Instruction(JMP | classic.JSET, 0, 1, 0x1FFF), _return(0)
-    return *begin, *is_fragment, _load(LDX | B | MSH, at), *_ports(LD | H | IND, at, ports)
+    behind = _load(LDX | B | MSH, at), Instruction(TXA, 0, 0, 0), Instruction(ALU | ADD, 0, 0, at)
+    return *begin, *is_fragment, *behind, Instruction(TAX, 0, 0, 0), _TO_PORTS
 
 
-def _ipv6(number: int, ports: Sequence[int], at: int) -> Program:
+def _ipv6(number: int, has_ports: bool, at: int) -> Program:
     if number == ANY:
         return (_return(ALL),)
     begin = _load(LD | B | ABS, at + 6)
-    if ports:
-        return begin, *_require(number), *_ports(LD | H | ABS, at + 40, ports)
+    if has_ports:
+        return begin, *_require(number), Instruction(LDX | IMM, 0, 0, at + 40), _TO_PORTS
     in_fragment = *_require(_FRAGMENT_HEADER), _load(LD | B | ABS, at + 40), *_require(number), _return(ALL)
     return begin, *_accept((number,)), *in_fragment
-
-
-def _ports(load: int, at: int, ports: Sequence[int]) -> Program:
-    return _load(load, at), *_accept(ports), _load(load, at + 2), *_accept(ports), _return(0)
 
 
 def _load(code: int, offset: int) -> Instruction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from netobs.base.errors import FilterError
-from netobs.pcap.filters import classic, compile_filter, libpcap
+from netobs.pcap.filters import MAX_OF_LIST, classic, compile_filter, libpcap
 from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 from tests.filters.expressions import EXPRESSIONS, REFUSED
 from tests.filters.oracle import compiled, need_libpcap
@@ -63,10 +64,20 @@ def test_optimizing_can_be_left_out() -> None:
 def test_a_list_keeps_each_program_apart() -> None:
     texts = ["tcp,80", "udp port 53", "arp", "tcp,80"]
     filter_ = compile_filter(texts)
-    assert filter_.text == "tcp,80 or udp port 53 or arp or tcp,80"
+    assert filter_.text == "tcp,80 or udp port 53 or arp"
     each = [compile_filter([text]) for text in texts[:3]]
     assert filter_.programs(LINK_ETHERNET) == tuple(one.ethernet for one in each)
     assert filter_.programs(LINK_IP) == tuple(one.ip for one in each[:2])
+
+
+def test_a_list_has_a_bound_and_the_same_joined_is_within_it() -> None:
+    texts = [f"port {port}" for port in range(1000, 1080)]
+    assert re.fullmatch(
+        r"a list of 80 filters has \d{4} instructions, and at most 2048 are possible; "
+        'join filters by "or" to one, which has fewer',
+        refusal(texts),
+    )
+    assert compile_filter([" or ".join(texts[:40])]).instructions < MAX_OF_LIST
 
 
 def test_a_list_needs_a_filter() -> None:

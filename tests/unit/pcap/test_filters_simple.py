@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netobs.pcap.filters import classic, compile_filter, libpcap, simple
+from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 from tests.filters import packets
 from tests.filters.oracle import Oracle, compiled, need_libpcap
 from tests.filters.refusals import refusal
@@ -44,6 +45,36 @@ def test_ports_are_those_of_an_expression_with_and_without_a_tag(text: str, expr
     verdicts = selected(filter_.ip, IP_PACKETS)
     assert verdicts == selected(compiled(expression, libpcap.RAW_IP), IP_PACKETS)
     assert any(verdicts)
+
+
+@pytest.mark.parametrize(
+    "texts", [["tcp,80", "udp,53", "TCP, 443", "tcp,80,22", "udp,4789"], [f"tcp,{n}" for n in (80, 1)]]
+)
+def test_a_list_selects_what_any_of_its_texts_selects_with_one_program_for_each_protocol(texts: list[str]) -> None:
+    whole = compile_filter(texts)
+    assert len(whole.programs(LINK_ETHERNET)) == len({text.lower().split(",")[0] for text in texts})
+    for link, frames in ((LINK_ETHERNET, FRAMES), (LINK_IP, IP_PACKETS)):
+        apart = [selected(compile_filter([text]).programs(link)[0], frames) for text in texts]
+        together = [selected(program, frames) for program in whole.programs(link)]
+        assert list(map(any, zip(*together))) == list(map(any, zip(*apart)))
+
+
+def test_what_is_joined_and_what_is_not() -> None:
+    assert simple.merged(["udp,53", "tcp,443", "tcp", "tcp,80,443", "TCP,22", "tcp port 1", "tcp"]) == (
+        "udp,53",
+        "tcp,22,80,443",
+        "tcp",
+        "tcp port 1",
+    )
+    assert simple.merged(["tcp,1", "tcp,x", "icmp,1", "tcp,2"]) == ("tcp,1,2", "tcp,x", "icmp,1")
+    many = simple.merged([f"tcp,{port}" for port in range(1, 512)])
+    assert [len(text.split(",")) - 1 for text in many] == [255, 255, 1]
+
+
+def test_the_instructions_of_a_long_list_grow_with_its_ports_not_with_its_texts() -> None:
+    one = compile_filter([f"tcp,{','.join(map(str, range(1000, 1110)))}"])
+    assert compile_filter([f"tcp,{port}" for port in range(1000, 1110)]) == one
+    assert one.instructions < 4 * 110 + 100  # each port as source and as destination, with Ethernet and without
 
 
 @pytest.mark.parametrize("word", simple.PROTOCOLS)
