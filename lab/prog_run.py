@@ -137,11 +137,12 @@ class Programs:
     ) -> None:
         """``slots_for``: for percpu_array, how many CPUs get slots; 0 = all that are online. ``preemptible``: as in a
         PREEMPT_RT kernel, whatever this one is. ``extra_groups``: as in ``Datapath``."""
-        self.capture = Capture(CaptureConfig(**config), batch, extra_groups)
+        settings = CaptureConfig(**config)
+        self.capture = Capture(settings, batch, extra_groups)
         self.datapath.preemptible |= preemptible
         if slots_for:
             self.datapath.table = PercpuArray(
-                self.capture._config.max_flows, slots_for, self.datapath.halves, batch, self.datapath._layout
+                settings.max_flows, slots_for, self.datapath.halves, batch, self.datapath._layout
             )
         try:
             self.capture.load()

@@ -64,7 +64,7 @@ def virtio(frame: bytes, *, linear: int, gso: int = 0, size: int = 0, checksum: 
 def measured(link: Link, **config: Any) -> Iterator[Programs]:
     """The programs on one interface."""
     with in_namespace(link.ns), Programs(max_flows=1024, interfaces=(link.name,), **config) as programs:
-        assert programs.capture.attach() == 1
+        assert programs.capture.points.attach() == 1
         yield programs
 
 

@@ -50,8 +50,8 @@ class Daemon:
         self._service = ServiceManager(os.environ)
         self._exporting = ExportingProcess(config, loop)
         self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups)
-        self._datapath = self._capture.datapath
-        self._capture.on_reuse = self._end_interface
+        self._datapath, self._points = self._capture.datapath, self._capture.points
+        self._points.on_reuse = self._end_interface
         metering = config.metering
         self._metering = Metering(
             metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows, dtype=self._datapath.record
@@ -76,7 +76,7 @@ class Daemon:
         """
         for warning in (
             *warnings_of(self._config),
-            *host_check.warnings_of(self._config, self._capture.links.interfaces()),
+            *host_check.warnings_of(self._config, self._points.links.interfaces()),
             footprint.warning(self._config, self._datapath.kernel_bytes(), self._datapath.record),
         ):
             if warning:
@@ -86,11 +86,11 @@ class Daemon:
         self._follow_signals()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        self._exporting.reporter.see_interfaces(self._capture.names.values())
+        self._exporting.reporter.see_interfaces(self._points.names.values())
         self._see_losses(pair)
         self._exporting.open(pair, now_ns)
         self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
-        self._loop.add_reader(self._capture.links.fileno(), self._on_links)
+        self._loop.add_reader(self._points.links.fileno(), self._on_links)
         self._log_every_minute(now_ns)
         self._loop.call_at(now_ns + RESTORE_NS, self._restore)
         self._last_eviction_ns = now_ns
@@ -112,11 +112,11 @@ class Daemon:
         self._export(self._metering.end_interface(ifindex))
 
     def _on_links(self, now_ns: int) -> None:
-        self._capture.follow_links()
+        self._points.follow_links()
         self._report_interfaces(now_ns)
 
     def _report_interfaces(self, now_ns: int) -> None:
-        if self._exporting.reporter.see_interfaces(self._capture.names.values()):
+        if self._exporting.reporter.see_interfaces(self._points.names.values()):
             self._exporting.options_changed(now_ns)
 
     def _see_losses(self, pair: ClockPair) -> None:
@@ -125,10 +125,10 @@ class Daemon:
         self._exporting.see_losses(pair)
 
     def _attach(self) -> None:
-        warning = check_interfaces(self._config.capture, self._capture.links.interfaces())
+        warning = check_interfaces(self._config.capture, self._points.links.interfaces())
         if warning:
             log.warning("%s", warning)
-        elif not self._capture.attach(lambda: self._loop.has_pending) and not self._loop.has_pending:
+        elif not self._points.attach(lambda: self._loop.has_pending) and not self._loop.has_pending:
             raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
 
     def _report_ready(self, now_ns: int) -> None:
@@ -144,7 +144,7 @@ class Daemon:
         if not self._service.listens:
             return
         condition = Condition(
-            len(self._capture.attached),
+            len(self._points.attached),
             self._metering.handed_out.flows,
             *self._exporting.available,
             self._datapath.read_ledger().lost.packets,
@@ -212,7 +212,7 @@ class Daemon:
 
     def _export(self, due: Records) -> None:
         if len(due):
-            batch = FlowBatch(due, clock.read_pair(), self._capture.interface_names.table())
+            batch = FlowBatch(due, clock.read_pair(), self._points.interface_names.table())
             self._exporting.export(batch, clock.monotonic_ns())
 
     def reload(self, now_ns: int) -> None:
@@ -255,7 +255,7 @@ class Daemon:
         self._service.ready()
 
     def _activity(self, nothing: str) -> str:
-        names = folded(interface.name for interface in self._capture.attached) or nothing
+        names = folded(interface.name for interface in self._points.attached) or nothing
         return f"measuring {names}, exporting to {self._exporting.available[1]} collector(s)"
 
     def stop(self, now_ns: int) -> None:
@@ -270,7 +270,7 @@ class Daemon:
             if timer is not None:
                 timer.cancel()
         self._loop.remove(self._datapath.ring.fd)
-        self._loop.remove(self._capture.links.fileno())
+        self._loop.remove(self._points.links.fileno())
         self._datapath.end_counting()
         for _ in range(2):  # both halves
             self._evict()
@@ -325,7 +325,7 @@ class Daemon:
 
     def _restore(self, now_ns: int) -> None:
         if not self._stopping:
-            self._capture.restore()
+            self._points.restore()
             self._report_interfaces(now_ns)
             self._loop.call_at(now_ns + RESTORE_NS, self._restore)
 

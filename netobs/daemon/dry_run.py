@@ -107,12 +107,12 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
     method = ""
     try:
         capture.load()
-        method = capture.method
+        method = capture.points.method
         plan.lines.append(f"BPF object: verified by the kernel, attach method {method}")
         plan.problems += requirements.modules_that_cannot_load() if method == "tc" else []
     except NetobsError as error:
         plan.problems.append(str(error))
-    present = capture.links.interfaces()
+    present = capture.points.links.interfaces()
     try:
         warning = check_interfaces(config.capture, present)
         plan.warnings += [warning] if warning else []
@@ -120,7 +120,7 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
         plan.problems.append(str(error))
     directions = " and ".join(DIRECTIONS[config.capture.direction])
     if method == "tcx":
-        _descriptors(len(capture.wanted()) * len(DIRECTIONS[config.capture.direction]), plan)
+        _descriptors(len(capture.points.wanted()) * len(DIRECTIONS[config.capture.direction]), plan)
     for interface in present:
         if not config.capture.selector.matches(interface.name):
             continue

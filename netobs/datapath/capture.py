@@ -21,14 +21,15 @@ FLOWS = Purpose(
 )
 
 
-class Capture(ObservationPoints):
-    """The Observation Points of the flows, and the ``datapath`` whose programs are attached to them."""
+class Capture:
+    """The ``datapath`` that counts flows, and the ``points`` that its programs are attached to."""
 
     def __init__(self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = ()) -> None:
         """``batch``, ``extra_groups``: as in ``Datapath``."""
-        self._config = config
         self.datapath = Datapath(config, batch, extra_groups)
-        super().__init__(config.selector, config.direction, config.attach, FLOWS, self.datapath.program_fd)
+        self.points = ObservationPoints(
+            config.selector, config.direction, config.attach, FLOWS, self.datapath.program_fd
+        )
 
     def load(self) -> None:
         """Loads and verifies the programs, and finds out how to attach them.
@@ -37,16 +38,15 @@ class Capture(ObservationPoints):
         """
         self.datapath.load()
         kernel_clock.follow()
-        self.find_method()
+        self.points.find_method()
 
     def reconfigure(self, config: CaptureConfig) -> None:
         """Switches to other interfaces and directions. Ignores the other keys of ``config``."""
-        self._config = config
-        self.select(config.selector, config.direction)
+        self.points.select(config.selector, config.direction)
 
     def close(self) -> None:
         """Detaches, and frees the maps and programs."""
-        super().close()
+        self.points.close()
         self.datapath.close()
 
 

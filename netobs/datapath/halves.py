@@ -7,7 +7,7 @@ from netobs.kernel.grace import GracePeriod
 
 
 class Halves:
-    """Turns the word that says which half packets go to, and waits until nobody writes the other half any more."""
+    """Flips the word that says which half packets go to, and waits until nobody writes the other half any more."""
 
     def __init__(self, state: SharedState, grace: GracePeriod) -> None:
         self.in_use_since_ns = [0, 0]
@@ -16,7 +16,7 @@ class Halves:
         self._state = state
         self._grace = grace
 
-    def turn(self, now_ns: int) -> int:
+    def flip(self, now_ns: int) -> int:
         """Sends packets to the other half from now on; returns the half that is then at rest.
 
         :raises CaptureError: no grace period can be waited for.

@@ -86,7 +86,7 @@ class PercpuArray:
         :raises CaptureError: waiting for a grace period is impossible.
         :raises OSError: the overflow hash is unreadable; nothing is lost, the next two evictions take the rest.
         """
-        quiet = self._halves.turn(now_ns)
+        quiet = self._halves.flip(now_ns)
         self._taken.append(self._take_slots(quiet, now_ns))
         self._in_slots = sum(len(rows) for rows in self._taken)
         for keys, values in self._overflow.take(self._fds[self.OVERFLOW[quiet]]):

@@ -53,7 +53,7 @@ class PercpuHash:
         :raises CaptureError: waiting for a grace period is impossible.
         :raises OSError: the kernel failed the batch; nothing is lost, the next two evictions take the rest.
         """
-        quiet = self._halves.turn(now_ns)
+        quiet = self._halves.flip(now_ns)
         for keys, values in self._reader.take(self._fds[quiet]):
             self._taken.append(
                 self._drop_stale(_rows(keys, values, self._layout.record), self._halves.in_use_since_ns[quiet])

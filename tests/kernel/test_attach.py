@@ -64,16 +64,16 @@ def count(programs: Programs, sender: Sender, frames: int = 3) -> int:
 def test_attach_and_detach_leave_the_interface_as_it_was(lab: Lab, link: Link, sender: Sender, method: str) -> None:
     before = qdiscs(lab, link)
     with measured(link, attach=method) as programs:
-        assert programs.capture.method == method
-        assert [interface.name for interface in programs.capture.attached] == ["target"]
+        assert programs.capture.points.method == method
+        assert [interface.name for interface in programs.capture.points.attached] == ["target"]
         assert count(programs, sender) == 3
         assert ("clsact" in qdiscs(lab, link)) == (method == "tc")
         assert ours(lab, link) == (2 if method == "tc" else 0)
-        programs.capture.detach()
-        assert programs.capture.attached == []
+        programs.capture.points.detach()
+        assert programs.capture.points.attached == []
         sender.send(FRAME)
         assert ours(lab, link) == 0
-        assert programs.capture.attach() == 1  # once more, as after a change of the configuration
+        assert programs.capture.points.attach() == 1  # once more, as after a change of the configuration
         assert count(programs, sender) == 3
     assert qdiscs(lab, link) == before
     assert filters(lab, link, "ingress") == filters(lab, link, "egress") == []
@@ -83,7 +83,7 @@ def test_flows_can_be_taken_out_after_detaching(link: Link, sender: Sender) -> N
     with measured(link) as programs:
         sender.send(*[FRAME] * 5)
         wait_for(lambda: programs.ledger().seen.packets == 5, "5 packets")
-        programs.capture.detach()
+        programs.capture.points.detach()
         assert programs.evict()["packets"].tolist() == [5]
 
 
@@ -91,7 +91,7 @@ def test_flows_can_be_taken_out_after_detaching(link: Link, sender: Sender) -> N
 @pytest.mark.parametrize(("direction", "points"), [("ingress", ["ingress"]), ("egress", ["egress"])])
 def test_one_direction_only(lab: Lab, link: Link, method: str, direction: str, points: list[str]) -> None:
     with measured(link, attach=method, direction=direction) as programs:
-        assert [a.direction for a in programs.capture._attachments[link.ifindex]] == points
+        assert [a.direction for a in programs.capture.points._attachments[link.ifindex]] == points
         if method == "tc":
             assert [way for way in ("ingress", "egress") if handles(lab, link, way)] == points
 
@@ -213,7 +213,7 @@ def test_successor_that_has_replaced_our_filter_keeps_it(lab: Lab, link: Link, s
     with measured(link, attach="tc") as successor, measured(link, attach="tc") as programs:
         assert ours(lab, link) == 2
         assert count(programs, sender) == 3
-        successor.capture.detach()
+        successor.capture.points.detach()
         assert ours(lab, link) == 2
         assert count(programs, sender) == 3
     assert ours(lab, link) == 0
@@ -221,10 +221,10 @@ def test_successor_that_has_replaced_our_filter_keeps_it(lab: Lab, link: Link, s
 
 def test_interface_that_has_gone_is_no_error(lab: Lab, link: Link, caplog: pytest.LogCaptureFixture) -> None:
     with in_namespace(link.ns), Programs(max_flows=64, interfaces=("target",)) as programs:
-        (interface,) = programs.capture.wanted()
+        (interface,) = programs.capture.points.wanted()
         lab.run(link.ns, ["ip", "link", "delete", "target"])
-        programs.capture.attach_to(interface)
-        assert programs.capture.attached == []
+        programs.capture.points.attach_to(interface)
+        assert programs.capture.points.attached == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -242,7 +242,7 @@ def test_an_ingress_qdisc_has_no_egress(lab: Lab, link: Link, sender: Sender, ca
         records = exchange(programs, sender, [FRAME] * 3).records
         assert (records["packets"].tolist(), records["direction"].tolist()) == ([3], [0])
         assert "target: not measured: target egress: the ingress qdisc there" in caplog.text
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert caplog.text.count("not measured") == 1
     assert "ingress" in qdiscs(lab, link)
     assert filters(lab, link, "ingress") == []
@@ -257,11 +257,11 @@ def test_what_somebody_removed_is_attached_again(
         "filters": ["filter", "del", "dev", link.name, "ingress"],
     }
     with measured(link, attach="tc") as programs:
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert "removed" not in caplog.text
         lab.run(link.ns, ["tc", *remove[what]])
         sender.send(FRAME)
-        programs.capture.restore()
+        programs.capture.points.restore()
         gone = ["ingress", "egress"] if what == "qdisc" else ["ingress"]
         for direction in gone:
             assert f"target: {direction} was not measured for a while: somebody removed the filter" in caplog.text
@@ -273,8 +273,8 @@ def test_what_somebody_removed_is_attached_again(
 def test_attaching_ends_when_it_is_told_to(lab: Lab, link: Link) -> None:
     lab.veth(link.ns, link.ns, names=("other0", "other1"))
     with in_namespace(link.ns), Programs(max_flows=1024, interfaces=("other*", link.name)) as programs:
-        assert programs.capture.attach(lambda: len(programs.capture.attached) == 2) == 2
-        assert programs.capture.attach() == 3
+        assert programs.capture.points.attach(lambda: len(programs.capture.points.attached) == 2) == 2
+        assert programs.capture.points.attach() == 3
 
 
 def test_what_libbpf_says_of_a_qdisc_that_is_there_is_not_news(
@@ -305,16 +305,16 @@ def test_a_link_that_somebody_detached_is_made_again(
 ) -> None:
     with measured(link, attach="tcx") as programs:
         open_files = len(os.listdir("/proc/self/fd"))
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert "removed" not in caplog.text
         (number,) = tcx_links(programs, "ingress")
         detach_by_bpftool(number)
         sender.send(FRAME)
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert caplog.text.count("target: ingress was not measured for a while: somebody removed the link") == 1
         assert "egress was not" not in caplog.text
         assert count(programs, sender) == 3
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert caplog.text.count("somebody removed") == 1
         assert len(os.listdir("/proc/self/fd")) == open_files
 
@@ -327,7 +327,7 @@ def test_a_program_that_somebody_put_into_our_link_is_replaced(
         foreign.take_over(number)
         sender.send(FRAME)
         wait_for(lambda: foreign.counted == 1, "the other program runs")
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert "target: ingress was not measured for a while: somebody removed the link" in caplog.text
         assert count(programs, sender) == 3
 
@@ -337,8 +337,8 @@ def test_an_interface_that_goes_is_not_taken_for_a_link_that_somebody_removed(
 ) -> None:
     with measured(link, attach="tcx") as programs:
         lab.run(link.ns, ["ip", "link", "delete", link.name])
-        programs.capture.restore()
-        assert programs.capture.attached == []
+        programs.capture.points.restore()
+        assert programs.capture.points.attached == []
     assert "somebody" not in caplog.text
 
 
@@ -346,7 +346,7 @@ def test_a_qdisc_that_somebody_put_in_the_place_of_ours_stays(lab: Lab, link: Li
     with measured(link, attach="tc") as programs:
         lab.run(link.ns, ["tc", "qdisc", "del", "dev", link.name, "clsact"])
         lab.run(link.ns, ["tc", "qdisc", "add", "dev", link.name, "ingress"])
-        programs.capture.restore()
+        programs.capture.points.restore()
         assert count(programs, sender) == 3
     assert "ingress" in qdiscs(lab, link)
     assert ours(lab, link) == 0

@@ -137,7 +137,7 @@ class Storm:
         self.failures += 1
 
     def _turn(self) -> None:
-        self._programs.datapath.halves.turn(time.monotonic_ns())
+        self._programs.datapath.halves.flip(time.monotonic_ns())
 
     def _ring(self) -> None:
         if self._read_ring:

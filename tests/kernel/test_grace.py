@@ -93,7 +93,7 @@ def test_quiet_half_of_the_flow_table_is_at_rest(grace: GracePeriod) -> None:
         with on_cpu(CPUS[0]), Hammer(CPUS[-1], lambda: run(frame, 50)) as hammer, Slots(programs) as slots:
             hammer.go_on(2)  # the half that is turned away has something
             for _ in range(TURNS):
-                quiet = halves.turn(time.monotonic_ns())
+                quiet = halves.flip(time.monotonic_ns())
                 first = slots[:, quiet].copy()
                 hammer.go_on(3)
                 assert (first == slots[:, quiet]).all()

@@ -27,15 +27,15 @@ FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp()))
 def following(ns: str, **config: Any) -> Iterator[Programs]:
     """Programs on the interfaces of ``ns``; the test stays in that namespace."""
     with in_namespace(ns), Programs(max_flows=256, **config) as programs:
-        programs.capture.attach()
+        programs.capture.points.attach()
         yield programs
 
 
 def settle(programs: Programs) -> list[str]:
     """Handles all events that have arrived; the names of the interfaces that are measured then."""
-    while select.select([programs.capture.links], [], [], 0)[0]:
-        programs.capture.follow_links()
-    return sorted(interface.name for interface in programs.capture.attached)
+    while select.select([programs.capture.points.links], [], [], 0)[0]:
+        programs.capture.points.follow_links()
+    return sorted(interface.name for interface in programs.capture.points.attached)
 
 
 @pytest.fixture(params=["tcx", "tc"])
@@ -51,10 +51,10 @@ def test_interface_that_appears_is_measured_and_forgotten_when_it_goes(lab: Lab,
         assert settle(programs) == ["tap1"]
         with Sender(other) as sender:
             assert exchange(programs, sender, [FRAME]).records["packets"].tolist() == [1]
-        index = programs.capture.attached[0].index
+        index = programs.capture.points.attached[0].index
         lab.run(ns, ["ip", "link", "delete", "tap1"])
         assert settle(programs) == []
-        assert index not in programs.capture.names
+        assert index not in programs.capture.points.names
 
 
 def test_only_selected_interfaces_are_measured(lab: Lab) -> None:
@@ -99,7 +99,7 @@ def test_tun_that_appears_is_measured_without_ethernet(lab: Lab, method: str) ->
     ns = lab.namespace()
     with following(ns, interfaces=("tun*",), attach=method) as programs, Tun(lab, ns, "tun0") as tun:
         assert settle(programs) == ["tun0"]
-        (interface,) = programs.capture.attached
+        (interface,) = programs.capture.points.attached
         assert (interface.has_ethernet, interface.kind) == (False, "tun")
         observed = exchange(programs, tun, [f.ipv4(f.UDP, f.udp()), f.ipv6(f.UDP, f.udp())])
         assert sorted(observed.records["octets"].tolist()) == [28, 48]
@@ -109,7 +109,7 @@ def test_interface_of_another_link_type_is_left_out(lab: Lab) -> None:
     ns = lab.namespace()
     with following(ns, interfaces=("can*",)) as programs, Tun(lab, ns, "can0") as tun:
         assert settle(programs) == ["can0"]
-        programs.capture.detach()
+        programs.capture.points.detach()
         lab.run(ns, ["ip", "link", "set", "can0", "down"])
         tun.set_link_type(280)  # ARPHRD_CAN
         lab.run(ns, ["ip", "link", "set", "can0", "up"])
@@ -140,7 +140,7 @@ def deaf(lab: Lab) -> Iterator[tuple[str, Programs]]:
 
 
 def shrink(programs: Programs) -> None:
-    programs.capture.links._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    programs.capture.points.links._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
 
 
 def _noise(lab: Lab, ns: str) -> None:
@@ -209,7 +209,7 @@ def test_a_name_that_is_not_utf8_is_text_too(lab: Lab) -> None:
     lab.run(ns, ["ip", "link", "set", "tap\udcff", "alias", "up\udce4link"])
     with following(ns, interfaces=("tap*",)) as programs:
         assert settle(programs) == ["tap\ufffd"]
-        table = programs.capture.interface_names.table()
+        table = programs.capture.points.interface_names.table()
     assert (table.names.tolist(), table.aliases.tolist()) == (
         ["tap\ufffd".encode(), b""],
         ["up\ufffdlink".encode(), b""],
@@ -221,12 +221,12 @@ def test_names_are_known_when_the_interface_is_gone_or_has_another(lab: Lab) -> 
     lab.veth(ns, ns, names=("tap1", "eth0"))
     lab.veth(ns, ns, names=("tap2", "eth1"))
     with following(ns, interfaces=("tap*",)) as programs:
-        indices = {interface.name: interface.index for interface in programs.capture.attached}
+        indices = {interface.name: interface.index for interface in programs.capture.points.attached}
         lab.run(ns, ["ip", "link", "delete", "tap1"])
         lab.run(ns, ["ip", "link", "set", "tap2", "down"])
         lab.run(ns, ["ip", "link", "set", "tap2", "name", "tap3", "alias", "guest"])
         lab.run(ns, ["ip", "link", "set", "tap3", "up"])  # the kernel announces no alias of one that is down
         assert settle(programs) == ["tap3"]
-        table = programs.capture.interface_names.table()
+        table = programs.capture.points.interface_names.table()
     at = table.positions(np.array([indices["tap1"], indices["tap2"]], dtype=np.uint32))
     assert (table.names[at].tolist(), table.aliases[at].tolist()) == ([b"tap1", b"tap3"], [b"", b"guest"])

@@ -82,21 +82,21 @@ def test_beside_flows_in_any_order(
     assert nothing_is_left(lab, target, method)
     with tap_on(target.ns, "target", method=method) as tap, measured(target, attach=method) as programs:
         if packets_first:
-            programs.capture.detach()
+            programs.capture.points.detach()
         bit = tap.select(ALL, now_ns())
-        programs.capture.attach()
+        programs.capture.points.attach()
         both_see(tap, programs, sender)
         if method == "tc":
             assert sorted(handles(lab, target, "ingress")) == sorted([TC_HANDLE, PACKETS_TC_HANDLE])
             assert sorted(handles(lab, target, "egress")) == sorted([TC_HANDLE, PACKETS_TC_HANDLE])
         if flows_leave_first:
-            programs.capture.detach()
+            programs.capture.points.detach()
             assert [one.octets for one in exchange(tap, lambda: sender.send(FRAME), 1)] == [FRAME]
             tap.release(bit, now_ns())
         else:
             tap.release(bit, now_ns())
             assert exchange_flows(programs, sender, [FRAME]).records["packets"].tolist() == [1]
-            programs.capture.detach()
+            programs.capture.points.detach()
         assert nothing_is_left(lab, target, method)
 
 
@@ -123,11 +123,11 @@ def test_what_somebody_removed_is_attached_again_for_both(lab: Lab, pair: Pair, 
             lab.run(target.ns, ["tc", "qdisc", "del", "dev", "target", "clsact"])
         else:
             lab.run(target.ns, ["tc", "filter", "del", "dev", "target", "ingress"])
-        programs.capture.restore()
+        programs.capture.points.restore()
         tap.restore()
         both_see(tap, programs, sender)
         tap.close()
-        programs.capture.detach()
+        programs.capture.points.detach()
         assert filters(lab, target, "ingress") == filters(lab, target, "egress") == []
         assert ("clsact" in qdiscs(lab, target)) == (what == "filters")  # may be theirs
 
