@@ -228,7 +228,7 @@ class ExportingProcess:
         for collector in change.leaving:
             successor = next((each for each in change.fresh if _succeeds(each, collector)), None)
             if successor is not None:
-                given = collector.member.session.surrender()
+                given = collector.member.session.surrender(now_ns)
                 successor.member.session.take_over(given, now_ns)
             collector.member.session.close(now_ns, now_ns + HANDOVER_WITHIN_NS)
         self._when_gone(now_ns)

@@ -153,7 +153,7 @@ class Failover(Replicate):
         for member in self.members:
             idle = member is target or member.session.available or member.encoder is not target.encoder
             if not idle and target.session.available:
-                target.session.take_over(member.session.surrender(), now_ns)
+                target.session.take_over(member.session.surrender(now_ns), now_ns)
 
 
 GROUPS = {"replicate": Replicate, "balance": Balance, "failover": Failover}

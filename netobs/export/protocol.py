@@ -20,6 +20,9 @@ class Header(Protocol):
     @property
     def sequence(self) -> int: ...
 
+    @property
+    def observation_domain(self) -> int: ...
+
     def advance(self, records: int, messages: int = 0) -> Any:
         """The header after ``messages`` more Messages with ``records`` Data Records.
 

@@ -6,6 +6,7 @@ and what waited for a lost session enters the next one (RFC 7011, section 10.4.4
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable
 from typing import Generic
@@ -67,10 +68,13 @@ class DataSetQueue(Generic[D]):
         rows = max(1, max_bytes // row_bytes(self._waiting[0][0]))
         return self._take_rows(rows)
 
-    def trim(self, max_bytes: int) -> Tally:
-        """Drop the oldest rows until at most ``max_bytes`` wait; return what was dropped."""
+    def trim(self, max_bytes: int, since_ns: int = sys.maxsize) -> Tally:
+        """Drop rows that have waited since ``since_ns`` or longer, the oldest first, until at most ``max_bytes`` wait.
+
+        Return what was dropped.
+        """
         dropped = Tally()
-        while self._waiting and self.bytes > max_bytes:
+        while self._waiting and self.bytes > max_bytes and self.oldest_ns <= since_ns:
             excess = self.bytes - max(0, max_bytes)
             dropped += Tally.of(self._take_rows(-(-excess // row_bytes(self._waiting[0][0]))))
         return dropped

@@ -29,6 +29,10 @@ _PART_BYTES = 524_288
 """Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
 _FAILING_PART_BYTES = 65_536
 """The same while the collector does not take Messages: each part has the Templates in front."""
+START_WITHIN_S = 5.0
+"""How long the start waits for the disk of a spool: mistakes, and other processes that use it, show within this."""
+DISK_NS = NS_PER_S
+"""How long the end waits for the disk of a spool."""
 PROBE_NS = NS_PER_S
 """How often Templates ask a UDP collector that is away whether it is back, while the flows go to the spool."""
 STALL_NS = 2 * NS_PER_S
@@ -56,7 +60,9 @@ class TransportSession(Generic[H, D]):
         new_header: Callable[[int, int, int, int], H],
         loop: EventLoop,
         report: Callable[[int], Report] = lambda _realtime_ns: Report(),
+        start_within_s: float = START_WITHIN_S,
     ) -> None:
+        """``start_within_s``: how long the spool's disk may take to open it. Raises ExportError: see ``Waiting``."""
         self.stats = ExportStats()
         self.closed = False
         """Whether ``close`` has finished."""
@@ -68,14 +74,16 @@ class TransportSession(Generic[H, D]):
         self._loop = loop
         self._link = _LINKS[config.transport](config, loop, self, self.stats)
         self._link.gives_way = bool(config.spool)
-        self._waiting: Waiting[H, D] = Waiting(config, encoder, new_header, self._link, self.stats)
+        self._waiting: Waiting[H, D] = Waiting(
+            config, encoder, new_header, self._link, self.stats, loop, self._on_spool, start_within_s
+        )
         self._queue = self._waiting.queue
         self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
         self._announcer = Announcer(config, encoder, report, loop, self._pump)
         self._shipment: Shipment[H, D] | None = None
         self._message_size = config.max_message_size
         self._said_too_large = False
-        self._closing = False
+        self._closing = self._ending = False
         self._moved_ns = 0  # when a Message was last taken, or none was there
         self._pump_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
@@ -125,9 +133,9 @@ class TransportSession(Generic[H, D]):
         self._pump(now_ns)
         self._trim(now_ns)
 
-    def surrender(self) -> list[tuple[D, int]]:
+    def surrender(self, now_ns: int) -> list[tuple[D, int]]:
         """Give up what waits for a collector that is not ``available``, for another one: Data Sets, and since when."""
-        self._take_back()
+        self._take_back(now_ns)
         given = self._queue.give_away()
         for data_set, _ in given:
             self.stats.move_away(Tally.of(data_set))
@@ -157,14 +165,15 @@ class TransportSession(Generic[H, D]):
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
 
-        The loop must go on running until then. What was not sent goes to the spool, or is counted as ``closed``.
+        The loop must go on running until then; with a spool for ``DISK_NS`` more, should the disk not be quick. What
+        was not sent goes to the spool, or is counted as ``closed``.
         """
         if self._closing:
             return
         self._closing = True
         self._announcer.stop()
         self._deadline_timer = self._loop.call_at(deadline_ns, self._finish)
-        if self._waiting.backlog is not None and self._away(now_ns):
+        if self._waiting.replay is not None and self._away(now_ns):
             self._finish(now_ns)
             return
         self._link.hurry(now_ns)
@@ -180,8 +189,8 @@ class TransportSession(Generic[H, D]):
         self._pump(now_ns)
 
     def on_down(self, now_ns: int) -> None:
-        self._take_back()
-        self._waiting.end_session()
+        self._take_back(now_ns)
+        self._waiting.end_session(now_ns)
         self._store(now_ns)
         self._announcer.stop()
 
@@ -201,7 +210,7 @@ class TransportSession(Generic[H, D]):
         self.stats.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self._link.up:
             if self._held and self._shipment is not None and not self._shipment.is_announcement:
-                self._take_back()
+                self._take_back(now_ns)
             self._link.waiting_bytes = self._queue.bytes
             self._link.paced = self._queue.bytes <= self._config.queue_max_bytes // 2
             shipment = self._shipment or self._load(now_ns)
@@ -213,22 +222,22 @@ class TransportSession(Generic[H, D]):
             progress = self._link.push(shipment.block, shipment.index, now_ns)
             if progress.done > shipment.index:
                 self._moved_ns = now_ns
-            self._waiting.account(shipment, progress)
+            self._waiting.account(shipment, progress, now_ns)
             if progress.state is State.DONE:
                 self._shipment = None
             elif progress.state is State.TOO_LARGE:
-                self._shorten(shipment)
+                self._shorten(shipment, now_ns)
             elif progress.state is State.BLOCKED and self._waiting.holds_back:
-                self._take_back()
+                self._take_back(now_ns)
                 self._store(now_ns)
             elif progress.state is State.BLOCKED:
-                self._waiting.release()
+                self._waiting.release(now_ns)
                 self._link.wait_writable(True, now_ns)
                 return
             else:
                 self._link.disconnect(progress.reason, now_ns)
                 return
-        all_arrived = self._waiting.release()
+        all_arrived = self._waiting.release(now_ns)
         done = all_arrived and not self._queue
         if self._closing and self._shipment is None and (done or self._held):
             self._finish(now_ns)
@@ -244,29 +253,29 @@ class TransportSession(Generic[H, D]):
         most = self._config.queue_max_bytes - waiting
         if self._away(now_ns) or self._queue.bytes > most:
             self._store(now_ns)
-        self.stats.count_not_sent("queue_full", self._queue.trim(most))
+        self.stats.count_not_sent("queue_full", self._waiting.trim(most, now_ns))
 
     def _away(self, now_ns: int) -> bool:
         """Whether the collector takes nothing now."""
         stalled = self._shipment is not None and now_ns - self._moved_ns >= STALL_NS
         return not self.available or stalled
 
-    def _store(self, now_ns: int) -> None:
-        """What waits goes to the spool, if there is one."""
+    def _store(self, now_ns: int) -> bool:
+        """What waits goes to the spool, if there is one: part after part. Whether some is on its way there."""
         size = self._link.message_size() if self._link.reliable else self._message_size
-        self._waiting.store(self._headers.realtime_ns(now_ns) // NS_PER_S, size, now_ns)
+        return self._waiting.store(self._headers.realtime_ns(now_ns) // NS_PER_S, size, now_ns)
 
     def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
         """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
         if self._pump_timer is not None:
             self._pump_timer.cancel()
-        backlog = self._waiting.backlog
+        replay_ns = self._waiting.replay.due_ns if self._waiting.replay is not None else None
         if self._link.up and self._closing:
             self._pump_timer = self._loop.call_at(now_ns + POLL_NS, self._pump)
         elif self._link.up and self._waiting.holds_back:
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self.probe)
-        elif self._link.up and backlog:
-            self._pump_timer = self._loop.call_at(max(backlog.next_ns, self._announcer.data_from_ns), self._pump)
+        elif self._link.up and replay_ns is not None:
+            self._pump_timer = self._loop.call_at(max(replay_ns, self._announcer.data_from_ns), self._pump)
         elif self._link.up and not all_arrived:
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
 
@@ -286,7 +295,7 @@ class TransportSession(Generic[H, D]):
                 return Shipment(announced.block(), header)
         if self._held or now_ns < self._announcer.data_from_ns:
             return None
-        shipment = self._load_data(header, self._queue.oldest_ns) if self._queue else self._load_backlog(header, now_ns)
+        shipment = self._load_data(header, self._queue.oldest_ns) if self._queue else self._load_replay(header, now_ns)
         if shipment is None:
             return None
         self._announcer.count(len(shipment.block))
@@ -294,8 +303,8 @@ class TransportSession(Generic[H, D]):
             self._announcer.require(options=False)
         return shipment
 
-    def _load_backlog(self, header: H, now_ns: int) -> Shipment[H, D] | None:
-        shipment = None if self._closing else self._waiting.load_backlog(header, now_ns)
+    def _load_replay(self, header: H, now_ns: int) -> Shipment[H, D] | None:
+        shipment = None if self._closing else self._waiting.load_replay(header, now_ns)
         if shipment is not None:
             self._headers.last = header.advance(shipment.rows_before(len(shipment.block)), len(shipment.block))
         return shipment
@@ -313,11 +322,11 @@ class TransportSession(Generic[H, D]):
         self._headers.last = header.advance(len(part), len(block))
         return Shipment(block, header, part, since_ns=since_ns)
 
-    def _shorten(self, shipment: Shipment[H, D]) -> None:
+    def _shorten(self, shipment: Shipment[H, D], now_ns: int) -> None:
         """The next Message exceeds the path MTU: go on with shorter ones, or without it if there is no shorter."""
         shorter = self._fit_message_size()
         if shorter and shipment.batch is None:
-            self._take_back()
+            self._take_back(now_ns)
             return
         if shorter and shipment.block.sizes[shipment.index] <= self._message_size:
             return  # what is in the spool keeps its length
@@ -326,7 +335,7 @@ class TransportSession(Generic[H, D]):
             log.warning("%s: Messages of %d bytes exceed the path MTU and are counted as not sent; "
                         "set a smaller max_message_size", self, self._message_size)  # fmt: skip
         skipped = Progress(shipment.index + 1, State.DONE, (Failure(shipment.index, shipment.index + 1, "EMSGSIZE"),))
-        self._waiting.account(shipment, skipped)
+        self._waiting.account(shipment, skipped, now_ns)
         if shipment.index == len(shipment.block):
             self._shipment = None
 
@@ -345,7 +354,7 @@ class TransportSession(Generic[H, D]):
                         self._config.max_message_size, size)  # fmt: skip
         return size < before
 
-    def _take_back(self) -> None:
+    def _take_back(self, now_ns: int) -> None:
         """What is not wholly sent waits again, and gets its place in the sequence when it is sent."""
         shipment, self._shipment = self._shipment, None
         if shipment is None:
@@ -355,19 +364,45 @@ class TransportSession(Generic[H, D]):
             self._waiting.forget_templates()
             self._headers.last = shipment.header
             return
-        self._waiting.put_back(shipment, shipment.index, len(shipment.block))
+        self._waiting.put_back(shipment, shipment.index, len(shipment.block), now_ns)
         self._headers.last = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
 
+    def _on_spool(self, now_ns: int) -> None:
+        """Something was written to the spool, or read."""
+        if self._ending:
+            self._end(now_ns)
+        else:
+            self._trim(now_ns)
+            self._pump(now_ns)
+
     def _finish(self, now_ns: int) -> None:
-        if self.closed:
+        """Nothing is sent any more. What waits goes to the spool, then all is over."""
+        if self._ending:
             return
-        self.closed = True
-        self._take_back()
-        self._store(now_ns)
-        self.stats.count_not_sent("closed", self._queue.trim(0))
+        self._ending = True
+        self._take_back(now_ns)
         self._announcer.close()
         for timer in (self._pump_timer, self._deadline_timer):
             if timer is not None:
                 timer.cancel()
         self._link.close()
-        self._waiting.close()
+        self._deadline_timer = self._loop.call_at(now_ns + DISK_NS, self._give_up)
+        self._end(now_ns)
+
+    def _end(self, now_ns: int) -> None:
+        if self._store(now_ns):
+            return  # comes again when that is written
+        self.stats.count_not_sent("closed", self._queue.trim(0))
+        self._waiting.end(self._on_ended, now_ns)
+
+    def _give_up(self, now_ns: int) -> None:
+        """The disk does not answer."""
+        if not self.closed:
+            self._waiting.give_up()
+            self.stats.count_not_sent("closed", self._queue.trim(0))
+            self._on_ended(now_ns)
+
+    def _on_ended(self, _now_ns: int) -> None:
+        self.closed = True
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()

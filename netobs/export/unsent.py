@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Generic
 
+from netobs.base.loop import EventLoop
 from netobs.export.in_flight import Shipment, Unacknowledged
 from netobs.export.link.link import Link, Progress
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue
-from netobs.export.spool.replay import Backlog
+from netobs.export.spool.replay import Replay
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Waiting(Generic[H, D]):
-    """What waits for the collector of ``config``, behind ``link``. Only with ``spool`` is there a ``backlog``."""
+    """What waits for the collector of ``config``, behind ``link``. Only with ``spool`` is there a ``replay``."""
 
     def __init__(
         self,
@@ -26,13 +27,17 @@ class Waiting(Generic[H, D]):
         new_header: Callable[[int, int, int, int], H],
         link: Link,
         stats: ExportStats,
+        loop: EventLoop,
+        wake: Callable[[int], None],
+        start_within_s: float,
     ) -> None:
-        """Raises ExportError if another process uses the spool."""
+        """``wake``: see ``Replay``. Raises ExportError if another process uses the spool."""
         self.queue: DataSetQueue[D] = DataSetQueue()
-        self.backlog: Backlog[H, D] | None = None
+        self.replay: Replay[H, D] | None = None
         if config.spool:
-            self.backlog = Backlog(config, encoder, new_header, stats)
-            self.backlog.open()
+            self.replay = Replay(
+                config, encoder, new_header, self.queue, link.message_size(), stats, loop, wake, start_within_s
+            )
         self._unacknowledged: Unacknowledged[H, D] = Unacknowledged()
         self._link = link
         self._stats = stats
@@ -40,18 +45,24 @@ class Waiting(Generic[H, D]):
     @property
     def holds_back(self) -> bool:
         """Whether Data Records are kept although Messages could be sent, since they would not arrive."""
-        return self.backlog is not None and self._link.failing
+        return self.replay is not None and self._link.failing
 
-    def load_backlog(self, header: H, now_ns: int) -> Shipment[H, D] | None:
+    def load_replay(self, header: H, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages of the spool, the first with ``header``, if their time has come."""
-        return self.backlog.load(header, now_ns) if self.backlog is not None else None
+        loaded = self.replay.load(header, now_ns) if self.replay is not None else None
+        return Shipment(loaded[0], header, batch=loaded[1]) if loaded is not None else None
 
-    def store(self, export_time_s: int, max_message_size: int, now_ns: int) -> None:
-        """What is in the queue goes to the spool, if there is one that takes it."""
-        if self.backlog is not None:
-            self.backlog.take_in(self.queue, export_time_s, max_message_size, now_ns)
+    def store(self, export_time_s: int, max_message_size: int, now_ns: int) -> bool:
+        """Part of the queue goes to the spool, if there is one that takes it. Whether some is on its way there."""
+        return self.replay is not None and self.replay.take_in(export_time_s, max_message_size, now_ns)
 
-    def account(self, shipment: Shipment[H, D], progress: Progress) -> None:
+    def trim(self, max_bytes: int, now_ns: int) -> Tally:
+        """Drop what is too much to wait in memory, but for what a spool is about to take; return what was dropped."""
+        if self.replay is None:
+            return self.queue.trim(max_bytes)
+        return self.queue.trim(max_bytes - self.replay.writing_bytes, self.replay.overdue_ns(now_ns))
+
+    def account(self, shipment: Shipment[H, D], progress: Progress, now_ns: int) -> None:
         """The link has dealt with the Messages of ``shipment`` before ``progress.done``."""
         block, start, stop, spooled = shipment.block, shipment.index, progress.done, shipment.batch is not None
         sent, messages = Tally.of_messages(block, start, stop), stop - start
@@ -69,43 +80,51 @@ class Waiting(Generic[H, D]):
         else:
             self._stats.messages += messages
         shipment.index = stop
-        if self.backlog is not None and shipment.batch is not None and stop > start:
-            self.backlog.hand_over(shipment.batch.part(start, stop), certain=not self._link.reliable)
+        if self.replay is not None and shipment.batch is not None and stop > start:
+            self.replay.hand_over(shipment.batch.part(start, stop), not self._link.reliable, now_ns)
         if self._link.reliable:
             self._unacknowledged.add(shipment, start, stop)
 
-    def put_back(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
+    def put_back(self, shipment: Shipment[H, D], start: int, stop: int, now_ns: int) -> None:
         """The Messages ``start`` to ``stop`` are the oldest that wait, where they came from."""
         if shipment.data_set is not None:
             rows = shipment.data_set.slice(shipment.rows_before(start), shipment.rows_before(stop))
             self.queue.put_back(rows, shipment.since_ns)
-        elif self.backlog is not None and shipment.batch is not None:
+        elif self.replay is not None and shipment.batch is not None:
             tally = Tally.of_messages(shipment.block, start, stop)
-            self.backlog.take_back(shipment.batch.part(start, stop), tally)
+            self.replay.take_back(shipment.batch.part(start, stop), tally, now_ns)
 
-    def end_session(self) -> None:
+    def end_session(self, now_ns: int) -> None:
         """What the collector's host has not acknowledged waits again, for the next Transport Session."""
-        self.release()
+        self.release(now_ns)
         self.forget_templates()
         for shipment, start, stop in self._unacknowledged.take_back():
             tally = Tally.of_messages(shipment.block, start, stop)
             self._stats.count_resent(tally, spooled=shipment.batch is not None)
-            self.put_back(shipment, start, stop)
+            self.put_back(shipment, start, stop, now_ns)
 
     def forget_templates(self) -> None:
         """What the collector was told of other Templates than its own may not have arrived."""
-        if self.backlog is not None:
-            self.backlog.forget_templates()
+        if self.replay is not None:
+            self.replay.forget_templates()
 
-    def release(self) -> bool:
+    def release(self, now_ns: int) -> bool:
         """Forget what has arrived. Whether there is nothing left that might not."""
         if self._unacknowledged:
             arrived = self._unacknowledged.acknowledge(self._link.acknowledged())
-            if self.backlog is not None:
-                self.backlog.release(arrived)
+            if self.replay is not None:
+                self.replay.release(arrived, now_ns)
         return not self._unacknowledged
 
-    def close(self) -> None:
-        """Nothing is taken from the spool any more, or put there."""
-        if self.backlog is not None:
-            self.backlog.close()
+    def end(self, done: Callable[[int], None], now_ns: int) -> None:
+        """Nothing waits any more; ``done`` is called when nothing is open."""
+        if self.replay is not None:
+            self.replay.end(done, now_ns)
+        else:
+            done(now_ns)
+
+    def give_up(self) -> None:
+        """As ``end``, where the disk does not answer. What it was given is in the queue again."""
+        writing = self.replay.give_up() if self.replay is not None else None
+        if writing is not None:
+            self.queue.put_back(*writing)

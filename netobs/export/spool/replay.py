@@ -1,17 +1,26 @@
-"""From the queue into the spool while the collector is away, and out of it, paced, when it is back."""
+"""From the queue into the spool while the collector is away, and out of it, paced, when it is back.
+
+What touches the disk runs in the spool's thread (``netobs.export.spool.disk``). The loop hands it one part of the queue
+at a time, and has it read one batch ahead. So a disk that hangs costs the loop no time, and memory for these two.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Generic
+import functools
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Callable, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
+from netobs.base.errors import ExportError
 from netobs.base.ipfix import MAX_MESSAGE_BYTES, MESSAGE_HEADER
-from netobs.export.in_flight import Shipment
-from netobs.export.link.tcp import MESSAGE_BYTES
-from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import DataSetQueue
+from netobs.base.loop import EventLoop
+from netobs.export.protocol import D, Encoder, H, Header
+from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.spool.disk import Disk
 from netobs.export.spool.found import Templates
 from netobs.export.spool.index import ENTRY, Entries
 from netobs.export.spool.place import folder_of
@@ -24,127 +33,300 @@ from netobs.flow.tally import Tally
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
 
+log = logging.getLogger("netobs.export")
+T = TypeVar("T")
+
 _PART_BYTES = 524_288
 _BATCH_BYTES = 65_536
 _CATCH_UP_NS = 50_000_000
 """What a loop that was busy may send at once, measured by the time that it was late."""
+STORE_WITHIN_NS = NS_PER_S
+"""How long flows may wait for the disk before they count as what a queue of ``queue_max_bytes`` has to hold."""
+SLOW_NS = 10 * NS_PER_S
+"""A disk that does not answer for so long is spoken of."""
 
 
-class Backlog(Generic[H, D]):
-    """The spool of the collector of ``config``. ``bool()``: whether there is anything to send.
+class _Read(NamedTuple):
+    """What was read: ``templates`` as ``Spool.own_templates`` gives them."""
 
-    What was written with other Templates is sent behind these: once in a Transport Session, over UDP before each batch.
+    templates: tuple[bytes, bytes] | None
+    batch: Batch
+    messages: Entries
+    data: bytearray
+
+
+class Replay(Generic[H, D]):
+    """The spool of the collector of ``config``, filled from ``queue``.
+
+    ``wake`` is called in the loop when there is news: something was written or read. What was written with other
+    Templates is sent behind these: once in a Transport Session, over UDP before each batch.
     """
 
     def __init__(
-        self, config: CollectorConfig, encoder: Encoder[H, D], new_header: Callable[[int, int, int, int], H],
+        self,
+        config: CollectorConfig,
+        encoder: Encoder[H, D],
+        new_header: Callable[[int, int, int, int], H],
+        queue: DataSetQueue[D],
+        message_size: int,
         stats: ExportStats,
-    ) -> None:  # fmt: skip
+        loop: EventLoop,
+        wake: Callable[[int], None],
+        start_within_s: float,
+    ) -> None:
+        """``message_size``: the longest Message that the collector gets. Takes over what an earlier run left.
+
+        The disk gets ``start_within_s`` to answer, then the start goes on without it.
+
+        Raises ExportError if another process uses the spool, or if it can never be used.
+        """
         self.next_ns = 0
         """When the next Messages may be sent."""
         self._config = config
         self._encoder = encoder
         self._new_header = new_header
-        size = config.max_message_size if config.transport == "udp" else MESSAGE_BYTES
-        messages = encoder.template_messages(new_header(0, 0, config.observation_domain, 0), size)
-        templates = Templates(
-            sets_of(b"".join(messages)), config.max_message_size if config.transport == "udp" else MAX_MESSAGE_BYTES
+        self._queue = queue
+        self._wake = wake
+        messages = encoder.template_messages(self._header(0, 0), message_size)
+        longest = config.max_message_size if config.transport == "udp" else MAX_MESSAGE_BYTES
+        templates = Templates(sets_of(b"".join(messages)), longest)
+        self._name = f'collector "{config.name}"'
+        self._disk = Disk(loop, stats)
+        self._spool = Spool(
+            folder_of(config.spool, config.name), config.spool_max_bytes, templates, self._disk.counts, self._name
         )
-        directory = folder_of(config.spool, config.name)
-        self._spool = Spool(directory, config.spool_max_bytes, templates, stats, f'collector "{config.name}"')
         self._part_bytes = min(_PART_BYTES, self._spool.segment_bytes // 2)
         self._announced: set[bytes] = set()  # Templates of other runs that the collector knows
+        self._writing: tuple[D, int] | None = None  # the part that the thread has, and since when it waits
+        self._retry_write_ns = 0
+        self._busy = False  # whether part after part is being written
+        self._busy_since_ns = 0
+        self._unread = False  # whether there is something to read in the files
+        self._reading = False
+        self._stale = False  # whether what is being read is to be read again, behind something older
+        self._read: _Read | None = None
+        self._slow = False
+        self._ended = False
+        self._errors: list[ExportError] = []  # of the start
+        self._started = False
+        self._submit(self._open, self._on_open, 0)
+        self._disk.wait(start_within_s, 0)
+        self._started = True
+        for error in self._errors:
+            self._disk.end()
+            raise error
 
-    def __bool__(self) -> bool:
-        return bool(self._spool)
+    # The thread's.
 
-    def open(self) -> None:
-        """Take over what an earlier run left. Raises ExportError if another process uses the spool."""
-        self._spool.open(0)
+    def _open(self) -> ExportError | None:
+        try:
+            self._spool.open(0)
+        except ExportError as error:
+            return error
+        return None
 
-    def take_in(self, queue: DataSetQueue[D], export_time_s: int, max_message_size: int, now_ns: int) -> None:
-        """All that is in ``queue``, unless the disk does not take it."""
+    def _write(self, part: D, export_time_s: int, message_size: int, now_ns: int) -> int:
+        """0 if it is done, else when to try again."""
+        sequence = self._spool.begin(
+            lambda: self._encoder.template_messages(self._header(export_time_s, 0), message_size), now_ns
+        )
+        if sequence is None:
+            return self._spool.retry_write_ns
+        block = self._encoder.data_messages(part, self._header(export_time_s, sequence), message_size)
+        return 0 if self._spool.append(block, now_ns) else self._spool.retry_write_ns
 
-        def templates() -> list[bytes]:
-            return self._encoder.template_messages(self._header(export_time_s, 0), max_message_size)
-
-        while queue:
-            sequence = self._spool.begin(templates, now_ns)
-            if sequence is None:
-                return
-            since_ns = queue.oldest_ns
-            part = queue.take(self._part_bytes)
-            block = self._encoder.data_messages(part, self._header(export_time_s, sequence), max_message_size)
-            if not self._spool.append(block, now_ns):
-                queue.put_back(part, since_ns)
-                return
-
-    def load(self, header: H, now_ns: int) -> Shipment[H, D] | None:
-        """The next Messages, with headers from ``header`` on, if their time has come."""
-        if now_ns < self.next_ns:
-            return None
-        own = self._spool.own_templates()
-        if own is not None and own[1] not in self._announced:
-            self._announced.add(own[1])
-            return Shipment(self._templates_block(own[0], header), header)
-        if self._config.transport == "udp":
-            self._announced.clear()  # a collector that restarted knows them again with the next batch
+    def _read_next(self, now_ns: int) -> _Read | int:
+        """Without anything to read: when to try again."""
         found = self._spool.read(_BATCH_BYTES, now_ns)
         if found is None:
-            self.next_ns = self._spool.retry_read_ns
+            return self._spool.retry_read_ns
+        return _Read(self._spool.own_templates(found[0]), *found)
+
+    # The loop's.
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to send."""
+        return self._unread or self._reading or self._read is not None
+
+    @property
+    def due_ns(self) -> int | None:
+        """When ``load`` has something, if no ``wake`` comes before."""
+        return self.next_ns if self._read is not None or (self._unread and not self._reading) else None
+
+    @property
+    def writing_bytes(self) -> int:
+        """Memory of what is being written."""
+        return len(self._writing[0]) * row_bytes(self._writing[0]) if self._writing is not None else 0
+
+    def overdue_ns(self, now_ns: int) -> int:
+        """Rows that have waited since this time or longer should be written by now: they are what a queue must hold.
+
+        All are, where nothing can be written. A disk that has just begun gets a moment for what has waited for it.
+        """
+        if self._ended or now_ns < self._retry_write_ns:
+            return sys.maxsize
+        return now_ns - STORE_WITHIN_NS if now_ns - self._busy_since_ns >= STORE_WITHIN_NS else -1
+
+    def take_in(self, export_time_s: int, message_size: int, now_ns: int) -> bool:
+        """Hand the next part of the queue to the disk, unless it has one. Whether it has one now."""
+        if self._writing is None and self._queue and not self._ended and now_ns >= self._retry_write_ns:
+            if not self._busy:
+                self._busy, self._busy_since_ns = True, now_ns
+            since_ns = self._queue.oldest_ns
+            part = self._queue.take(self._part_bytes)
+            self._writing = part, since_ns
+            self._submit(lambda: self._write(part, export_time_s, message_size, now_ns), self._on_written, now_ns)
+        self._watch(now_ns)
+        return self._writing is not None
+
+    def load(self, header: H, now_ns: int) -> tuple[MessageBlock, Batch | None] | None:
+        """The next Messages, with headers from ``header`` on, if their time has come and they are read.
+
+        Without a Batch: Templates of another run.
+        """
+        self._watch(now_ns)
+        if now_ns < self.next_ns:
             return None
-        batch, messages, data = found
+        if self._read is None:
+            self._read_ahead(now_ns)
+            return None
+        templates, batch, messages, data = self._read
+        if templates is not None and templates[1] not in self._announced:
+            self._announced.add(templates[1])
+            return templates_block(templates[0], header), None
+        if self._config.transport == "udp":
+            self._announced.clear()  # a collector that restarted knows them again with the next batch
+        self._read = None
+        self._read_ahead(now_ns)
         pause_ns = len(data) * NS_PER_S // self._config.spool_rate_bytes
         self.next_ns = max(self.next_ns, now_ns - _CATCH_UP_NS) + pause_ns
-        return Shipment(self._block(messages, data, header), header, batch=batch)
+        return messages_block(messages, data, header), batch
 
     def forget_templates(self) -> None:
         """What the collector was told of other Templates than its own does not count any more."""
         self._announced.clear()
 
-    def hand_over(self, batch: Batch, certain: bool) -> None:
+    def hand_over(self, batch: Batch, certain: bool, now_ns: int) -> None:
         """The kernel has taken ``batch``; ``certain``: nobody will tell whether it has arrived."""
-        self._spool.hand_over(batch)
+        self._submit(lambda: self._spool.hand_over(batch), _nothing, now_ns)
         if certain:
-            self._spool.release(batch)
+            self.release([batch], now_ns)
 
-    def take_back(self, batch: Batch, tally: Tally) -> None:
+    def take_back(self, batch: Batch, tally: Tally, now_ns: int) -> None:
         """``batch``, with ``tally``, waits again, or is counted if it was dropped in the meantime."""
-        self._spool.rewind(batch, tally)
+        self._stale = self._reading
+        self._put_back_read(now_ns)
+        self._submit(lambda: self._spool.rewind(batch, tally), self._on_news, now_ns)
 
-    def release(self, batches: list[Batch]) -> None:
+    def release(self, batches: Iterable[Batch], now_ns: int) -> None:
         """``batches`` have arrived."""
         for batch in batches:
-            self._spool.release(batch)
+            self._submit(functools.partial(self._spool.release, batch), _nothing, now_ns)
 
-    def close(self) -> None:
-        self._spool.close()
+    def end(self, done: Callable[[int], None], now_ns: int) -> None:
+        """Nothing is read or written any more; ``done`` is called when the folder is free."""
+        if self._ended:
+            return
+        self._ended = True
+        self._disk.submit(self._spool.close, lambda _none, later_ns: done(later_ns), now_ns)
+        self._disk.end()
+
+    def give_up(self) -> tuple[D, int] | None:
+        """As ``end``, of a disk that does not answer. What it was given, and may have written or not."""
+        self._ended = True
+        self._disk.abandon(self._spool.close)
+        writing, self._writing = self._writing, None
+        return writing
+
+    def _submit(self, work: Callable[[], T], done: Callable[[T, int], None], now_ns: int) -> None:
+        def job() -> tuple[T, bool]:
+            return work(), bool(self._spool)
+
+        def finished(result: tuple[T, bool], later_ns: int) -> None:
+            self._unread = result[1]
+            done(result[0], later_ns)
+
+        self._disk.submit(job, finished, now_ns)
+
+    def _on_open(self, error: ExportError | None, now_ns: int) -> None:
+        """An error that comes too late for the start is met again when something is to be written."""
+        self._errors += [error] if error is not None else []
+        if self._started:
+            self._wake(now_ns)
+
+    def _on_written(self, retry_ns: int, now_ns: int) -> None:
+        assert self._writing is not None
+        if retry_ns:
+            self._queue.put_back(*self._writing)
+            self._retry_write_ns = retry_ns
+        self._writing = None
+        self._busy = bool(self._queue) and not retry_ns
+        self._on_news(None, now_ns)
+
+    def _read_ahead(self, now_ns: int) -> None:
+        if self._unread and not self._reading and not self._ended:
+            self._reading = True
+            self._submit(lambda: self._read_next(now_ns), self._on_read, now_ns)
+
+    def _on_read(self, found: _Read | int, now_ns: int) -> None:
+        self._reading = False
+        if isinstance(found, int):
+            self.next_ns = max(self.next_ns, found)
+        else:
+            self._read = found
+        if self._stale:
+            self._stale = False
+            self._put_back_read(now_ns)
+        self._on_news(None, now_ns)
+
+    def _put_back_read(self, now_ns: int) -> None:
+        if self._read is not None:
+            batch, tally = self._read.batch, self._read.messages.tally()
+            self._read = None
+            self._submit(lambda: self._spool.put_back(batch, tally), self._on_news, now_ns)
+
+    def _on_news(self, _result: None, now_ns: int) -> None:
+        if self._slow:
+            self._slow = False
+            log.info("%s: spool %s: the disk answers again", self._name, self._spool.directory)
+        self._wake(now_ns)
+
+    def _watch(self, now_ns: int) -> None:
+        if not self._slow and self._disk.waited_ns(now_ns) >= SLOW_NS:
+            self._slow = True
+            log.warning("%s: spool %s: the disk has not answered for %d s; flows wait in memory", self._name,
+                        self._spool.directory, SLOW_NS // NS_PER_S)  # fmt: skip
 
     def _header(self, export_time_s: int, sequence: int) -> H:
         return self._new_header(export_time_s, sequence, self._config.observation_domain, 0)
 
-    def _templates_block(self, data: bytes, header: H) -> MessageBlock:
-        """Template Messages of another run."""
-        ends, at = [], 0
-        while at < len(data):
-            at += int.from_bytes(data[at + 2 : at + 4], "big")
-            ends.append(at)
-        entries = np.zeros(len(ends), dtype=ENTRY)
-        entries["end"] = ends
-        return self._block(Entries(entries, 0), bytearray(data), header)
 
-    def _block(self, messages: Entries, data: bytearray, header: H) -> MessageBlock:
-        """``messages`` with the headers of the present Transport Session."""
-        ends = messages.ends
-        flows, packets, octets = (
-            np.ascontiguousarray(messages.entries[name]).astype(np.int64) for name in ("flows", "packets", "octets")
-        )
-        octets_of_data = np.frombuffer(data, dtype=np.uint8)
-        begins = ends - np.diff(ends, prepend=0)
-        at = begins[:, None] + np.arange(MESSAGE_HEADER.itemsize)
-        heads = octets_of_data[at].view(MESSAGE_HEADER).reshape(-1)
-        heads["export_time"] = header.export_time_s & 0xFFFF_FFFF
-        heads["sequence"] = (np.cumsum(flows) - flows + header.sequence) & 0xFFFF_FFFF
-        heads["observation_domain"] = self._config.observation_domain
-        octets_of_data[at] = heads.view(np.uint8).reshape(len(ends), -1)
-        return MessageBlock(memoryview(data), ends, flows, packets, octets)
+def _nothing(_result: None, _now_ns: int) -> None:
+    """It was done, and that is all."""
+
+
+def templates_block(data: bytes, header: Header) -> MessageBlock:
+    """Template Messages of another run, with headers of the present Transport Session."""
+    ends, at = [], 0
+    while at < len(data):
+        at += int.from_bytes(data[at + 2 : at + 4], "big")
+        ends.append(at)
+    entries = np.zeros(len(ends), dtype=ENTRY)
+    entries["end"] = ends
+    return messages_block(Entries(entries, 0), bytearray(data), header)
+
+
+def messages_block(messages: Entries, data: bytearray, header: Header) -> MessageBlock:
+    """``messages``, which are in ``data``, with headers of the present Transport Session, from ``header`` on."""
+    ends = messages.ends
+    flows, packets, octets = (
+        np.ascontiguousarray(messages.entries[name]).astype(np.int64) for name in ("flows", "packets", "octets")
+    )
+    octets_of_data = np.frombuffer(data, dtype=np.uint8)
+    at = (ends - np.diff(ends, prepend=0))[:, None] + np.arange(MESSAGE_HEADER.itemsize)
+    heads = octets_of_data[at].view(MESSAGE_HEADER).reshape(-1)
+    heads["export_time"] = header.export_time_s & 0xFFFF_FFFF
+    heads["sequence"] = (np.cumsum(flows) - flows + header.sequence) & 0xFFFF_FFFF
+    heads["observation_domain"] = header.observation_domain
+    octets_of_data[at] = heads.view(np.uint8).reshape(len(ends), -1)
+    return MessageBlock(memoryview(data), ends, flows, packets, octets)

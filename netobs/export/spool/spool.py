@@ -21,13 +21,13 @@ import numpy as np
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ExportError
+from netobs.export.spool.disk import Counts
 from netobs.export.spool.folder import Folder
 from netobs.export.spool.found import Templates, find
 from netobs.export.spool.index import Entries
 from netobs.export.spool.place import Unusable, check, never, trouble
 from netobs.export.spool.segment import Damaged, Segment
 from netobs.export.spool.store import Store
-from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
 
@@ -59,7 +59,7 @@ class Spool:
     logged once as one of ``name``'s; until the next attempt, a minute later, the caller keeps what it has.
     """
 
-    def __init__(self, directory: Path, max_bytes: int, templates: Templates, stats: ExportStats, name: str) -> None:
+    def __init__(self, directory: Path, max_bytes: int, templates: Templates, stats: Counts, name: str) -> None:
         """Raises ExportError if another process uses ``directory``."""
         self.directory = directory
         self.segment_bytes = min(_MAX_SEGMENT_BYTES, max_bytes // _SEGMENTS)
@@ -152,17 +152,17 @@ class Spool:
             log.info("%s: spool %s takes flows again", self._name, self.directory)
         return True
 
-    def own_templates(self) -> tuple[bytes, bytes] | None:
-        """The Template Messages that what ``read`` gives next was written with, and their sets (see ``sets_of``).
+    def own_templates(self, batch: Batch) -> tuple[bytes, bytes] | None:
+        """The Template Messages that ``batch`` was written with, and their sets (see ``sets_of``).
 
-        None if nothing is to be read, or it was written with the collector's own Templates.
+        None if these are the collector's own Templates.
         """
-        segment = self._next()
+        segment = self._store.find(batch.serial)
         if segment is None or segment.sets == self._templates.sets:
             return None
         try:
             return segment.template_messages(), segment.sets
-        except (OSError, Damaged):  # ``read`` will say so
+        except (OSError, Damaged):  # the next ``read`` says so
             return None
 
     def _next(self) -> Segment | None:
@@ -204,18 +204,27 @@ class Spool:
         """When ``read`` may succeed again after an error."""
         return self._retry_read_ns
 
+    @property
+    def retry_write_ns(self) -> int:
+        """When ``begin`` may succeed again after an error."""
+        return self._retry_write_ns
+
     def hand_over(self, batch: Batch) -> None:
         """The kernel has taken ``batch``: another run of the daemon is to go on behind it."""
         self._set_cursor(batch.serial, batch.stop)
 
-    def rewind(self, batch: Batch, tally: Tally) -> None:
-        """``batch``, with ``tally``, and all behind it is to be read again, or is counted if its file is gone."""
+    def put_back(self, batch: Batch, tally: Tally) -> None:
+        """``batch``, with ``tally``, which nobody got, is to be read again, or is counted if its file is gone."""
         segment = self._store.find(batch.serial)
         if segment is None:
             self._stats.count_not_sent(self._store.why_gone(batch.serial), tally, spooled=True)
             return
-        segment.position = batch.start
+        segment.position = min(segment.position, batch.start)
         segment.left += tally
+
+    def rewind(self, batch: Batch, tally: Tally) -> None:
+        """As ``put_back``, where the kernel has taken ``batch``: another run of the daemon is to begin with it."""
+        self.put_back(batch, tally)
         self._set_cursor(batch.serial, batch.start)
 
     def release(self, batch: Batch) -> None:

@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
+from netobs.export.spool.disk import Counts
 from netobs.export.spool.folder import Folder
 from netobs.export.spool.found import Found
 from netobs.export.spool.index import Entries
 from netobs.export.spool.segment import Segment
-from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 
 log = logging.getLogger("netobs.export")
@@ -30,7 +30,7 @@ class Store:
     ``stats`` learns of what leaves without having been sent; what the log says of it begins with ``name``.
     """
 
-    def __init__(self, folder: Folder, max_bytes: int, stats: ExportStats, name: str) -> None:
+    def __init__(self, folder: Folder, max_bytes: int, stats: Counts, name: str) -> None:
         self.segments: list[Segment] = []
         self.writer: Segment | None = None
         self.last_number = 0

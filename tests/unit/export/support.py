@@ -281,6 +281,7 @@ class Bench:
         sent = self.offer(count)
         while self._wait_for_burst():
             self.loop.run_once(0)
+            self.settle()
             self.check()
         return sent
 
@@ -293,7 +294,7 @@ class Bench:
     def _wait_for_more(self) -> None:
         """Moves the clock while the spool is being sent, and while the last Messages arrive."""
         session = self.session
-        from_spool = session._link.up and not session.failing and bool(session._waiting.backlog)
+        from_spool = session._link.up and not session.failing and bool(session._waiting.replay)
         if not self._wait_for_burst() and (from_spool or (session._closing and not session.closed)):
             self.now_ns += PACE_NS
 
@@ -301,13 +302,21 @@ class Bench:
         """As ``send``, but the clock stands still: one burst may leave."""
         start, self._next = self._next, self._next + count
         self.session.send([rows(start, count)], self.clock, self.now_ns)
+        self.settle()
         self.check()
         return list(range(start, self._next))
 
     def rounds(self, count: int = 3) -> None:
         for _ in range(count):
             self.loop.run_once(0)
+            self.settle()
         self.check()
+
+    def settle(self) -> None:
+        """Let the disk do what it has to do."""
+        replay = self.session._waiting.replay
+        while replay is not None and replay._disk.busy:
+            self.loop.run_once(100_000_000)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Run the loop until ``condition``; the kernel gets seconds, the session's clock moves for bursts only."""
@@ -316,6 +325,7 @@ class Bench:
                 return
             self._wait_for_more()
             self.loop.run_once(5_000_000)
+            self.settle()
             self.check()
         raise AssertionError(f"never happened: {what}")
 

@@ -57,11 +57,11 @@ def test_what_waits_is_given_to_another_session(make_bench: MakeBench, make_tcp:
     second.open()
     second.until(lambda: second.session.available, "it is connected")
     numbers = first.send(500)
-    given = first.session.surrender()
+    given = first.session.surrender(first.now_ns)
     first.check()
     assert first.stats.queued == Tally()
     assert first.stats.moved_away == Tally.of(rows(0, 500))
-    assert first.session.surrender() == []
+    assert first.session.surrender(first.now_ns) == []
     second.session.take_over(given, second.now_ns)
     second.check()
     assert second.stats.moved_in == second.stats.seen == second.stats.sent == Tally.of(rows(0, 500))
@@ -72,7 +72,7 @@ def test_what_waits_is_given_to_another_session(make_bench: MakeBench, make_tcp:
 def test_what_is_taken_over_keeps_to_the_limits(make_bench: MakeBench) -> None:
     first, second = down(make_bench), down(make_bench, queue_max_bytes=100 * 52)
     first.send(500)
-    second.session.take_over(first.session.surrender(), second.now_ns)
+    second.session.take_over(first.session.surrender(first.now_ns), second.now_ns)
     second.check()
     assert second.stats.queued.flows == 100
     assert second.stats.not_sent == {"queue_full": Tally.of(rows(0, 400))}
@@ -142,7 +142,7 @@ def test_a_burst_that_is_refused_stops(make_bench: MakeBench, make_udp: MakeUdp)
     refused = bench.stats.not_sent["refused"].flows
     assert 0 < refused < 10_000
     assert bench.stats.sent.flows == 0
-    given = bench.session.surrender()
+    given = bench.session.surrender(bench.now_ns)
     bench.check()
     assert sum(len(data_set) for data_set, _ in given) == 20_000 - refused
 

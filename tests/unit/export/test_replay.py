@@ -240,6 +240,7 @@ def test_the_spool_outlives_the_session(
     refused(bench)
     sent = bench.send(3000)
     bench.session.close(bench.now_ns, bench.now_ns + 4 * SECOND)
+    bench.settle()
     assert bench.session.closed, "nobody to wait for"
     assert bench.stats.spooled == bench.stats.seen
     assert bench.stats.not_sent == {}
