@@ -46,6 +46,7 @@ need_for_test() {
 	need_command mandoc mandoc mandoc
 	need_command man man-db man-db
 	need_command ip iproute2 iproute
+	need_command mkfs.ext4 e2fsprogs e2fsprogs
 	need_command tc iproute2 iproute-tc
 	need_command ethtool ethtool ethtool
 	need_command bpftool bpftool bpftool

@@ -399,6 +399,8 @@ class TransportSession(Generic[H, D]):
         """The disk does not answer."""
         if not self.closed:
             self._waiting.give_up()
+            log.warning("%s: spool %s: the disk does not answer: %d flows that wait are given up", self,
+                        self._config.spool, self.stats.queued.flows)  # fmt: skip
             self.stats.count_not_sent("closed", self._queue.trim(0))
             self._on_ended(now_ns)
 

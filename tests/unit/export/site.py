@@ -117,7 +117,8 @@ class Site:
         away, taken = Tally(), Tally()
         for session in self.sessions:
             stats = session.stats
-            assert stats.seen == stats.sent + stats.not_sent_total() + stats.queued + stats.moved_away
+            found = stats.sent + stats.not_sent_total() + stats.queued + stats.spooled + stats.moved_away
+            assert stats.seen + stats.taken_over == found
             away, taken = away + stats.moved_away, taken + stats.moved_in
         assert away == taken
 
@@ -125,8 +126,7 @@ class Site:
         self.router.stop()
         for session in self.sessions:
             session.close(self.now_ns, self.now_ns)
-        for _ in range(3):
-            self.loop.run_once(0)
+        self.until(lambda: all(session.closed for session in self.sessions), "the end")
         assert all(session.closed and not session.stats.queued.flows for session in self.sessions)
         self.check()
         self.loop.close()
@@ -136,8 +136,8 @@ def group(policy: str, *names: str) -> GroupConfig:
     return GroupConfig("site", names, policy)
 
 
-def tcp(name: str, port: int) -> CollectorConfig:
-    return tcp_config(port, name=name, reconnect_max_ns=SECOND)
+def tcp(name: str, port: int, **changes: object) -> CollectorConfig:
+    return tcp_config(port, name=name, reconnect_max_ns=SECOND, **changes)
 
 
 def received(collector: TcpCollector) -> list[int]:
