@@ -1,4 +1,4 @@
-"""When a Transport Session sends what is not flows: Templates and options records at its start, later, on change."""
+"""Schedules the Templates and options records of a Transport Session: at its start, at refreshes, and on changes."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
     from netobs.config import CollectorConfig
 
 CHANGES_SPACING_NS = NS_PER_S
-"""Changes that follow each other within this time are reported together."""
+"""Changes within this time are reported together."""
 
 LEAD_NS = 5_000_000
-"""How long the Templates of a new Transport Session over UDP go ahead of the data.
+"""How long the Templates of a new Transport Session over UDP precede the data.
 
 Collectors with several workers (goflow2 has two) read the Messages of one exporter in parallel, and lose data whose
-Templates another worker is still reading; half a millisecond was enough. A refresh needs no such time: it repeats what
-the collector has known since the session began.
+Templates another worker is still reading; half a millisecond was enough. A refresh needs no such time, because it
+repeats Templates that the collector already has.
 """
 _NOT_YET = sys.maxsize
 
 
 class Announced(NamedTuple):
-    """A Message without flows, and how many Data Records it has: they count in the sequence."""
+    """A Message without flows, and the number of its Data Records, which count in the sequence."""
 
     message: bytes
     records: int
 
     def block(self) -> MessageBlock:
-        """It as a block that carries no flows."""
+        """The Message as a block without flows."""
         nothing = np.zeros(1, dtype=np.int64)
         return MessageBlock(memoryview(self.message), nothing + len(self.message), nothing, nothing, nothing)
 
 
 class Announcer(Generic[H, D]):
-    """Makes the Messages when they are due, and keeps those that are on their way. ``wake`` is called when any are due.
+    """Makes Messages when they are due, and keeps those that are under way. Calls ``wake`` when any are due.
 
-    ``start`` at the start of a Transport Session, ``stop`` at its end. Templates come again over UDP only: over TCP
-    they live as long as the session (RFC 7011, section 8).
+    Call ``start`` at the start of a Transport Session, ``stop`` at its end. Only over UDP are Templates repeated: over
+    TCP they live as long as the session (RFC 7011, section 8).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Announcer(Generic[H, D]):
         self._templates_due = self._options_due = False
         self._options_sent_ns = 0
         self.data_from_ns = 0
-        """Data Records, those of options too, are sent from then on."""
+        """The time from which Data Records may be sent, including those of options."""
         self._leads = False  # whether the Templates that are due may be new to the collector
         self._lead_timer: Timer | None = None
         self._messages = 0  # with flows, since the Templates
@@ -75,30 +75,30 @@ class Announcer(Generic[H, D]):
 
     @property
     def due(self) -> bool:
-        """Whether ``take`` is to be asked before any flows are sent."""
+        """Whether the caller must call ``take`` before it sends flows."""
         return bool(self._waiting) or self._templates_due or self._options_due
 
     @property
     def messages_left(self) -> int:
-        """How many Messages with flows may be sent before the Templates are due again."""
+        """Number of Messages with flows that may be sent before the Templates are due again."""
         most = self._config.template_refresh_messages
         if self._config.transport != "udp" or not most:
             return sys.maxsize
         return max(0, most - self._messages)
 
     def count(self, messages: int) -> None:
-        """So many Messages with flows are on their way."""
+        """Counts Messages with flows that are under way."""
         self._messages += messages
         if not self.messages_left:
             self.require(options=False)
 
     def require(self, options: bool = True) -> None:
-        """All is due, or without ``options`` the Templates of flows only."""
+        """Makes everything due; without ``options``, only the Templates of flows."""
         self._templates_due = True
         self._options_due |= options
 
     def take_back(self) -> None:
-        """The Message that was taken last was not sent: all of them are made anew."""
+        """The last Message from ``take`` was not sent: all Messages are made again."""
         self._waiting.clear()
         self._leads = self._config.transport == "udp"
         self.require()
@@ -106,7 +106,7 @@ class Announcer(Generic[H, D]):
     def take(self, header: H, max_message_size: int, now_ns: int, realtime_ns: int) -> Announced | None:
         """The next Message, which has the Sequence Number of ``header``.
 
-        None if the protocol has nothing to say, or if that is for later: from ``data_from_ns`` on.
+        None if the protocol has no such Message, or if it must wait until ``data_from_ns``.
         """
         if not self._waiting:
             templates, options = self._templates_due, self._options_due
@@ -127,7 +127,7 @@ class Announcer(Generic[H, D]):
         return announced
 
     def _lead(self, now_ns: int) -> None:
-        """Templates are about to be sent. The next round reads the clock, and reads it after that."""
+        """Templates are about to be sent. The next round reads the clock, so the time counts from after the send."""
         self._cancel_lead()
         self.data_from_ns = _NOT_YET
         self._lead_timer = self._loop.call_at(now_ns + 1, self._on_templates_sent)
@@ -141,7 +141,7 @@ class Announcer(Generic[H, D]):
             self._lead_timer.cancel()
 
     def start(self, now_ns: int) -> None:
-        """A Transport Session begins: nothing is known there."""
+        """A Transport Session starts: the collector knows no Templates."""
         self.take_back()
         self._arm(now_ns)
 
@@ -158,7 +158,7 @@ class Announcer(Generic[H, D]):
         self._cancel_lead()
 
     def changed(self, now_ns: int) -> None:
-        """The options records would say something else now."""
+        """The content of options records has changed."""
         self._arm_options(now_ns, max(now_ns, self._options_sent_ns + CHANGES_SPACING_NS))
 
     def _arm(self, now_ns: int) -> None:
@@ -169,7 +169,7 @@ class Announcer(Generic[H, D]):
         self._arm_options(now_ns, now_ns + self._config.options_refresh_ns)
 
     def _arm_options(self, now_ns: int, due_ns: int) -> None:
-        """The next options records are sent at ``due_ns``, unless they are before."""
+        """Sends the next options records at ``due_ns``, unless they are due earlier."""
         if self._options_timer is not None:
             if now_ns < self._options_timer.when_ns <= due_ns:
                 return
@@ -177,7 +177,7 @@ class Announcer(Generic[H, D]):
         self._options_timer = self._loop.call_at(due_ns, self._on_options)
 
     def _on_templates(self, now_ns: int) -> None:
-        """Options too: a collector that restarted knows nothing."""
+        """Repeats Templates, and options too: a restarted collector knows nothing."""
         self.require()
         self._arm(now_ns)
         self._wake(now_ns)

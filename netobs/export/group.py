@@ -1,4 +1,4 @@
-"""Which collectors of a group get which flows: all of them, the first that is up, or each its share."""
+"""Policies of groups: which collectors get which flows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netobs.flow.records import FlowBatch, Records
 from netobs.flow.tally import Tally
 
 HOLD_NS = 10 * NS_PER_S
-"""A collector that comes back gets its place back when it has been up for so long: one that flaps is left alone."""
+"""The first collector takes over again when it has been up for this time, so that one that flaps causes no changes."""
 
 Rows = Optional[npt.NDArray[np.intp]]
 """The numbers of the rows that a collector gets; None: all of them."""
@@ -24,7 +24,7 @@ _NOTHING = np.zeros(0, dtype=np.intp)
 
 
 class Encoded(Protocol):
-    """What an encoder made of Flow Records, what it could not say, how many it said with another interface."""
+    """An encoder's Data Sets, the Flow Records that it could not encode, and those with a substitute interface."""
 
     @property
     def data_sets(self) -> list[Any]: ...
@@ -37,14 +37,14 @@ class Encoded(Protocol):
 
 
 class BatchEncoder(Protocol):
-    """What makes Data Sets of Flow Records."""
+    """Makes Data Sets from Flow Records."""
 
     def encode(self, batch: FlowBatch) -> Encoded: ...
 
 
 @dataclass
 class Member:
-    """A collector: its session, what encodes for it, and what of its own flows the protocol or Templates cannot say."""
+    """A collector: its session, its encoder, and its flows that the protocol or Templates cannot carry."""
 
     name: str
     session: TransportSession[Any, Any]
@@ -69,15 +69,15 @@ class Replicate:
         return f'group "{self.name}"'
 
     def shares(self, records: Records, now_ns: int) -> list[Rows]:
-        """What each of ``members`` gets of ``records``."""
+        """The rows of ``records`` for each of ``members``."""
         return [None] * len(self.members)
 
     def tick(self, now_ns: int) -> None:
-        """What is to be done every second or so."""
+        """Periodic checks, about once a second."""
 
 
 class Balance(Replicate):
-    """Each collector gets its share, up or not: what a collector that is down should have had waits in its queue."""
+    """Each collector gets its share, up or not: the share of a collector that is down waits in its queue."""
 
     holds = True
 
@@ -105,9 +105,9 @@ class _Health:
 
 
 class Failover(Replicate):
-    """The first collector that is up gets every flow; if none is, the first gets them, whose queue holds them.
+    """The first collector that is up gets every flow. If none is up, the first gets them, and its queue holds them.
 
-    What waits for one that is down moves on, to the one that gets the flows now, if they have the same encoder.
+    The waiting flows of a collector that is down move to the active one, if both have the same encoder.
     """
 
     holds = True
@@ -161,7 +161,7 @@ GROUPS = {"replicate": Replicate, "balance": Balance, "failover": Failover}
 
 
 def balance(records: Records, collectors: int) -> list[npt.NDArray[np.intp]]:
-    """The numbers of the rows that each of so many collectors gets, in order: each row is one collector's."""
+    """The row numbers for each collector, in order: each row belongs to exactly one collector."""
     owner = conversation_hash(records) % np.uint64(collectors)
     return [np.flatnonzero(owner == each) for each in range(collectors)]
 
@@ -169,8 +169,8 @@ def balance(records: Records, collectors: int) -> list[npt.NDArray[np.intp]]:
 def conversation_hash(records: Records) -> npt.NDArray[np.uint64]:
     """A number for each of ``records``, shape ``(n,)``, evenly spread over 64 bits.
 
-    The same for both directions of a conversation (addresses and ports changed about, same protocol) and for every
-    interface and VLAN, on any host, in any version: what a collector has of a conversation, it has whole.
+    It is the same for both directions of a conversation (swapped addresses and ports, same protocol), for every
+    interface and VLAN, on any host, in any version. So one collector gets the whole conversation.
     """
     source = _endpoint(records["src_addr"], records["src_port"])
     destination = _endpoint(records["dst_addr"], records["dst_port"])

@@ -1,4 +1,4 @@
-"""The headers of one collector's Messages: Sequence Number and Export Time, and how the latter follows the clocks."""
+"""The headers of one collector's Messages: Sequence Number, and Export Time, which follows the clocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netobs.export.protocol import H
 
 
 class Headers(Generic[H]):
-    """``last`` is the header to go on from. ``new_header`` makes one as the encoder wants it, see TransportSession."""
+    """``last`` is the most recent header. ``new_header`` makes one for the encoder, see TransportSession."""
 
     def __init__(self, new_header: Callable[[int, int, int, int], H], observation_domain: int) -> None:
         self._new_header = new_header
@@ -18,11 +18,11 @@ class Headers(Generic[H]):
         self.last = new_header(0, 0, observation_domain, 0)
 
     def begin(self) -> None:
-        """A Transport Session begins: its first Sequence Number is 0 (RFC 7011, section 3.1)."""
+        """A Transport Session starts: its first Sequence Number is 0 (RFC 7011, section 3.1)."""
         self.last = self._new_header(self.last.export_time_s, 0, self._domain, 0)
 
     def see_clock(self, clock: ClockPair) -> None:
-        """What the clocks are now: somebody may have set the wall clock."""
+        """Sets the present clocks: somebody may have set the wall clock."""
         self._clock = clock
 
     def realtime_ns(self, now_ns: int) -> int:
@@ -30,10 +30,10 @@ class Headers(Generic[H]):
         return self._clock.realtime_ns + now_ns - self._clock.monotonic_ns
 
     def next(self, now_ns: int) -> bool:
-        """``last`` becomes the header of now. Whether its Export Time is before that of the one before.
+        """Makes ``last`` a header with the present time. Returns whether its Export Time went back.
 
-        It is that of the wall clock, whichever way somebody sets that. A second is waited for: no two readings of the
-        clocks are of the same instant.
+        Export Time follows the wall clock, in whichever direction somebody sets it. A step back of one second is
+        ignored, because two readings of the clocks are never of the same instant.
         """
         realtime_ns = self.realtime_ns(now_ns)
         before_s, export_time_s = self.last.export_time_s, realtime_ns // NS_PER_S

@@ -1,4 +1,4 @@
-"""Messages on their way: those that the link is taking, and those that the collector's host has not acknowledged."""
+"""Messages under way: those that the link is taking, and those that the collector's host has not acknowledged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netobs.flow.records import MessageBlock
 class Shipment(Generic[H, D]):
     """Messages on their way into the socket, the first with ``header``.
 
-    ``data_set`` is what the queue gave, ``batch`` what the spool gave; both are None for templates and options.
+    ``data_set`` came from the queue, ``batch`` from the spool; both are None for templates and options.
     """
 
     block: MessageBlock
@@ -40,7 +40,7 @@ class Shipment(Generic[H, D]):
 
 @dataclass
 class _Sent(Generic[H, D]):
-    """The Messages ``start`` to ``stop`` of a shipment, which the kernel has taken."""
+    """The Messages ``start`` to ``stop`` of a shipment, which the kernel has accepted."""
 
     shipment: Shipment[H, D]
     start: int
@@ -48,20 +48,20 @@ class _Sent(Generic[H, D]):
 
 
 class Unacknowledged(Generic[H, D]):
-    """What the kernel has taken in the present Transport Session, until the collector's host has acknowledged it.
+    """Messages that the kernel has accepted in this Transport Session and the collector's host has not acknowledged.
 
-    The kernel bounds it: by the congestion window and TCP_NOTSENT_LOWAT.
+    The kernel bounds their number, by the congestion window and TCP_NOTSENT_LOWAT.
     """
 
     def __init__(self) -> None:
         self._sent: deque[_Sent[H, D]] = deque()
-        self._acknowledged = 0  # Messages of the Transport Session that were here and are acknowledged
+        self._acknowledged = 0  # acknowledged Messages of the Transport Session
 
     def __bool__(self) -> bool:
         return bool(self._sent)
 
     def add(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
-        """The kernel has taken the Messages ``start`` to ``stop`` of ``shipment``."""
+        """The kernel has accepted the Messages ``start`` to ``stop`` of ``shipment``."""
         if stop > start:
             self._sent.append(_Sent(shipment, start, stop))
 
@@ -81,7 +81,7 @@ class Unacknowledged(Generic[H, D]):
         return through
 
     def take_back(self) -> list[tuple[Shipment[H, D], int, int]]:
-        """The Transport Session is over: what was not acknowledged, newest first, without the templates."""
+        """The Transport Session is over: returns the unacknowledged parts, newest first, without templates."""
         left = [(sent.shipment, sent.start, sent.stop) for sent in reversed(self._sent)]
         self._sent.clear()
         self._acknowledged = 0

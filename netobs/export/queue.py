@@ -1,7 +1,7 @@
 """The Data Records that wait for their collector, bounded in bytes and in age.
 
-Data Sets wait, not Messages: a Message gets its Sequence Number and Export Time when it enters a Transport Session,
-and what waited for a lost session enters the next one (RFC 7011, section 10.4.4: no session state is carried over).
+Data Sets wait, not Messages: a Message gets its Sequence Number and Export Time when it enters a Transport Session, and
+the Data Sets of a lost session enter the next one (RFC 7011, section 10.4.4: no session state is carried over).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def row_bytes(data_set: DataSet) -> int:
 
 
 class DataSetQueue(Generic[D]):
-    """First in, first out. ``bytes`` is the memory of the rows that wait. Times are CLOCK_MONOTONIC, ns.
+    """First in, first out. ``bytes`` is the memory of the waiting rows. Times are CLOCK_MONOTONIC, ns.
 
     A part of a Data Set keeps the whole array alive, so memory may exceed ``bytes`` by one Data Set at most.
     """
@@ -37,7 +37,7 @@ class DataSetQueue(Generic[D]):
 
     @property
     def oldest_ns(self) -> int:
-        """Since when the oldest rows wait. IndexError when empty."""
+        """Time since which the oldest rows wait. IndexError when empty."""
         return self._waiting[0][1]
 
     def append(self, data_set: D, now_ns: int) -> None:
@@ -47,19 +47,19 @@ class DataSetQueue(Generic[D]):
             self.bytes += len(data_set) * row_bytes(data_set)
 
     def put_back(self, data_set: D, since_ns: int) -> None:
-        """``data_set`` was taken but not sent: it is the oldest again, and has waited since ``since_ns``."""
+        """Puts back a ``data_set`` that was taken but not sent: it is the oldest, and has waited since ``since_ns``."""
         if len(data_set):
             self._waiting.appendleft((data_set, since_ns))
             self.bytes += len(data_set) * row_bytes(data_set)
 
     def merge(self, others: Iterable[tuple[D, int]]) -> None:
-        """Take over what another queue gave away, each part in the place of its age."""
+        """Insert the parts that another queue gave away, each by its age."""
         taken = [(data_set, since_ns) for data_set, since_ns in others if len(data_set)]
         self._waiting = deque(sorted([*self._waiting, *taken], key=lambda waiting: waiting[1]))
         self.bytes += sum(len(data_set) * row_bytes(data_set) for data_set, _ in taken)
 
     def give_away(self) -> list[tuple[D, int]]:
-        """All that waits, the oldest first, and since when. Nothing is left."""
+        """Empties the queue: all parts, the oldest first, each with the time since which it waits."""
         given, self._waiting, self.bytes = list(self._waiting), deque(), 0
         return given
 
@@ -80,7 +80,7 @@ class DataSetQueue(Generic[D]):
         return dropped
 
     def expire(self, before_ns: int) -> Tally:
-        """Drop what has waited since before ``before_ns``; return what was dropped."""
+        """Drop rows that have waited since before ``before_ns``; return what was dropped."""
         dropped = Tally()
         while self._waiting and self.oldest_ns < before_ns:
             dropped += Tally.of(self._take_rows(len(self._waiting[0][0])))

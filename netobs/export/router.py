@@ -1,4 +1,4 @@
-"""From Flow Records to the collectors that are to have them: encoded once for all that get the same."""
+"""Routes Flow Records to collectors, and encodes once for collectors that get the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TICK_NS = NS_PER_S
 
 
 class Router:
-    """All collectors: those of ``groups`` by their policy, the others get everything."""
+    """All collectors: collectors in ``groups`` by their policy; the others get everything."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Router:
         loop: EventLoop,
         former: Mapping[GroupConfig, Replicate] | None = None,
     ) -> None:
-        """``former`` are groups that may go on as they are."""
+        """``former``: groups that may continue unchanged."""
         by_name = {member.name: member for member in members}
         self._loop = loop
         self._timer: Timer | None = None
@@ -42,17 +42,17 @@ class Router:
         self._ticks = any(group.policy != "replicate" for group in groups)
 
     def start(self, now_ns: int) -> None:
-        """Begin to watch which collectors are up."""
+        """Start to watch which collectors are up."""
         if self._ticks:
             self._timer = self._loop.call_at(now_ns + TICK_NS, self._tick)
 
     def stop(self) -> None:
-        """What waits for a collector stays with it from now on."""
+        """From now on, waiting flows stay with their collector."""
         if self._timer is not None:
             self._timer.cancel()
 
     def succeeded_by(self, members: Sequence[Member], groups: Sequence[GroupConfig], now_ns: int) -> Router:
-        """What takes the place of this one, for other ``members``. A group that is the same keeps its state."""
+        """The replacement of this router, for other ``members``. An unchanged group keeps its state."""
         self.stop()
         successor = Router(members, groups, self._loop, self._by_config)
         successor.start(now_ns)

@@ -1,4 +1,4 @@
-"""What was done for one collector, in numbers.
+"""The counters of one collector.
 
 ``seen + taken_over == sent + not_sent + queued + spooled + moved_away`` holds at all times; ``seen`` has ``moved_in``
 in it. Over all collectors of a group, ``moved_in`` and ``moved_away`` are the same.
@@ -13,28 +13,28 @@ from netobs.flow.tally import Tally
 
 @dataclass
 class ExportStats:
-    """The counters of one collector. They never go down, but ``queued``, ``spooled``, ``connected``, and ``sent`` when
-    a connection breaks: what the collector's host has not acknowledged is counted as ``resent``, and waits again. Over
-    UDP it goes down when Messages are refused: they are counted as not sent, see ``Refusals``.
+    """The counters of one collector. They never go down, with these exceptions: ``queued``, ``spooled`` and
+    ``connected``; and ``sent`` when a connection breaks, because unacknowledged flows count as ``resent`` and wait
+    again. Over UDP, ``sent`` goes down when Messages are refused: they count as not sent, see ``Refusals``.
 
-    Sent means: taken by the kernel, and not refused as far as one knows.
+    Sent means: accepted by the kernel, and not known to be refused.
     """
 
     seen: Tally = field(default_factory=Tally)
     sent: Tally = field(default_factory=Tally)
     queued: Tally = field(default_factory=Tally)
     spooled: Tally = field(default_factory=Tally)
-    """What waits in the spool."""
+    """Flows in the spool."""
     taken_over: Tally = field(default_factory=Tally)
-    """What an earlier run of the daemon has left in the spool."""
+    """Flows that an earlier run of the daemon has left in the spool."""
     resent: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
     """By reason: ``queue_full``, ``queue_age``, ``closed``, ``refused``, the name of the errno that the send gave; of
     the spool: ``spool_full``, ``other_template``, ``too_large``, ``damaged``, ``removed``."""
     moved_in: Tally = field(default_factory=Tally)
-    """What waited for another collector of a failover group and was taken over from it; also in ``seen``."""
+    """Flows taken over from another collector of a failover group; also in ``seen``."""
     moved_away: Tally = field(default_factory=Tally)
-    """What waited for this collector and was given to another one of its group, which has to account for it."""
+    """Flows given to another collector of the group, which then accounts for them."""
     messages: int = 0  # with Data Records
     template_messages: int = 0
     bytes: int = 0  # of all Messages sent
@@ -58,7 +58,7 @@ class ExportStats:
         self.queued += tally
 
     def spool(self, tally: Tally) -> None:
-        """It was queued, and is in the spool now."""
+        """Moves it from the queue to the spool."""
         self.queued -= tally
         self.spooled += tally
 
@@ -72,13 +72,13 @@ class ExportStats:
         self._leave(tally, spooled)
 
     def count_resent(self, tally: Tally, spooled: bool = False) -> None:
-        """It was sent in vain and waits again."""
+        """It was sent without success, and waits again."""
         self.sent -= tally
         self.resent += tally
         self._leave(Tally() - tally, spooled)
 
     def count_refused(self, tally: Tally) -> None:
-        """It counts as sent, and a collector's host has refused it."""
+        """It counted as sent, and the collector's host has refused it."""
         self.sent -= tally
         self.queued += tally
         self.count_not_sent("refused", tally)
@@ -104,7 +104,7 @@ class ExportStats:
 
     @property
     def refused_flows(self) -> Tally:
-        """What was sent over UDP and refused."""
+        """Flows that were sent over UDP and refused."""
         return self.not_sent.get("refused", Tally())
 
     def not_sent_total(self) -> Tally:

@@ -1,4 +1,4 @@
-"""Where Data Records are until they have arrived: in the queue, in the spool, or in the kernel, not acknowledged."""
+"""Data Records that have not arrived yet: in the queue, in the spool, or in the kernel without acknowledgement."""
 
 from __future__ import annotations
 

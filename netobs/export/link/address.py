@@ -41,8 +41,8 @@ def is_numeric(host: str) -> bool:
 def resolve(config: CollectorConfig) -> list[Address]:
     """The addresses of the collector in the order to try them, of the family of ``source`` if one is set.
 
-    Blocks while the name service is asked: at most its own limits (see resolv.conf(5): by default 5 s, twice, for each
-    name server). Raises ExportError.
+    Blocks while the name service answers, at most for its own limits (see resolv.conf(5): by default 5 s, twice, for
+    each name server). Raises ExportError.
     """
     kind = socket.SOCK_DGRAM if config.transport == "udp" else socket.SOCK_STREAM
     where = f'collector "{config.name}"'

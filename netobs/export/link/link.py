@@ -1,4 +1,4 @@
-"""What UDP and TCP have in common: finding the collector, trying again later, and the interface to the session."""
+"""The common part of UDP and TCP: resolving the collector, retries, and the interface to the session."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ log = logging.getLogger("netobs.export")
 FIRST_RETRY_NS = NS_PER_S
 """The first pause after a failed attempt; each further one doubles it, up to ``reconnect_max_ns``.
 
-RFC 7011, section 10.4.4 wants at most one connection per minute by default. We try sooner in the first minute on
-purpose: a collector that restarts is back within seconds, and what overflows the queue until then is lost.
+RFC 7011, section 10.4.4 allows at most one connection per minute by default. We deliberately retry sooner in the first
+minute: a collector that restarts is back within seconds, and flows that overflow the queue until then are lost.
 """
 
 AGAIN_NS = 60 * NS_PER_S
-"""A collector that cannot be reached is said again after this time."""
+"""An unreachable collector is logged again after this time."""
 
 
 class State(enum.Enum):
     """Why a ``push`` ended."""
 
-    DONE = enum.auto()  # the whole block is dealt with
-    BLOCKED = enum.auto()  # the socket takes no more now; ``on_writable`` will come
+    DONE = enum.auto()  # the whole block is processed
+    BLOCKED = enum.auto()  # the socket accepts no more now; ``on_writable`` follows
     TOO_LARGE = enum.auto()  # the next Message exceeds the path MTU
     BROKEN = enum.auto()  # the connection is lost
 
@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The Messages before ``done`` are dealt with: all sent, but ``failures``."""
+    """The Messages before ``done`` are processed: all sent except ``failures``."""
 
     done: int
     state: State
@@ -58,37 +58,37 @@ class Progress(NamedTuple):
 
 
 class Owner(Protocol):
-    """What a link tells its Transport Session."""
+    """A link's calls to its Transport Session."""
 
     def on_up(self, now_ns: int) -> None:
-        """There is a new Transport Session: nothing was sent in it yet."""
+        """A new Transport Session exists: nothing was sent in it yet."""
 
     def on_down(self, now_ns: int) -> None:
-        """The Transport Session is over. What is not wholly sent goes into the next one."""
+        """The Transport Session is over. Partly sent Messages go into the next one."""
 
     def on_writable(self, now_ns: int) -> None:
-        """A blocked socket takes Messages again."""
+        """A blocked socket accepts Messages again."""
 
     def on_recovered(self, now_ns: int) -> None:
-        """A collector that did not take Messages takes them again."""
+        """A collector that refused Messages accepts them again."""
 
     def on_unreachable(self, now_ns: int) -> None:
-        """No address works now; the link tries again later."""
+        """No address works now; the link retries later."""
 
 
 class Link:
-    """The way to one collector. Subclasses say what a connection is."""
+    """The path to one collector. Subclasses define a connection."""
 
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         self.config = config
         self.failing = False
         """Whether Messages do not seem to arrive although the link is up."""
         self.paced = True
-        """Whether bursts are to be kept short, for the sake of the collector's buffer."""
+        """Whether to keep bursts short, to fit the collector's buffer."""
         self.waiting_bytes = 0
-        """What the session has in its queue."""
+        """Bytes in the session's queue."""
         self.gives_way = False
-        """Whether Data Records are better kept back than sent while ``failing``."""
+        """Whether to hold Data Records instead of sending them while ``failing``."""
         self.tried = False
         """Whether the first attempt to reach the collector was made."""
         self.stats = stats
@@ -100,7 +100,7 @@ class Link:
         self._attempts = 0
         self._retry_timer: Timer | None = None
         self._resolving = False
-        self._said_ns: int | None = None  # when the log was told last that there is no way to the collector
+        self._said_ns: int | None = None  # time of the last log line that the collector is unreachable
         self._closed = False
 
     def __str__(self) -> str:
@@ -109,31 +109,31 @@ class Link:
 
     @property
     def up(self) -> bool:
-        """Whether there is a Transport Session that takes Messages."""
+        """Whether there is a Transport Session that accepts Messages."""
         raise NotImplementedError
 
     @property
     def reliable(self) -> bool:
-        """Whether the collector's host acknowledges what it gets."""
+        """Whether the collector's host acknowledges data."""
         return False
 
     def acknowledged(self) -> int:
-        """How many Messages of the present Transport Session, or of the last, have arrived at a host that says so."""
+        """Number of acknowledged Messages of the present Transport Session, or of the last one."""
         return 0
 
     @property
     def waiting_room(self) -> str:
-        """Where flows wait while the collector is away, for the log."""
+        """Where flows wait while the collector is down, for the log."""
         return (
             f"the spool {self.config.spool}" if self.config.spool else f"a queue of {self.config.queue_max_bytes} bytes"
         )
 
     def message_size(self) -> int:
-        """The longest Message that this link takes, in bytes."""
+        """The longest Message that this link accepts, in bytes."""
         raise NotImplementedError
 
     def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
-        """Send ``block`` from Message ``index`` on, as far as the socket takes it. Never blocks."""
+        """Send ``block`` from Message ``index`` on, as much as the socket accepts. Never blocks."""
         raise NotImplementedError
 
     def disconnect(self, reason: str, now_ns: int) -> None:
@@ -148,15 +148,15 @@ class Link:
             resolve_for_loop(self.config, self._loop, self._on_resolved, now_ns)
 
     def hurry(self, now_ns: int) -> None:
-        """The daemon is about to end: try now instead of after the pause."""
+        """The daemon is about to end: retry now instead of after the pause."""
         if self._retry_timer is not None:
             self.open(now_ns)
 
     def probe(self, now_ns: int) -> None:
-        """Find out whether a collector that is ``failing`` is back, where there are no Templates to try it with."""
+        """Find out whether a ``failing`` collector is back, for protocols without Templates to probe with."""
 
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
-        """Whether ``on_writable`` is to be called when the socket takes Messages."""
+        """Sets whether ``on_writable`` is called when the socket accepts Messages."""
         if self._sock is None or wanted == self._writing:
             return
         self._writing = wanted
@@ -166,7 +166,7 @@ class Link:
             self._loop.remove_writer(self._sock.fileno())
 
     def close(self) -> None:
-        """Free all. What the kernel has taken is still delivered."""
+        """Free everything. The kernel still delivers the data that it has accepted."""
         self._closed = True
         self._cancel_retry()
         self._drop_socket()
@@ -198,7 +198,7 @@ class Link:
         self._owner.on_unreachable(now_ns)
 
     def _pause_ns(self) -> int:
-        # Jitter (half to all of the pause), so that the hosts of a site do not come back to a collector in step.
+        # Jitter (half to all of the pause), so that the hosts of a site do not return to a collector at the same time.
         longest = min(self.config.reconnect_max_ns, FIRST_RETRY_NS << min(self._attempts, 32))
         return longest * (256 + os.urandom(1)[0]) // 512
 

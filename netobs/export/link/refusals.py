@@ -1,4 +1,4 @@
-"""Which Messages over UDP were refused: an estimate, as an ICMP error does not say how many it stands for."""
+"""Estimates which Messages over UDP were refused: an ICMP error does not tell how many it stands for."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 
 ANSWER_NS = 250_000_000
-"""An ICMP error comes back within a round trip, which takes less than this between any two places on Earth."""
+"""An ICMP error returns within a round trip, which takes less than this between any two places on Earth."""
 
 
 class Refusals:
-    """Counts what was sent and refused in ``stats``, under ``refused``.
+    """Counts refused Messages in ``stats``, under ``refused``.
 
-    The rule: the first error belongs to what was sent in the last ``ANSWER_NS``. From then on the collector is known
-    to refuse, and each further error belongs to all that was sent since the one before: hosts limit the rate of ICMP
-    errors (Linux, but for loopback: net.ipv4.icmp_ratelimit), so one may stand for many Messages. What was sent since
-    the last error arrived if no other error follows in time (``cleared``), and else was refused (``closed``).
+    The rule: the first error stands for everything that was sent in the last ``ANSWER_NS``. From then on the collector
+    is known to refuse, and each further error stands for everything since the previous error: hosts limit the rate of
+    ICMP errors (on Linux, except for loopback: net.ipv4.icmp_ratelimit), so one may stand for many Messages. The
+    Messages since the last error arrived if no other error follows in time (``cleared``), else they were refused
+    (``closed``).
     """
 
     def __init__(self, stats: ExportStats) -> None:
         self._stats = stats
-        self._in_doubt: deque[tuple[int, Tally]] = deque()  # when it was sent, and what
+        self._in_doubt: deque[tuple[int, Tally]] = deque()  # time of sending, and amount
         self._known = False  # whether the collector refuses
 
     def sent(self, tally: Tally, now_ns: int) -> None:
-        """The kernel has taken ``tally``."""
+        """The kernel has accepted ``tally``."""
         if not tally.flows:
             return
         if self._known and self._in_doubt:
@@ -43,12 +44,12 @@ class Refusals:
         self._in_doubt.clear()
 
     def cleared(self) -> None:
-        """No error came back for long enough: the collector takes Messages again."""
+        """No error came back for long enough: the collector accepts Messages again."""
         self._known = False
         self._in_doubt.clear()
 
     def closed(self) -> None:
-        """No error can come back any more. What was sent to a collector that refuses was refused."""
+        """No error can come back any more. If the collector refuses, everything in doubt was refused."""
         if self._known:
             self.answered(0)
         self.cleared()

@@ -1,4 +1,4 @@
-"""Notices that this host sends from another address than before: DHCP, PPPoE, a failover, a route that changed."""
+"""Notices that this host's source address has changed: DHCP, PPPoE, a failover, a changed route."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
 
 WATCH_NS = NS_PER_S
-"""How often the address is looked at: four system calls."""
+"""How often the address is checked, with four system calls."""
 LOCAL_ERRORS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENETDOWN, errno.ENODEV)
-"""What a call gives at once when this host has no route, or the address of the socket is not its own any more.
+"""Errors that a call returns at once if this host has no route, or no longer has the socket's address.
 
 ip_route_output_key_hash_rcu, ip6_dst_lookup_tail. A connected socket keeps its address, so only a new one can send.
 """
 
 
 class SourceWatch:
-    """Calls ``changed(reason, now_ns)`` when ``choose`` gives another address than it did at ``start``.
+    """Calls ``changed(reason, now_ns)`` when ``choose`` returns another address than at ``start``.
 
-    ``choose`` asks the kernel which address a new socket would send from; OSError means that it has none. IPv4 refuses
-    to send from an address that the host has lost; IPv6 sends, and no answer can come back: only this shows it.
+    ``choose`` asks the kernel for the address that a new socket would send from; OSError means that there is none. IPv4
+    refuses to send from an address that the host has lost. IPv6 sends, and no answer can come back: only this check
+    notices it.
 
-    The address at ``start`` is that of ``choose``, not that of a socket: where several routes are as good, the kernel
-    may choose for each socket, and a choice that stays the same is no change.
+    The address at ``start`` comes from ``choose``, not from a socket: if several routes are equal, the kernel may
+    choose for each socket separately, and that is not a change.
     """
 
     def __init__(self, loop: EventLoop, choose: Callable[[], str], changed: Callable[[str, int], None]) -> None:

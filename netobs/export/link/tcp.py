@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from netobs.config import CollectorConfig
 
 MESSAGE_BYTES = 16_384
-"""Length of a Message: TCP has no path MTU to fit, but a collector gets whole Messages only, and keeps a buffer."""
+"""Length of a Message. TCP has no path MTU to fit, but collectors read whole Messages, and need a buffer for each."""
 CONNECT_TIMEOUT_NS = 10 * NS_PER_S
 STABLE_NS = 10 * NS_PER_S
-"""A connection that lasted so long resets the back-off; one that is accepted and dropped at once does not."""
+"""A connection of this duration resets the back-off; one that is accepted and dropped at once does not."""
 
 _BYTES_ACKED = struct.Struct("=120xQ")
 _ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _DEAD_PEER_MS = 30_000
-_NOT_SENT_LOW_WATER = 131_072  # the less the kernel holds unsent, the less is uncertain when the connection breaks
+_NOT_SENT_LOW_WATER = 131_072  # less unsent data in the kernel leaves less uncertainty when the connection breaks
 
 
 class TcpLink(Link):
-    """A TCP connection that comes back. Every connection is a Transport Session of its own."""
+    """A TCP connection that reconnects. Every connection is a Transport Session of its own."""
 
     _reads = 16
     """What is read in a round, in pieces: a collector that talks without end must not hold the loop."""
@@ -47,8 +47,8 @@ class TcpLink(Link):
         self._connected_ns: int | None = None
         self._ever_connected = False
         self._last_error = ""
-        self._offset = 0  # bytes of the present block that the kernel has taken
-        self._ends: deque[int] = deque()  # where in the stream each Message ends that is not acknowledged
+        self._offset = 0  # bytes of the present block that the kernel has accepted
+        self._ends: deque[int] = deque()  # ends of the unacknowledged Messages in the stream
         self._acknowledged = 0
 
     @property
@@ -66,7 +66,7 @@ class TcpLink(Link):
         if self._sock is None:
             return Progress(index, State.BROKEN, reason="not connected")
         if index == 0 and self._offset == 0:
-            # A close by the peer that is already here: what is sent after it would be lost.
+            # The peer has already closed: data sent after this would be lost.
             reason = self._read_all()
             if reason:
                 return Progress(0, State.BROKEN, reason=reason)
@@ -84,7 +84,7 @@ class TcpLink(Link):
         return Progress(len(block), State.DONE)
 
     def _complete(self, block: MessageBlock) -> int:
-        """How many Messages of ``block`` the kernel has taken wholly."""
+        """Number of Messages of ``block`` that the kernel has accepted completely."""
         return int(block.ends.searchsorted(self._offset, side="right"))
 
     def acknowledged(self) -> int:
@@ -96,7 +96,7 @@ class TcpLink(Link):
         return self._acknowledged
 
     def _note_ends(self, sock: socket.socket, block: MessageBlock, start: int) -> None:
-        """Keep where in the stream those Messages end whose last byte was just written, from ``start`` on."""
+        """Remember the ends in the stream of the Messages from ``start`` on that were just written completely."""
         first, last = block.ends.searchsorted((start, self._offset), side="right")
         if first < last:
             position = _written_bytes(sock)
@@ -105,7 +105,7 @@ class TcpLink(Link):
     def disconnect(self, reason: str, now_ns: int) -> None:
         if self._sock is None or self._connected_ns is None:
             return
-        self.acknowledged()  # the last word of this connection
+        self.acknowledged()  # the final number of this connection
         uncertain = _unacknowledged_bytes(self._sock)
         self.stats.uncertain_bytes += uncertain
         log.warning(
@@ -117,7 +117,7 @@ class TcpLink(Link):
         )
         if now_ns - self._connected_ns >= STABLE_NS:
             self._attempts = 0
-        # With a reset, as the kernel would go on sending what goes into the next connection.
+        # With a reset: otherwise the kernel would go on sending data that goes into the next connection.
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self._drop_socket()
         self._owner.on_down(now_ns)
@@ -181,7 +181,7 @@ class TcpLink(Link):
         self._on_connected(now_ns)
 
     def _on_connected(self, now_ns: int) -> None:
-        """The stream is there. It takes Messages at once, unless a subclass has to do something first."""
+        """The stream is connected. It accepts Messages at once, unless a subclass has to do something first."""
         self._begin_session(now_ns)
 
     def _begin_session(self, now_ns: int) -> None:
@@ -204,7 +204,7 @@ class TcpLink(Link):
         self._fail("no answer", now_ns)
 
     def _fail(self, reason: str, now_ns: int) -> None:
-        """The present address does not work: on to the next."""
+        """The present address does not work: try the next one."""
         self._note_failure(reason)
         self._try_next(now_ns)
 
@@ -231,42 +231,42 @@ class TcpLink(Link):
             return self._reason(error)
         return ""
 
-    # What is different when the stream is encrypted.
+    # Methods that differ if the stream is encrypted.
 
     def _stop(self, block: MessageBlock) -> int:
-        """Where in ``block`` the next write is to end."""
+        """The end of the next write in ``block``."""
         return len(block.buffer)
 
     def _write(self, data: memoryview) -> int:
-        """Hand over a beginning of ``data``; its length. Raises BlockingIOError, or OSError: the connection is lost."""
+        """Write the start of ``data``; returns its length. Raises BlockingIOError, or OSError if it is lost."""
         assert self._sock is not None
         return self._sock.send(data)
 
     def _read(self) -> bytes:
-        """What came; empty at the end of the stream. Raises as ``_write``."""
+        """Read data; empty at the end of the stream. Raises like ``_write``."""
         assert self._sock is not None
         return self._sock.recv(65_536)
 
     def _end_stream(self) -> None:
-        """Tell the collector that no more will come. Raises OSError."""
+        """Tell the collector that no more data follow. Raises OSError."""
         assert self._sock is not None
         self._sock.shutdown(socket.SHUT_WR)
 
     def _reason(self, error: OSError) -> str:
-        """The words for the log."""
+        """The reason in words, for the log."""
         return error.strerror or str(error)
 
 
 def _acknowledged_bytes(sock: socket.socket) -> int:
-    """What the peer's host has acknowledged of the stream, as it is on the wire; also after a reset (tcp(7)).
+    """Bytes of the stream on the wire that the peer's host has acknowledged; also after a reset (tcp(7)).
 
-    uapi linux/tcp.h: tcpi_bytes_acked, since Linux 4.1. The SYN counts as one, so it fits ``_written_bytes`` only.
+    uapi linux/tcp.h: tcpi_bytes_acked, since Linux 4.1. The SYN counts as one, so compare only with ``_written_bytes``.
     """
     return int(_BYTES_ACKED.unpack_from(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))[0])
 
 
 def _written_bytes(sock: socket.socket) -> int:
-    """What the kernel has taken of the stream, counted as ``_acknowledged_bytes`` does."""
+    """Bytes of the stream that the kernel has accepted, counted like ``_acknowledged_bytes``."""
     before = _acknowledged_bytes(sock)
     while True:  # an acknowledgement may come in between
         written = before + _unacknowledged_bytes(sock)
@@ -277,7 +277,7 @@ def _written_bytes(sock: socket.socket) -> int:
 
 
 def _unacknowledged_bytes(sock: socket.socket) -> int:
-    """What the kernel has taken and the peer's host has not acknowledged (SIOCOUTQ, tcp(7)); 0 if it does not say."""
+    """Bytes that the kernel has accepted and the peer's host has not acknowledged (SIOCOUTQ, tcp(7)); 0 if unknown."""
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
     except OSError:

@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from netobs.config import CollectorConfig
 
 RECOVERY_NS = NS_PER_S
-"""A refusal comes back within a round trip: if none does for so long after a send, the collector is there again."""
+"""A refusal returns within a round trip. If none does for this long after a send, the collector is back."""
 SWITCH_NS = 10 * NS_PER_S
-"""A named collector that fails for so long is looked up again, and its next address is tried."""
+"""After this time of failures, a collector's name is resolved again, and its next address is tried."""
 LONGEST_PAUSE_NS = 5 * NS_PER_S
-"""Between two attempts to open a socket to an address: that asks this host only."""
+"""Pause between two attempts to open a socket to an address, which involve only this host."""
 MIN_MESSAGE_BYTES = 512
-"""Messages are not made shorter than this, whatever the path MTU (RFC 7011, section 10.3.3)."""
+"""Messages never get shorter than this, whatever the path MTU (RFC 7011, section 10.3.3)."""
 
 PACE_BYTES = 65_000
 PACE_NS = 10_000_000
 PACE_TOTAL_NS = 1_500_000_000
-"""At most so many bytes in a burst and so long between two, but less where more waits than would be gone in the last.
+"""Most bytes in a burst; the longest pause between two; and the time within which everything that waits leaves.
 
-A collector that keeps the kernel's default receive buffer (212,992 bytes with bookkeeping, about 90 Messages) then
-takes an eviction of any usual size, also on a busy host; at full speed it loses most of it.
+A collector with the kernel's default receive buffer (212,992 bytes with bookkeeping, about 90 Messages) then receives
+an eviction of any usual size, even on a busy host. At full speed it would lose most of it.
 """
 
 _REASONS = {errno.ECONNREFUSED: "refused"}
 
 
 class UdpLink(Link):
-    """One connected socket, whose source port stays for life: collectors know an exporter by it.
+    """One connected socket, whose source port stays for life, because collectors identify an exporter by it.
 
-    When the host's address changes, a new socket with the same port takes its place. That is a Transport Session of its
-    own, as UDP has one for each pair of addresses and ports (RFC 7011, section 2): Templates first, sequence from 0.
+    When the host's address changes, a new socket with the same port replaces it. That is a new Transport Session,
+    because UDP has one for each pair of addresses and ports (RFC 7011, section 2): Templates first, sequence from 0.
     """
 
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
@@ -63,7 +63,7 @@ class UdpLink(Link):
         self._refusals = Refusals(stats)
         self._resume_ns = 0  # when the next burst is due
         self._burst_left = 0
-        self._keep_back = False  # what is being sent, should it fail
+        self._keep_back = False  # whether to keep the Messages being sent, if they fail
         self._source_watch = SourceWatch(loop, self._choose, self.disconnect)
 
     @property
@@ -71,7 +71,7 @@ class UdpLink(Link):
         return self._sock is not None
 
     def message_size(self) -> int:
-        """``max_message_size``, or what the path MTU that the kernel knows leaves: RFC 7011, section 10.3.3."""
+        """``max_message_size``, or less if the path MTU that the kernel knows requires it: RFC 7011, section 10.3.3."""
         size = self.config.max_message_size
         if self._sock is not None:
             with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ class UdpLink(Link):
             self._resume_ns = now_ns + min(PACE_NS, PACE_TOTAL_NS // bursts)
 
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
-        """A paced burst is waited for by a timer, a full socket buffer by the socket."""
+        """Waits with a timer for the next paced burst, or with the socket for a full buffer."""
         if self._pace_timer is not None:
             self._pace_timer.cancel()
             self._pace_timer = None
@@ -133,7 +133,7 @@ class UdpLink(Link):
             super().wait_writable(wanted, now_ns)
 
     def probe(self, now_ns: int) -> None:
-        """By a datagram with nothing in it: where nobody listens, it is refused like any other."""
+        """Probes with an empty datagram: if nobody listens, it is refused like any other."""
         self._note_pending_error(now_ns)
         if self._check_timer is None:
             self._quiet = True
@@ -145,7 +145,7 @@ class UdpLink(Link):
             self._note_error(code, now_ns)
 
     def disconnect(self, reason: str, now_ns: int) -> None:
-        """This host cannot send from the socket's address any more: the next socket gets the one of now."""
+        """This host can no longer send from the socket's address: the next socket gets the present address."""
         if self._sock is None:
             return
         log.warning("%s: no path from %s any more: %s; flows wait in %s", self, self._sock.getsockname()[0], reason,
@@ -222,7 +222,7 @@ class UdpLink(Link):
         sock = self._new_socket(address, socket.SOCK_DGRAM, self._port)
         try:
             if self._port and not self.config.source:
-                with contextlib.suppress(OSError):  # somebody else has it now
+                with contextlib.suppress(OSError):  # another socket has the port now
                     sock.bind(("", self._port))
             if not udp_socket.connect(sock, address):
                 self.segmentation = False
@@ -232,7 +232,7 @@ class UdpLink(Link):
         return sock
 
     def _batch(self, block: MessageBlock, index: int) -> int:
-        """Where the Messages end that go in one call from ``index`` on."""
+        """The end of the Messages from ``index`` on that go in one call."""
         if not self.segmentation:
             return index + 1
         most = max(1, min(udp_socket.MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
@@ -243,7 +243,7 @@ class UdpLink(Link):
         data, size = block.span(start, stop), int(block.sizes[start])
         code = self._send_once(data, size)
         if code not in (0, errno.EAGAIN):
-            # It may belong to an earlier datagram: the kernel reports what ICMP said instead of sending this one.
+            # The error may belong to an earlier datagram: the kernel reports an ICMP error instead of sending this one.
             if code == errno.ECONNREFUSED:
                 self.stats.refused += 1
                 self._note_error(code, now_ns, answer=True)
@@ -265,7 +265,7 @@ class UdpLink(Link):
         log.info("%s: no UDP segmentation on this path (%s): one call per Message", self, os.strerror(code))
 
     def _on_readable(self, now_ns: int) -> None:
-        """A pending error, or datagrams from the collector, which mean nothing."""
+        """Handles a pending error, or datagrams from the collector, which are ignored."""
         self._note_pending_error(now_ns)
         try:
             for _ in range(16):
@@ -278,7 +278,7 @@ class UdpLink(Link):
             self._note_error(error.errno or errno.EIO, now_ns, answer=True)
 
     def _note_pending_error(self, now_ns: int) -> None:
-        """What ICMP said of earlier datagrams, so that a later send is not taken for the cause."""
+        """The ICMP error of earlier datagrams, so that it is not attributed to a later send."""
         code = self._pending_error()
         if code:
             self._note_error(code, now_ns, answer=True)
@@ -289,7 +289,7 @@ class UdpLink(Link):
         return 0 if code == errno.EMSGSIZE else code  # news about the path MTU: ``message_size`` asks for it
 
     def _note_error(self, code: int, now_ns: int, answer: bool = False) -> None:
-        """``answer``: it came back by ICMP, and is of Messages that were sent before."""
+        """``answer``: the error came by ICMP, and belongs to earlier Messages."""
         if answer:
             self._refusals.answered(now_ns)
         self._quiet = False

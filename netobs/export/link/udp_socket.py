@@ -1,4 +1,4 @@
-"""What a UDP socket that carries Messages needs of Linux: its buffer, segmentation, and the path MTU."""
+"""Linux features for a UDP socket with Messages: its buffer, segmentation, and the path MTU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.10
 MAX_BATCH_BYTES = 65_000
 MAX_PAYLOAD_BYTES = 65_507
 NO_GSO = (errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EMSGSIZE)
-"""What the kernel says of a batch that this path cannot cut up."""
+"""Errors of the kernel for a batch that it cannot segment on this path."""
 
 _SEND_BUFFER_BYTES = 1 << 20
 # The kernel doubles it: 2 MiB hold about 900 Messages of 1400 bytes with their bookkeeping, fewer than the 1000 packets
-# of a default device queue. So a burst meets EAGAIN here, which is waited for, and not a silent drop there.
+# of a default device queue. So a burst gets EAGAIN here, which we can wait for, instead of a silent drop there.
 
 # uapi linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h: Python has no names for these
 _UDP_SEGMENT = 103
@@ -47,7 +47,7 @@ def connect(sock: socket.socket, address: Address) -> bool:
 
 
 def path_payload(sock: socket.socket) -> int:
-    """The longest datagram that the path takes, as far as the kernel knows, in bytes of UDP payload. Raises OSError."""
+    """The longest datagram for the path, as far as the kernel knows, in bytes of UDP payload. Raises OSError."""
     level, _, mtu_option, header_bytes = _MTU_OPTIONS[socket.AddressFamily(sock.family)]
     return min(sock.getsockopt(level, mtu_option) - header_bytes, MAX_PAYLOAD_BYTES)
 

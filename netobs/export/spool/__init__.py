@@ -1,1 +1,1 @@
-"""The spool: flows kept on disk while no collector takes them."""
+"""The spool: flows on disk while their collector is down."""

@@ -1,4 +1,4 @@
-"""The folder of a spool, but for the Messages in it: its files by name, its lock, its cursor."""
+"""The folder of a spool, except for the Messages in it: its files by name, its lock, its cursor."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _OPEN_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Cursor(NamedTuple):
-    """The next Message to send: ``message`` of segment ``number``. It begins at ``offset``; -1: it is not known.
+    """The next Message to send: ``message`` of segment ``number``. It starts at ``offset``; -1: unknown.
 
-    ``sound``: what is stored is what was written, as far as it tells.
+    ``sound``: the stored cursor passed its checks.
     """
 
     number: int = 0
@@ -38,7 +38,7 @@ class Cursor(NamedTuple):
 
 
 def used_bytes(directory: Path) -> int:
-    """What the Messages in ``directory`` take of the disk, with what is aside; 0 if there is no such folder."""
+    """Disk space of the Messages in ``directory``, including files put aside; 0 if there is no such folder."""
     try:
         with os.scandir(directory) as found:
             return sum(
@@ -51,10 +51,11 @@ def used_bytes(directory: Path) -> int:
 
 
 class Folder:
-    """``directory``, held by this process from ``open`` to ``close``: by a descriptor, so that nobody can exchange it.
+    """``directory``, held by a descriptor from ``open`` to ``close``, so that nobody can exchange it.
 
-    The folder and all files in it must belong to the user of this process, who alone may write there; the folder above
-    to that user or root. Files have one name and are regular ones. All paths are relative to the descriptor.
+    The folder and all files in it must belong to the user of this process, and only this user may write there; the
+    parent folder must belong to that user or root. Files are regular and have one name. All paths are relative to the
+    descriptor.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -71,7 +72,7 @@ class Folder:
     def open(self) -> Cursor:
         """Make the folder if it is missing, and take it. Raises OSError, or ExportError if another process has it."""
         root, name = self.directory.parent, self.directory.name
-        # The folder above too, but no more: a path that is wrong is not to be made.
+        # Also the parent folder, but no more: a wrong path must not be created.
         with contextlib.suppress(FileExistsError):
             root.mkdir(_FOLDER_MODE)
         root_fd = open_root(root)
@@ -90,7 +91,7 @@ class Folder:
             self._cursor = self.open_file("cursor", os.O_CREAT)
             cursor = _read_cursor(self._cursor)
             if cursor is None:
-                cursor = Cursor(sound=False)  # of a folder that was not made just now
+                cursor = Cursor(sound=False)  # an older folder should have one
                 self.set_cursor(0, 0, 0)
         except BlockingIOError:
             self.close()
@@ -106,7 +107,7 @@ class Folder:
         return cursor
 
     def is_there(self) -> bool:
-        """Whether the path still leads to this folder."""
+        """Whether the path still points to this folder."""
         try:
             there, held = os.stat(self.directory, follow_symlinks=False), os.fstat(self._fd)
         except OSError:
@@ -174,7 +175,7 @@ class Folder:
         self._settle()
 
     def set_cursor(self, number: int, index: int, offset: int) -> None:
-        """The next Message to send. It outlives the process, but is not forced to the disk."""
+        """Stores the next Message to send. It survives the process, but is not forced to the disk."""
         packed = _CURSOR.pack(number, index, offset)
         with contextlib.suppress(OSError):  # it overwrites a file in place; what fails here fails elsewhere too
             os.pwrite(self._cursor, packed + zlib.crc32(packed).to_bytes(4, "little"), 0)

@@ -1,4 +1,4 @@
-"""What an earlier run has left in a folder: found, checked, and nothing of it deleted that was not read."""
+"""Finds and checks the files of an earlier run in a folder. Unread files are never deleted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from netobs.export.spool.templates import Readable
 from netobs.flow.tally import Tally
 
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-"""Errors of the moment, and of a whole disk: the folder is tried again later. Others are those of one file."""
+"""Temporary errors, and errors of the whole disk: the folder is tried again later. Others concern one file."""
 
 
 class Templates(NamedTuple):
-    """What can be replayed: what ``Readable(sets)`` takes (see ``sets_of``), in Messages up to ``max_message_size``."""
+    """The replayable files: those that ``Readable(sets)`` accepts (see ``sets_of``), with Messages up to
+    ``max_message_size``."""
 
     sets: bytes
     max_message_size: int
@@ -32,7 +33,7 @@ class FoundSegment(NamedTuple):
 class Found(NamedTuple):
     """``segments``: oldest first; ``aside``: names of files that an earlier run could not send.
 
-    ``cursor_fits``: else all is to be sent, whatever was sent before.
+    ``cursor_fits``: if not, everything is sent, even if it was sent before.
     """
 
     segments: list[FoundSegment]
@@ -42,7 +43,7 @@ class Found(NamedTuple):
 
 
 def find(folder: Folder, cursor: Cursor, templates: Templates) -> Found:
-    """All that is in ``folder``, from ``cursor`` on. Raises OSError."""
+    """The contents of ``folder``, from ``cursor`` on. Raises OSError."""
     names = folder.names()
     aside = sorted(name for name in names if f"{SUFFIX}." in name and _number(name) >= 0)
     numbers = sorted({_number(name) for name in names if name.endswith((SUFFIX, INDEX_SUFFIX))} - {-1})
@@ -70,13 +71,13 @@ def find(folder: Folder, cursor: Cursor, templates: Templates) -> Found:
 
 
 def _number(name: str) -> int:
-    """The number that the name of a file begins with, or -1."""
+    """The number at the start of a file name, or -1."""
     stem = name.partition(".")[0]
     return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) <= 18 else -1
 
 
 def _fits(folder: Folder, cursor: Cursor, numbers: list[int]) -> bool:
-    """Whether ``cursor`` was made for these segments: those before it are deleted."""
+    """Whether ``cursor`` belongs to these segments: earlier segments must be deleted."""
     if not cursor.sound:
         return not numbers
     if cursor.number not in numbers:

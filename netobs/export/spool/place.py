@@ -1,7 +1,7 @@
-"""Where a spool may lie: whoever runs netobs, often root, writes where the configuration says.
+"""Checks the place of a spool, because netobs, often as root, writes wherever the configuration says.
 
-So no symbolic link is followed below that folder, and a place that another user could exchange, or has made, is refused
-with a sentence that says what to do.
+It follows no symbolic link below that folder. It refuses a place that another user could exchange, or has made, with a
+sentence that says what to do.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ _NO_FILES = ("proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tra
 
 
 class Unusable(OSError):
-    """A place that can never be a spool, whatever happens on this host: a mistake in the configuration."""
+    """A place that can never be a spool: a mistake in the configuration."""
 
 
 def never(error: Unusable, name: str) -> ExportError:
-    """What is said where ``error`` keeps the daemon from starting; ``name`` of the collector."""
+    """The error if ``error`` keeps the daemon from starting; ``name``: of the collector."""
     return ExportError(f"{name}: spool {error.filename}: {error.strerror}", "set spool to a folder on a disk")
 
 
 def trouble(error: OSError, directory: Path) -> str:
-    """What is said of any other error."""
+    """The message for any other error."""
     where = error.filename or directory
     return f"spool {where}: {error.strerror}; flows wait in memory, and the spool is tried again each minute"
 
 
 def folder_of(spool: str, collector: str) -> Path:
-    """Where the files of the collector named so are: names that differ have folders that differ."""
+    """The folder for the files of a collector: different names have different folders."""
     name = "".join(char if char.isalnum() or char in "-_.:@" else f"%{ord(char):X}" for char in collector)
     return Path(spool, f"%2E{name[1:]}" if name.startswith(".") else name)
 
 
 def check(directory: Path) -> None:
-    """Whether this user could make files in ``directory``, or the folder itself if it is missing. Changes nothing.
+    """Checks that this user could make files in ``directory``, or the folder itself if it is missing. Changes nothing.
 
-    Raises OSError that names the place: what ``Folder.open`` would meet; Unusable if no retry can help.
+    Raises the OSError of ``Folder.open``, which names the place; Unusable if no retry can help.
     """
     root = directory.parent
     if directory.is_symlink():
@@ -114,7 +114,7 @@ def _check_above(root: Path, real: Path) -> None:
 
 
 def _check_kind(place: Path) -> None:
-    """Raises Unusable where the file system at ``place`` takes no files of ours, such as /proc."""
+    """Raises Unusable if the file system at ``place`` accepts no files of ours, such as /proc."""
     device = os.stat(place).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:

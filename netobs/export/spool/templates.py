@@ -1,7 +1,7 @@
-"""Which Templates of a spool's files a collector can be sent: its own, and those that say nothing else than its own.
+"""Decides which files of a spool a collector can read: those with its own Templates, or with parts of them.
 
-Files outlive the template file and the release that they were written with. What they hold is sent under the Template
-IDs that it was written with, behind their own Templates.
+Files outlive the template file and the release that wrote them. Their contents are sent with their original Template
+IDs, after their own Templates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ENTERPRISE_BIT = 0x80
 
 
 class Readable:
-    """``sets``: the collector's own Templates, see ``sets_of``. Raises Damaged if they are none."""
+    """``sets``: the collector's own Templates, see ``sets_of``. Raises Damaged if they are not Templates."""
 
     def __init__(self, sets: bytes) -> None:
         self._own = sets
@@ -21,10 +21,10 @@ class Readable:
         self._elements = [_elements(record) for record in self._records.values()]
 
     def takes(self, sets: bytes) -> bool:
-        """Whether what was written with the Templates ``sets`` can be sent; from then on, their IDs are taken too.
+        """Whether files with the Templates ``sets`` can be sent; if so, their IDs count as used.
 
-        Each must have the elements of one of the collector's own, in the same lengths, in any order, or some of them:
-        a collector that was given other ones may not know those. And no ID may have another meaning already.
+        Each must have the elements of one of the collector's own Templates, in the same lengths, in any order, or some
+        of them, because the collector may not know other elements. And no ID may already have another content.
         Raises Damaged.
         """
         if sets == self._own:
