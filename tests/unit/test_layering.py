@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
-from tools.rooms import FLOORS, NOT_IMPORTED, circle, imports_of, may_import, refused, room, sources
+from tools.rooms import FLOORS, NOT_IMPORTED, ROOT, circle, imports_of, may_import, refused, room, sources
 
 CLOCK_READERS = {
     "time": {
@@ -101,3 +102,24 @@ def test_encode_does_no_io() -> None:
         if room(module) == "encode"
         for imported in imports_of(source) & NOT_IN_ENCODE
     ]
+
+
+def allowed(name: str) -> str:
+    """What the architecture page says of the imports of room ``name``."""
+    others = [other for other in ROOMS if other != name and may_import(name, other)]
+    return (
+        "every room above"
+        if name in ("daemon", "cli") and others == ROOMS[: ROOMS.index(name)]
+        else (", ".join(others) or "nothing")
+    )
+
+
+def test_the_architecture_page_has_the_rooms_and_files_that_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| .* \| ([a-z, ]+) \|$", page, re.MULTILINE)
+    assert listed == [(name, allowed(name)) for name in ROOMS]
+    path = re.findall(r"^\| \d \| `([^`]+)`", page, re.MULTILINE)
+    assert 0 < len(path) <= 9
+    in_rooms = re.findall(rf"`((?:{'|'.join(ROOMS)})/[a-z_/]+(?:\.py|/))`", page)
+    assert len(in_rooms) > 15
+    assert [name for name in (*path, *(f"netobs/{each}" for each in in_rooms)) if not (ROOT / name).exists()] == []
