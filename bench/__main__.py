@@ -50,8 +50,8 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="Measures netobs on this host; runs alternate and medians count, yet an idle host gives the best "
-        "figures. Traffic stays in namespaces made for it.",
+        description="Measures netobs on this host. Runs alternate, and the figures are medians; an idle host gives the "
+        "best ones. Traffic stays in namespaces that it makes.",
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and fewer packets")
@@ -66,7 +66,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, report: dict[str, Any]) -> list[str]:
-    """Runs the sections one by one; the names of those that failed. The file is written after each."""
+    """Runs the sections one by one, and writes the file after each; returns the names of failed sections."""
     failed = []
     for name in options.sections or SECTIONS:
         load = host.load_average()
@@ -95,7 +95,7 @@ def main() -> None:
         f"{machine['cpu']}, {machine['cpus']} CPUs, kernel {machine['kernel']}, Python {machine['python']}, "
         f"numpy {machine['numpy']}, libbpf {machine['libbpf']}, netobs {machine['revision']}\n"
         f"load average {machine['load_average'][0]:.2f}: whatever else runs makes figures worse and noisy; runs of "
-        "what is compared alternate, medians count"
+        "compared cases alternate; the figures are medians"
     )
     options.json.parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"machine": machine, "quick": options.quick, "load_average_before": {}, "sections": {}}

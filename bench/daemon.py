@@ -1,4 +1,4 @@
-"""The real daemon at the receiving end of a wire: its memory, its CPU time, its account of the packets."""
+"""Runs the real daemon at the receiving end of a wire: its memory, CPU time, and account of the packets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXIT_WITHIN_S = 20
 
 @dataclass
 class Account:
-    """What became of the packets, by the daemon's last words. ``missing``: seen, and in no line of the account."""
+    """The account of the packets from the daemon's last lines. ``missing``: seen, and in no line of the account."""
 
     seen: int = 0
     exported: int = 0
@@ -60,7 +60,7 @@ class Account:
 
 class Daemon:
     """``python -m netobs`` in the receiver's namespace, ready when entered. It exports over UDP to a socket that nobody
-    reads: what a collector would cost is not measured. ``config``: its tables and keys."""
+    reads, so that no collector adds to the cost. ``config``: its tables and keys."""
 
     def __init__(self, wire: Wire, **config: dict[str, Any]) -> None:
         self._wire = wire

@@ -21,8 +21,8 @@ from netobs.export.session import TransportSession
 from netobs.flow.records import FlowBatch, empty
 
 TITLE = (
-    "export: CPU us (user and system) for each flow. Encoding is Flow Records to Messages; the rest is all that the\n"
-    "Exporting Process does with a batch, UDP to sockets that take what fits"
+    "export: CPU us (user and system) for each flow. Encoding is Flow Records to Messages; the rest is the work of the\n"
+    "Exporting Process on a batch, over UDP to sockets that nobody reads"
 )
 FLOWS = 100_000
 MESSAGE_BYTES = 1400
@@ -87,7 +87,7 @@ def _collectors(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def _spooling(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
-    """An outage of so many batches, then the return of the collector: from Data Sets to files, from files to TCP."""
+    """An outage of this many batches, then the return of the collector: from Data Sets to files, from files to TCP."""
     encoder, header, _ = exporter("ipfix", "default", 0, 1)
     data_sets = encoder.encode(flows).data_sets
     with TemporaryDirectory() as directory, closing(EventLoop()) as loop, closing(_Sink(loop)) as sink:
@@ -152,7 +152,7 @@ def _row(what: str, samples_us: list[float], **more: Any) -> dict[str, Any]:
 
 
 class _Exporting:
-    """What the daemon does with a batch: encoded once for each template, then sent by each session."""
+    """The daemon's work on a batch: encodes it once for each template, and sends it by each session."""
 
     def __init__(self, templates: list[str], ports: list[int], loop: EventLoop) -> None:
         self._loop = loop

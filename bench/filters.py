@@ -28,7 +28,7 @@ SETTLE = 10_000
 OTHER_PORT = 8080
 FROM_HOST = f.ethernet(f.IPV4, f.ipv4(f.TCP, f.tcp(dport=OTHER_PORT), src="10.0.0.1"))
 CASES: dict[str, tuple[tuple[str, ...], bytes]] = {
-    # The last thing that is looked at is what the packet has not.
+    # The packet fails at the last comparison.
     "tcp port 443 and host 10.0.0.1": (("tcp port 443 and host 10.0.0.1",), FROM_HOST),
     "tcp,80": (("tcp,80",), f.ethernet(f.IPV4, f.ipv4(f.TCP, f.tcp(dport=OTHER_PORT)))),
     "host 10.0.0.1 or host 2001:db8::9": (
@@ -79,7 +79,7 @@ def _loaded() -> Iterator[tuple[int, dict[str, int]]]:
 
 
 def _sample(program_fd: int, frame: bytes) -> float:
-    """CPU ns of a run: this thread's CPU time, so that what others take of the CPU does not count."""
+    """CPU ns of a run: this thread's CPU time, so that other processes do not count."""
     run_program = Run(program_fd)
     run_program(frame, SETTLE)
     before = time.thread_time_ns()

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine of the figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netobs.kernel import libbpf
 
 
 def describe() -> dict[str, Any]:
-    """Machine, kernel, versions, and what else ran."""
+    """Machine, kernel, versions, and the load by other processes."""
     version = libbpf.library().libbpf_version_string
     version.restype = ctypes.c_char_p
     return {
@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
 
 
 def load_average() -> list[float]:
-    """Of 1, 5 and 15 minutes: what else runs makes the figures worse."""
+    """Load averages of 1, 5 and 15 minutes: other processes make the figures worse."""
     return [round(value, 2) for value in os.getloadavg()]
 
 

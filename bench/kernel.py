@@ -40,7 +40,7 @@ def run(quick: bool) -> list[dict[str, Any]]:
 
 
 def _sample(loaded: Loaded, variant: Variant | None) -> float:
-    """CPU ns of a run: this thread's CPU time, so that what others take of the CPU does not count."""
+    """CPU ns of a run: this thread's CPU time, so that other processes do not count."""
     datapath = loaded.datapaths[variant] if variant else None
     run_program, frame, total_ns = Run(loaded.program_fd(variant)), udp_frame(0), 0
     run_program(frame, SETTLE)

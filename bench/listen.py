@@ -1,4 +1,4 @@
-"""What one Message costs ``netobs listen``: the worst of 64 KiB, 100,000 damaged ones, and an ordinary one."""
+"""The cost of one Message for ``netobs listen``: the worst of 64 KiB, 100,000 damaged ones, and an ordinary one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cost_ms(decoder: Decoder, raw: bytes, as_json: bool) -> float:
 
 
 def case_row(name: str, case: Worst, rounds: int) -> dict[str, Any]:
-    """Each round has a decoder of its own; only the Message counts, not what comes before it."""
+    """Each round has a decoder of its own; only the Message counts, not the Messages before it."""
     found: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(rounds):
         for as_json, times in found.items():

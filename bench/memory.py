@@ -13,7 +13,7 @@ from netobs.datapath.layout import FLOW_TABLES
 TITLE = "memory of the daemon (MiB): resident, and its maps in the kernel"
 FLOWS, EVICTIONS = 100_000, 3
 INTERVAL_S = 3.0
-AFTER_EVICTION_S = 0.4  # when the flows are sent, and so do not meet the eviction
+AFTER_EVICTION_S = 0.4  # delay of the flows, so that they do not coincide with the eviction
 IDLE_S = 1.0
 MAX_FLOWS = 131_072
 """Holds ``FLOWS``; they come on one CPU."""

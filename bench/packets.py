@@ -85,7 +85,7 @@ class _Bench:
         self._empty_fd, self._entry_fd = empty_fd, programs.program_fd("packets_ingress")
 
     def sample(self, case: Case) -> None:
-        """One round of ``case``: CPU time of this thread, so that what others take of the CPU does not count."""
+        """One round of ``case``: CPU time of this thread, so that other processes do not count."""
         self._programs.set_own_port(case.own_port)
         self._set_filter(case.text)
         if case.copied:

@@ -1,4 +1,4 @@
-"""The programs that are compared: loaded in one process, side by side, so that runs of them can alternate."""
+"""The compared programs: loaded side by side in one process, so that their runs can alternate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Variant:
 
 ALL_VARIANTS = tuple(Variant(table, precise) for table in FLOW_TABLES for precise in (False, True))
 PAPER = Variant("percpu_hash", precise_time=True)
-"""What the paper describes: the others are compared with it."""
+"""The paper's variant, the baseline of the others."""
 
 
 class Empty:
@@ -106,7 +106,7 @@ class Loaded:
 
 @dataclass
 class Taken:
-    """What a ``Drain`` took out of the kernel: rows by level, packets."""
+    """Amounts that a ``Drain`` took out of the kernel: rows by level, packets."""
 
     evictions: int = 0
     emergency_evictions: int = 0
@@ -117,7 +117,7 @@ class Taken:
 
 
 class Drain:
-    """Does for a datapath what the daemon does: evicts at intervals and when the table is full, reads the ring."""
+    """Serves a datapath like the daemon: evicts at intervals and when the table is full, reads the ring."""
 
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
@@ -145,7 +145,7 @@ class Drain:
         self.taken.overflow += occupancy.get("overflow", 0)
 
     def finish(self) -> Taken:
-        """Takes out what is left in both halves."""
+        """Takes the remaining flows out of both halves."""
         self._evict()
         self._evict()
         self.poll()
@@ -154,7 +154,7 @@ class Drain:
 
 @dataclass(frozen=True)
 class RunTime:
-    """What the kernel knows of the runs of a program since it was loaded."""
+    """The kernel's statistics of a program's runs since it was loaded."""
 
     ns: int
     runs: int
@@ -173,7 +173,7 @@ def run_time(program_fd: int) -> RunTime:
 
 @contextlib.contextmanager
 def run_time_stats() -> Iterator[None]:
-    """As sysctl kernel.bpf_stats_enabled=1, by a file descriptor (kernel 5.8): nothing to restore, whatever happens."""
+    """Like sysctl kernel.bpf_stats_enabled=1, but by a file descriptor (kernel 5.8), so nothing has to be restored."""
     fd = libbpf.checked(declared("bpf_enable_stats", c_int)(BPF_STATS_RUN_TIME), "run time statistics")
     with open(fd, "rb", buffering=0):
         yield

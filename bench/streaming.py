@@ -1,8 +1,8 @@
-"""(i) Packets to one client: how many per second without a loss, and what one costs, beside ``tcpdump -w``.
+"""(i) Packets to one client: the highest rate without a loss, and the cost of a packet, compared with ``tcpdump -w``.
 
-Both take the same packets off the same interface and write classic pcap into a pipe whose bytes are counted: each
-packet that was sent is there or is missing. netobs meters flows at the same time. The rate goes up by steps until a
-packet is missing; both take turns. The sender's own CPU time tells what the copy in the kernel costs: it happens there.
+Both take the same packets off the same interface and write classic pcap into a pipe. Counting its bytes shows whether a
+packet is missing. netobs meters flows at the same time. The rate rises in steps until a packet is missing; both take
+turns. The copy in the kernel happens in the sender, so the sender's CPU time shows its cost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TITLE = (
 SIZES = (100, 1500)
 RATES = (50_000, 100_000, 200_000, 300_000, 400_000, 0)  # 0: full speed
 PORT = 9990
-SETTLED_S = 1.2  # no CPU time for so long: all is done; tcpdump gets what is left of its buffer after a second
+SETTLED_S = 1.2  # without CPU time for this long, all work is done; tcpdump flushes its buffer after a second
 COUNT_TIMEOUT_S = 30
 FILE_HEADER_BYTES, RECORD_HEADER_BYTES = 24, 16
 NOTHING, NETOBS, TCPDUMP = "nothing", "netobs", "tcpdump -w"
@@ -45,7 +45,7 @@ def run(quick: bool) -> list[dict[str, Any]]:
         for size in SIZES:
             samples: dict[str, list[dict[str, Any]]] = {NOTHING: [], NETOBS: [], TCPDUMP: []}
             for rate in RATES:
-                # At full speed all have a turn: what the kernel does for each is compared there.
+                # At full speed all have a turn, to compare the kernel's cost of each.
                 going = [name for name in samples if not rate or all(not each["lost"] for each in samples[name])]
                 for _ in range(rounds):
                     for name in going:
@@ -92,14 +92,14 @@ def _sample(wire: Wire, name: str, size: int, rate: int, seconds: float) -> dict
 
 
 def _busy_s(cpu: int) -> float:
-    """How long a CPU was not idle so far (proc(5), /proc/stat: all but idle and iowait)."""
+    """Busy time of a CPU so far (proc(5), /proc/stat: all except idle and iowait)."""
     line = next(line for line in Path("/proc/stat").read_text("ascii").splitlines() if line.startswith(f"cpu{cpu} "))
     ticks = [int(field) for field in line.split()[1:8]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 class Nothing:
-    """Nobody captures: what sending costs by itself."""
+    """Without a capture: the cost of sending alone."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -116,7 +116,7 @@ class Nothing:
         return 0.0
 
     def settle(self) -> None:
-        """Waits until it has done what there is to do."""
+        """Waits until it has finished its work."""
 
     def finish(self, packets: int, _size: int) -> int:
         """Ends it; how many whole packets came out of it."""
@@ -168,7 +168,7 @@ class Tcpdump(Nothing):
 
 
 class Streaming(Tcpdump):
-    """The daemon, and one client that only passes on what it gets."""
+    """The daemon, and one client that only forwards its stream."""
 
     ARGV = ("socat", "-u", "-b", "1048576", f"TCP:127.0.0.1:{PORT}", "-")
 

@@ -1,4 +1,4 @@
-"""(d) What the host still moves: the generator's packets per second through the veth pair, with and without."""
+"""(d) Throughput of the host: packets per second through a veth pair, with and without our programs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """(c) CPU time in user space for each flow taken out of the kernel, by stage: evict, meter, encode, send.
 
-Each case runs in a process of its own (``python -m bench.userspace``), so that none inherits another's memory.
+Each case runs in a process of its own (``python -m bench.userspace``), so that no case inherits another's memory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CASE_TIMEOUT_S = 600
 
 
 class Stopwatch:
-    """Adds up the CPU time (user and system, ns) of what runs inside ``measure``."""
+    """Adds up the CPU time (user and system, ns) inside ``measure``."""
 
     def __init__(self, profile: cProfile.Profile | None = None) -> None:
         self.ns: dict[str, int] = dict.fromkeys(STAGES, 0)
@@ -112,7 +112,7 @@ class Pipeline:
 
 
 def _round(pipeline: Pipeline, flows: int, timeout_s: int, number: int, profile: cProfile.Profile | None) -> Stopwatch:
-    """One eviction, or with a timeout all those that go into one export."""
+    """One eviction, or with a timeout all evictions of one export."""
     watch = Stopwatch(profile)
     if not timeout_s:
         pipeline.interval(flows, number * flows, watch)
@@ -124,7 +124,7 @@ def _round(pipeline: Pipeline, flows: int, timeout_s: int, number: int, profile:
 
 
 def measure(flow_table: str, flows: int, timeout_s: int, rounds: int, profiled: bool) -> dict[str, Any]:
-    """Medians over ``rounds``; one more goes before, as a warm-up. ``profile``: what cProfile says, or ''."""
+    """Medians over ``rounds``, after a warm-up round. ``profile``: the report of cProfile, or ''."""
     profile = cProfile.Profile(time.process_time) if profiled else None  # CPU, not waiting
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:  # takes what fits its buffer: nobody reads
         sink.bind(("127.0.0.1", 0))

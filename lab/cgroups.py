@@ -47,7 +47,7 @@ def memory_cgroup(limit_bytes: int) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """The kernel keeps a cgroup until its last process is quite gone."""
+    """The kernel keeps a cgroup until its last process is completely gone."""
     procs = folder / "cgroup.procs"
     wait_until(lambda: not procs.read_text(encoding="ascii"), f"{folder} is empty")
     folder.rmdir()

@@ -22,7 +22,7 @@ EXPERT_NOTE = 0x400000  # tshark's severities: chat 0x200000 (a TCP FIN), note, 
 
 @dataclass(frozen=True)
 class Summary:
-    """Totals of what nfcapd took in. ``sequence_errors`` as nfdump counts them, ``drops`` by the kernel before it."""
+    """Totals of nfcapd. ``sequence_errors``: as nfdump counts them; ``drops``: by the kernel before nfcapd."""
 
     flows: int
     packets: int
@@ -119,7 +119,7 @@ class Tshark(Capture):
         return found
 
     def experts(self) -> list[str]:
-        """What tshark finds wrong with the Messages (sequence, templates, lengths), a line each."""
+        """tshark's complaints about the Messages (sequence, templates, lengths), a line each."""
         columns = ("-T", "fields", "-e", "frame.number", "-e", "_ws.expert.message")
         return self._tshark(f"cflow && _ws.expert.severity >= {EXPERT_NOTE}", *columns).splitlines()
 
@@ -146,7 +146,7 @@ class Tshark(Capture):
 
 
 class UdpSink:
-    """A UDP socket in ``ns`` that keeps what comes (up to 256 MB) until it is asked for."""
+    """A UDP socket in ``ns`` that keeps datagrams (up to 256 MB) until a test reads them."""
 
     def __init__(self, ns: str, port: int = 4739, host: str = "127.0.0.1") -> None:
         with in_namespace(ns):
@@ -221,7 +221,7 @@ class IpfixDump(Program):
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     def faults(self) -> list[str]:
-        """What ipfixDump finds wrong with the Messages (version, length, sequence, templates), a line each."""
+        """ipfixDump's complaints about the Messages (version, length, sequence, templates), a line each."""
         self.text()
         return [line for line in self.log.splitlines() if line.strip()]
 

@@ -164,7 +164,7 @@ class Lab:
         return self.veth(self.namespace("a"), self.namespace("b"), **options)
 
     def links(self, ns: str) -> list[dict[str, Any]]:
-        """What ``ip -json -statistics link`` says of the links of ``ns``."""
+        """The output of ``ip -json -statistics link`` for the links of ``ns``."""
         listed: list[dict[str, Any]] = json.loads(command(["ip", "-n", ns, "-j", "-s", "link"]).stdout)
         return listed
 

@@ -1,4 +1,4 @@
-"""What a filter program needs, and one that is loaded: in a process of its own, which may not, or has no libpcap."""
+"""The maps of a filter program, and loading one in a process of its own, without the rights or without libpcap."""
 
 from __future__ import annotations
 
