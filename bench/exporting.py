@@ -21,8 +21,8 @@ from netobs.export.session import TransportSession
 from netobs.flow.records import FlowBatch, empty
 
 TITLE = (
-    "export: CPU us (user and system) for each flow. Encoding is Flow Records to Messages; the rest is the work of the\n"
-    "Exporting Process on a batch, over UDP to sockets that nobody reads"
+    "export: CPU us (user and system) for each flow. Encoding is Flow Records to Messages; the rest is the work of\n"
+    "the Exporting Process on a batch, over UDP to sockets that nobody reads"
 )
 FLOWS = 100_000
 MESSAGE_BYTES = 1400

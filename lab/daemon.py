@@ -165,7 +165,13 @@ class Daemon(Program):
             give(self._state)
             argv = unprivileged(argv, [self._state])
         process = self._process = self._run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=self._environment)
-        self._ready(process, lambda: "netobs ready" in self.log)
+        self._ready(process, self._is_ready)
+
+    def _is_ready(self) -> bool:
+        """It measures, and it is known whether it captures packets, too."""
+        captures = "[packet_capture]\nenabled = true" in self.conf.read_text(encoding="utf-8")
+        said = re.search(r"packet capture: (listening on|.*tried again)", self.log)
+        return "netobs ready" in self.log and bool(said or not captures)
 
     def reload(self, config: str) -> str:
         """Give it another configuration by SIGHUP; what it logs of that."""
@@ -200,6 +206,25 @@ class Daemon(Program):
     def wait_for(self, text: str) -> None:
         """Wait until its log contains ``text``."""
         wait_until(lambda: text in self.log, f"{self.label} logs {text!r}; its log so far:\n{self.log}")
+
+    def capture_process(self) -> Child:
+        """Its process for packet capture. ``LabError`` if it has none."""
+        for pid in children(self.process.pid):
+            if Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == "netobs-capture":
+                return Child(pid)
+        raise LabError(f"{self.label} has no process for packet capture:\n{self.log}")
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that a program of ours has started."""
+
+    pid: int
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the main thread of ``pid`` has started (proc(5))."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 NETOBS = (sys.executable, "-m", "netobs")

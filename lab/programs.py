@@ -42,6 +42,14 @@ class SocketState:
     listens: bool
 
 
+def gone(pid: int) -> bool:
+    """Whether the process has ended, reaped by its parent or not (proc(5), stat)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def sockets_at(ns: str, port: int, transport: str) -> list[SocketState]:
     """The sockets of ``ns`` whose own port is ``port``; over TCP, those of connections too."""
     with in_namespace(ns):

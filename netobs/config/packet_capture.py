@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from netobs.config.addresses import as_address
 from netobs.config.schema import CaptureConfig, PacketCaptureConfig
 from netobs.config.text import quoted
+
+
+class Settings(NamedTuple):
+    """All that the process of packet capture works by: its table, capture.attach, log.level."""
+
+    config: PacketCaptureConfig
+    attach: str
+    level: str
 
 
 def effective(config: PacketCaptureConfig, capture: CaptureConfig) -> PacketCaptureConfig:

@@ -82,7 +82,7 @@ class Daemon:
             if warning:
                 log.warning("%s", warning)
         self._capture.load()
-        self._packets.start(clock.monotonic_ns())  # may ask the name service: a signal still ends the daemon at once
+        self._packets.start(clock.monotonic_ns())
         self._follow_signals()
         self._attach()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
@@ -133,7 +133,7 @@ class Daemon:
 
     def _report_ready(self, now_ns: int) -> None:
         """A name server that does not answer holds nothing up: the collector gets its flows when it does."""
-        if self._exporting.ready or now_ns >= self._ready_by_ns:
+        if (self._exporting.ready and self._packets.settled(now_ns)) or now_ns >= self._ready_by_ns:
             log.info("netobs ready: %s", self._activity("no interface yet"))
             self._say_status(now_ns)
             self._service.ready()
@@ -315,8 +315,9 @@ class Daemon:
         )
 
     def _log_stats(self, level: int) -> None:
-        for line in (*self.stats().lines(), *self._packets.lines(clock.monotonic_ns())):
+        for line in self.stats().lines():
             log.log(level, "%s", line)
+        self._packets.report(level)
 
     def _log_every_minute(self, now_ns: int) -> None:
         self._see_losses(clock.read_pair())
@@ -331,7 +332,7 @@ class Daemon:
 
     def close(self) -> None:
         """Frees everything that ``start`` took, even if it failed half-way."""
-        self._packets.close(clock.monotonic_ns())
+        self._packets.close()
         self._capture.close()
         self._service.close()
 

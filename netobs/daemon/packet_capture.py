@@ -1,45 +1,69 @@
-"""Packet capture in the daemon: an agent while [packet_capture] enables one, another one when its keys change.
+"""Packet capture, seen by the daemon: another process (netobs.pcap.process), started, watched, and started again.
 
-``netobs.pcap`` is imported when it is needed: a daemon without it does not pay for it with memory.
+Nothing of ``netobs.pcap`` is imported here. What happens to the other process is said in the log and does not concern
+metering: it may be unable to start, hang, or die.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Callable
 
+from netobs.base import child
 from netobs.base.clock import NS_PER_S
-from netobs.base.errors import NetobsError
-from netobs.base.loop import EventLoop
-from netobs.config import Config, PacketCaptureConfig
-from netobs.config.packet_capture import effective
-from netobs.config.text import quoted
-
-if TYPE_CHECKING:
-    from netobs.pcap.agent import PacketCaptureAgent
+from netobs.base.loop import EventLoop, Timer
+from netobs.config import Config
+from netobs.config.packet_capture import Settings, effective
+from netobs.config.text import one_line, printable, quoted
 
 log = logging.getLogger("netobs")
 
-POLL_NS = NS_PER_S // 50
 MIB = 1 << 20
+MODULE = "netobs.pcap.process"
+FIRST_PAUSE_NS, LONGEST_PAUSE_NS = NS_PER_S, 60 * NS_PER_S
+"""How long it waits before it starts the process again: twice as long each time."""
+PROVEN_NS = 60 * NS_PER_S
+"""A process that listened for so long is started again after the first pause."""
+FIRST_WORD_NS = 3 * NS_PER_S
+"""The daemon's word that it is ready waits so long for packet capture to be ready, too, and not longer."""
+STOP_NS = 4 * NS_PER_S
+"""How long the process may take to end its streams: they have 2 s of it."""
+POLL_NS = NS_PER_S // 50
+CHECK_S = 30
+_MESSAGE_BYTES = 1 << 20
 
 
-def problems(config: Config) -> Iterator[str]:
-    """What an agent for ``config`` would stumble over: filter, certificates, address. May block (names)."""
-    if config.packet_capture.enabled:
-        from netobs.pcap import agent
-
-        yield from agent.problems(effective(config.packet_capture, config.capture))
+def problems(config: Config, kernel: bool = False) -> Iterator[tuple[str, bool]]:
+    """What packet capture would stumble over (filter, certificates, address, with ``kernel`` its programs), each with
+    whether it may pass by itself. Another process looks; this one waits for it, up to CHECK_S."""
+    if not config.packet_capture.enabled:
+        return
+    argv = child.command(MODULE, "check", *(["kernel"] if kernel else []))
+    settings = pickle.dumps(_wanted(config))
+    try:
+        done = subprocess.run(argv, input=settings, stdout=subprocess.PIPE, timeout=CHECK_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        yield f"packet capture cannot be checked: {one_line(str(error))}", True
+        return
+    for line in done.stdout.split(b"\n"):
+        if line:
+            text, may_pass = json.loads(line)
+            yield text, may_pass
 
 
 def plan(config: Config) -> tuple[list[str], list[str], list[str]]:
     """For --dry-run: what would be done, what is odd, and what would keep it from being done. Nothing is attached."""
     if not config.packet_capture.enabled:
         return [], [], []
-    from netobs.pcap import agent
-
-    settings, attach = _wanted(config)
+    settings = _wanted(config).config
     lines = [
         f"packet capture: {settings.listen}, {settings.format}, filter {' or '.join(map(quoted, settings.filter))}",
         f"  interfaces {', '.join(settings.interfaces)}, {settings.direction}",
@@ -49,8 +73,7 @@ def plan(config: Config) -> tuple[list[str], list[str], list[str]]:
     if settings.recorder_ns:
         kept_s, most = settings.recorder_ns / NS_PER_S, settings.recorder_max_bytes // MIB
         lines.append(f"  recorder: the last {kept_s:g} s, at most {most} MiB of process memory")
-    found = [*problems(config), agent.kernel_problem(settings, attach)]
-    return lines, [], [problem for problem in found if problem]
+    return lines, [], [problem for problem, _ in problems(config, kernel=True)]
 
 
 class PacketCapturing:
@@ -59,76 +82,199 @@ class PacketCapturing:
     def __init__(self, config: Config, loop: EventLoop) -> None:
         self._loop = loop
         self._wanted = _wanted(config)
-        self._agent: PacketCaptureAgent | None = None
-        self._leaving: list[PacketCaptureAgent] = []
+        self._present: _Process | None = None
+        self._leaving: list[_Process] = []
+        self._again: Timer | None = None
+        self._pause_ns = FIRST_PAUSE_NS
+        self._heard = False
+        self._started_ns = 0
 
     def start(self, now_ns: int) -> None:
-        """Does nothing if it is not enabled.
-
-        :raises NetobsError: it cannot be done.
-        """
-        config, attach = self._wanted
-        if not config.enabled:
+        """Starts the process, if packet capture is enabled. What keeps it from its work comes later, in the log."""
+        self._again = None
+        self._started_ns = self._started_ns or now_ns
+        if not self._wanted.config.enabled:
             return
-        from netobs.pcap.agent import PacketCaptureAgent
-
-        agent = PacketCaptureAgent(config, attach, self._loop)
         try:
-            agent.start(now_ns)
-        except BaseException:
-            agent.close(now_ns)
-            raise
-        self._agent = agent
+            self._present = _Process(self._wanted, self._loop, self._on_word, self._on_end, now_ns)
+        except OSError as error:
+            self._try_again(f"its process cannot be started: {error.strerror}", now_ns)
+
+    def settled(self, now_ns: int) -> bool:
+        """Whether it is known how packet capture fares, or was waited for long enough."""
+        return self._heard or not self._wanted.config.enabled or now_ns - self._started_ns >= FIRST_WORD_NS
 
     def apply(self, config: Config, now_ns: int) -> None:
-        """Goes over to another configuration: with other keys, streams end, and clients connect again. A failure is
-        logged, and there is no packet capture until the next one."""
-        wanted = _wanted(config)
-        if wanted == self._wanted and (self._agent or not wanted[0].enabled):
+        """Goes over to another configuration: with other keys, streams end, and clients connect again."""
+        before, self._wanted = self._wanted, _wanted(config)
+        if self._wanted.level != before.level and self._present is not None:
+            self._present.tell(do="log", level=self._wanted.level)
+        same = self._wanted[:2] == before[:2] or not (self._wanted.config.enabled or before.config.enabled)
+        if same and self._again is None:
             return
-        self._wanted = wanted
-        self.stop(now_ns)
-        self._see_off(now_ns)
-        try:
-            self.start(now_ns)
-        except NetobsError as error:
-            log.error("reload: no packet capture until the next reload: %s", error)
-
-    def _see_off(self, now_ns: int) -> None:
-        """Frees those whose clients are gone, with a last account; asks again soon while there are others."""
-        for agent in [each for each in self._leaving if each.closed]:
-            for line in agent.lines(now_ns):
-                log.info("%s", line)
-            agent.close(now_ns)
-            self._leaving.remove(agent)
-        if self._leaving:
-            self._loop.call_at(now_ns + POLL_NS, self._see_off)
+        self._forget_pause()
+        self._pause_ns = FIRST_PAUSE_NS
+        self._dismiss(now_ns)
+        self._replace(now_ns)
 
     def stop(self, now_ns: int) -> None:
         """Ends all streams, each as it should end."""
-        if self._agent is not None:
-            self._agent.stop(now_ns)
-            self._leaving.append(self._agent)
-            self._agent = None
+        self._wanted = self._wanted._replace(config=type(self._wanted.config)())  # it is off
+        self._forget_pause()
+        self._dismiss(now_ns)
+
+    def _replace(self, now_ns: int) -> None:
+        """Starts the next process, as soon as no other one listens."""
+        if self._present is None and self._again is None and all(process.left for process in self._leaving):
+            self.start(now_ns)
+
+    def _forget_pause(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _dismiss(self, now_ns: int) -> None:
+        if self._present is not None:
+            self._present.stop(now_ns)
+            self._leaving.append(self._present)
+            self._present = None
 
     @property
     def closed(self) -> bool:
-        """After ``stop``: no client is left."""
-        return all(agent.closed for agent in self._leaving)
+        """After ``stop``: there is no process."""
+        return not self._leaving
 
-    def lines(self, now_ns: int) -> Iterator[str]:
-        """What became of the packets, for people."""
-        for agent in (self._agent, *self._leaving):
-            if agent is not None:
-                yield from agent.lines(now_ns)
+    def report(self, level: int) -> None:
+        """Asks what became of the packets: the answer goes to the log with ``level``."""
+        for process in (self._present, *self._leaving):
+            if process is not None:
+                process.tell(do="account", level=level)
 
-    def close(self, now_ns: int) -> None:
-        """Frees all, at once."""
-        for agent in (self._agent, *self._leaving):
-            if agent is not None:
-                agent.close(now_ns)
+    def close(self) -> None:
+        """Ends all, at once."""
+        for process in (self._present, *self._leaving):
+            if process is not None:
+                process.kill()
+
+    def _on_word(self, process: _Process, now_ns: int) -> None:
+        self._heard = True
+        if process in self._leaving:
+            self._replace(now_ns)
+
+    def _on_end(self, process: _Process, why: str, now_ns: int) -> None:
+        if process in self._leaving:
+            self._leaving.remove(process)
+            self._replace(now_ns)
+            return
+        self._present = None
+        if process.listened_ns and now_ns - process.listened_ns >= PROVEN_NS:
+            self._pause_ns = FIRST_PAUSE_NS
+        self._try_again(why, now_ns)
+
+    def _try_again(self, why: str, now_ns: int) -> None:
+        self._heard = True
+        pause_s = self._pause_ns // NS_PER_S
+        log.error("packet capture: %s; flows are measured without it, and it is tried again in %d s", why, pause_s)
+        self._again = self._loop.call_at(now_ns + self._pause_ns, self.start)
+        self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)
 
 
-def _wanted(config: Config) -> tuple[PacketCaptureConfig, str]:
-    """All that an agent depends on."""
-    return effective(config.packet_capture, config.capture), config.capture.attach
+class _Process:
+    """One process, from its start to its end. Raises OSError if there can be none."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: EventLoop,
+        on_word: Callable[[_Process, int], None],
+        on_end: Callable[[_Process, str, int], None],
+        now_ns: int,
+    ) -> None:
+        self.listened_ns = 0
+        """Since when it serves clients; 0: it does not."""
+        self.left = False
+        """It listens no more."""
+        self._loop = loop
+        self._on_word, self._on_end = on_word, on_end
+        self._problem = ""
+        self._killing: Timer | None = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            with theirs:
+                # Not NOTIFY_SOCKET: whether the service is alive is for the daemon to say.
+                environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+                argv, fd = child.command(MODULE, str(theirs.fileno())), theirs.fileno()
+                self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(fd,), env=environment)
+            ours.setblocking(False)
+            ours.send(pickle.dumps(settings))
+            undo.pop_all()
+        self._channel = ours
+        loop.add_reader(ours.fileno(), self._on_readable)
+
+    def tell(self, **command: object) -> None:
+        """A process that does not listen to commands is not waited for."""
+        with contextlib.suppress(OSError):
+            self._channel.send(json.dumps(command).encode())
+
+    def stop(self, now_ns: int) -> None:
+        """Has it end its streams, and itself; its time is limited."""
+        self.tell(do="stop")
+        self._killing = self._loop.call_at(now_ns + STOP_NS, lambda _now_ns: self._process.kill())
+
+    def kill(self) -> None:
+        """Ends it now."""
+        self._loop.remove(self._channel.fileno())
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _on_readable(self, now_ns: int) -> None:
+        try:
+            data = self._channel.recv(_MESSAGE_BYTES)
+        except (BlockingIOError, ConnectionResetError):
+            return  # it ended, with commands unread: what it has said comes next, and then the end
+        if not data:
+            self._loop.remove(self._channel.fileno())
+            self._reap(now_ns)
+            return
+        try:
+            self._take(json.loads(data), now_ns)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self._problem = "its process does not keep to what was agreed, and is ended"
+            self._process.kill()
+
+    def _take(self, message: dict[str, Any], now_ns: int) -> None:
+        """A message, which is believed as little as any other input."""
+        for line in message.get("account", ()):
+            log.log(int(message["level"]), "%s", printable(line))
+        if "problem" in message:
+            self._problem = printable(message["problem"])
+        self.left = self.left or "left" in message
+        if "listening" in message:
+            self.listened_ns = now_ns
+        if "account" not in message:
+            self._on_word(self, now_ns)
+
+    def _reap(self, now_ns: int) -> None:
+        """The channel is closed before the process has detached all: it is not waited for in one piece."""
+        status = self._process.poll()
+        if status is None:
+            self._loop.call_at(now_ns + POLL_NS, self._reap)
+            return
+        self._channel.close()
+        if self._killing is not None:
+            self._killing.cancel()
+        self._on_end(self, self._problem or _cause(status), now_ns)
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"its process ended with status {status}; the lines above say why"
+    with contextlib.suppress(ValueError):
+        return f"its process was ended by {signal.Signals(-status).name}"
+    return f"its process was ended by signal {-status}"
+
+
+def _wanted(config: Config) -> Settings:
+    return Settings(effective(config.packet_capture, config.capture), config.capture.attach, config.log.level)

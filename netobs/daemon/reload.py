@@ -163,7 +163,7 @@ def check(config: Config, boot_ns: int = 0) -> Exporters:
     exporters: Exporters = {}
     problems = [*_problem(lambda: exporters.update(make_exporters(config, boot_ns)))]
     problems += _problem(lambda: check_certificates(config))
-    problems += packet_capture.problems(config)
+    problems += [problem for problem, may_pass in packet_capture.problems(config) if not may_pass]
     problems += host_check.problems_of(config)
     problems += _problem(lambda: check_interfaces(config.capture, host_check.present_interfaces()))
     if problems:

@@ -1,4 +1,4 @@
-"""The packet capture agent of a daemon: its tap and its server, on the daemon's event loop."""
+"""The packet capture agent: a tap and a server, on the event loop of its process."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from netobs.pcap.tap.tap import Tap
 log = logging.getLogger("netobs.pcap")
 
 
-def problems(config: PacketCaptureConfig) -> Iterator[str]:
+def problems(config: PacketCaptureConfig) -> Iterator[NetobsError]:
     """What ``start`` would stumble over, but for the kernel's part. May block (names)."""
     yield from _problem(lambda: compile_configured(compile_filter, config))
     yield from _problem(lambda: config.cert and ServerTls(config))
     yield from _problem(lambda: _check_address(config))
 
 
-def _problem(check: Callable[[], object]) -> Iterator[str]:
+def _problem(check: Callable[[], object]) -> Iterator[NetobsError]:
     try:
         check()
     except NetobsError as error:
-        yield str(error)
+        yield error
 
 
 def _check_address(config: PacketCaptureConfig) -> None:
