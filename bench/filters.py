@@ -19,8 +19,8 @@ from lab.prog_run import Run, get
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.selection import Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET
+from netobs.pcap.selection import LINK_ETHERNET, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS
 
 TITLE = "filters: ns of a packet that is not selected above an empty program, BPF_PROG_TEST_RUN"
 REPEAT = 1_000_000

@@ -18,8 +18,8 @@ from lab.prog_run import Run
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.selection import Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET
+from netobs.pcap.selection import LINK_ETHERNET, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS
 from netobs.pcap.tap.programs import PacketPrograms
 from netobs.pcap.tap.rings import PacketRings
 

@@ -9,8 +9,8 @@ from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.selection import Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET
+from netobs.pcap.selection import LINK_ETHERNET, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS
 
 PROGRAM_ARRAY, PERCPU_ARRAY = 3, 6  # enum bpf_map_type
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import time
 from collections import Counter, deque
@@ -25,7 +26,7 @@ from netobs.config.schema import PacketCaptureConfig
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch, no_packets
-from netobs.pcap.selection import Filter, Selection
+from netobs.pcap.selection import Selection
 from netobs.pcap.server.server import PacketServer
 from netobs.pcap.stats import PacketCaptureStats
 
@@ -120,25 +121,17 @@ class PacketsAtHand:
             del self.streams[address, port]
 
 
-def any_filter(texts: Sequence[str]) -> Filter:
-    """What a text selects is up to who feeds packets; "no such" is refused as libpcap refuses what it cannot parse."""
-    if "no such" in texts:
-        raise NetobsError('filter "no such": syntax error in filter expression', "see pcap-filter(7)")
-    return Filter(" or ".join(texts), (), ())
-
-
 class Site:
     """A server on a port of the loopback, in the test's own process: it works while ``until`` waits."""
 
-    def __init__(self, compile_filter: Callable[[Sequence[str]], Filter] = any_filter, **config: Any) -> None:
-        host = config.pop("host", "127.0.0.1")
-        port = config.pop("port", 0)
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, group: str = "netobs", **config: Any) -> None:
+        """``host`` may be the path of a Unix socket; ``group``: who may connect beside root and this process's user."""
         self._ahead_ns = 0
         self.loop = EventLoop(self.now_ns)
         self.source = PacketsAtHand(config.pop("interfaces", (ETH0, ETH1, WG0)))
         self.clients: list[socket.socket] = []
         self.config = PacketCaptureConfig(listen=Endpoint(host, port), **config)
-        self.server = PacketServer(self.config, self.source, self.loop, compile_filter, clock_pair)
+        self.server = PacketServer(self.config, self.source, self.loop, clock_pair, group)
 
     def __enter__(self) -> Site:
         try:
@@ -169,12 +162,14 @@ class Site:
 
     def connect(self, request: bytes | None = b"\n", receive_buffer: int = 0) -> socket.socket:
         """A client that has said what it wants (the configured values), or with None nothing. The site closes it."""
-        family = socket.AF_INET6 if ":" in self.config.listen.host else socket.AF_INET
+        host = self.config.listen.host
+        family = socket.AF_UNIX if "/" in host else socket.AF_INET6 if ":" in host else socket.AF_INET
         client = socket.socket(family)
         self.clients.append(client)
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.connect(("::1" if family == socket.AF_INET6 else "127.0.0.1", self.port))
+        addresses = {socket.AF_INET: ("127.0.0.1", self.port), socket.AF_INET6: ("::1", self.port)}
+        client.connect(addresses.get(family, host))
         client.setblocking(False)
         if request is not None:
             client.sendall(request)
@@ -218,6 +213,21 @@ class Site:
     def stop(self) -> None:
         """As the daemon stops it."""
         self.server.stop(self.now_ns())
+
+
+def compiling() -> list[int]:
+    """The processes that compile filters for this one."""
+    found = []
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split():
+        with contextlib.suppress(OSError):
+            if b"netobs.pcap.filters.apart" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found
+
+
+def stop(pid: int) -> None:
+    """The process does nothing from now on."""
+    os.kill(pid, signal.SIGSTOP)
 
 
 def ask(**keys: object) -> bytes:

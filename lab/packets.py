@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP, META
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
+from netobs.pcap.tap.layout import META
 
 SECOND = 1_000_000_000
 OFFSET_NS = 1_700_000_000 * SECOND + 123_456_789  # CLOCK_REALTIME less CLOCK_MONOTONIC

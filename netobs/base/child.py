@@ -43,7 +43,8 @@ def keep_capabilities_to_itself() -> None:
 
 
 def give_up_privileges() -> None:
-    """This process has no capability from here on. Root becomes nobody, who owns no file.
+    """This process has no capability from here on. Root becomes nobody, who owns no file, and may not be able to read
+    what is still to be imported.
 
     :raises PermissionError: that was not possible.
     """
@@ -53,6 +54,6 @@ def give_up_privileges() -> None:
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
     _LIBC.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))  # its result is looked at below
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    if any(int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("CapEff:", "CapPrm:"))):
+    status = Path("/proc/self/status").read_bytes()
+    if any(int(line.split()[1], 16) for line in status.split(b"\n") if line.startswith((b"CapEff:", b"CapPrm:"))):
         raise PermissionError("the process cannot give up its capabilities")

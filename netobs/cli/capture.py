@@ -189,10 +189,10 @@ def _pieces(options: Options, stop: Stop) -> Generator[bytes | WholeRecords, Non
             raise CaptureError(f"{endpoint}: nobody listens there", "is netobs running, with [packet_capture] enabled?")
         _say(f"netobs: nobody listens at {endpoint}: capturing without the daemon")
     from netobs.pcap.cli import local
-    from netobs.pcap.filters import compile_filter
+    from netobs.pcap.filters.apart import compile_apart
 
     alone = _by_itself(options, settings, capture)
-    chosen = compile_filter(alone.filter)
+    chosen = compile_apart(alone.filter)
     stop.arm()
     return local.capture(alone, chosen, capture.attach, options.count, options.duration_ns, stop)
 

@@ -16,6 +16,7 @@ IPNetwork = Union[IPv4Network, IPv6Network]
 LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST_NAME = re.compile(rf"(?=.{{1,254}}$){LABEL}(?:\.{LABEL})*\.?")
 MAX_PORT = 65535
+MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path, with its NUL
 BROADCAST = IPv4Address("255.255.255.255")
 THIS_NETWORK = IPv4Network("0.0.0.0/8")
 NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
@@ -24,12 +25,19 @@ IPV4_MAPPED_BITS = 96  # RFC 4291, section 2.5.5.2
 
 
 class Endpoint(NamedTuple):
-    """Where to listen."""
+    """Where to listen: an address or a name with a port, or, as ``host`` alone, the path of a Unix socket."""
 
     host: str
-    port: int
+    port: int = 0
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is a Unix socket."""
+        return self.host.startswith("/")
 
     def __str__(self) -> str:
+        if self.is_path:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -141,13 +149,20 @@ class ServerName(Kind):
 
 @dataclass(frozen=True)
 class Listen(Kind):
-    """An address and port to listen on, parsed to an Endpoint."""
+    """A socket to listen on, parsed to an Endpoint: an address and port, or a path from the root."""
 
     @property
     def expected(self) -> str:
-        return f'an address and a port from 1 to {MAX_PORT} such as "127.0.0.1:9990" or "[::1]:9990"'
+        return (
+            "the path of a socket such as "
+            f'"/run/netobs/capture.sock", or an address and a port from 1 to {MAX_PORT} such as "127.0.0.1:9990"'
+        )
 
     def parse(self, value: object) -> Endpoint:
+        if isinstance(value, str) and value.startswith("/"):
+            if len(value.encode("utf-8", "replace")) > MAX_SOCKET_PATH_BYTES or not value.isprintable():
+                raise self.refuse(value, f"a path of a socket has at most {MAX_SOCKET_PATH_BYTES} octets")
+            return Endpoint(value)
         match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
         if match is None or not 1 <= int(match[3]) <= MAX_PORT:
             raise self.refuse(value)

@@ -163,12 +163,17 @@ class GroupConfig:
 class PacketCaptureConfig:
     """[packet_capture]: the packet capture agent."""
 
-    enabled: bool = setting(False, Boolean(), "stream selected packets as pcap over TCP")
-    listen: Endpoint = setting("127.0.0.1:9990", Listen(), "address and port to listen on")  # noqa: RUF009  a tuple
+    enabled: bool = setting(False, Boolean(), "stream selected packets as pcap")
+    listen: Endpoint = setting(  # noqa: RUF009  a tuple
+        "/run/netobs/capture.sock", Listen(), "Unix socket to listen on, or address and port"
+    )
     filter: tuple[str, ...] = setting(
         "tcp,80",
         FilterTexts(),
         "packets to stream, unless a client asks for others; one filter, or a list of several",
+    )
+    filter_names: bool = setting(
+        False, Boolean(), "clients' filters may name hosts and networks, which the name service is asked for"
     )
     interfaces: tuple[str, ...] = setting(
         [], Selectors(may_be_empty=True), "interfaces to capture on, as [capture] interfaces; [] = the same as there"

@@ -133,7 +133,7 @@ class Daemon:
 
     def _report_ready(self, now_ns: int) -> None:
         """A name server that does not answer holds nothing up: the collector gets its flows when it does."""
-        if (self._exporting.ready and self._packets.settled(now_ns)) or now_ns >= self._ready_by_ns:
+        if (self._exporting.ready and self._packets.settled) or now_ns >= self._ready_by_ns:
             log.info("netobs ready: %s", self._activity("no interface yet"))
             self._say_status(now_ns)
             self._service.ready()

@@ -32,8 +32,6 @@ FIRST_PAUSE_NS, LONGEST_PAUSE_NS = NS_PER_S, 60 * NS_PER_S
 """How long it waits before it starts the process again: twice as long each time."""
 PROVEN_NS = 60 * NS_PER_S
 """A process that listened for so long is started again after the first pause."""
-FIRST_WORD_NS = 3 * NS_PER_S
-"""The daemon's word that it is ready waits so long for packet capture to be ready, too, and not longer."""
 STOP_NS = 4 * NS_PER_S
 """How long the process may take to end its streams: they have 2 s of it."""
 POLL_NS = NS_PER_S // 50
@@ -87,12 +85,10 @@ class PacketCapturing:
         self._again: Timer | None = None
         self._pause_ns = FIRST_PAUSE_NS
         self._heard = False
-        self._started_ns = 0
 
     def start(self, now_ns: int) -> None:
         """Starts the process, if packet capture is enabled. What keeps it from its work comes later, in the log."""
         self._again = None
-        self._started_ns = self._started_ns or now_ns
         if not self._wanted.config.enabled:
             return
         try:
@@ -100,9 +96,10 @@ class PacketCapturing:
         except OSError as error:
             self._try_again(f"its process cannot be started: {error.strerror}", now_ns)
 
-    def settled(self, now_ns: int) -> bool:
-        """Whether it is known how packet capture fares, or was waited for long enough."""
-        return self._heard or not self._wanted.config.enabled or now_ns - self._started_ns >= FIRST_WORD_NS
+    @property
+    def settled(self) -> bool:
+        """Whether it is known how packet capture fares."""
+        return self._heard or not self._wanted.config.enabled
 
     def apply(self, config: Config, now_ns: int) -> None:
         """Goes over to another configuration: with other keys, streams end, and clients connect again."""

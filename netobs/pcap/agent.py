@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterator
 from typing import Callable
@@ -13,10 +12,9 @@ from netobs.base.loop import EventLoop, Timer
 from netobs.config import PacketCaptureConfig
 from netobs.config.text import quoted
 from netobs.kernel.observation_points import RESTORE_NS
-from netobs.pcap.filters import compile_filter
 from netobs.pcap.server.access import ServerTls
 from netobs.pcap.server.compiling import compile_configured
-from netobs.pcap.server.listener import listening_sockets
+from netobs.pcap.server.listener import check
 from netobs.pcap.server.server import PacketServer
 from netobs.pcap.tap.tap import Tap
 
@@ -25,9 +23,9 @@ log = logging.getLogger("netobs.pcap")
 
 def problems(config: PacketCaptureConfig) -> Iterator[NetobsError]:
     """What ``start`` would stumble over, but for the kernel's part. May block (names)."""
-    yield from _problem(lambda: compile_configured(compile_filter, config))
-    yield from _problem(lambda: config.cert and ServerTls(config))
-    yield from _problem(lambda: _check_address(config))
+    yield from _problem(lambda: compile_configured(config))
+    yield from _problem(lambda: config.cert and not config.listen.is_path and ServerTls(config))
+    yield from _problem(lambda: check(config.listen))
 
 
 def _problem(check: Callable[[], object]) -> Iterator[NetobsError]:
@@ -35,16 +33,6 @@ def _problem(check: Callable[[], object]) -> Iterator[NetobsError]:
         check()
     except NetobsError as error:
         yield error
-
-
-def _check_address(config: PacketCaptureConfig) -> None:
-    """A daemon that runs may have the port: that is no problem of its next configuration."""
-    try:
-        for sock in listening_sockets(config.listen):
-            sock.close()
-    except NetobsError as error:
-        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
-            raise
 
 
 def kernel_problem(config: PacketCaptureConfig, attach: str) -> str:
@@ -72,7 +60,7 @@ class PacketCaptureAgent:
         self._config = config
         self._loop = loop
         self._tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
-        self._server = PacketServer(config, self._tap, loop, compile_filter)
+        self._server = PacketServer(config, self._tap, loop)
         self._restoring: Timer | None = None
 
     def start(self, now_ns: int) -> None:

@@ -13,7 +13,7 @@ from netobs.base.loop import EventLoop, Timer
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Selection
-from netobs.pcap.source import Moment, PacketSource, Sink
+from netobs.pcap.source import PacketSource, ReadContext, Sink
 
 READ_BYTES = 960 << 10
 """The most that is read in a round, so that evictions come in time, and enough that what each round costs is little.
@@ -22,6 +22,10 @@ anew each time)."""
 LINGER_NS = clock.NS_PER_S
 """How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
 CLOCK_NS = clock.NS_PER_S
+
+
+Losses = Callable[[], Mapping[int, int]]
+"""Packets that the kernel had no room for, by interface index."""
 
 
 class Subscription:
@@ -36,6 +40,16 @@ class Subscription:
     def losses(self) -> Mapping[int, int]:
         """Packets that the kernel had no room for, by interface index."""
         return self._source.losses(self.bit)
+
+    def losses_from_now(self) -> Losses:
+        """The same, but for what was lost up to now."""
+        before = dict(self.losses())
+
+        def losses() -> Mapping[int, int]:
+            since = {index: count - before.get(index, 0) for index, count in self.losses().items()}
+            return {index: count for index, count in since.items() if count > 0}
+
+        return losses
 
 
 class Distribution:
@@ -95,13 +109,13 @@ class Distribution:
         else:
             self._release(subscription, now_ns)
 
-    def moment(self, now_ns: int) -> Moment:
+    def context(self, now_ns: int) -> ReadContext:
         """What belongs to a batch that is read now."""
         if now_ns >= self._next_pair_ns:
             pair = self._read_pair()
             self._offset_ns = pair.realtime_ns - pair.monotonic_ns
             self._next_pair_ns = now_ns + CLOCK_NS
-        return Moment(now_ns, self._offset_ns, self._source.known_interfaces())
+        return ReadContext(now_ns, self._offset_ns, self._source.known_interfaces())
 
     def read(self, now_ns: int) -> None:
         """Hand out what the tap has, once in a round of the loop, and go on in the next if there is more."""
@@ -118,7 +132,7 @@ class Distribution:
         batch = self._source.read(READ_BYTES, now_ns)
         if len(batch):
             self.packets += len(batch)
-            self._hand_out(batch, self.moment(now_ns))
+            self._hand_out(batch, self.context(now_ns))
         return len(batch)
 
     def close(self, now_ns: int) -> None:
@@ -127,13 +141,13 @@ class Distribution:
             self._release(subscription, now_ns)
         self._stop_lingering()
 
-    def _hand_out(self, batch: PacketBatch, moment: Moment) -> None:
+    def _hand_out(self, batch: PacketBatch, context: ReadContext) -> None:
         filters = batch.meta["filters"]
         for subscription in tuple(self._subscriptions.values()):
             rows = np.flatnonzero(filters & np.uint32(1 << subscription.bit)) if subscription.sinks else ()
             if len(rows):
                 for sink in tuple(subscription.sinks):
-                    sink.take(batch, np.asarray(rows, dtype=np.int64), moment)
+                    sink.take(batch, np.asarray(rows, dtype=np.int64), context)
 
     def _release_lingering(self, now_ns: int) -> None:
         """Its time is over, or it is not the last one any more."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from netobs.pcap.tap.layout import LINK_ETHERNET
+LINK_ETHERNET, LINK_IP = 0, 1
+"""enum packet_link of bpf/packets.h: what packets of an interface begin with."""
 
 
 class Instruction(NamedTuple):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
@@ -59,8 +58,7 @@ class PacketSource(Protocol):
         """It is not any more."""
 
 
-@dataclass(frozen=True)
-class Moment:
+class ReadContext(NamedTuple):
     """What belongs to a batch: when it was read, how its times become wall-clock times, whose packets it has."""
 
     now_ns: int
@@ -76,5 +74,5 @@ class Sink(Protocol):
     snaplen: int
     """Octets of each packet that it needs."""
 
-    def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
+    def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """The packets ``rows`` of ``batch``. The batch is used for others afterwards."""

@@ -79,6 +79,8 @@ class PacketCaptureStats:
     packets_read: int
     ended: StreamCounts
     recorder: RecorderStats | None = None
+    unlogged: int = 0
+    """Streams of which the log has no line, as there were too many in a minute."""
 
     @property
     def total(self) -> StreamCounts:
@@ -91,6 +93,8 @@ class PacketCaptureStats:
             f"packet capture: {len(self.clients)} clients now, {self.clients_ever} ever, of {self.connections_ever} "
             f"connections; {self.packets_read} packets read"
         )
+        if self.unlogged:
+            yield f"packet capture: {self.unlogged} streams without a line in the log, as there were so many"
         for reason, count in sorted(self.refused.items()):
             yield f"packet capture: refused, {reason}: {count} connections"
         for client in self.clients:

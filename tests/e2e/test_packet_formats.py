@@ -13,8 +13,8 @@ import pytest
 from lab.packets import EGRESS, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed
 from netobs.pcap.formats.pcapng import PcapngFormat
 from netobs.pcap.formats.records import Counts, PacketFormat
-from netobs.pcap.server.channel import stream_of
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
+from netobs.pcap.stream import stream_of
 
 TOOLS = ("tshark", "tcpdump", "capinfos", "editcap")
 pytestmark = pytest.mark.e2e(tools=TOOLS)

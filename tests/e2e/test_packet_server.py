@@ -15,8 +15,8 @@ import pytest
 from lab.packet_site import Site, descriptors, numbered, numbers_in
 from lab.packets import OFFSET_NS, SECOND, mixed
 from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.stats import ClientStats
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
 
 TOOLS = ("tshark", "dumpcap", "tcpdump", "socat", "bash")
 pytestmark = pytest.mark.e2e(tools=TOOLS)

@@ -14,8 +14,8 @@ from netobs.kernel import libbpf
 from netobs.kernel.object import BpfObject
 from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.program import load_filter
-from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET
+from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS
 from tests.filters.packets import LONGEST
 from tests.kernel.foreign import compile_bpf
 

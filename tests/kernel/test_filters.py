@@ -10,7 +10,7 @@ import pytest
 from lab import frames as f
 from netobs.pcap.filters import compile_filter, libpcap
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from tests.filters import packets
 from tests.filters.expressions import EXPRESSIONS
 from tests.filters.fuzz import random_program

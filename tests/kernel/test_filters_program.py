@@ -19,8 +19,8 @@ from netobs.base.errors import CaptureError
 from netobs.pcap.filters import classic as c
 from netobs.pcap.filters import compile_filter
 from netobs.pcap.filters.program import FilterProgram
-from netobs.pcap.selection import Filter, Instruction, Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Filter, Instruction, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS
 from tests.filters import packets
 from tests.filters.oracle import masks
 from tests.kernel.filtering import Filtering, selections

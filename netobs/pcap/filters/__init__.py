@@ -14,49 +14,63 @@ MAX_OF_LIST = 2048
 """Instructions of all filters of a list. To make and verify the programs of so many takes up to half a second, when
 nobody is given packets; each filter is looked at for each packet."""
 
+Compiled = tuple[Program, Program]
+"""A text as classic programs: for packets that begin with an Ethernet header, and with that of IP (empty: none)."""
+
 
 def compile_filter(texts: Sequence[str], optimize: bool = True) -> Filter:
     """The filter that selects what any of ``texts`` selects: each in the simple form (simple.py), or in the language of
     pcap-filter(7). ``optimize``: whether libpcap does so.
 
-    May block: libpcap asks the name service for the names in an expression.
+    libpcap runs here and now, and may ask the name service: ``apart.compile_apart`` is for texts of others.
 
     :raises FilterError: a text cannot be compiled; quotes it, with libpcap's own message. Or all are too large.
     """
+    texts = given(texts)
+    return joined(texts, [compile_text(text, optimize) for text in texts])
+
+
+def given(texts: Sequence[str]) -> tuple[str, ...]:
+    """Each of ``texts`` once. Raises FilterError if there is none."""
     if not texts:
         raise FilterError("no filter is given", 'the empty one, "", selects every packet')
-    texts = simple.merged(texts)
-    first, *others = (_compile_one(text, optimize) for text in texts)
+    return tuple(simple.merged(texts))
+
+
+def joined(texts: Sequence[str], compiled: Sequence[Compiled]) -> Filter:
+    """One filter of all ``texts``. Raises FilterError if the kernel cannot run one of them."""
+    for text, programs in zip(texts, compiled):
+        for reason in [classic.problem(program) for program in programs[: 1 if not programs[1] else 2]]:
+            if reason:
+                raise _error(text, Mistake(reason))
+    first, *others = (Filter(text, *programs) for text, programs in zip(texts, compiled))
     if not others:
         return first
-    joined = Filter(" or ".join(texts), first.ethernet, first.ip, tuple(others))
-    if joined.instructions > MAX_OF_LIST:
+    of_list = Filter(" or ".join(texts), first.ethernet, first.ip, tuple(others))
+    if of_list.instructions > MAX_OF_LIST:
         raise FilterError(
-            f"a list of {len(texts)} filters has {joined.instructions} instructions, and at most {MAX_OF_LIST} are "
+            f"a list of {len(texts)} filters has {of_list.instructions} instructions, and at most {MAX_OF_LIST} are "
             "possible",
             'join filters by "or" to one, which has fewer',
         )
-    return joined
+    return of_list
 
 
-def _compile_one(text: str, optimize: bool) -> Filter:
+def compile_text(text: str, optimize: bool = True) -> Compiled:
+    """One text. Raises FilterError."""
     try:
-        ethernet, ip = simple.compile_simple(text) if simple.is_simple(text) else _compile_expression(text, optimize)
-        return Filter(text, _checked(ethernet), _checked(ip) if ip else ())
+        return simple.compile_simple(text) if simple.is_simple(text) else _compile_expression(text, optimize)
     except Mistake as error:
-        raise FilterError(f'filter "{in_one_line(text)}": {error}', error.hint) from None
+        raise _error(text, error) from None
 
 
-def _compile_expression(text: str, optimize: bool) -> tuple[Program, Program]:
+def _error(text: str, mistake: Mistake) -> FilterError:
+    return FilterError(f'filter "{in_one_line(text)}": {mistake}', mistake.hint)
+
+
+def _compile_expression(text: str, optimize: bool) -> Compiled:
     ethernet = libpcap.compile_expression(text, libpcap.ETHERNET, optimize)
     try:
         return ethernet, libpcap.compile_expression(text, libpcap.RAW_IP, optimize)
     except Mistake:
         return ethernet, ()  # what asks for Ethernet has no meaning where there is none: it selects nothing
-
-
-def _checked(program: Program) -> Program:
-    reason = classic.problem(program)
-    if reason:
-        raise Mistake(reason)
-    return program

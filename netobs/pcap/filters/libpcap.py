@@ -1,7 +1,6 @@
 """libpcap by ctypes: what compiles the language of pcap-filter(7). Nothing is captured by it.
 
-It is opened when the first expression asks for it. Each call has a handle of its own: that is all that threads need
-(pcap_compile(3PCAP): since libpcap 1.8, and no distribution with Python 3.9 has an older one).
+It is opened when the first expression asks for it.
 """
 
 from __future__ import annotations
@@ -80,6 +79,20 @@ def _missing(why: str) -> Mistake:
         f"the language of pcap-filter(7) needs libpcap, {what}",
         f"install {_WHERE}, or use the form tcp,80, which works without it",
     )
+
+
+def forbid_names() -> None:
+    """From now on this process finds no host and no network by name, and asks nobody. Ports and protocols are found in
+    the system's files. Only glibc can be told (nss/nss_database.c): elsewhere names are looked up."""
+    configure = getattr(ctypes.CDLL(None), "__nss_configure_lookup", None)
+    if configure is not None:
+        for database, service in (
+            ("hosts", "none"),
+            ("networks", "none"),
+            ("services", "files"),
+            ("protocols", "files"),
+        ):
+            configure(database.encode(), service.encode())
 
 
 def version() -> str:

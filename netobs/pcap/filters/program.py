@@ -27,8 +27,8 @@ from netobs.pcap.filters.packet import (
     SKB_VLAN_PRESENT,
 )
 from netobs.pcap.filters.translate import Translation
-from netobs.pcap.selection import Selection
-from netobs.pcap.tap.layout import COPY_SLOTS, LINK_ETHERNET
+from netobs.pcap.selection import LINK_ETHERNET, Selection
+from netobs.pcap.tap.layout import COPY_SLOTS
 
 log = logging.getLogger("netobs.pcap")
 

@@ -12,7 +12,7 @@ from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.records import Counts, Records
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.vectors import Vectors
 
 LINK_TYPES = {LINK_ETHERNET: 1, LINK_IP: 101}

@@ -11,7 +11,7 @@ import numpy as np
 
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.vectors import Vectors
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from netobs.base import tls
-from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint, IPAddress, IPNetwork
 
@@ -17,11 +15,6 @@ if TYPE_CHECKING:
     import ssl
 
     from netobs.config.schema import PacketCaptureConfig
-
-REPEAT_NS = 60 * NS_PER_S
-"""How long the same is not said again."""
-MAX_REMEMBERED = 64
-"""So many different things are said in that time, then no more: a scan from everywhere fills no log."""
 
 
 def address_of(host: str) -> IPAddress:
@@ -39,27 +32,6 @@ def endpoint_of(sockaddr: tuple[Any, ...]) -> Endpoint:
 def is_allowed(address: IPAddress, allow: Sequence[IPNetwork]) -> bool:
     """Whether ``address`` may connect. No prefix at all: everybody may."""
     return not allow or any(address in network for network in allow)
-
-
-class Quiet:
-    """Says what is new, and not what was said a moment ago. Bounded in memory and in what is said."""
-
-    def __init__(self, repeat_ns: int = REPEAT_NS, remembered: int = MAX_REMEMBERED) -> None:
-        self._repeat_ns = repeat_ns
-        self._remembered = remembered
-        self._said: OrderedDict[object, int] = OrderedDict()  # what and when, oldest first
-
-    def __len__(self) -> int:
-        return len(self._said)
-
-    def may_say(self, what: object, now_ns: int) -> bool:
-        """Whether ``what`` is to be said now; it then counts as said."""
-        while self._said and next(iter(self._said.values())) <= now_ns - self._repeat_ns:
-            self._said.popitem(last=False)
-        if what in self._said or len(self._said) >= self._remembered:
-            return False
-        self._said[what] = now_ns
-        return True
 
 
 class ServerTls:

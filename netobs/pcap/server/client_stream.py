@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Callable
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import Callback
 from netobs.config.schema import PacketCaptureConfig
-from netobs.config.text import quoted
+from netobs.config.text import printable, quoted
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.batch import Numbers
-from netobs.pcap.formats.records import Records, add_places, counts_by_place
+from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.distribution import Losses
+from netobs.pcap.formats.records import Records
 from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.server.channel import Channel, Losses
 from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.request import Request
-from netobs.pcap.source import Moment
+from netobs.pcap.source import ReadContext
 from netobs.pcap.stats import ClientStats, StreamCounts
+from netobs.pcap.stream import PacketStream, stream_of
 
 log = logging.getLogger("netobs.pcap")
 
@@ -28,7 +29,6 @@ STATISTICS_NS = 10 * NS_PER_S
 """How often the statistics of a stream go into it."""
 PART_BYTES = 256 << 10
 """How long the parts are that a batch is cut into when it does not fit the queue as a whole."""
-
 MAX_HEAD_BYTES = 1 << 16
 """Room in max_bytes without which interfaces that only lost packets are not introduced at the end."""
 
@@ -62,7 +62,7 @@ class Terms:
         return Selection(self.filter, self.interface.index if self.interface else 0)
 
     def __str__(self) -> str:
-        where = f" on {self.interface.name}" if self.interface else ""
+        where = f" on {printable(self.interface.name)}" if self.interface else ""
         what = "the recording of " if self.recorded else ""
         return f"{what}{quoted(self.filter.text)}{where} as {self.format}, {self.snaplen} octets of a packet"
 
@@ -85,26 +85,36 @@ def terms_of(
 
 
 class Client:
-    """``take`` packets until a limit or ``finish``. The connection may be closed after any call."""
+    """A sink: takes packets until a limit or ``finish``. The connection may be closed after any call."""
 
-    def __init__(self, connection: Connection, terms: Terms, config: PacketCaptureConfig, moment: Moment) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        terms: Terms,
+        config: PacketCaptureConfig,
+        known: Mapping[int, Interface],
+        captured: Callable[[], Sequence[Interface]],
+        context: ReadContext,
+    ) -> None:
+        """``known``: interfaces by index; ``captured`` tells which may have packets for it."""
         self.connection = connection
         self.terms = terms
+        self.snaplen = terms.snaplen
+        self.is_logged = True
+        self.losses: Losses = dict
+        self.left: Callback = _nothing
+        """Called once, when it takes no more packets."""
         self.counts = StreamCounts()
         """What did not get into the queue; ``stats`` has all."""
-        self._limits = Limits(terms.count, config.max_bytes, config.max_rate_bytes, moment.now_ns)
-        self._offset_ns = moment.offset_ns
-        self.since_ns = moment.now_ns
-        """From when its packets are, CLOCK_MONOTONIC."""
-        self._end_ns = moment.now_ns + terms.duration_ns if terms.duration_ns else None
-        self._next_statistics_ns = moment.now_ns + STATISTICS_NS
-        self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
-        self._dropped = np.zeros(0, dtype=np.int64)
+        format_ = stream_of(terms.format, terms.link, terms.snaplen, terms.filter.text)
+        self.stream = PacketStream(format_, known, captured, context.now_ns)
+        self._captured = captured
+        self._limits = Limits(terms.count, config.max_bytes, config.max_rate_bytes, context.now_ns)
+        self._context = context
+        self._end_ns = context.now_ns + terms.duration_ns if terms.duration_ns else None
+        self._next_statistics_ns = context.now_ns + STATISTICS_NS
         self._end_reason = ""
         self._was_captured = False  # its interface
-        self._channel: Channel
-        self._losses: Losses
-        self._left: Callback
 
     def __str__(self) -> str:
         return f"packet client {self.connection.peer}"
@@ -114,72 +124,56 @@ class Client:
         """Whether it takes packets."""
         return self.connection.phase is Phase.OPEN
 
-    def begin(self, channel: Channel, losses: Losses, left: Callback, already: int, now_ns: int) -> None:
-        """Become a member of ``channel``. Its header is sent, but for the bytes that the client has ``already``.
-
-        ``left`` is called once, when the client takes no more packets.
-        """
-        channel.members.append(self)
-        self._left = left
-        self._channel = channel
-        self._losses = losses
-        log.info("%s: gets %s", self, self.terms)
-        self._put(channel.format.header()[already:])
+    def begin(self, now_ns: int) -> None:
+        """Sends what stands in front."""
+        if self.is_logged:
+            log.info("%s: gets %s", self, self.terms)
+        self._put(self.stream.format.header())
         self.connection.flush(now_ns)
 
-    def take_head(self, head: bytes, now_ns: int) -> None:
-        """What the stream cannot do without from here on. It has a place in the queue, if there is one in max_bytes."""
-        if head and self.streaming:
-            if self._limits.has_room(len(head) + self._reserve_bytes):
-                self._put(head)
-            else:
-                self.finish("max_bytes", now_ns)
-
-    def take(self, records: Records, other_link: int, now_ns: int) -> None:
+    def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """Put into the queue what fits and is allowed; the rest is dropped and counted."""
-        self.take_head(records.head, now_ns)
         if not self.streaming:
             return
-        allowed = self._limits.allow(records.ends, self._reserve_bytes, now_ns)
-        self.counts.other_link += other_link
+        records = self._records(batch, rows, context)
+        if records is None:
+            return
+        allowed = self._limits.allow(records.ends, self._reserve_bytes, context.now_ns)
         self.counts.beyond_rate += allowed.beyond_rate
         self.counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
-        rows = self._queue(records, allowed.rows, now_ns)
+        sent = self._queue(records, allowed.rows, context.now_ns)
         if self.streaming:
-            self.counts.not_sent -= allowed.rows - rows
-            self.counts.queue_full += allowed.rows - rows
-        if self._channel.format.statistics_bytes:
-            self._dropped = add_places(self._dropped, records.sources[rows : allowed.rows + allowed.beyond_rate])
-        self._spend(records, rows)
-        if rows == allowed.rows and allowed.end:
-            self.finish(allowed.end, now_ns)
+            self.counts.not_sent -= allowed.rows - sent
+            self.counts.queue_full += allowed.rows - sent
+        self._spend(records, sent, allowed.rows - sent + allowed.beyond_rate)
+        if sent == allowed.rows and allowed.end:
+            self.finish(allowed.end, context.now_ns)
         elif self.connection.outbox.held_bytes > 2 * self.connection.outbox.max_bytes:
             # New interfaces without end, and nobody reads of them.
-            self.connection.abort("the client does not read", now_ns)
+            self.connection.abort("the client does not read", context.now_ns)
 
-    def take_recorded(self, records: Records, other_link: int, now_ns: int) -> None:
+    def take_recorded(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """As ``take``, but nothing is dropped: the queue is empty, and ``may_send`` was asked."""
-        self.take_head(records.head, now_ns)
-        if not self.streaming:
+        records = self._records(batch, rows, context)
+        if records is None:
             return
-        allowed = self._limits.allow(records.ends, self._reserve_bytes, now_ns)
-        rows = allowed.rows + allowed.beyond_rate
-        self.counts.other_link += other_link
-        if rows:
-            self.connection.outbox.put(records.body[: int(records.ends[rows - 1])], rows)
-        self._spend(records, rows)
-        self.connection.flush(now_ns)
+        allowed = self._limits.allow(records.ends, self._reserve_bytes, context.now_ns)
+        sent = allowed.rows + allowed.beyond_rate
+        if sent:
+            self.connection.outbox.put(records.body[: int(records.ends[sent - 1])], sent)
+        self._spend(records, sent)
+        self.connection.flush(context.now_ns)
         if allowed.end:
-            self.finish(allowed.end, now_ns)
+            self.finish(allowed.end, context.now_ns)
 
     def may_send(self, now_ns: int) -> bool:
         """Whether its rate allows a further part of a recording."""
         return self._limits.tokens(now_ns) > 0
 
-    def check(self, moment: Moment) -> None:
+    def check(self, context: ReadContext) -> None:
         """What time brings: the end, statistics, the news that the client is gone."""
-        self._offset_ns = moment.offset_ns
-        now_ns = moment.now_ns
+        self._context = context
+        now_ns = context.now_ns
         if self._end_ns is not None and now_ns >= self._end_ns:
             self.finish("duration", now_ns)
         elif now_ns >= self._next_statistics_ns and self.streaming:
@@ -194,7 +188,7 @@ class Client:
     def _check_interface(self, now_ns: int) -> None:
         """End the stream with the interface that it is of: another one may get its name, but not its packets. Before it
         was captured, it is waited for."""
-        is_captured = self._channel.is_captured
+        is_captured = bool(self._captured())
         if self._was_captured and not is_captured:
             self.finish("interface", now_ns)
         self._was_captured = is_captured
@@ -209,15 +203,15 @@ class Client:
 
     def leave(self, now_ns: int) -> None:
         """Take no more packets."""
-        if self in self._channel.members:
-            lost = dict(self._losses())
-            self._losses = lambda: lost
-            self._channel.members.remove(self)
-            self._left(now_ns)
+        lost = dict(self.losses())
+        self.losses = lambda: lost
+        left, self.left = self.left, _nothing
+        left(now_ns)
 
     def log_end(self, broken: str) -> None:
         """``broken``: why it is over, if it did not end by itself."""
-        log.info("%s: %s: %s", self, broken or self._end_reason, self.stats().counts)
+        if self.is_logged:
+            log.info("%s: %s: %s", self, broken or self._end_reason, self.stats().counts)
 
     def stats(self) -> ClientStats:
         """Now."""
@@ -228,15 +222,25 @@ class Client:
             bytes=outbox.sent_bytes,
             waiting=0 if closed else outbox.waiting_packets,
             not_sent=outbox.waiting_packets if closed else 0,
-            lost=sum(self._losses().values()),
+            other_link=self.stream.other_link,
+            lost=sum(self.losses().values()),
         )
         return ClientStats(str(self), counts + self.counts, outbox.held_bytes, outbox.most_held_bytes)
 
     @property
     def _reserve_bytes(self) -> int:
         """For the last statistics."""
-        stream = self._channel.format
-        return stream.statistics_bytes * len(stream.interfaces)
+        return self.stream.format.statistics_bytes * len(self.stream.format.interfaces)
+
+    def _records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records | None:
+        """What is new in the stream with them has a place in the queue, if there is one in max_bytes; else it ends."""
+        records = self.stream.records(batch, rows, context)
+        if records.head and self._limits.has_room(len(records.head) + self._reserve_bytes):
+            self._put(records.head)
+        elif records.head:
+            self.finish("max_bytes", context.now_ns)
+            return None
+        return records
 
     def _queue(self, records: Records, wanted: int, now_ns: int) -> int:
         """Put the first ``wanted`` records into the queue, as many as fit; how many that are."""
@@ -276,22 +280,21 @@ class Client:
         self.connection.outbox.put(data)
         self._limits.spend(len(data))
 
-    def _spend(self, records: Records, rows: int) -> None:
-        """The first ``rows`` are in the stream."""
-        if rows:
-            self._limits.spend(int(records.ends[rows - 1]), rows)
-            if self._channel.format.statistics_bytes:
-                self._sent = add_places(self._sent, records.sources[:rows])
+    def _spend(self, records: Records, sent: int, dropped: int = 0) -> None:
+        if sent:
+            self._limits.spend(int(records.ends[sent - 1]), sent)
+        self.stream.count(records, sent, dropped)
 
     def _put_statistics(self, now_ns: int) -> None:
-        """Of the interfaces that have had packets, in the stream or lost; without any, the captured ones alone."""
-        stream, lost = self._channel.format, self._losses()
-        if not stream.statistics_bytes:
-            return
-        if self._limits.has_room(MAX_HEAD_BYTES):
-            self._channel.introduce(lost, now_ns)
-        counts = counts_by_place(stream.interfaces, self._sent, self._dropped, lost)
-        self._put(stream.statistics(counts, self.since_ns + self._offset_ns, now_ns + self._offset_ns))
+        if self.stream.format.statistics_bytes:
+            lost = self.losses()
+            if self._limits.has_room(MAX_HEAD_BYTES):
+                self._put(self.stream.introduction(lost))
+            self._put(self.stream.statistics(lost, self._context._replace(now_ns=now_ns)))
+
+
+def _nothing(_now_ns: int) -> None:
+    """Nobody is told."""
 
 
 def _part(ends: Numbers, rows: int, begin: int, room: int) -> int:

@@ -1,4 +1,4 @@
-"""One TCP connection, from its beginning to its end: TLS, the line of the request, sending, a clean end."""
+"""One connection, from its beginning to its end: TLS, the line of the request, sending, a clean end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import Callback, EventLoop, Timer
-from netobs.config.addresses import Endpoint
 from netobs.pcap.batch import Numbers
 from netobs.pcap.formats import REFUSAL
 from netobs.pcap.server.outbox import Outbox
+from netobs.pcap.server.peer import Peer
 from netobs.pcap.server.request import END_LINE, MAX_LINE_BYTES
 from netobs.pcap.server.transport import Need, Transport
 from netobs.pcap.vectors import Vectors
@@ -22,8 +22,12 @@ LINGER_NS = 2 * NS_PER_S
 """How long the client may take to close its side after we have closed ours."""
 STALL_NS = 10 * NS_PER_S
 """How long a client may take nothing of what waits for it at the end of its stream."""
+LOOK_NS = NS_PER_S
+"""How often it is looked whether a client that has closed its side is still there."""
 MAX_TALK_BYTES = 1 << 16
 """What a client may send behind its request: it is read and thrown away."""
+
+WENT_AWAY = "the client went away"
 
 _READ_BYTES = 4096
 _READS = 16  # in a round: a peer that talks without end must not hold the loop
@@ -49,9 +53,6 @@ class Owner(Protocol):
     def on_late_request(self, connection: Connection, now_ns: int) -> None:
         """The time for a request is over, and there is a part of one."""
 
-    def on_silent_end(self, connection: Connection, now_ns: int) -> None:
-        """The client closed its side at once. ``on_request`` follows when the time for a request is over."""
-
     def on_end_line(self, connection: Connection, now_ns: int) -> None:
         """The client wants its stream to end."""
 
@@ -68,9 +69,7 @@ class Owner(Protocol):
 class Connection:
     """A client's connection, from ``start`` to ``Owner.on_closed``."""
 
-    def __init__(
-        self, transport: Transport, peer: Endpoint, loop: EventLoop, owner: Owner, queue_max_bytes: int
-    ) -> None:
+    def __init__(self, transport: Transport, peer: Peer, loop: EventLoop, owner: Owner, queue_max_bytes: int) -> None:
         self.peer = peer
         self.outbox = Outbox(queue_max_bytes)
         self.phase = Phase.HANDSHAKE
@@ -83,6 +82,7 @@ class Connection:
         """What came of the request; then the last that came."""
         self._talk_bytes = 0
         self._half_closed = False  # the client says nothing more; it may still read
+        self._settled_ns = self._next_look_ns = 0
         self._timer: Timer | None = None
         self._writing = False
         self._ended = False
@@ -157,8 +157,10 @@ class Connection:
 
     def check(self, now_ns: int) -> None:
         """Notice that a client is gone which has closed its side before, and so is not read from any more."""
-        if self._half_closed and self.phase is not Phase.CLOSED and self._transport.is_broken():
-            self.abort("the client went away", now_ns)
+        if self._half_closed and self.phase is not Phase.CLOSED and now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + LOOK_NS
+            if self._transport.is_there() is False:
+                self.abort(WENT_AWAY, now_ns)
 
     def _shake_hands(self, now_ns: int) -> None:
         fd = self._transport.fileno()
@@ -183,14 +185,14 @@ class Connection:
         self.abort("no answer in the TLS handshake", now_ns)
 
     def _on_request_time_over(self, now_ns: int) -> None:
-        self.check(now_ns)
-        if self.phase is Phase.REQUEST and self._line:
+        if self._line:
             self._owner.on_late_request(self, now_ns)
-        elif self.phase is Phase.REQUEST:
+        else:
             self._settle(b"", now_ns)
 
     def _settle(self, line: bytes, now_ns: int) -> None:
         self.phase = Phase.OPEN
+        self._settled_ns = now_ns
         self._line = b""
         self._cancel_timer()
         self._owner.on_request(self, line, now_ns)
@@ -234,10 +236,14 @@ class Connection:
             self._loop.add_writer(self._transport.fileno(), self._on_writable)
         if self.phase is Phase.LINGERING:
             self.abort("", now_ns)
-        elif self.phase is Phase.REQUEST and self._line:
-            self._settle(self._line, now_ns)
+            return
+        there = self._transport.is_there()
+        if there is None:  # on another host: who closes its side with the request, or right after it, still reads
+            there = bool(self._line) if self.phase is Phase.REQUEST else now_ns <= self._settled_ns + REQUEST_NS
+        if not there:
+            self.abort(WENT_AWAY, now_ns)
         elif self.phase is Phase.REQUEST:
-            self._owner.on_silent_end(self, now_ns)
+            self._settle(self._line, now_ns)
 
     def _on_writable(self, now_ns: int) -> None:
         self.flush(now_ns)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import grp
 import logging
 import os
 import socket
+import stat
+from pathlib import Path
 from typing import Any, Callable
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
 from netobs.config.addresses import Endpoint
+from netobs.pcap.server.peer import GROUP
 
 log = logging.getLogger("netobs.pcap")
 
@@ -23,8 +28,9 @@ _BACKLOG = 128
 _ACCEPTS = 16  # in a round
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_DIRECTORY_MODE, _FOR_OWNER, _FOR_GROUP = 0o755, 0o600, 0o660
 
-Accepted = Callable[[socket.socket, "tuple[Any, ...]", int], None]
+Accepted = Callable[[socket.socket, Any, int], None]
 """Gets a connection, who is at its other end, and ``now_ns``."""
 
 
@@ -46,13 +52,18 @@ class Listener:
     @property
     def addresses(self) -> list[Endpoint]:
         """Where it listens."""
-        return [Endpoint(*sock.getsockname()[:2]) for sock in self._sockets]
+        return [
+            self._endpoint if self._endpoint.is_path else Endpoint(*sock.getsockname()[:2]) for sock in self._sockets
+        ]
 
     def close(self) -> None:
         """Listen no more."""
         for sock in self._sockets:
             self._loop.remove(sock.fileno())
             sock.close()
+            if self._endpoint.is_path:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._endpoint.host)
         self._sockets = []
 
     def _watch(self, _now_ns: int) -> None:
@@ -84,10 +95,15 @@ class Listener:
 
 
 def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
-    """A socket for each address of ``endpoint``. Resolves a name.
+    """A socket for each address of ``endpoint``, or the one of a path. Resolves a name.
 
     :raises NetobsError: none can be had, or one of them not; its cause is the OSError.
     """
+    if endpoint.is_path:
+        try:
+            return [_unix_socket(endpoint.host)]
+        except OSError as error:
+            raise _problem(endpoint, error) from error
     try:
         found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -96,11 +112,10 @@ def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     problems: list[OSError] = []
     for family, _, _, _, sockaddr in dict.fromkeys(found):
-        made = _listening_socket(family, sockaddr, alone=len(found) == 1)
-        if isinstance(made, OSError):
-            problems.append(made)
-        else:
-            sockets.append(made)
+        try:
+            sockets.append(_tcp_socket(family, sockaddr, alone=len(found) == 1))
+        except OSError as error:  # noqa: PERF203 - there are two, as a rule
+            problems.append(error)
     # A name may have addresses that are not of this host now, as ::1 where IPv6 is switched off: one is enough.
     serious = [each for each in problems if each.errno not in _NO_SUCH_ADDRESS or not sockets]
     if serious:
@@ -110,31 +125,83 @@ def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
     return sockets
 
 
-def _listening_socket(family: int, sockaddr: tuple[Any, ...], alone: bool) -> socket.socket | OSError:
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    except OSError as error:  # no IPv6 in this kernel
-        return error
-    try:
+def _tcp_socket(family: int, sockaddr: Any, alone: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.close)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:  # "::" alone is for IPv4 too, whatever net.ipv6.bindv6only says
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if alone else 1)
         sock.bind(sockaddr)
         sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        return error
+        undo.pop_all()
     return sock
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """For its owner and, where there is a group netobs and this process may give it the socket, for that group."""
+    os.makedirs(os.path.dirname(path), _DIRECTORY_MODE, exist_ok=True)
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.close)
+        before = os.umask(0o777 & ~_FOR_OWNER)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        with contextlib.suppress(KeyError, PermissionError):
+            group = grp.getgrnam(GROUP).gr_gid
+            if os.lstat(path).st_gid != group:
+                os.chown(path, -1, group, follow_symlinks=False)
+            os.chmod(path, _FOR_GROUP)
+        sock.listen(_BACKLOG)
+        undo.pop_all()
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """What a process that was killed has left there. A socket at which somebody listens stays, and so does a file."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "a file is there that is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+
+
+def check(endpoint: Endpoint) -> None:
+    """Whether ``endpoint`` could be listened at, but for the netobs that does so already. Leaves nothing there.
+
+    :raises NetobsError: it could not.
+    """
+    if endpoint.is_path:
+        directory = Path(endpoint.host).parent
+        while not directory.exists():
+            directory = directory.parent
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise _problem(endpoint, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        return
+    try:
+        for sock in listening_sockets(endpoint):
+            sock.close()
+    except NetobsError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+            raise
 
 
 def _problem(endpoint: Endpoint, error: OSError) -> NetobsError:
     if error.errno == errno.EADDRINUSE:
-        return _unusable(endpoint, "another program listens there", "end it, or set another port", True)
+        end = "socket" if endpoint.is_path else "port"
+        return _unusable(endpoint, "another program listens there", f"end it, or set another {end}", True)
     if error.errno in _NO_SUCH_ADDRESS:
         return _unusable(endpoint, "not an address of this host", "set one of this host, or 0.0.0.0 or [::]", True)
-    if error.errno == errno.EACCES:
+    if error.errno == errno.EACCES and not endpoint.is_path:
         return _unusable(endpoint, "ports below 1024 need CAP_NET_BIND_SERVICE", "set a port from 1024 on", False)
-    return _unusable(endpoint, error.strerror or os.strerror(error.errno or 0), "set another address", False)
+    hint = "make its folder, writable for the user that netobs runs as" if endpoint.is_path else "set another address"
+    return _unusable(endpoint, error.strerror or os.strerror(error.errno or 0), hint, False)
 
 
 def _unusable(endpoint: Endpoint, reason: str, hint: str, may_pass: bool) -> NetobsError:

@@ -11,8 +11,9 @@ import numpy as np
 from netobs.base.clock import NS_PER_S
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
-from netobs.pcap.server.channel import Losses
-from netobs.pcap.source import Moment
+from netobs.pcap.distribution import Losses
+from netobs.pcap.server.client_stream import Client
+from netobs.pcap.source import ReadContext
 from netobs.pcap.stats import RecorderStats
 from netobs.pcap.tap.layout import META
 
@@ -53,21 +54,21 @@ class Recorder:
         self._lost: deque[tuple[int, dict[int, int]]] = deque(maxlen=_MAX_LOSSES)
         self._lost_before: dict[int, int] = {}
 
-    def take(self, batch: PacketBatch, rows: Numbers, moment: Moment) -> None:
+    def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """Keep a copy of the packets ``rows`` of ``batch``."""
         octets = np.cumsum(batch.meta["caplen"][rows], dtype=np.int64)
         for part in np.split(rows, np.flatnonzero(np.diff(octets // (self._max_bytes // LEAST_ENTRIES))) + 1):
-            self._keep(compact(batch, part), moment)
+            self._keep(compact(batch, part), context)
 
-    def _keep(self, kept: PacketBatch, moment: Moment) -> None:
+    def _keep(self, kept: PacketBatch, context: ReadContext) -> None:
         for index in np.unique(kept.meta["ifindex"]).tolist():
-            if index in moment.interfaces:
+            if index in context.interfaces:
                 self._interfaces.pop(index, None)  # to be the last again
-                self._interfaces[index] = moment.interfaces[index]
+                self._interfaces[index] = context.interfaces[index]
         while len(self._interfaces) > MAX_INTERFACES:
             del self._interfaces[next(iter(self._interfaces))]
         size = len(kept.buffer) + kept.meta.nbytes + kept.start.nbytes + _ENTRY_BYTES
-        self._entries.append(_Entry(kept, moment.offset_ns, int(kept.meta["time_ns"].max()), size))
+        self._entries.append(_Entry(kept, context.offset_ns, int(kept.meta["time_ns"].max()), size))
         self.bytes += size
         self.packets += len(kept)
         while self.bytes > self._max_bytes:
@@ -133,8 +134,8 @@ class Recording:
         """When its first packet was captured, CLOCK_MONOTONIC; when it would be kept no longer, if there is none."""
         return max(self._oldest_ns, int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0)
 
-    def take(self) -> tuple[PacketBatch, Numbers, int] | None:
-        """The next part: packets of a batch, and CLOCK_REALTIME less CLOCK_MONOTONIC. None: that was all."""
+    def take(self, now_ns: int) -> tuple[PacketBatch, Numbers, ReadContext] | None:
+        """The next part: packets of a batch, and what belongs to it. None: that was all."""
         while self._entries:
             batch, offset_ns, _, _ = self._entries[0]
             begin = int(batch.start[self._row])
@@ -145,12 +146,32 @@ class Recording:
                 self._entries.popleft()
                 self._row = 0
             if len(rows):
-                return batch, rows, offset_ns
+                return batch, rows, ReadContext(now_ns, offset_ns, self.interfaces)
         return None
 
     def _chosen(self, batch: PacketBatch, rows: Numbers) -> Numbers:
         rows = rows[batch.meta["time_ns"][rows] >= max(0, self._oldest_ns)]
         return rows[batch.meta["ifindex"][rows] == self._ifindex] if self._ifindex else rows
+
+
+class Playback:
+    """Sends a recording to a client, as fast as its socket takes it. Nothing is dropped."""
+
+    def __init__(self, client: Client, recording: Recording) -> None:
+        self.client = client
+        self._recording = recording
+
+    def go_on(self, now_ns: int) -> None:
+        """Send the next part, if the one before is gone and the client's rate allows it."""
+        client = self.client
+        if not client.streaming or client.connection.outbox or not client.may_send(now_ns):
+            return
+        part = self._recording.take(now_ns)
+        if part is None:
+            client.finish("recording", now_ns)
+            return
+        client.take_recorded(*part)
+        client.connection.wait_writable()
 
 
 def compact(batch: PacketBatch, rows: Numbers) -> PacketBatch:

@@ -6,25 +6,30 @@ It has no part in capturing: packets come from a tap (``PacketSource``). Nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Callable
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop, Timer
+from netobs.base.throttle import LogThrottle
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
+from netobs.config.text import nearest, printable, quoted
+from netobs.kernel.interfaces import Interface
 from netobs.pcap.distribution import Distribution
-from netobs.pcap.formats import MAGIC_NUMBERS
-from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.server.admission import Door
-from netobs.pcap.server.client_streams import Clients
-from netobs.pcap.server.compiling import CompileFilter, Compiler, compile_configured
+from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
+from netobs.pcap.server.admission import Admission
+from netobs.pcap.server.client_stream import Client, terms_of
+from netobs.pcap.server.compiling import Compiler, compile_configured
 from netobs.pcap.server.connection import REQUEST_NS, Connection, Phase
-from netobs.pcap.server.recorder import Recorder
+from netobs.pcap.server.peer import GROUP
+from netobs.pcap.server.recorder import Playback, Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
 from netobs.pcap.source import PacketSource
-from netobs.pcap.stats import PacketCaptureStats
+from netobs.pcap.stats import PacketCaptureStats, StreamCounts
+from netobs.pcap.stream import common_link
 
 TICK_NS = 50_000_000
 """How often the tap is read when it has little, and how exact the limits of time are."""
@@ -32,6 +37,7 @@ STOP_NS = 2 * clock.NS_PER_S
 """How long the clients have at the end of the daemon to take what waits for them."""
 
 _LAST_READS = 64  # of READ_BYTES each
+_NAMES_SAID = 20
 
 
 class PacketServer:
@@ -42,23 +48,28 @@ class PacketServer:
         config: PacketCaptureConfig,
         source: PacketSource,
         loop: EventLoop,
-        compile_filter: CompileFilter,
         read_pair: Callable[[], ClockPair] = clock.read_pair,
+        group: str = GROUP,
     ) -> None:
-        """Raises NetobsError if a certificate cannot be used."""
+        """``group``: who, beside root and this process's user, may connect by TCP from this host.
+
+        :raises NetobsError: a certificate cannot be used.
+        """
         self._config = config
         self._source = source
         self._loop = loop
-        self._compile = compile_filter
-        self._compiler = Compiler(loop, compile_filter)
+        self._compiler = Compiler(loop, config.filter_names)
         self._distribution = Distribution(source, loop, read_pair)
         self._recorder = (
             Recorder(config.recorder_ns, config.recorder_max_bytes, config.snaplen) if config.recorder_ns else None
         )
-        self._clients = Clients(config, self._distribution, self._recorder)
-        self._door = Door(config, source, loop, self)
-        self._preparing: set[Connection] = set()  # their filters are being compiled
-        self._probed: set[Connection] = set()
+        self._admission = Admission(config, source, loop, self, group)
+        self._clients: dict[Connection, Client] = {}
+        self._preparing: dict[Connection, Callable[[], None]] = {}  # their filters are being compiled; how to end that
+        self._playback: Playback | None = None
+        self._throttle = LogThrottle()
+        self._clients_ever = 0
+        self._ended = StreamCounts()
         self._filter: Filter
         self._tick_timer: Timer | None = None
         self._stop_timer: Timer | None = None
@@ -68,9 +79,9 @@ class PacketServer:
 
         :raises NetobsError: it cannot be done; the message names the key.
         """
-        self._filter = compile_configured(self._compile, self._config)
-        self._door.open()
-        self._source.set_own_port(self._door.addresses[0].port)
+        self._filter = compile_configured(self._config)
+        self._admission.open()
+        self._source.set_own_port(self._admission.addresses[0].port)
         if self._recorder is not None:
             subscription = self._distribution.subscribe(Selection(self._filter), self._recorder, now_ns)
             self._recorder.losses = subscription.losses
@@ -79,29 +90,31 @@ class PacketServer:
     @property
     def addresses(self) -> list[Endpoint]:
         """Where it listens."""
-        return self._door.addresses
+        return self._admission.addresses
 
     @property
     def closed(self) -> bool:
         """Whether there is no connection."""
-        return not self._door.connections
+        return not self._admission.connections
 
     def stop(self, now_ns: int) -> None:
         """Let nobody in, and end the streams, with what was captured so far. ``closed`` follows soon."""
-        self._door.close()
+        self._admission.close()
         for _ in range(_LAST_READS):
             if not self._distribution.read_more(now_ns):
                 break
-        self._clients.finish("stop", now_ns)
-        for connection in self._door.connections:
-            if self._door.is_undecided(connection) or connection in self._preparing:
+        for client in tuple(self._clients.values()):
+            client.finish("stop", now_ns)
+        for connection in self._admission.connections:
+            if self._admission.is_undecided(connection) or connection in self._preparing:
                 self._refuse(connection, Refusal("the daemon is stopping", reason="stop"), now_ns)
         self._stop_timer = self._loop.call_at(now_ns + STOP_NS, self._abort_all)
 
     def close(self, now_ns: int) -> None:
         """Free all, whatever waits."""
-        self._door.close()
+        self._admission.close()
         self._abort_all(now_ns)
+        self._compiler.close()
         self._distribution.close(now_ns)
         for timer in (self._tick_timer, self._stop_timer):
             if timer is not None:
@@ -110,106 +123,168 @@ class PacketServer:
     def stats(self, now_ns: int) -> PacketCaptureStats:
         """The state of everything now."""
         return PacketCaptureStats(
-            clients=self._clients.stats(),
-            clients_ever=self._clients.ever,
-            connections_ever=self._door.connections_ever,
-            refused=dict(self._door.refused),
+            clients=tuple(client.stats() for client in self._clients.values()),
+            clients_ever=self._clients_ever,
+            connections_ever=self._admission.connections_ever,
+            refused=dict(self._admission.refused),
             packets_read=self._distribution.packets,
-            ended=self._clients.ended,
+            ended=self._ended,
             recorder=self._recorder.stats(now_ns) if self._recorder else None,
+            unlogged=self._throttle.withheld,
         )
 
     # What connections tell (connection.Owner).
 
     def on_request(self, connection: Connection, line: bytes, now_ns: int) -> None:
         """Parse it, compile its filter if it has one of its own, begin the stream; or refuse."""
-        self._door.decided(connection)
+        self._admission.decided(connection)
         try:
             request = parse_request(line)
-            self._clients.check_place(request, len(self._preparing))
+            self._check(request, connection)
         except Refusal as refusal:
             self._refuse(connection, refusal, now_ns)
             return
         if not request.filter or request.filter == self._config.filter:
             self._begin(connection, request, self._filter, now_ns)
             return
-        self._preparing.add(connection)
 
         def compiled(result: Filter | NetobsError, later_ns: int) -> None:
-            self._preparing.discard(connection)
-            if connection.phase is not Phase.OPEN:
-                return  # it is gone
+            self._preparing.pop(connection, None)
             if isinstance(result, NetobsError):
                 self._refuse(connection, Refusal(str(result), reason="filter"), later_ns)
             else:
                 self._begin(connection, request, result, later_ns)
 
-        self._compiler.submit(request.filter, compiled, now_ns)
+        end = self._compiler.submit(request.filter, connection.peer, compiled, now_ns)
+        if connection.phase is Phase.OPEN and connection not in self._clients:
+            self._preparing[connection] = end
 
     def on_late_request(self, connection: Connection, now_ns: int) -> None:
         """A part of a line is no request."""
         message = f"the request did not end within {REQUEST_NS // 1_000_000} ms; it is one line, ended by a newline"
         self._refuse(connection, Refusal(message), now_ns)
 
-    def on_silent_end(self, connection: Connection, now_ns: int) -> None:
-        """`nc -N` and a port scan look the same. The first bytes of the header tell: a scanner's host answers them
-        with a reset, and nothing was attached for it."""
-        try:
-            self._clients.check_place(Request(), len(self._preparing))
-        except Refusal as refusal:
-            self._refuse(connection, refusal, now_ns)
-            return
-        self._probed.add(connection)
-        connection.outbox.put(MAGIC_NUMBERS[self._config.format])
-        connection.flush(now_ns)
-
     def on_end_line(self, connection: Connection, now_ns: int) -> None:
         """With what was captured so far."""
         self._distribution.read(now_ns)
-        self._clients.finish_one(connection, "asked", now_ns)
+        if connection in self._clients:
+            self._clients[connection].finish("asked", now_ns)
 
     def on_drained(self, connection: Connection, now_ns: int) -> None:
         """A recording goes on."""
-        self._clients.go_on(connection, now_ns)
+        if self._playback is not None and self._playback.client.connection is connection:
+            self._playback.go_on(now_ns)
 
     def on_ended(self, connection: Connection, reason: str, now_ns: int) -> None:
         """Its stream is over, or there was none."""
-        self._preparing.discard(connection)
-        self._clients.end(connection, reason, now_ns)
-        self._door.ended(connection, reason, now_ns)
+        self._preparing.pop(connection, lambda: None)()
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            client.leave(now_ns)
+            client.log_end(reason)
+            self._ended += client.stats().counts
+            if self._playback is not None and self._playback.client is client:
+                self._playback = None
+        self._admission.ended(connection, reason, now_ns)
 
     def on_closed(self, connection: Connection, now_ns: int) -> None:
         """Forget it."""
-        self._probed.discard(connection)
-        self._door.left(connection)
+        self._admission.left(connection)
+
+    def _check(self, request: Request, connection: Connection) -> None:
+        """Whether it can be served beside the others. Raises Refusal."""
+        self._admission.check_place(connection.peer, [each.peer for each in (*self._clients, *self._preparing)])
+        if request.recorded and self._recorder is None:
+            raise Refusal("nothing is recorded here", "set packet_capture.recorder", "recorded")
+        if request.recorded and self._playback is not None:
+            # One at a time: what a slow client still has to get is kept for it, beside what is recorded meanwhile.
+            raise Refusal("the recording is being sent to another client", "try again later", "recorded")
 
     def _begin(self, connection: Connection, request: Request, chosen: Filter, now_ns: int) -> None:
-        already = len(MAGIC_NUMBERS[self._config.format]) if connection in self._probed else 0
         try:
-            self._clients.begin(connection, request, chosen, already, now_ns)
-        except Refusal as refusal:
+            self._begin_stream(connection, request, chosen, now_ns)
+        except NetobsError as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(str(error), reason="tap")
             self._refuse(connection, refusal, now_ns)
         else:
             self._keep_ticking(now_ns)
 
+    def _begin_stream(self, connection: Connection, request: Request, chosen: Filter, now_ns: int) -> None:
+        """Raises NetobsError."""
+        interface = self._interface(request.interface) if request.interface else None
+        context = self._distribution.context(now_ns)
+        terms = terms_of(request, self._config, chosen, interface, self._link(interface))
+        known, recording = context.interfaces, None
+        if self._recorder is not None and request.recorded:
+            recording = self._recorder.recording(terms.selection.ifindex, now_ns)
+            known = recording.interfaces
+
+        def captured() -> Sequence[Interface]:
+            return [each for each in self._distribution.interfaces if not interface or each.index == interface.index]
+
+        client = Client(connection, terms, self._config, known, captured, context)
+        if recording is not None:
+            lost = recording.lost
+            client.losses = lambda: lost
+            client.stream.start_ns = recording.since_ns
+            self._playback = Playback(client, recording)
+        else:
+            subscription = self._distribution.subscribe(terms.selection, client, now_ns)
+            client.losses = subscription.losses_from_now()
+            client.left = lambda later_ns: self._distribution.unsubscribe(subscription, client, later_ns)
+        self._clients[connection] = client
+        self._clients_ever += 1
+        client.is_logged = self._throttle.may_say(self._clients_ever, now_ns)
+        client.begin(now_ns)
+        if recording is not None:
+            connection.wait_writable()
+
+    def _interface(self, name: str) -> Interface:
+        """The interface ``name``, if it can be captured. Raises Refusal."""
+        captured = {each.name: each for each in self._distribution.interfaces}
+        if name not in captured:
+            captured = {each.name: each for each in self._distribution.capturable()}
+        if name not in captured:
+            raise _not_captured(name, list(captured))
+        return captured[name]
+
+    def _link(self, interface: Interface | None) -> int:
+        """The link type of a classic pcap stream."""
+        if interface is not None:
+            return common_link([interface])
+        if any(each.has_ethernet for each in self._distribution.interfaces):  # the kernel need not be asked
+            return LINK_ETHERNET
+        return common_link(self._distribution.capturable())
+
     def _refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
-        self._preparing.discard(connection)
-        self._door.refuse(connection, refusal, now_ns, quietly=connection in self._probed)
+        self._preparing.pop(connection, lambda: None)()
+        self._admission.refuse(connection, refusal, now_ns)
 
     def _keep_ticking(self, now_ns: int) -> None:
         if self._tick_timer is None:
             self._tick_timer = self._loop.call_at(now_ns + TICK_NS, self._tick)
 
     def _tick(self, now_ns: int) -> None:
-        """What time brings, as long as there is anybody to whom it may."""
+        """Run periodic checks, as long as there is anybody whom they concern."""
         self._tick_timer = None
         self._distribution.read(now_ns)
-        self._clients.check(now_ns)
+        context = self._distribution.context(now_ns)
+        for client in tuple(self._clients.values()):
+            client.check(context)
+        if self._playback is not None:
+            self._playback.go_on(now_ns)
         if self._recorder is not None:
             self._recorder.check(now_ns)
         if self._clients or self._distribution.active:
             self._keep_ticking(now_ns)
 
     def _abort_all(self, now_ns: int) -> None:
-        for connection in self._door.connections:
+        for connection in self._admission.connections:
             connection.abort("netobs ends", now_ns)
+
+
+def _not_captured(name: str, names: Sequence[str]) -> Refusal:
+    near = nearest(name, names)
+    listed = ", ".join(map(printable, names[:_NAMES_SAID])) + (", ..." if len(names) > _NAMES_SAID else "")
+    hint = f"did you mean {quoted(near)}? " if near else ""
+    return Refusal(f"interface {quoted(name)} is not captured", f"{hint}captured are: {listed or 'none'}", "interface")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from netobs.base import tls
 from netobs.base.keepalive import notice_dead_peer
+from netobs.pcap.server.peer import Peer, is_there
 from netobs.pcap.vectors import Vectors, write
 
 if TYPE_CHECKING:
@@ -27,20 +28,18 @@ class Need(enum.Enum):
 
 
 class Transport:
-    """A TCP connection that was accepted."""
+    """A connection that was accepted, by TCP or at a Unix socket."""
 
     encrypted = False
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Raises OSError if the peer is gone already; the socket is closed then."""
+    def __init__(self, sock: socket.socket, peer: Peer) -> None:
+        """Raises OSError if the peer is gone already."""
         self._sock = sock
-        try:
-            sock.setblocking(False)
+        self._peer = peer
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
             notice_dead_peer(sock, DEAD_PEER_MS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is a batch already
-        except OSError:
-            sock.close()
-            raise
 
     def fileno(self) -> int:
         """For the event loop."""
@@ -75,9 +74,9 @@ class Transport:
         """Tell the client that no more will come; what was sent still arrives. Raises OSError."""
         self._sock.shutdown(socket.SHUT_WR)
 
-    def is_broken(self) -> bool:
-        """Whether the kernel has given the connection up."""
-        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+    def is_there(self) -> bool | None:
+        """Whether a client that has closed its side can still receive; None if nobody can know."""
+        return is_there(self._sock, self._peer)
 
     def reason(self, error: OSError) -> str:
         """The words for the log."""
@@ -94,14 +93,9 @@ class TlsTransport(Transport):
 
     encrypted = True
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        super().__init__(sock)
-        try:
-            wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        except (OSError, ValueError):
-            sock.close()
-            raise
-        self._sock = self._tls = wrapped
+    def __init__(self, sock: socket.socket, peer: Peer, context: ssl.SSLContext) -> None:
+        super().__init__(sock, peer)
+        self._sock = self._tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
     def handshake(self) -> Need:
         import ssl

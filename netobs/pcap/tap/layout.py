@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-LINK_ETHERNET, LINK_IP = 0, 1
-"""enum packet_link: what packets of an interface begin with."""
-
 FILTER_SLOTS, COPY_SLOTS = (0, 1, 2, 3), (4, 5, 6, 7)
 """enum packet_slot: ingress, egress, l3_ingress, l3_egress."""
 

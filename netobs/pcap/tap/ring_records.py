@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.pcap.batch import PacketBatch, no_packets
-from netobs.pcap.tap.layout import LINK_ETHERNET, META, TAG_OCTETS
+from netobs.pcap.selection import LINK_ETHERNET
+from netobs.pcap.tap.layout import META, TAG_OCTETS
 
 Positions = npt.NDArray[np.int64]
 Lengths = memoryview

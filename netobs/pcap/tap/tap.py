@@ -20,9 +20,9 @@ from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.observation_points import DIRECTIONS, ObservationPoints, Purpose
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.filters.program import check_together, load_filter
-from netobs.pcap.selection import Selection
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Selection
 from netobs.pcap.tap.filter_bits import MAX_SELECTIONS, FilterBits
-from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS, LINK_ETHERNET, LINK_IP
+from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS
 from netobs.pcap.tap.programs import WAYS, PacketCount, PacketPrograms
 from netobs.pcap.tap.rings import PacketRings
 

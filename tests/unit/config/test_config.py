@@ -201,7 +201,8 @@ def test_every_key_can_be_given() -> None:
         ),
     )
     assert config.packet_capture == PacketCaptureConfig(
-        False, Endpoint("::1", 1), ("udp,53", "host 192.0.2.1"), ("eth*",), ("eth1",), "ingress", 96, "pcapng", 1 << 20,
+        False, Endpoint("::1", 1), ("udp,53", "host 192.0.2.1"), True, ("eth*",), ("eth1",), "ingress", 96, "pcapng",
+        1 << 20,
         (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8::1/128")), "/etc/netobs/cert.pem", "/etc/netobs/key.pem",
         "/etc/netobs/ca.pem", 2, 600 * NS_PER_S, 1 << 30, 10 << 20, 1 << 20, 30 * NS_PER_S, 8 << 20,
     )  # fmt: skip

@@ -12,9 +12,7 @@ from lab.certificates import Authority, encrypt_key
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.pcap.server.access import Quiet, ServerTls, address_of, endpoint_of, is_allowed
-
-MINUTE = 60_000_000_000
+from netobs.pcap.server.access import ServerTls, address_of, endpoint_of, is_allowed
 
 
 @pytest.mark.parametrize(
@@ -39,22 +37,6 @@ def test_a_mapped_address_is_an_ipv4_address() -> None:
     assert address_of("::ffff:192.0.2.7") == ip_address("192.0.2.7")
     assert str(endpoint_of(("::ffff:192.0.2.7", 5000, 0, 0))) == "192.0.2.7:5000"
     assert str(endpoint_of(("2001:db8::1", 5000, 0, 0))) == "[2001:db8::1]:5000"
-
-
-def test_once_in_a_minute() -> None:
-    quiet = Quiet()
-    assert quiet.may_say("a", 0)
-    assert not quiet.may_say("a", MINUTE - 1)
-    assert quiet.may_say("b", MINUTE - 1)
-    assert quiet.may_say("a", MINUTE)
-
-
-def test_a_scan_from_everywhere_is_bounded() -> None:
-    quiet = Quiet(remembered=64)
-    said = [number for number in range(10_000) if quiet.may_say(number, number)]
-    assert said == list(range(64))
-    assert len(quiet) == 64
-    assert quiet.may_say("later", MINUTE + 9_999)
 
 
 @pytest.fixture(scope="module")

@@ -1,70 +1,119 @@
-"""A filter that is never compiled keeps nobody: neither the loop nor the end of the program."""
+"""Filters are compiled by another process, which has no privileges, and whose end is certain."""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
-import threading
-from collections.abc import Sequence
+import time
+from pathlib import Path
 
 import pytest
 
-from lab.packet_site import any_filter
+from lab.packet_site import compiling, stop
+from lab.programs import gone, wait_until
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.filters.apart import MAX_TIME_S, Compilation, compile_apart
 from netobs.pcap.selection import Filter
-from netobs.pcap.server.compiling import MAX_TIME_NS, Compiler
+from netobs.pcap.server.compiling import MAX_AT_ONCE, Compiler
+from netobs.pcap.server.peer import Peer
 
+ROOT = Peer("root", 0)
+TEXT = "host 192.0.2.1 or port 53"
 PROGRAM = """
-import threading
-from netobs.base.clock import monotonic_ns
-from netobs.base.loop import EventLoop
-from netobs.pcap.server.compiling import Compiler
-with EventLoop() as loop:
-    Compiler(loop, lambda texts: threading.Event().wait()).submit(["host slow.example"], print, monotonic_ns())
-    loop.run_once(0)
-print("the end")
+import os, sys
+from netobs.pcap.filters.apart import Compilation
+print(Compilation(["host 192.0.2.1"], True)._process.pid, flush=True)
+os.kill(os.getpid(), 9)
 """
 
 
-def test_the_program_ends_although_a_thread_hangs() -> None:
+@pytest.mark.parametrize("texts", [[TEXT], ["tcp,80", TEXT], ["ether host 02:00:00:00:00:01"], ["udp"]])
+def test_it_compiles_the_same(texts: list[str]) -> None:
+    assert compile_apart(texts, names=False) == compile_filter(texts)
+
+
+@pytest.mark.parametrize("text", ["host (", "tcp,99999", "protochain 6", "no such"])
+def test_it_refuses_with_the_same_words(text: str) -> None:
+    with pytest.raises(NetobsError) as here:
+        compile_filter([text])
+    with pytest.raises(NetobsError) as there:
+        compile_apart([text])
+    assert str(there.value) == str(here.value)
+
+
+def test_it_has_no_privileges() -> None:
+    """Not even root's, where the test runs as root."""
+    compilation = Compilation([TEXT], names=False)
+    try:
+        wait_until(lambda: len(compiling()) == 1, "it is there")
+        (pid,) = compiling()
+        status = Path(f"/proc/{pid}/status")
+        wait_until(lambda: "CapPrm:\t0000000000000000" in status.read_text("ascii"), "it gives up its capabilities")
+        stop(pid)
+        text = status.read_text("ascii")
+        assert re.search(r"^CapEff:\s0+$", text, re.MULTILINE)
+        assert not re.search(r"^Uid:.*\b0\b", text, re.MULTILINE)
+    finally:
+        compilation.close()
+    assert gone(pid)
+
+
+def test_it_ends_with_the_process_that_started_it() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
+    assert done.returncode == -9
+    wait_until(lambda: gone(int(done.stdout)), "it ends")
 
 
-@pytest.mark.parametrize("text", ["udp", "no such"])
-def test_an_answer_comes_once_by_the_loop(text: str) -> None:
-    now_ns, answers, main = [0], [], threading.get_ident()
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{", b"[]", b"{}", json.dumps({"programs": [[[[6, 0, 0, 1 << 32]], []]]}).encode(),
+     json.dumps({"programs": [[[[5, 0, 0, 9]], []]]}).encode(), json.dumps({"programs": [[[], [], []]]}).encode()],
+)  # fmt: skip
+def test_what_it_says_is_not_believed(answer: bytes) -> None:
+    """As if libpcap had been taken over: an answer that is none, or a program that the kernel must not run."""
+    compilation = Compilation([TEXT], names=False)
+    compilation._process.kill()
+    compilation._process.wait()
+    compilation._answer[:] = answer
+    result = compilation.result()
+    compilation.close()
+    assert isinstance(result, NetobsError)
+
+
+def test_an_answer_comes_once_and_in_time() -> None:
+    now_ns, answers = [0], []
     with EventLoop(lambda: now_ns[0]) as loop:
-
-        def done(result: Filter | NetobsError, when_ns: int) -> None:
-            assert threading.get_ident() == main
-            answers.append((result, when_ns))
-
-        Compiler(loop, any_filter).submit([text], done, 0)
-        while not answers:
+        compiler = Compiler(loop, names=True)
+        compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), 0)
+        end = time.monotonic() + 30
+        while not answers and time.monotonic() < end:
             loop.run_once(10_000_000)
-        now_ns[0] = MAX_TIME_NS
+        compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), 0)
+        wait_until(lambda: len(compiling()) == 1, "it is there")
+        stop(compiling()[0])
+        now_ns[0] = MAX_TIME_S * 1_000_000_000
         loop.run_once(0)
-    assert len(answers) == 1
-    assert isinstance(answers[0][0], NetobsError if text == "no such" else Filter)
-
-
-def test_an_answer_that_comes_too_late_is_none() -> None:
-    now_ns, answers, go_on = [0], [], threading.Event()
-
-    def compile_filter(texts: Sequence[str]) -> Filter:
-        go_on.wait()
-        return any_filter(texts)
-
-    with EventLoop(lambda: now_ns[0]) as loop:
-        compiler = Compiler(loop, compile_filter)
-        compiler.submit(["udp"], lambda result, _now_ns: answers.append(str(result)), 0)
-        now_ns[0] = MAX_TIME_NS
         loop.run_once(0)
+        assert compiling() == []
+    assert isinstance(answers[0], Filter)
+    assert "the filter was not compiled within 10 s" in str(answers[1])
+    assert len(answers) == 2
+
+
+def test_a_user_cannot_take_all_places() -> None:
+    answers: list[object] = []
+    with EventLoop() as loop:
+        compiler = Compiler(loop, names=True)
+        for uid in range(1, MAX_AT_ONCE + 1):
+            compiler.submit([TEXT], Peer("a user", uid), lambda result, _now_ns: answers.append(result), 0)
+        compiler.submit([TEXT], Peer("a user", 99), lambda result, _now_ns: answers.append(result), 0)
         assert len(answers) == 1
-        assert answers[0].startswith("the filter was not compiled within 10 s")
-        go_on.set()
-        while compiler.running:
-            loop.run_once(10_000_000)
-    assert len(answers) == 1
+        compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), 0)
+        assert len(answers) == 1
+        wait_until(lambda: len(compiling()) == MAX_AT_ONCE + 1, "root has its own")
+        compiler.close()
+    assert compiling() == []

@@ -14,7 +14,7 @@ import pytest
 
 from netobs.base.errors import FilterError
 from netobs.pcap.filters import MAX_OF_LIST, classic, compile_filter, libpcap
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from tests.filters.expressions import EXPRESSIONS, REFUSED
 from tests.filters.oracle import compiled, need_libpcap
 from tests.filters.refusals import refusal

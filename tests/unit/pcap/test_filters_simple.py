@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from netobs.pcap.filters import classic, compile_filter, libpcap, simple
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from tests.filters import packets
 from tests.filters.oracle import Oracle, compiled, need_libpcap
 from tests.filters.refusals import refusal

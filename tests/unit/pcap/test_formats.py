@@ -31,8 +31,8 @@ from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
 from netobs.pcap.formats.records import Counts, add_places, counts_by_place
-from netobs.pcap.server.channel import stream_of
-from netobs.pcap.tap.layout import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
+from netobs.pcap.stream import stream_of
 from netobs.pcap.vectors import write
 
 BOTH_LINKS = (LINK_ETHERNET, LINK_IP)

@@ -8,6 +8,7 @@ import pytest
 
 from netobs.kernel.object import OBJECT
 from netobs.pcap.batch import HEADROOM_BYTES
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.tap import layout
 from tests.unit.btf import HEADERS, Btf, btf_of, enum, fields
 
@@ -53,7 +54,7 @@ def test_slots_of_the_header() -> None:
 
 
 def test_enums_of_the_header() -> None:
-    links = [f"PACKET_LINK_ETHERNET = {layout.LINK_ETHERNET}", f"PACKET_LINK_IP = {layout.LINK_IP}"]
+    links = [f"PACKET_LINK_ETHERNET = {LINK_ETHERNET}", f"PACKET_LINK_IP = {LINK_IP}"]
     assert enum(HEADER, "packet_link") == links
     sizes = {name: int(value) for name, value in (entry.split(" = ") for entry in enum(HEADER, "packet_size"))}
     assert sizes == {

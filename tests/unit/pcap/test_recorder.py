@@ -9,23 +9,23 @@ import pytest
 
 from lab.packets import ETH0, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed, udp
 from netobs.pcap.server.recorder import PART_BYTES, Recorder, compact
-from netobs.pcap.source import Moment
+from netobs.pcap.source import ReadContext
 
 MiB = 1 << 20
 
 
-def moment(now_ns: int = 10 * SECOND) -> Moment:
-    return Moment(now_ns, OFFSET_NS, INTERFACES)
+def context(now_ns: int = 10 * SECOND) -> ReadContext:
+    return ReadContext(now_ns, OFFSET_NS, INTERFACES)
 
 
 def feed(recorder: Recorder, packets: list[Packet], now_ns: int = 10 * SECOND) -> None:
     batch = batch_of(packets)
-    recorder.take(batch, np.flatnonzero(batch.meta["filters"] & 1), moment(now_ns))
+    recorder.take(batch, np.flatnonzero(batch.meta["filters"] & 1), context(now_ns))
 
 
 def octets(recorder: Recorder, now_ns: int, ifindex: int = 0) -> list[bytes]:
     recording, found = recorder.recording(ifindex, now_ns), []
-    while part := recording.take():
+    while part := recording.take(0):
         batch, rows, _ = part
         found += [bytes(batch.buffer[batch.start[row] :][: batch.meta["caplen"][row]]) for row in rows]
     return found
@@ -93,12 +93,12 @@ def test_the_bound_is_about_memory_that_is_taken(count: int) -> None:
     recorder = Recorder(3600 * SECOND, MiB, 262_144)
     batch = batch_of(second(1, count))
     rows = all_rows(batch)
-    recorder.take(batch, rows, moment())  # what there is once
+    recorder.take(batch, rows, context())  # what there is once
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     counted_before = recorder.bytes
     for _ in range(200):
-        recorder.take(batch, rows, moment())
+        recorder.take(batch, rows, context())
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.8 * taken <= recorder.bytes - counted_before <= 1.3 * taken
@@ -117,7 +117,7 @@ def test_parts_are_bounded_and_a_long_packet_is_whole() -> None:
     sizes = (1000,) * 500 + (200_000,) * 3
     feed(recorder, [Packet(bytes(size), time_ns=5 * SECOND) for size in sizes])
     recording, parts = recorder.recording(0, 10 * SECOND), []
-    while part := recording.take():
+    while part := recording.take(0):
         batch, rows, _ = part
         parts.append(batch.meta["caplen"][rows].tolist())
     assert [size for part in parts for size in part] == list(sizes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
-import threading
-from collections.abc import Sequence
 
 import pytest
 
-from lab.packet_site import Site, any_filter, ask, numbered, numbers_in
+from lab.packet_site import Site, ask, compiling, numbered, numbers_in, stop
 from lab.packets import ETH0, ETH1, SECOND, WG0, mixed
 from netobs.base.errors import NetobsError
 from netobs.pcap.selection import Filter, Selection
@@ -133,7 +132,7 @@ def test_snaplen_of_the_tap_is_the_largest_that_anybody_wants() -> None:
 @pytest.mark.parametrize(
     ("request_", "answer"),
     [
-        (b"no such\n", 'netobs: filter "no such": syntax error in filter expression; see pcap-filter(7)\n'),
+        (b"no such\n", 'netobs: filter "no such": can\'t parse filter expression: syntax error\n'),
         (b'{"filtre": "udp"}\n', 'netobs: the request has an unknown key "filtre"; did you mean "filter"?\n'),
         (b'{"interface": "eth00"}\n', None),
         (b'{"interface": "no"}\n', 'netobs: interface "no" is not captured; captured are: eth0, eth1, wg0\n'),
@@ -198,75 +197,72 @@ def test_a_request_that_is_ended_by_the_end_of_the_sender() -> None:
         assert numbers_in(site.all_of(client)) == list(range(10))
 
 
-def _hanging() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "netobs-filter"]
-
-
 def test_a_filter_whose_names_are_not_found_in_time() -> None:
-    never = threading.Event()
+    with Site(filter_names=True) as site:
+        keeper = site.connect()
+        site.until_clients(1)
+        slow = site.connect(b"host slow.example\n")
+        site.until(lambda: len(compiling()) == 1)
+        stop(compiling()[0])  # as if nobody answered
+        quick = site.connect(b"udp\n")
+        site.until_clients(2)  # the others go on
+        site.source.feed(numbered(range(10), filters=3))
+        site.until(lambda: site.stats().total.sent == 20)
+        site.skip(10 * SECOND)
+        answer = site.all_of(slow).decode()
+        assert answer.startswith("netobs: the filter was not compiled within 10 s: the name service does not answer")
+        assert compiling() == []
+        late = site.connect(b"host slow.example\n")
+        site.until(lambda: len(compiling()) == 1)
+        site.stop()
+        assert site.all_of(late).decode() == "netobs: the daemon is stopping\n"
+        assert compiling() == []
+        for client in (keeper, quick):
+            client.close()
+        site.until(lambda: site.server.closed)
 
-    def compile_filter(texts: Sequence[str]) -> Filter:
-        if "host slow.example" in texts:
-            never.wait()
-        return any_filter(texts)
 
-    try:
-        with Site(compile_filter) as site:
-            keeper = site.connect()
+def test_a_client_that_leaves_takes_its_compilation_along() -> None:
+    with Site(filter_names=True) as site:
+        for _ in range(20):
+            client = site.connect(b"host slow.example\n")
+            site.until(lambda: len(compiling()) == 1)
+            stop(compiling()[0])
+            client.close()
+            site.until(lambda: compiling() == [])
+        assert site.stats().refused == {}
+
+
+def test_filters_of_one_user_that_are_compiled_at_a_time() -> None:
+    with Site(filter_names=True, max_clients=20) as site:
+        many = [site.connect(b"host slow%d.example\n" % number) for number in range(6)]
+        site.until(lambda: site.stats().refused.get("filter") == 4)
+        assert len(compiling()) == 2
+        assert site.all_of(many[-1]) == b"netobs: too many filters are being compiled; try again later\n"
+
+
+@pytest.mark.parametrize("text", ["host localhost", "src host a.example and port 80", "net nowhere", "ether host b"])
+def test_names_in_a_filter_are_not_looked_up_for_clients(text: str) -> None:
+    with Site() as site:
+        answer = site.answer(f"{text}\n".encode())
+        assert re.search(r"unknown (ether )?(host|network) .*; write addresses; names are looked up", answer)
+        assert "packet_capture.filter_names" in answer
+        for allowed in (b"tcp port http\n", b"ip proto ospf\n", b"host 192.0.2.1\n", b"host 192.0.2.1\n"):
+            client = site.connect(allowed)
             site.until_clients(1)
-            slow = site.connect(b"host slow.example\n")
-            quick = site.connect(b"udp\n")
-            site.until_clients(2)  # the others go on
-            site.source.feed(numbered(range(10), filters=3))
-            site.until(lambda: site.stats().total.sent == 20)
-            site.skip(10 * SECOND)
-            answer = site.all_of(slow).decode()
-            assert answer.startswith(
-                "netobs: the filter was not compiled within 10 s: the name service does not answer"
-            )
-            many = [site.connect(b"host slow.example\n") for _ in range(5)]
-            site.until(lambda: site.stats().connections_ever == 8)
-            site.stop()
-            assert site.all_of(many[0]).decode() == "netobs: the daemon is stopping\n"
-            for client in (keeper, quick, *many[1:]):
-                client.close()
-            site.until(lambda: site.server.closed)
-    finally:
-        never.set()
-        for thread in _hanging():
-            thread.join()
-
-
-def test_threads_that_hang_are_bounded() -> None:
-    never = threading.Event()
-
-    def compile_filter(texts: Sequence[str]) -> Filter:
-        if "host slow.example" in texts:
-            never.wait()
-        return any_filter(texts)
-
-    try:
-        with Site(compile_filter, max_clients=20) as site:
-            many = [site.connect(b"host slow.example\n") for _ in range(12)]
-            site.until(lambda: site.stats().refused.get("filter") == 4)
-            assert [thread.daemon for thread in _hanging()] == [True] * 8
-            for client in many:
-                client.close()
-    finally:
-        never.set()
-        for thread in _hanging():
-            thread.join()
+            client.close()
+            site.until_clients(0)
 
 
 def test_a_configured_filter_that_cannot_be_compiled() -> None:
     with pytest.raises(NetobsError) as caught, Site(filter=("no such",)):
         pass
-    assert str(caught.value).startswith('packet_capture.filter: filter "no such": syntax error')
+    assert str(caught.value).startswith('packet_capture.filter: filter "no such": can\'t parse filter expression')
 
 
 def test_a_tap_that_has_no_bit_left() -> None:
     with Site(max_clients=31) as site:
         for bit in range(32):
-            site.source.selected[bit] = Selection(any_filter([f"udp port {bit}"]))  # others' selections
+            site.source.selected[bit] = Selection(Filter(f"udp port {bit}", (), ()))  # others' selections
         assert site.answer(b"udp\n") == "netobs: 32 filters are in use already; try again later\n"
         site.source.selected.clear()

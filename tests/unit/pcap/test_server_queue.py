@@ -14,6 +14,7 @@ from lab.packets import SECOND, Packet, udp
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.server.client_stream import STATISTICS_NS
 from netobs.pcap.server.outbox import Outbox
+from netobs.pcap.server.peer import Peer
 from netobs.pcap.server.transport import Transport
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -59,7 +60,7 @@ def test_what_is_counted_is_what_is_held() -> None:
     """The bytes objects that wait, by their own sizes: a part that is sent to its half is held wholly."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
-        transport, outbox = Transport(accepted), Outbox(64 * MiB)
+        transport, outbox = Transport(accepted, Peer("somebody", 0)), Outbox(64 * MiB)
         for _ in range(20):
             outbox.put(bytes(1 * MiB), 7)
         outbox.send(transport)

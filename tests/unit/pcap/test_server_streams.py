@@ -108,7 +108,7 @@ def test_a_stream_ends_with_the_interface_that_it_is_of(caplog: pytest.LogCaptur
     assert "its interface is not captured any more: 0 packets in 24 bytes sent" in caplog.text
 
 
-def test_a_new_interface_in_the_middle_reaches_all_members() -> None:
+def test_a_new_interface_in_the_middle_reaches_all_streams() -> None:
     with Site(format="pcapng") as site:
         first = site.connect()
         site.until_clients(1)
@@ -122,10 +122,10 @@ def test_a_new_interface_in_the_middle_reaches_all_members() -> None:
         site.stop()
         streams = [site.all_of(client) for client in (first, second)]
     assert [stream.count(b"tap30") for stream in streams] == [1, 1]
-    assert streams[1].count(b"eth0") == 1  # told at once, as the first one's stream has it
+    assert streams[1].count(b"eth0") == 1
 
 
-def test_a_stream_with_many_dead_interfaces_is_not_joined() -> None:
+def test_a_stream_tells_of_the_interfaces_that_it_has_packets_of() -> None:
     with Site(format="pcapng") as site:
         first = site.connect()
         site.until_clients(1)
@@ -191,3 +191,15 @@ def test_statistics_come_at_intervals_too() -> None:
         site.stop()
         first, second = (each[:104] for each in site.all_of(client).split(b"\5\0\0\0\x70\0\0\0")[1:])
     assert [struct.unpack_from("<Q", block, 12 + 6 * 12 + 4)[0] for block in (first, second)] == [3, 6]
+
+
+def test_many_streams_are_not_all_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Site() as site:
+        for _ in range(200):
+            client = site.connect(ask(count=1))
+            site.until_clients(1)
+            site.source.feed(numbered(range(1)))
+            assert numbers_in(site.all_of(client)) == [0]
+        assert len(caplog.messages) == 2 * 64
+        assert "136 streams without a line in the log" in "".join(site.stats().lines())

@@ -186,7 +186,7 @@ def test_refusals_go_through_tls(authority: Authority, own: Certificate) -> None
     with Site(cert=str(own.cert), key=str(own.key)) as site:
         client = tls_client(site, authority)
         client.send(b"no such\n")
-        assert read_all(site, client).startswith(b'netobs: filter "no such": syntax error')
+        assert read_all(site, client).startswith(b'netobs: filter "no such": can\'t parse filter expression')
 
 
 def test_a_slow_client_over_tls_gets_whole_records(authority: Authority, own: Certificate) -> None:

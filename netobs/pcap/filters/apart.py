@@ -1,0 +1,151 @@
+"""libpcap in a process of its own, which has no capabilities, bounds in time and memory, and can be killed.
+
+Texts of filters come from whoever may connect. libpcap is C, has had its faults, and asks the name service for as long
+as that takes. So each filter in its language is compiled by a process that ends with it. The simple form needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from netobs.base import child
+from netobs.base.errors import FilterError, NetobsError
+from netobs.pcap.filters import compile_filter, compile_text, given, joined, libpcap, simple
+from netobs.pcap.filters.mistake import Mistake
+from netobs.pcap.selection import Filter, Instruction
+
+MAX_TIME_S = 10
+NAMES_KEY = "packet_capture.filter_names"
+_MAX_CPU_S, _MAX_MEMORY_BYTES, _MAX_ANSWER_BYTES = 5, 512 << 20, 32 << 20
+_UNKNOWN = ("unknown host", "unknown network", "unknown ether host")
+
+
+def late() -> NetobsError:
+    """What to say when MAX_TIME_S are over."""
+    reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
+    return NetobsError(reason, "use addresses instead of names", may_pass=True)
+
+
+class Compilation:
+    """A filter that is being compiled. Ask for ``result`` when ``fileno`` is readable; ``close`` at any time."""
+
+    def __init__(self, texts: Sequence[str], names: bool) -> None:
+        """``names``: whether the name service may be asked for hosts and networks. Raises NetobsError."""
+        self._texts, self._names = given(texts), names
+        self._answer = bytearray()
+        self._socket, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    child.command(__name__), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+            self._socket.setblocking(False)
+            self._socket.sendall(json.dumps({"texts": self._texts, "names": names}).encode())
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._socket.close()
+            raise NetobsError(f"no process to compile the filter can be started: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """For the loop."""
+        return self._socket.fileno()
+
+    def result(self) -> Filter | NetobsError | None:
+        """The filter, or what is wrong with it; None: that is not known yet."""
+        try:
+            while data := self._socket.recv(1 << 16):
+                self._answer += data
+                if len(self._answer) > _MAX_ANSWER_BYTES:
+                    break
+        except BlockingIOError:
+            return None
+        except OSError:
+            pass  # it was killed
+        try:
+            return self._filter(json.loads(self._answer))
+        except NetobsError as error:
+            return error
+        except (ValueError, TypeError, KeyError):
+            return NetobsError("the process that compiles the filter failed", "use a simpler filter")
+
+    def _filter(self, answer: dict[str, list[list[list[list[int]]]]]) -> Filter:
+        """What another process says is looked at before it is used."""
+        if "error" in answer:
+            message, hint = map(str, answer["error"])
+            if not self._names and any(word in message for word in _UNKNOWN):
+                hint = f"write addresses; names are looked up for clients only if {NAMES_KEY} says so"
+            raise FilterError(message, hint)
+        compiled = [tuple(tuple(map(_instruction, program)) for program in pair) for pair in answer["programs"]]
+        return joined(self._texts, [(ethernet, ip) for ethernet, ip in compiled])
+
+    def close(self) -> None:
+        """Ends the process, if it has not ended."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def compile_apart(texts: Sequence[str], names: bool = True) -> Filter:
+    """As ``compile_filter``, but libpcap runs in another process. Blocks, MAX_TIME_S at most.
+
+    :raises NetobsError: a text cannot be compiled, or not in time.
+    """
+    if all(map(simple.is_simple, texts)):
+        return compile_filter(texts)
+    compilation = Compilation(texts, names)
+    try:
+        poll = select.poll()
+        poll.register(compilation, select.POLLIN)
+        result: Filter | NetobsError | None = None
+        while result is None:
+            if not poll.poll(MAX_TIME_S * 1000):
+                raise late()
+            result = compilation.result()
+    finally:
+        compilation.close()
+    if isinstance(result, NetobsError):
+        raise result
+    return result
+
+
+def _instruction(values: Sequence[int]) -> Instruction:
+    code, jt, jf, k = values
+    most = ((code, 0xFFFF), (jt, 0xFF), (jf, 0xFF), (k, 0xFFFFFFFF))
+    if not all(0 <= value <= limit and value == int(value) for value, limit in most):
+        raise ValueError("no instruction")
+    return Instruction(code, jt, jf, k)
+
+
+def main() -> None:
+    """The other process: one request comes from standard input, a socket, and its answer goes back there."""
+    child.end_with_parent()
+    with contextlib.suppress(Mistake):  # it is said when a text needs it
+        libpcap.library()
+    child.give_up_privileges()
+    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+    for signum in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.alarm(2 * MAX_TIME_S)  # whoever started it hangs
+    with socket.socket(fileno=sys.stdin.fileno()) as channel:
+        request = bytearray()
+        while data := channel.recv(1 << 16):
+            request += data
+        channel.sendall(json.dumps(_answer(json.loads(request))).encode())
+
+
+def _answer(request: dict[str, list[str]]) -> dict[str, object]:
+    if not request["names"]:
+        libpcap.forbid_names()
+    try:
+        return {"programs": [compile_text(text) for text in request["texts"]]}
+    except FilterError as error:
+        return {"error": [str(Exception.__str__(error)), error.hint]}

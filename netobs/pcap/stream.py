@@ -1,0 +1,92 @@
+"""One stream of packets in its format: what goes into it, within limits, and what it says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Callable
+
+import numpy as np
+
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.formats.pcap import PcapFormat
+from netobs.pcap.formats.pcapng import PcapngFormat
+from netobs.pcap.formats.records import PacketFormat, Records, add_places, counts_by_place, link_of
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
+from netobs.pcap.source import ReadContext
+
+
+class PacketStream:
+    """Makes ``records`` of packets; whoever sends them says by ``count`` what became of them."""
+
+    def __init__(
+        self,
+        format_: PacketFormat,
+        known: Mapping[int, Interface],
+        captured: Callable[[], Sequence[Interface]],
+        start_ns: int,
+    ) -> None:
+        """``known``: interfaces by index; ``captured`` tells which may have packets for it; ``start_ns``: from when
+        they are, CLOCK_MONOTONIC."""
+        self.format = format_
+        self.start_ns = start_ns
+        self.other_link = 0
+        """Packets that the format has no place for."""
+        self._captured = captured
+        self._known = known
+        self._sent = np.zeros(0, dtype=np.int64)  # by place of the interface in the stream
+        self._dropped = np.zeros(0, dtype=np.int64)
+
+    def records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records:
+        """The packets ``rows`` of ``batch``, as the stream has them."""
+        self._known = context.interfaces
+        records = self.format.records(batch, rows, context.offset_ns, context.interfaces)
+        self.other_link += len(rows) - len(records)
+        return records
+
+    def count(self, records: Records, sent: int, dropped: int = 0) -> None:
+        """The first ``sent`` of ``records`` are in the stream, and so many after them never will be."""
+        if self.format.statistics_bytes:
+            self._sent = add_places(self._sent, records.sources[:sent])
+            self._dropped = add_places(self._dropped, records.sources[sent : sent + dropped])
+
+    def introduction(self, lost: Iterable[int], context: ReadContext | None = None) -> bytes:
+        """The interfaces that ``statistics`` need and the stream has not told of."""
+        if context is not None:
+            self._known = context.interfaces
+        return self.format.introduce(interfaces_to_introduce(self.format, self._known, lost, self._captured))
+
+    def statistics(self, lost: Mapping[int, int], context: ReadContext) -> bytes:
+        """Of the interfaces that have had packets, in the stream or ``lost``; without any, the captured ones alone."""
+        counts = counts_by_place(self.format.interfaces, self._sent, self._dropped, lost)
+        return self.format.statistics(counts, self.start_ns + context.offset_ns, context.now_ns + context.offset_ns)
+
+
+def stream_of(name: str, link: int, snaplen: int, filter_text: str) -> PacketFormat:
+    """A new stream of the format ``name``: "pcap" or "pcapng"."""
+    return PcapFormat(link, snaplen) if name == "pcap" else PcapngFormat(snaplen, filter_text)
+
+
+def interfaces_to_introduce(
+    stream: PacketFormat,
+    known: Mapping[int, Interface],
+    lost: Iterable[int],
+    captured: Callable[[], Sequence[Interface]],
+) -> list[Interface]:
+    """What ``stream`` has to be told of before its statistics: interfaces that only ``lost`` packets, by index, as far
+    as they are ``known``; if nothing at all was selected, those that are ``captured``. Without any interface libpcap
+    takes no pcapng, and with interfaces of several link types neither.
+    """
+    told = {interface.index for interface in stream.interfaces}
+    missing = [known[index] for index in lost if index in known.keys() - told]
+    if told or missing:
+        return missing
+    interfaces = captured()
+    link = common_link(interfaces)
+    return [interface for interface in interfaces if link_of(interface) == link]
+
+
+def common_link(interfaces: Sequence[Interface]) -> int:
+    """The link type of a classic pcap stream: Ethernet, unless nothing that it may have packets of has it."""
+    has_ethernet = not interfaces or any(interface.has_ethernet for interface in interfaces)
+    return LINK_ETHERNET if has_ethernet else LINK_IP
