@@ -10,13 +10,38 @@ import sys
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class JournalFormatter(logging.Formatter):
+def printable(text: str) -> str:
+    """``text`` with everything unprintable escaped: what others have named moves no cursor and begins no line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable_lines(text: str) -> list[str]:
+    """The lines of ``text``, split at line feeds and nowhere else."""
+    return [printable(line) for line in text.split("\n")]
+
+
+class LogFormatter(logging.Formatter):
+    """A record is one line, and a traceback one for each of its own, whatever a message has to repeat."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of the message."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """All lines."""
+        return "\n".join(printable_lines(super().format(record)))
+
+
+class JournalFormatter(LogFormatter):
     """For systemd's journal, which adds the time and the unit itself."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Every line has the priority in front."""
         prefix = f"<{PRIORITIES.get(record.levelno, 6)}>"
-        return "\n".join(prefix + line for line in super().format(record).splitlines())
+        return "\n".join(prefix + line for line in super().format(record).split("\n"))
 
 
 def set_up(level: str) -> None:
@@ -25,7 +50,7 @@ def set_up(level: str) -> None:
     if _to_journal():
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("netobs")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -35,7 +60,7 @@ def set_up(level: str) -> None:
 def complain(problem: str) -> None:
     """Prints the reason why a command ends on standard error: as a log line for the journal, else as a message."""
     prefix = f"<{PRIORITIES[logging.ERROR]}>" if _to_journal() else "netobs: "
-    print(f"{prefix}{problem}", file=sys.stderr)
+    print("\n".join(prefix + line for line in printable_lines(problem)), file=sys.stderr)
 
 
 def _to_journal() -> bool:

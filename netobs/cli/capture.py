@@ -216,7 +216,7 @@ def _tls(options: Options, settings: PacketCaptureConfig) -> remote.Tls | None:
     if options.connect:
         wanted = options.tls or options.ca or options.cert
         return remote.Tls(options.ca, options.cert, options.key) if wanted else None
-    if not settings.cert:
+    if not settings.cert or settings.listen.is_path:
         return None
     return remote.Tls(options.ca or settings.cert, options.cert, options.key, pinned=not options.ca)
 

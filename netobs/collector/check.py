@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TextIO
 
+from netobs.base.log import printable
 from netobs.collector.decode import Decoded
 from netobs.collector.output import Enough
 from netobs.encode.layout_netflow import NETFLOW5_VERSION
@@ -110,7 +111,7 @@ class Checker:
         else:
             where_text = source.origin if source.domain is None else f"{source.origin}, domain {source.domain}"
             often = f" ({_times(after)} so far)" if after > 1 else ""
-            print(f"{where_text}: {kind}: {text}{often}", file=self.out)
+            print(printable(f"{where_text}: {kind}: {text}{often}"), file=self.out)
 
     def _check_times(self, source: _Source, decoded: Decoded) -> None:
         """Compares times as text, which sorts alike in one form. A flow may end in the second of its export."""

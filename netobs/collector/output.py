@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from netobs.base.log import printable
 from netobs.collector.decode import Decoded, Decoder
 from netobs.collector.text_table import FlowTable
 
@@ -47,7 +48,7 @@ class Printer:
             begin = json.dumps(known)[:-1]
             lines += [f"{begin}, {json.dumps(flow)[1:]}" for flow in flows]
         else:
-            lines += map(self._table.row, flows)
+            lines += map(printable, map(self._table.row, flows))
         if lines:
             self.out.write("\n".join(lines) + "\n")
         if self._left:

@@ -10,6 +10,7 @@ from typing import Any
 
 from netobs.base.errors import ConfigError
 from netobs.base.files import read_file
+from netobs.base.log import printable
 from netobs.config.addresses import as_address, plain
 from netobs.config.groups import group_problems
 from netobs.config.identity import machine_domain
@@ -27,7 +28,7 @@ from netobs.config.schema import (
     keys,
 )
 from netobs.config.selector import is_name, matches_all
-from netobs.config.text import nearest, printable, quoted, toml_text
+from netobs.config.text import nearest, quoted, toml_text
 from netobs.config.values import BadValue
 
 if sys.version_info >= (3, 11):

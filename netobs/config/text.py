@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterable
 
+from netobs.base.log import printable
+
 LONGEST = 60  # characters of a value that a message repeats
 MANY_NAMES, FEW_ALIKE = 8, 3
 
@@ -14,11 +16,6 @@ def quoted(text: str) -> str:
     """``text`` as a TOML string on one line: cut if it is long, with everything unprintable escaped."""
     cut = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
     return printable(json.dumps(cut, ensure_ascii=False))
-
-
-def printable(text: str) -> str:
-    """``text`` with everything unprintable escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def folded(names: Iterable[str]) -> str:

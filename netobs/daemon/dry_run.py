@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from netobs import __version__
 from netobs.base.errors import NetobsError
+from netobs.base.log import printable_lines
 from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.daemon import extra, footprint, host_check, packet_capture
 from netobs.daemon.collectors import template_warnings
@@ -46,7 +47,7 @@ class Plan:
         parts = [*self.lines, *(f"warning: {line}" for line in self.warnings)]
         parts += [f"problem: {line}" for line in self.problems]
         parts.append("netobs would not start" if self.problems else "netobs would start")
-        return "\n".join(parts)
+        return "\n".join(line for part in parts for line in printable_lines(part))
 
 
 def make(config: Config) -> Plan:

@@ -22,7 +22,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config
 from netobs.config.packet_capture import Settings, effective
-from netobs.config.text import one_line, printable, quoted
+from netobs.config.text import one_line, quoted
 
 log = logging.getLogger("netobs")
 
@@ -244,9 +244,9 @@ class _Process:
     def _take(self, message: dict[str, Any], now_ns: int) -> None:
         """A message, which is believed as little as any other input."""
         for line in message.get("account", ()):
-            log.log(int(message["level"]), "%s", printable(line))
+            log.log(int(message["level"]), "%s", line)
         if "problem" in message:
-            self._problem = printable(message["problem"])
+            self._problem = str(message["problem"])
         self.left = self.left or "left" in message
         if "listening" in message:
             self.listened_ns = now_ns

@@ -203,7 +203,7 @@ class _Log:
         self._libc.free.argtypes, self._libc.free.restype = [c_void_p], None
 
     def _print(self, level: int, text: bytes, arguments: int) -> int:
-        lines = self._tail(text, arguments).decode(errors="replace").rstrip().splitlines()
+        lines = self._tail(text, arguments).decode(errors="replace").rstrip().split("\n")
         if level == 0:
             self.warnings += lines
         if lines[:1] and lines[0].startswith(KERNEL_MESSAGE):

@@ -49,9 +49,19 @@ def connect(endpoint: Endpoint) -> socket.socket | None:
     :raises CaptureError: it cannot be reached for another reason.
     """
     try:
-        return socket.create_connection(endpoint, timeout=CONNECT_S)
-    except ConnectionRefusedError:
+        if not endpoint.is_path:
+            return socket.create_connection(endpoint, timeout=CONNECT_S)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(CONNECT_S)
+            sock.connect(endpoint.host)
+            undo.pop_all()
+        return sock
+    except (ConnectionRefusedError, FileNotFoundError):
         return None
+    except PermissionError as error:
+        hint = "run as root, or as a member of the group that the socket belongs to: usermod -aG netobs USER"
+        raise CaptureError(f"{endpoint}: {error.strerror}", hint if endpoint.is_path else "") from error
     except OSError as error:
         raise CaptureError(f"{endpoint}: cannot connect: {error.strerror or error}") from error
 

@@ -9,6 +9,7 @@ import struct
 from typing import NamedTuple
 
 from netobs.base.errors import CaptureError
+from netobs.base.log import printable
 from netobs.pcap.formats import MAGIC_NUMBERS, REFUSAL
 from netobs.pcap.vectors import Vectors
 
@@ -88,7 +89,7 @@ class StreamReader:
     def _refused(self, data: bytes) -> None:
         line, newline, _ = data.partition(b"\n")
         if newline or len(data) > _LONGEST:
-            raise CaptureError(line[len(REFUSAL) :].decode("utf-8", "replace"))
+            raise CaptureError(printable(line[len(REFUSAL) :].decode("utf-8", "replace")))
 
     def _walk_pcap(self, data: bytes, at: int = 0) -> int:
         size, packets, unpack = len(data), 0, _PCAP_RECORD.unpack_from

@@ -242,4 +242,4 @@ def _verifier_log(code: bytes) -> list[str]:
         libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code, buffer)
     except OSError:
         pass
-    return buffer.value.decode(errors="replace").rstrip().splitlines()[-LOG_LINES:]
+    return buffer.value.decode(errors="replace").rstrip().split("\n")[-LOG_LINES:]

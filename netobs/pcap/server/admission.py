@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from netobs.base.errors import NetobsError
+from netobs.base.log import printable
 from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.config.text import printable
 from netobs.pcap.server.access import ServerTls, address_of, is_allowed
 from netobs.pcap.server.connection import Connection, Owner
 from netobs.pcap.server.listener import Listener

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
+from netobs.base.log import printable
 from netobs.base.loop import Callback
 from netobs.config.schema import PacketCaptureConfig
-from netobs.config.text import printable, quoted
+from netobs.config.text import quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.distribution import Losses

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from netobs.base.errors import NetobsError
+from netobs.base.log import printable
 from netobs.config.schema import PACKET_FORMATS
-from netobs.config.text import nearest, printable, quoted
+from netobs.config.text import nearest, quoted
 from netobs.config.values import BadValue, Boolean, Duration, FilterTexts, Integer, Kind, Text
 
 MAX_LINE_BYTES = 4096

@@ -12,11 +12,12 @@ from typing import Callable
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.errors import NetobsError
+from netobs.base.log import printable
 from netobs.base.loop import EventLoop, Timer
 from netobs.base.throttle import LogThrottle
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.config.text import nearest, printable, quoted
+from netobs.config.text import nearest, quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.distribution import Distribution
 from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection

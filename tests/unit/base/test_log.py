@@ -36,3 +36,38 @@ def test_a_terminal_in_a_session_of_systemd_is_no_journal(tmp_path: Path, elsewh
     lines = said(tmp_path, elsewhere)
     assert len(lines) == 2
     assert [line.partition("/")[0] for line in lines] == ["netobs: "] * 2
+
+
+NAME = "eth\x1b[2J\x1cnetobs ready\x85\u2028x"
+"""A name that an interface may have, or a line that a server sends, for a terminal and for ``splitlines``."""
+SAYS = """
+import logging, sys
+from netobs.base import log
+log.set_up("info")
+name = sys.argv[1]
+logging.getLogger("netobs").info("%s: attached", name)
+logging.getLogger("netobs").info("two\\nlines")
+try:
+    raise ValueError(name + "\\nsecond")
+except ValueError:
+    logging.getLogger("netobs").exception("it failed")
+log.complain("one " + name + "\\ntwo")
+"""
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_what_others_named_is_escaped(tmp_path: Path, journal: bool) -> None:
+    errors = tmp_path / "errors"
+    with errors.open("wb") as file:
+        state = os.fstat(file.fileno())
+        environment = {**os.environ, "JOURNAL_STREAM": f"{state.st_dev}:{state.st_ino}" if journal else ""}
+        subprocess.run([sys.executable, "-c", SAYS, NAME], stderr=file, env=environment, check=True)
+    lines = errors.read_bytes().decode().rstrip("\n").split("\n")
+    escaped = r"eth\x1b[2J\x1cnetobs ready\x85\u2028x"
+    assert lines[0].endswith(f"{escaped}: attached")
+    assert lines[1].endswith(r"two\nlines")
+    assert lines[-4].endswith(f"ValueError: {escaped}")
+    assert (lines[-2], lines[-1]) == tuple(
+        ("<3>" if journal else "netobs: ") + each for each in (f"one {escaped}", "two")
+    )
+    assert all(line.isprintable() and (line[0] == "<") is journal for line in lines if "File" not in line)

@@ -78,6 +78,7 @@ policy = "balance"
 enabled = false
 listen = "[::1]:1"
 filter = ["udp,53", "host 192.0.2.1"]
+filter_names = true
 interfaces = ["eth*"]
 exclude = ["eth1"]
 direction = "ingress"
@@ -145,7 +146,8 @@ def test_the_defaults() -> None:
         server_name="",
     )
     assert config.packet_capture == PacketCaptureConfig(
-        enabled=False, listen=Endpoint("127.0.0.1", 9990), filter=("tcp,80",), snaplen=262144, format="pcap",
+        enabled=False, listen=Endpoint("/run/netobs/capture.sock"), filter=("tcp,80",),
+        filter_names=False, snaplen=262144, format="pcap",
         interfaces=(), exclude=(), direction="both", buffer_bytes=4 << 20, allow=(), cert="", key="", client_ca="",
         max_clients=8, max_duration_ns=0, max_bytes=0, max_rate_bytes=0, queue_max_bytes=16 << 20, recorder_ns=0,
         recorder_max_bytes=64 << 20,

@@ -20,7 +20,10 @@ SIZE = 'a size from "64KiB" to "1GiB" (a whole number and one of KiB, MiB, GiB, 
 HOST = "a host name, an IPv4 or an IPv6 address"
 FILTER = 'a filter such as "tcp,80" or "host 192.0.2.1", or a list of them, of at most 1000 characters'
 PREFIXES = 'a list of addresses and prefixes such as ["192.0.2.0/24", "2001:db8::1"]'
-LISTEN = 'an address and a port from 1 to 65535 such as "127.0.0.1:9990" or "[::1]:9990"'
+LISTEN = (
+    'the path of a socket such as "/run/netobs/capture.sock", or an address and a port from 1 to 65535 such as '
+    '"127.0.0.1:9990"'
+)
 DECIMAL = "an IPv4 address has four decimal numbers:"
 NO_SOURCE = "a host cannot send from a multicast or broadcast address"
 LOCAL = 'an IPv4 or IPv6 address of this machine, or "" to let the kernel choose'
