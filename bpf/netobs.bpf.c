@@ -146,6 +146,15 @@ static __always_inline struct flow_extra *packet_extra(void)
 	return bpf_map_lookup_elem(&packet_extras, &cpu);
 }
 
+/* What read_headers() leaves out. */
+static __always_inline void read_parsed(struct __sk_buff *skb, const struct packet *pkt, struct flow_extra *extra)
+{
+	if (settings.extra_groups & EXTRA_LAYER2_OCTETS)
+		extra->layer2_octets = layer2_octets(skb, pkt);
+	if (settings.extra_groups & EXTRA_IP)
+		extra->ipv6_headers = all_ipv6_headers(pkt);
+}
+
 /* A function of its own, so that the verifier walks it once. */
 __noinline int netobs_read_headers(struct __sk_buff *skb, __u64 where, __u32 transport_octets)
 {
@@ -164,10 +173,23 @@ static __always_inline void read_extra(struct __sk_buff *skb, const struct packe
 
 	netobs_read_headers(skb, WHERE(pkt), pkt->transport_octets);
 	extra = packet_extra();
-	if (extra && settings.extra_groups & EXTRA_LAYER2_OCTETS)
-		extra->layer2_octets = layer2_octets(skb, pkt);
-	if (extra && settings.extra_groups & EXTRA_IP)
-		extra->ipv6_headers = all_ipv6_headers(pkt);
+	if (extra)
+		read_parsed(skb, pkt, extra);
+}
+
+/* For a record of its own. Where programs interrupt each other, packet_extras may have another packet's. */
+static __noinline int record_extra(struct __sk_buff *skb, const struct packet *pkt, struct flow_extra *extra)
+{
+	const struct flow_extra *packet = packet_extra();
+
+	if (settings.preemptible) {
+		__builtin_memset(extra, 0, sizeof(*extra));
+		read_headers(skb, extra, WHERE(pkt), pkt->transport_octets, settings.extra_groups);
+		read_parsed(skb, pkt, extra);
+	} else if (packet) {
+		*extra = *packet;
+	}
+	return 0;
 }
 
 static __always_inline void count_extra(struct flow_extra *extra, enum packet_of_flow which)
@@ -186,8 +208,10 @@ static __always_inline void count_extra(struct flow_extra *extra, enum packet_of
 
 #define READ_EXTRA(skb, pkt) read_extra(skb, pkt)
 #define COUNT_EXTRA(extra, which) count_extra(extra, which)
+#define RECORD_EXTRA(skb, pkt, extra) record_extra(skb, pkt, extra)
 #else
 #define READ_EXTRA(skb, pkt) ((void)0)
+#define RECORD_EXTRA(skb, pkt, extra) ((void)0)
 #define COUNT_EXTRA(extra, which) ((void)0)
 #endif
 
@@ -200,7 +224,7 @@ static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packe
 		return -ENOSPC;
 	make_key(&record->key, pkt);
 	first_packet(skb, &record->metrics, pkt, now);
-	COUNT_EXTRA(&record->metrics.extra, PACKET_FIRST);
+	RECORD_EXTRA(skb, pkt, &record->metrics.extra);
 	record->metrics.errno_ = -error;
 	bpf_ringbuf_submit(record, 0);
 	return 0;
@@ -321,18 +345,19 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 /* The flow table: one packet in. 0, or an error where no level of it had room. */
 static __always_inline int add_packet(struct __sk_buff *skb, struct ledger *ledger, const struct packet *pkt, __u64 now)
 {
-	int error = 0;
+	int error = -EBUSY;
 
-	if (settings.flow_table != TABLE_RINGBUF) {
-		error = -EBUSY;
-		if (enter(ledger))
-			error = settings.flow_table == TABLE_PERCPU_ARRAY ? add_to_array(skb, pkt, now)
-									  : add_to_hash(skb, pkt, now);
-		leave(ledger);
-		if (!error)
-			return 0;
+	if (enter(ledger)) {
+		READ_EXTRA(skb, pkt);
+		if (settings.flow_table == TABLE_PERCPU_ARRAY)
+			error = add_to_array(skb, pkt, now);
+		else if (settings.flow_table == TABLE_PERCPU_HASH)
+			error = add_to_hash(skb, pkt, now);
 	}
-	return add_to_ring(skb, pkt, now, error);
+	leave(ledger);
+	if (error)
+		error = add_to_ring(skb, pkt, now, settings.flow_table == TABLE_RINGBUF ? 0 : error);
+	return error;
 }
 
 static __always_inline int is_sampled(void)
@@ -404,7 +429,6 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 	if (verdict != PACKET_IP)
 		return not_parsed(skb, ledger, verdict, pkt.ethertype);
 
-	READ_EXTRA(skb, &pkt);
 	count(&ledger->seen, pkt.packets, pkt.octets);
 	if (add_packet(skb, ledger, &pkt, now_ns()))
 		count(&ledger->reasons[LEDGER_RING_FULL], pkt.packets, pkt.octets);

@@ -14,6 +14,8 @@ import pytest
 from lab import frames as f
 from lab.prog_run import Observed, Programs, on_cpu
 from netobs.datapath.layout import FLOW_TABLES, LEDGER
+from netobs.flow.metrics import GROUPS
+from netobs.flow.records import EXTRA
 from tests.kernel.flows import flow, readable
 from tests.kernel.numbered import packet
 
@@ -81,6 +83,23 @@ def test_packet_that_interrupts_another_is_a_record_of_its_own(guarded: Programs
     assert alone.records["packets"].tolist() == [3]
     assert alone.records["errno"].tolist() == [0]
     assert readable(alone.flows) == [{**readable(interrupting.flows)[0], "errno": 0}]
+
+
+@pytest.mark.parametrize("flow_table", FLOW_TABLES)
+def test_optional_fields_are_those_of_the_packet_itself(flow_table: str) -> None:
+    """Those of a packet that was interrupted stay as they are, too."""
+    frames = [f.ethernet(*f.tag(f.Q, 9, *f.tag(f.Q, vlan, f.IPV4, f.ipv4(f.TCP, f.tcp(f.ACK))))) for vlan in (7, 8)]
+    with (
+        Programs(max_flows=1024, flow_table=flow_table, preemptible=True, extra_groups=GROUPS) as programs,
+        on_cpu(CPU),
+    ):
+        alone = [programs.observe(frame).records for frame in frames]
+        _others_inside(programs, 1)
+        interrupting = [programs.observe(frame).records for frame in frames]
+    for one, other, vlan in zip(alone, interrupting, (7, 8)):
+        assert one["customer_vlan_id"].tolist() == [vlan]
+        for name in EXTRA.names or ():
+            assert one[name].tolist() == other[name].tolist(), name
 
 
 def test_nothing_interrupts_where_the_kernel_does_not_let_it() -> None:
