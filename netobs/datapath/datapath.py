@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -25,7 +26,7 @@ from netobs.datapath.state import SharedState
 from netobs.datapath.tick import CoarseClock
 from netobs.flow.metrics import GROUPS
 from netobs.flow.records import EXTRA, Records
-from netobs.kernel import host, libbpf
+from netobs.kernel import host, libbpf, numa
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.object import OBJECT, BpfObject
 
@@ -103,7 +104,9 @@ class Datapath:
         for name in table_maps.difference(self.table.MAPS):
             obj.leave_out(name)
         self._write_settings(obj)
-        obj.load()
+        memory_nodes = numa.with_memory()
+        with numa.interleaved(memory_nodes) if len(memory_nodes) > 1 else contextlib.nullcontext():
+            obj.load()
         for reader in (self._state, self.ledger, self.ring, self.table):
             reader.open(obj)
         self._start_clock()

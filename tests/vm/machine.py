@@ -22,7 +22,7 @@ INIT = Path(__file__).with_name("init.sh")
 # To get at the host's root. The kernel loads others by itself when they are asked for.
 BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 CPUS = 2
-MEMORY = "2G"  # also of all that is written in the machine
+NODE_MEMORY = "1G"  # of each CPU, which is a NUMA node; also for all that is written in the machine
 # A fifth level of page tables costs an emulator much. Its AVX computes wrongly: QEMU 7.2 breaks numpy's argsort.
 CPU = "max,la57=off,avx=off,avx2=off,fma=off,f16c=off"
 KILL_AFTER_S = 10
@@ -80,7 +80,10 @@ def _started(argv: list[str], output: BinaryIO) -> Iterator[subprocess.Popen[byt
 
 
 def _command_line(kernel: Kernel, boot: str, initramfs: Path, results: Path) -> list[str]:
-    argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(CPUS), "-m", MEMORY]
+    argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(CPUS), "-m", f"{CPUS}G"]
+    for node in range(CPUS):
+        argv += ["-object", f"memory-backend-ram,size={NODE_MEMORY},id=memory{node}"]
+        argv += ["-numa", f"node,cpus={node},memdev=memory{node}"]
     argv += ["-nographic", "-no-reboot", "-nic", "none"]
     argv += ["-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {boot}"]
     return [*argv, *_share("host", Path("/"), "readonly=on", "multidevs=remap"), *_share("results", results)]
