@@ -64,7 +64,7 @@ test-matrix: ## unit tests and a few others on each Python, oldest and newest mo
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
 
-test-vm: ## what depends on the kernel, in Debian's 5.10, 6.1, 6.1-rt, 6.12, emulated; PYTEST_ARGS="-k rt" selects
+test-vm: ## what depends on the kernel, in Debian's 5.10, 6.1, 6.12, two rt, emulated; PYTEST_ARGS="-k rt" selects
 	@sh tools/install-tools.sh vm
 	@$(MAKE) --no-print-directory build $(DEV)
 	$(PYTEST) tests/vm -m vm $(PYTEST_ARGS)

@@ -12,7 +12,13 @@ from pathlib import Path
 CACHE = Path(__file__).parents[2] / "build" / "vm"
 FETCH_TIMEOUT_S = 600
 # Series, flavour, and the Debian release that has it, if it is not that of the host.
-KERNELS = {"5.10": ("5.10", "", "bullseye"), "6.1": ("6.1",), "6.1-rt": ("6.1", "rt"), "6.12": ("6.12",)}
+KERNELS = {
+    "5.10": ("5.10", "", "bullseye"),
+    "6.1": ("6.1",),
+    "6.1-rt": ("6.1", "rt"),
+    "6.12": ("6.12",),
+    "newest-rt": ("", "rt", "forky"),  # Linux 6.18 and later: bottom halves of one CPU preempt each other
+}
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # has the keys of older releases too
 
 
@@ -29,7 +35,8 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        return self.root / "boot" / f"vmlinuz-{self.release}"
+        beside_modules = self.modules / "vmlinuz"  # from Debian 14 on
+        return beside_modules if beside_modules.exists() else self.root / "boot" / f"vmlinuz-{self.release}"
 
     @property
     def modules(self) -> Path:
@@ -45,7 +52,7 @@ class Kernel:
 
 
 def kernel(series: str, flavour: str = "", release: str = "") -> Kernel:
-    """The newest kernel of a ``series`` (``6.1``) that the archive has, in a ``flavour`` (``rt``, or none).
+    """The newest kernel of a ``series`` (``6.1``, or "" for any) that the archive has, in a ``flavour`` (``rt``).
 
     ``release``: the Debian release (``bullseye``) that has it, if this host's has it not. Without an archive that
     answers, the newest in the cache.
@@ -53,12 +60,13 @@ def kernel(series: str, flavour: str = "", release: str = "") -> Kernel:
     :raises KernelMissing: neither has one; says which, and what apt said.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
-    name = re.compile(rf"linux-image-({re.escape(series)}\.[\d.+a-z-]*?\d){f'-{flavour}' if flavour else ''}-amd64")
+    numbers = rf"{re.escape(series)}\." if series else r"\d+\."
+    name = re.compile(rf"linux-image-({numbers}[\d.+a-z-]*?\d){f'-{flavour}' if flavour else ''}-amd64")
     options = _of_release(release) if release else []
     listed = _run(["apt-cache", *options, "search", "--names-only", "^linux-image-"])
     newest = max(filter(name.fullmatch, (line.split()[0] for line in listed.splitlines())), key=_age, default="")
     problem = f"apt knows no package {name.pattern}" if not newest else ""
-    if newest and not _cached(newest):
+    if newest:
         problem = _download(newest, options)
     if problem:
         newest = max(filter(name.fullmatch, (_package(file) for file in CACHE.glob("*.deb"))), key=_age, default="")
@@ -108,25 +116,34 @@ def _cached(package: str) -> Path | None:
 
 
 def _download(package: str, options: Sequence[str]) -> str:
-    """What went wrong, "" if nothing did."""
-    done = subprocess.run(
-        ["apt-get", *options, "download", "-qq", package],
-        cwd=CACHE,
-        capture_output=True,
-        text=True,
-        timeout=FETCH_TIMEOUT_S,
-        check=False,
-    )
+    """Fetches what the cache lacks of the kernel; what went wrong, "" if nothing did."""
+    return _fetch(package, options) or next(filter(None, (_fetch(part, options) for part in _parts(package))), "")
+
+
+def _fetch(package: str, options: Sequence[str]) -> str:
+    if _cached(package):
+        return ""
+    argv = ["apt-get", *options, "download", "-qq", package]
+    done = subprocess.run(argv, cwd=CACHE, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
     return f"apt-get download {package}: {done.stderr.strip()}" if done.returncode else ""
+
+
+def _parts(package: str) -> list[str]:
+    """The packages of the same kernel that a cached ``package`` needs: from Debian 14 on it has no files itself."""
+    depends = _run(["dpkg-deb", "-f", str(_cached(package)), "Depends"])
+    return re.findall(rf"\blinux-\w+-{re.escape(package[len('linux-image-') :])}(?= |,|$)", depends)
 
 
 def _unpacked(package: str) -> Kernel:
     release = package[len("linux-image-") :]
     result = Kernel(release, CACHE / release)
     if not result.root.exists():
-        archive, fresh = _cached(package), CACHE / f"{release}.new"
+        fresh = CACHE / f"{release}.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        _run(["dpkg-deb", "-x", str(archive), str(fresh)])
+        for name in (package, *_parts(package)):
+            _run(["dpkg-deb", "-x", str(_cached(name)), str(fresh)])
+        if not (fresh / "lib").exists():
+            (fresh / "lib").symlink_to("usr/lib")
         _run(["depmod", "-b", str(fresh), release])  # the package leaves that to its installation
         fresh.rename(result.root)
     return result

@@ -70,6 +70,11 @@ SLOW = (
 )
 
 
+# Kernels that run these tests only: for what they differ in, another kernel of their kind runs all.
+RT = ("preemption", "clock", "numa", "percpu_hash", "table")
+ONLY = {"newest-rt": [f"tests/kernel/test_{name}.py" for name in RT]}
+
+
 @dataclass(frozen=True)
 class Results:
     """What pytest in the machine left."""
@@ -103,18 +108,18 @@ def _seconds(case: ElementTree.Element) -> float:
     return float(case.get("time", "0"))
 
 
-def arguments(under_test: Kernel) -> Sequence[str]:
+def arguments(name: str, under_test: Kernel) -> Sequence[str]:
     """What pytest is to run in this kernel."""
     version = tuple(int(number) for number in under_test.release.split(".")[:2])
     lacking = [expression for expression, since in SINCE.items() if version < since]
     left_out = " or ".join(f"({expression})" for expression in (*SLOW, *lacking))
-    return [*PYTEST, RESULTS, *TESTS, *LEFT_OUT, "-k", f"not ({left_out})"]
+    return [*PYTEST, RESULTS, *ONLY.get(name, TESTS), *LEFT_OUT, "-k", f"not ({left_out})"]
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_kernel_tests_pass(fetch: Callable[[str], Kernel], report: list[str], name: str) -> None:
     under_test = fetch(name)
-    job = JOB.format(pytest=shlex.join(arguments(under_test)))
+    job = JOB.format(pytest=shlex.join(arguments(name, under_test)))
     outcome = machine.run(under_test, job, CACHE / "runs" / under_test.release, TIMEOUT_S)
     times = f"boot {outcome.boot_s:.0f} s, tests {outcome.job_s:.0f} s"
     junit = outcome.console.parent / "results" / "junit.xml"
