@@ -110,7 +110,7 @@ lint-man: ## mandoc and man on the manual pages
 type: $(DEV) ## mypy --strict on netobs/, lab/, tests/, bench/
 	$(BIN)/mypy
 
-bench: build $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
+bench: build $(DEV) $(BENCH) ## measure cost, throughput, memory, overload (root; BENCH_ARGS="--quick kernel", --help)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 install: bpf ## install to DESTDIR and PREFIX (docs/installing.md lists the other variables)

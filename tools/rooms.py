@@ -41,9 +41,9 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def sources() -> dict[str, str]:
-    """The text of each module of netobs/, by its name."""
-    return {module_name(path): path.read_text("utf-8") for path in sorted((ROOT / "netobs").rglob("*.py"))}
+def sources(folder: str = "netobs") -> dict[str, str]:
+    """The text of each module of ``folder``, by its name."""
+    return {module_name(path): path.read_text("utf-8") for path in sorted((ROOT / folder).rglob("*.py"))}
 
 
 def room(module: str) -> str:
@@ -54,8 +54,12 @@ def room(module: str) -> str:
 
 def imports_of(source: str) -> set[str]:
     """All that ``source`` imports, at any depth. ``from a import b`` gives ``a`` and ``a.b``: b may be a module."""
+    return _imported(ast.parse(source))
+
+
+def _imported(tree: ast.AST) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -90,7 +94,7 @@ def _executed(source: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = [ast.Pass()]
-    return imports_of(ast.unparse(tree))
+    return _imported(tree)
 
 
 def circle(modules: Mapping[str, str]) -> list[str]:

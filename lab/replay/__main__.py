@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.machine import kernel_problem
 from lab.namespaces import LabError
 from lab.pcap import is_capture
 from lab.replay.run import LANES, counts, replay
 from lab.replay.site import Site
-from tests.conftest import kernel_problem
 
 MOST_PACKETS = 200_000
 MOST_LINES = 50  # of differences of one file

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lab.daemon import Daemon, configuration, netobs
+from lab.machine import BPF_SYSCALL
 from lab.namespaces import Lab, Link
 from lab.privileges import CAPABILITIES, USER
 from lab.programs import wait_until
-from tests.conftest import BPF_SYSCALL
 
 pytestmark = pytest.mark.e2e(tools=("setpriv", "mount", "unshare"))
 

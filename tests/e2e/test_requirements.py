@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lab.daemon import Daemon, configuration, netobs
+from lab.machine import BPF_MAP_CREATE, BPF_SYSCALL
 from lab.namespaces import Lab, Link
 from lab.traffic import Traffic
-from tests.conftest import BPF_MAP_CREATE, BPF_SYSCALL
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 

@@ -95,6 +95,22 @@ def test_only_clock_reads_the_time(name: str) -> None:
     assert readers == ({"netobs.base.clock"} if name == "base" else set())
 
 
+@pytest.mark.parametrize(
+    ("folder", "others"),
+    [
+        ("netobs", ("lab", "tests", "bench", "tools")),
+        ("lab", ("tests", "bench", "tools")),
+        ("bench", ("tests", "tools")),
+        ("tools", ("tests", "bench", "lab")),
+    ],
+)
+def test_what_is_for_tests_stays_with_them(folder: str, others: tuple[str, ...]) -> None:
+    modules = sources(folder)
+    assert modules
+    names = [(module, imported) for module, source in modules.items() for imported in imports_of(source)]
+    assert not [(module, imported) for module, imported in names if imported.partition(".")[0] in others]
+
+
 def test_encode_does_no_io() -> None:
     assert not [
         f"{module} -> {imported}"
