@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 NETOBS = Path(__file__).resolve().parents[2] / "netobs"
@@ -13,10 +13,11 @@ ENVIRONMENT = {"environ", "environment", "getenv"}
 EXITS = {"exit", "_exit", "SystemExit"}
 
 
-def nodes() -> Iterator[ast.AST]:
-    """Every node of every module."""
-    for path in sorted(NETOBS.rglob("*.py")):
-        yield from ast.walk(ast.parse(path.read_text("utf-8")))
+@functools.cache
+def nodes() -> list[ast.AST]:
+    """Every node of every module; most tests that ask for them run in one process."""
+    texts = [path.read_text("utf-8") for path in sorted(NETOBS.rglob("*.py"))]
+    return [node for text in texts for node in ast.walk(ast.parse(text))]
 
 
 def strings() -> set[str]:
