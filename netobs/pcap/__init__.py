@@ -1,4 +1,4 @@
-"""The packet capture agent: selected packets, whole, as a pcap stream. Beside flow metering, and apart from it.
+"""The packet capture agent: selected packets, whole, as a pcap stream. It is independent of flow metering.
 
-Nothing here is imported unless packets are captured: a daemon without it pays nothing.
+Nothing here is imported unless packet capture is enabled: a daemon without it pays nothing.
 """

@@ -1,4 +1,4 @@
-"""Packets on their way from the kernel to the clients: columns, and one buffer with the bytes of all."""
+"""A batch of packets from the kernel for the clients: columns, and one buffer with all bytes."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Numbers = npt.NDArray[np.int64]
 Buffer = Union[bytearray, memoryview]
 
 HEADROOM_BYTES = 16
-"""So many bytes in front of each packet in the buffer are free: a format writes the header of its record there."""
+"""Free bytes before each packet in the buffer: a format writes the header of its record there."""
 
-_SHORT_OCTETS = 1024  # up to here a slice of a bytearray, which is a copy, joins faster than one of a memoryview
+_SHORT_OCTETS = 1024  # below this, joining slices of a bytearray (copies) is faster than those of a memoryview
 
 
 @dataclass(frozen=True)
 class PacketBatch:
-    """Packets in the order of time. Whoever writes into the headroom does so before the next one does."""
+    """Packets in the order of time. Each format must use the headroom before another format writes into it."""
 
     buffer: bytearray
     """The captured octets of all packets, with gaps between them of at least HEADROOM_BYTES."""
 
     meta: npt.NDArray[np.void]
-    """Shape (n,), dtype META. ``caplen`` and ``length`` count the VLAN tag, which is back in its place (``vlan_proto``
-    still tells that it was beside); ``part`` is 0."""
+    """Shape (n,), dtype META. ``caplen`` and ``length`` include the VLAN tag, which is back in its place
+    (``vlan_proto`` still tells that the kernel kept it beside the packet); ``part`` is 0."""
 
     start: Numbers
-    """Shape (n,): where in ``buffer`` the octets of a packet begin; a multiple of 4, not less than HEADROOM_BYTES."""
+    """Shape (n,): start of a packet's octets in ``buffer``; a multiple of 4, at least HEADROOM_BYTES."""
 
     def __len__(self) -> int:
         return len(self.meta)

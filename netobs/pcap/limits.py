@@ -1,4 +1,4 @@
-"""How much a client gets: packets, bytes, bytes in a second."""
+"""Limits of a client: packets, bytes, bytes per second."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from netobs.pcap.batch import Numbers
 
 
 class Allowance(NamedTuple):
-    """The first ``rows`` packets may go to the client, ``beyond_rate`` after them are too many for this second.
+    """The first ``rows`` packets may go to the client; the next ``beyond_rate`` exceed the rate.
 
-    ``end``: with the last of ``rows`` the stream is at its end, for this reason; empty if it goes on.
+    ``end``: the reason why the stream ends after the last of ``rows``; empty if it continues.
     """
 
     rows: int
@@ -20,7 +20,7 @@ class Allowance(NamedTuple):
 
 
 class Limits:
-    """0 means no limit. A record that begins within the rate passes, however long: its excess is paid back."""
+    """0 means no limit. A record that starts within the rate passes, however long; its excess is paid back later."""
 
     def __init__(self, count: int, max_bytes: int, max_rate_bytes: int, now_ns: int) -> None:
         self._count_left = count
@@ -32,7 +32,7 @@ class Limits:
         self._filled_ns = now_ns
 
     def allow(self, ends: Numbers, reserve_bytes: int, now_ns: int) -> Allowance:
-        """How many of the records that end at ``ends`` may go. ``reserve_bytes`` are kept for the stream's end."""
+        """Number of records (which end at ``ends``) that may go. ``reserve_bytes`` are kept for the stream's end."""
         total = rows = len(ends)
         beyond_rate = 0
         if self._rate:
@@ -50,11 +50,11 @@ class Limits:
         return Allowance(rows, beyond_rate, end)
 
     def has_room(self, size: int) -> bool:
-        """Whether so much more may go into the stream."""
+        """Whether this much more may go into the stream."""
         return not self._has_bytes or size <= self._bytes_left
 
     def spend(self, size: int, packets: int = 0) -> None:
-        """So much was put into the stream."""
+        """Counts bytes that went into the stream."""
         self._tokens -= size
         self._bytes_left -= size
         self._count_left -= packets

@@ -1,4 +1,4 @@
-"""Many pieces of memory in one system call, without a step of Python for each: writev(2)."""
+"""Writes many pieces of memory with one system call, writev(2), without a Python loop over them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _writev.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
 
 
 class Vectors:
-    """``count`` pieces of buffers, which are kept as long as this is."""
+    """``count`` pieces of buffers. It keeps the buffers alive."""
 
     def __init__(self, count: int) -> None:
         self.table = np.empty(count, dtype=VECTOR)
-        """Shape (count,): where each piece is."""
+        """Shape (count,): address and length of each piece."""
         self._put: list[tuple[slice, Buffer, Numbers, Numbers]] = []
 
     def put(self, places: slice, buffer: Buffer, first: Numbers, last: Numbers) -> None:
-        """The pieces at ``places`` are the bytes ``first`` to ``last`` of ``buffer``."""
+        """Sets the pieces at ``places`` to the bytes ``first`` to ``last`` of ``buffer``."""
         self._put.append((places, buffer, first, last))
         self.table["address"][places] = first + ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self.table["length"][places] = last - first
 
     def join(self) -> bytes:
-        """A copy of all pieces, back to back. A step of Python for each."""
+        """A copy of all pieces, back to back, by a Python loop."""
         parts: list[Buffer] = [bytearray()] * len(self.table)
         for places, buffer, first, last in self._put:
             parts[places] = slices(buffer, first, last)
         return b"".join(parts)
 
     def skip(self, count: int) -> None:
-        """Leaves the first ``count`` bytes out."""
+        """Drops the first ``count`` bytes."""
         ends = self.table["length"].cumsum()
         whole = int(ends.searchsorted(count, side="right"))
         self.table = self.table[whole:]
@@ -51,9 +51,9 @@ class Vectors:
 
 
 def write(fd: int, pieces: Vectors) -> int:
-    """Writes the beginning of all ``pieces`` that ``fd`` takes; how many bytes.
+    """Writes as much of the start of ``pieces`` as ``fd`` accepts; returns the number of bytes.
 
-    :raises OSError: it takes nothing; BlockingIOError if that is so only now.
+    :raises OSError: it accepts nothing; BlockingIOError if that is temporary.
     """
     written = 0
     table = pieces.table
@@ -70,9 +70,9 @@ def write(fd: int, pieces: Vectors) -> int:
 
 
 def write_all(fd: int, pieces: Vectors) -> None:
-    """Writes all ``pieces``, which are used up, to ``fd``, however long that takes; goes on where a signal came.
+    """Writes all ``pieces`` to ``fd``, and empties them, however long that takes; continues after signals.
 
-    :raises OSError: it takes nothing more.
+    :raises OSError: it accepts nothing more.
     """
     while len(pieces.table):
         with contextlib.suppress(InterruptedError):

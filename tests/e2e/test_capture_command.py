@@ -144,7 +144,7 @@ def test_into_a_pipe_whose_reader_has_had_enough(lab: Lab) -> None:
 MISTAKES = [
     (["--interface", "eth9"], "netobs: no interface is called eth9; the host has lo, veth0\n"),
     (["--filter", "host and"], 'netobs: filter "host and": can\'t parse filter expression: syntax error\n'),
-    (["--filter", "tcp,http"], 'netobs: filter "tcp,http": port "http" is no number; write tcp,80\n'),
+    (["--filter", "tcp,http"], 'netobs: filter "tcp,http": port "http" is not a number; write tcp,80\n'),
     (["--write", "/proc/nowhere/x"], "netobs: /proc/nowhere/x: cannot be written: No such file or directory\n"),
     (["--interface", "veth["], 'netobs: --interface "veth[" is not an interface name; give one name\n'),
     (["--connect", "127.0.0.1:9"], "netobs: 127.0.0.1:9: nobody listens there; is netobs running, with "),
@@ -215,8 +215,8 @@ def test_through_the_daemon(lab: Lab, tmp_path: Path) -> None:
         assert refused.returncode == 1
         secret = netobs(lab, receiver.ns, "capture", "--connect", f"127.0.0.1:{PORT}", "--tls", "--write", "x")
         assert secret.stderr == (
-            f"netobs: 127.0.0.1:{PORT}: TLS: wrong version number; the daemon there speaks no TLS: connect without "
-            "--tls, --ca and --cert\n"
+            f"netobs: 127.0.0.1:{PORT}: TLS: wrong version number; the daemon there does not speak TLS: connect "
+            "without --tls, --ca and --cert\n"
         )
     assert tshark(command.file, "ip.proto", "frame.interface_name") == [["6", "veth0"]] * 30
 

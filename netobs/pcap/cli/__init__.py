@@ -1,1 +1,1 @@
-"""What ``netobs capture`` is made of."""
+"""The parts of ``netobs capture``."""

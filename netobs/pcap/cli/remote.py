@@ -1,4 +1,4 @@
-"""Packets from a daemon that runs: its packet capture agent's socket, seen from the other side."""
+"""Packets from a running daemon: the client of its packet capture agent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0
 FIRST_BYTE_S = 20.0
-"""A filter with names of hosts takes the daemon up to 10 s, and it may have other things to do."""
+"""The daemon needs up to 10 s for a filter with host names, and may be busy with other things."""
 POLL_S = 0.25
-"""So often the caller has its turn when nothing arrives."""
+"""How often the caller gets control if nothing arrives."""
 
 END_S = 3.0
-"""How long nothing may arrive after the end was asked for."""
+"""The longest silence after a request to end."""
 
 _RECEIVE_BYTES = 1 << 20
 _X509_PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h; ssl has a name for it from Python 3.10 on
@@ -32,7 +32,7 @@ _X509_PARTIAL_CHAIN = 0x80000  # openssl/x509_vfy.h; ssl has a name for it from 
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files for a daemon with TLS: who may vouch for it, and what to show it; empty = nothing of that.
+    """PEM files for a daemon with TLS: its authorities, and our certificate and key; empty = none.
 
     ``pinned``: ``ca`` is the daemon's own certificate, whatever host it names.
     """
@@ -44,9 +44,9 @@ class Tls:
 
 
 def connect(endpoint: Endpoint) -> socket.socket | None:
-    """A connection to the daemon that listens at ``endpoint``; None if nobody does.
+    """A connection to the daemon at ``endpoint``; None if nobody listens there.
 
-    :raises CaptureError: it cannot be reached for another reason.
+    :raises CaptureError: it is unreachable for another reason.
     """
     try:
         if not endpoint.is_path:
@@ -69,7 +69,7 @@ def connect(endpoint: Endpoint) -> socket.socket | None:
 def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
     """The connection over TLS. The daemon's certificate must name the host, or be the pinned one.
 
-    :raises CaptureError: a file cannot be used, or one side does not trust the other.
+    :raises CaptureError: a file is unusable, or one side does not trust the other.
     """
     import ssl
 
@@ -107,7 +107,7 @@ def _hint(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "name the authority of the daemon's certificate with --ca"
     no_tls = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
-    return "the daemon there speaks no TLS: connect without --tls, --ca and --cert" if no_tls else ""
+    return "the daemon there does not speak TLS: connect without --tls, --ca and --cert" if no_tls else ""
 
 
 def _unusable(option: str, path: str, reason: str) -> CaptureError:
@@ -117,9 +117,9 @@ def _unusable(option: str, path: str, reason: str) -> CaptureError:
 def receive(
     sock: socket.socket, request: dict[str, object], endpoint: Endpoint, stopping: Callable[[], bool]
 ) -> Generator[bytes, None, None]:
-    """Sends ``request`` and yields what arrives, an empty piece each POLL_S where nothing does, up to its end.
+    """Sends ``request`` and yields the stream to its end, with an empty piece each POLL_S without data.
 
-    It is over, too, when ``stopping`` says so: the daemon is asked to end it, with statistics as its last words.
+    It also ends when ``stopping`` says so: it asks the daemon to end the stream, with statistics at the end.
 
     :raises CaptureError: the daemon does not answer, or the connection broke.
     """
@@ -149,7 +149,7 @@ def _hint_without_answer(sock: socket.socket) -> str:
 
 
 def _rest(sock: socket.socket) -> Iterator[bytes]:
-    """What still arrives, up to the end of the stream. Who waits for a daemon that is wedged has waited long enough."""
+    """Yields the rest of the stream. It gives up on a daemon that does not end it in time."""
     sock.settimeout(END_S)
     with contextlib.suppress(socket.timeout):
         while data := sock.recv(_RECEIVE_BYTES):
@@ -157,7 +157,7 @@ def _rest(sock: socket.socket) -> Iterator[bytes]:
 
 
 def _pieces(sock: socket.socket, endpoint: Endpoint) -> Iterator[bytes]:
-    """What arrives, up to the end of the stream; an empty piece where nothing does for a moment."""
+    """Yields the stream to its end; an empty piece if nothing arrives for a moment."""
     sock.settimeout(POLL_S)
     waited_s = 0.0
     while waited_s <= FIRST_BYTE_S:

@@ -1,6 +1,6 @@
-"""Reading a stream of packets as it arrives: where its records end, how many packets it has, what was lost.
+"""Reads an arriving stream of packets: finds the ends of its records, counts packets and losses.
 
-The file formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng, as far as netobs writes them.
+The file formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng, in the subset that netobs writes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PCAP_HEADER_BYTES = 24
 _PCAP_RECORD = struct.Struct("<8xII")
 _BLOCK = struct.Struct("<II")
 _OPTION = struct.Struct("<HH")
-_LONGEST = 1 << 24  # of a record or a line: what claims to have more is no stream of netobs
+_LONGEST = 1 << 24  # longest record or line; a longer one does not come from netobs
 
 
 class WholeRecords(NamedTuple):
@@ -32,9 +32,9 @@ class WholeRecords(NamedTuple):
 
 
 class StreamReader:
-    """Takes a stream in pieces of any size. ``packets`` and ``lost`` tell what was in the whole records so far.
+    """Reads a stream in pieces of any size. ``packets`` and ``lost`` count the whole records so far.
 
-    ``lost`` is None until the stream says it, which classic pcap never does.
+    ``lost`` is None until the stream has the number; classic pcap never has it.
     """
 
     def __init__(self) -> None:
@@ -46,12 +46,12 @@ class StreamReader:
 
     @property
     def lost(self) -> int | None:
-        """Packets that were selected and are not in the stream; None where it does not say."""
+        """Selected packets that are not in the stream; None if it does not tell."""
         return sum(self._lost.values()) if self._lost else None
 
     @property
     def is_whole(self) -> bool:
-        """Whether what came so far ends with a whole record."""
+        """Whether the data so far end with a whole record."""
         return not self._rest
 
     def count(self, records: WholeRecords) -> None:
@@ -60,9 +60,9 @@ class StreamReader:
         self.bytes += records.bytes
 
     def feed(self, data: bytes) -> bytes:
-        """The whole records that ``data`` completes; what is behind them is kept for the next call.
+        """The whole records that ``data`` completes; the rest is kept for the next call.
 
-        :raises CaptureError: the server refused (its words), or this is no stream of netobs.
+        :raises CaptureError: the server refused (in its words), or this is not a stream of netobs.
         """
         data = self._rest + data
         end = self._walk(data)
@@ -80,7 +80,7 @@ class StreamReader:
             self._walk = self._walk_pcapng
             return self._walk_pcapng(data)
         if not data.startswith(MAGIC_NUMBERS["pcap"]):
-            raise CaptureError("what arrives there is no stream of packets", "is it the port of a netobs daemon?")
+            raise CaptureError("the data from there are not a stream of packets", "is it the port of a netobs daemon?")
         if len(data) < _PCAP_HEADER_BYTES:
             return 0
         self._walk = self._walk_pcap

@@ -1,4 +1,4 @@
-"""Where the clsact filters of a capture without a daemon stand: beside those of the daemon, and of others like it."""
+"""The handle of the clsact filters of a capture without a daemon, beside the daemon and other captures."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_PLACES = 256
 
 @contextlib.contextmanager
 def own_place() -> Iterator[FilterPlace]:
-    """A place that no other process has as long as this lasts. What a killed one has left there is replaced.
+    """A place that no other process has while this one runs. A filter that a killed process left there is replaced.
 
-    The lock is a name of an abstract Unix socket (unix(7)): like an interface it belongs to a network namespace, and it
-    is free as soon as its owner is dead.
+    The lock is the name of an abstract Unix socket (unix(7)). Like an interface, it belongs to a network namespace, and
+    it is free as soon as its owner has ended.
 
     :raises CaptureError: there are too many.
     """
@@ -35,7 +35,7 @@ def _take(lock: socket.socket) -> int:
 
 
 def _is_free(lock: socket.socket, handle: int) -> bool:
-    """Whether ``lock`` stands for it now."""
+    """Whether ``lock`` now holds ``handle``."""
     try:
         lock.bind(f"\0netobs-capture-{handle:x}")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Classic BPF: what a filter is compiled to first, by libpcap or by simple.py. Its opcodes, and what makes it valid.
+"""Classic BPF, the first form of a compiled filter, from libpcap or simple.py: its opcodes, and its validation.
 
-The language is that of libpcap's bpf_filter.c: 32-bit unsigned A, X and M[0..15], all 0 at first; a load beyond the end
-of the packet, and a division by X where X is 0, end the program as if it returned 0.
+The language is that of libpcap's bpf_filter.c: 32-bit unsigned A, X and M[0..15], all 0 at first. A load beyond the end
+of the packet, and a division by an X of 0, end the program as if it returned 0.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Program = tuple[Instruction, ...]
 MAX_INSTRUCTIONS = 4096  # linux/bpf_common.h: BPF_MAXINSNS
 MEMORY_SLOTS = 16  # linux/filter.h: BPF_MEMWORDS
 ACCUMULATOR, INDEX = MEMORY_SLOTS, MEMORY_SLOTS + 1
-"""A and X, where registers are numbered; the others are memory slots."""
+"""Register numbers of A and X; the others are memory slots."""
 
 ALL = 262144
-"""What a program returns for a packet that it selects: tcpdump's largest snapshot length."""
+"""The result of a program for a selected packet: tcpdump's largest snapshot length."""
 
 LD, LDX, ST, STX, ALU, JMP, RET, MISC = range(8)  # classes
 W, H, B = 0x00, 0x08, 0x10
@@ -44,17 +44,17 @@ _KNOWN = (
 
 
 def is_return(instruction: Instruction) -> bool:
-    """Whether the program ends here."""
+    """Whether the program ends with this instruction."""
     return instruction.code in (RET_K, RET_A)
 
 
 def is_branch(instruction: Instruction) -> bool:
-    """Whether it goes on at one of two places."""
+    """Whether it continues at one of two places."""
     return instruction.code in _BRANCHES
 
 
 def successors(program: Program, index: int) -> tuple[int, ...]:
-    """Where the program may go on after instruction ``index``."""
+    """The possible next instructions after ``index``."""
     instruction = program[index]
     if is_return(instruction):
         return ()
@@ -66,11 +66,11 @@ def successors(program: Program, index: int) -> tuple[int, ...]:
 
 
 def problem(program: Program) -> str:
-    """Why the kernel cannot run ``program``; "" if it can. Empty programs are none."""
+    """Why the kernel cannot run ``program``; "" if it can. It refuses empty programs."""
     if not program:
         return "it has no instruction"
     if len(program) > MAX_INSTRUCTIONS:
-        return f"it has {len(program)} instructions, and at most {MAX_INSTRUCTIONS} are possible"
+        return f"it has {len(program)} instructions; the limit is {MAX_INSTRUCTIONS}"
     for index in range(len(program)):
         reason = next(_problems(program, index), "")
         if reason:
@@ -83,7 +83,7 @@ def _problems(program: Program, index: int) -> Iterator[str]:
     if code not in _KNOWN:
         yield f"there is no opcode {code:#x}"
     if code == JMP | JA and k >= 1 << 31:
-        yield 'it goes round in a loop, as "protochain" does, and the kernel has none'
+        yield 'it has a loop, as "protochain" makes, and the kernel allows none'
     if any(target >= len(program) for target in successors(program, index)):
         yield "it runs beyond its end"
     if code in _MEMORY and k >= MEMORY_SLOTS:
@@ -119,13 +119,13 @@ def writes(instruction: Instruction) -> frozenset[int]:
 
 
 def read_before_written(program: Program) -> set[int]:
-    """The registers that some way through ``program`` reads as they were at first."""
+    """The registers that some path through ``program`` reads before it sets them."""
     needed: set[int] = set()
-    # Jumps go forward only: what is known where an instruction begins is complete when its turn comes.
+    # Jumps go forward only: the facts about an instruction are complete when its turn comes.
     written: dict[int, frozenset[int]] = {0: frozenset()}
     for index, instruction in enumerate(program):
         if index not in written:
-            continue  # no way leads here
+            continue  # no path leads here
         needed |= reads(instruction) - written[index]
         after = written[index] | writes(instruction)
         for following in successors(program, index):

@@ -29,7 +29,7 @@ class TooLarge(Exception):
 
 
 class Label:
-    """A place in a program: ``at`` is the index of an instruction, -1 = not placed yet; ``used``: a jump leads here."""
+    """A place in a program: ``at`` is the index of an instruction, -1 = not placed yet; ``used``: is a jump target."""
 
     def __init__(self) -> None:
         self.at = -1
@@ -65,7 +65,7 @@ class Assembler:
         return self._labels[-1]
 
     def place(self, label: Label) -> None:
-        """``label`` is here."""
+        """Places ``label`` here."""
         label.at = len(self)
 
     def move(self, target: int, source: int) -> None:
@@ -81,11 +81,11 @@ class Assembler:
             self._add(kind | operation | X, target, by)
 
     def load(self, target: int, size: int, base: int, offset: int = 0) -> None:
-        """``size`` bytes at ``base`` + ``offset``, as the machine has them; the rest of ``target`` is 0."""
+        """``size`` bytes at ``base`` + ``offset``, in host order; the rest of ``target`` is 0."""
         self._add(LOADS[size], target, base, offset)
 
     def load_big_endian(self, target: int, size: int, base: int, offset: int = 0) -> None:
-        """``size`` bytes at ``base`` + ``offset``, as the network has them."""
+        """``size`` bytes at ``base`` + ``offset``, in network order."""
         self.load(target, size, base, offset)
         if size > 1:
             self.swap(target, size)
@@ -116,14 +116,14 @@ class Assembler:
         self._add(EXIT)
 
     def go(self, label: Label) -> None:
-        """On at ``label``, whatever is known."""
+        """Jumps to ``label``."""
         self._add(GO)
         self._lead_to(label)
 
     def branch(
         self, label: Label, condition: int, register: int, *, by: int | None = None, value: int = 0, width: int = 32
     ) -> None:
-        """To ``label`` if ``register`` ``condition`` register ``by``, or ``value``; unsigned."""
+        """Jumps to ``label`` if ``register`` ``condition`` register ``by``, or ``value``; unsigned."""
         kind = JMP32 if width == 32 else JMP
         if by is None:
             self._add(kind | condition | K, register, immediate=value)
@@ -136,14 +136,14 @@ class Assembler:
         label.used = True
 
     def assemble(self) -> bytes:
-        """The program as the kernel takes it.
+        """The program in the kernel's form.
 
-        :raises TooLarge: a jump is too long, and there is no place on the way where it could be continued.
+        :raises TooLarge: a jump is too long, and there is no place for an intermediate jump.
         """
         index = 0
         while index < len(self):
             if self._distance(index) > MAX_JUMP:
-                # What is put in makes others longer that lead over it.
+                # The inserted jumps lengthen other jumps over them.
                 index = max(0, self._continue_jumps(index) - MAX_JUMP - 1)
             else:
                 index += 1
@@ -154,14 +154,14 @@ class Assembler:
         return 0 if label is None else label.at - index - 1
 
     def _continue_jumps(self, first: int) -> int:
-        """Leads the jump at ``first``, and those behind it that are too long, over further jumps; returns their place.
+        """Splits the jump at ``first``, and later ones that are too long, by intermediate jumps; returns their place.
 
-        These stand together behind an instruction that never goes on to the next. Jumps go forward only.
+        The intermediate jumps follow an instruction that never continues with the next. Jumps go forward only.
         """
         reachable = range(first + MAX_JUMP // 2, first, -1)
         place = next((index + 1 for index in reachable if self._instructions[index].code in (GO, EXIT)), None)
         if place is None:
-            raise TooLarge(f"no way to continue a jump over {self._distance(first)} instructions")
+            raise TooLarge(f"cannot split a jump over {self._distance(first)} instructions")
         islands: dict[Label, Label] = {}
         for index in range(first, place):
             instruction = self._instructions[index]

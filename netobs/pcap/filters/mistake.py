@@ -1,13 +1,13 @@
-"""What is wrong with one text of a filter, and how it is shown."""
+"""A mistake in the text of a filter, and its form in messages."""
 
 from __future__ import annotations
 
 SHOWN = 200
-"""So many characters of a text are in a message."""
+"""The most characters of a text in a message."""
 
 
 class Mistake(Exception):
-    """Cannot be compiled, and why; ``hint`` says what to do. Whoever knows the whole text makes a FilterError of it."""
+    """Why the text cannot be compiled; ``hint`` says what to do. A caller with the whole text makes a FilterError."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -15,6 +15,6 @@ class Mistake(Exception):
 
 
 def in_one_line(text: str) -> str:
-    """``text``, or its beginning, for a message."""
+    """``text``, or its start, for a message."""
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in shown)

@@ -1,4 +1,4 @@
-"""How a translated filter reads the packet: by pointer where that is possible, else by a helper of the kernel.
+"""The packet reads of a translated filter: by pointer if possible, else by a helper of the kernel.
 
 Where the kernel keeps a VLAN tag beside the packet, the filter sees the frame as it is on the wire: octets 12 to 15 are
 the tag, what stands there in memory begins at octet 16 (_TAG).
@@ -38,7 +38,7 @@ class Reader:
         return offset - _TAG_OCTETS if offset >= _TAG_ENDS else None
 
     def length(self, target: int) -> None:
-        """How long the frame is on the wire."""
+        """The length of the frame on the wire."""
         self.code.load(target, 4, SKB, SKB_LEN)
         if self.tagged:
             self.code.operate(ebpf.ADD, target, value=_TAG_OCTETS)
@@ -82,9 +82,9 @@ class Reader:
 
 
 class LinearReader(Reader):
-    """Reads by pointer in what the kernel has in one piece. ``known``: so many octets were found to be there.
+    """Reads the linear part of the packet by pointer. ``known``: number of octets that are known to be there.
 
-    What is not there goes on at a label, where the PagedReader does the same instruction.
+    For other octets it jumps to a label, where the PagedReader does the same instruction.
     """
 
     def __init__(self, code: Assembler, tagged: bool) -> None:
@@ -92,7 +92,7 @@ class LinearReader(Reader):
         self.known = 0
 
     def absolute(self, target: int, offset: int, size: int, otherwise: Label) -> bool:
-        """``target`` = ``size`` octets at ``offset``. False: it is always done ``otherwise``, nothing follows here."""
+        """``target`` = ``size`` octets at ``offset``. False: always done at ``otherwise``, nothing follows here."""
         at = self.in_memory(offset, size)
         end = max(offset + size - _TAG_OCTETS, _TAG_BEGINS) if at is None else at + size
         if end > MAX_DIRECT:
@@ -128,8 +128,8 @@ class LinearReader(Reader):
             return False
         code = self.code
         code.operate(ebpf.MOV, R1, by=INDEX)
-        # This, and AND below, change nothing but what the verifier knows: that of 5.10 may know of a least value above
-        # the largest one, from branches that are never taken, and then lets R1 be added to no pointer.
+        # This, and AND below, only change the verifier's knowledge. The verifier of 5.10 may believe in a minimum above
+        # the maximum, from branches that are never taken, and then refuses to add R1 to a pointer.
         code.operate(ebpf.XOR, R1, value=0, width=64)
         if self.tagged:
             if offset < _TAG_ENDS:  # may begin in front of the tag's end
@@ -147,14 +147,14 @@ class LinearReader(Reader):
 
 
 class PagedReader(Reader):
-    """Reads by bpf_skb_load_bytes, wherever the octets are. What is not in the packet goes to ``rejected``."""
+    """Reads by bpf_skb_load_bytes, wherever the octets are. Reads beyond the packet jump to ``rejected``."""
 
     def __init__(self, code: Assembler, tagged: bool, rejected: Label) -> None:
         super().__init__(code, tagged)
         self._rejected = rejected
 
     def absolute(self, target: int, offset: int, size: int) -> bool:
-        """``target`` = ``size`` octets at ``offset``. False: no packet is so long, nothing follows here."""
+        """``target`` = ``size`` octets at ``offset``. False: no packet is that long, nothing follows here."""
         if offset > MAX_OFFSET:
             self.code.go(self._rejected)
             return False
@@ -209,7 +209,7 @@ class PagedReader(Reader):
         self.code.operate(ebpf.ADD, R2, value=offset, width=64)
 
     def _indirect_around_tag(self, offset: int, size: int) -> None:
-        """A = octets some of which are in the tag, which one is known only when it runs."""
+        """A = octets that are partly in the tag; only at run time is it known which ones."""
         code = self.code
         self._whole_tag(A, R1)
         code.store(FP, TAG_AT, A)

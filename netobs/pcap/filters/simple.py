@@ -1,7 +1,7 @@
 """The simple form of a filter, ``tcp,80``: compiled here, so that it works without libpcap.
 
     PROTOCOL,PORT[,PORT...]     as ``tcp port 80 or tcp port 443``, and the same behind one VLAN tag
-    PROTOCOL                    what the word alone is in the language of pcap-filter(7): a tag hides it
+    PROTOCOL                    the word alone, as in the language of pcap-filter(7): a tag hides it
     (nothing)                   every packet, as there
 
 Any text with a comma is meant so, as that language has none; so is a word of PROTOCOLS.
@@ -40,21 +40,21 @@ from netobs.pcap.filters.mistake import Mistake
 from netobs.pcap.selection import Instruction
 
 MAX_PORT = 65535
-MAX_PORTS = 255  # so far a conditional jump goes
+MAX_PORTS = 255  # the reach of a conditional jump
 ANY = -1
-_TAGS = (0x8100, 0x88A8, 0x9100)  # what ``vlan`` of pcap-filter selects
+_TAGS = (0x8100, 0x88A8, 0x9100)  # as ``vlan`` of pcap-filter
 _TYPE_AT, _TAG_OCTETS = 12, 4
 _FRAGMENT_HEADER = 44
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The number of a protocol in IPv4 and in IPv6, ANY for all that it carries; None: it is not carried there."""
+    """The number of a protocol in IPv4 and in IPv6, ANY for every protocol; None: that version does not carry it."""
 
     ipv4: int | None = None
     ipv6: int | None = None
     ethertype: int | None = None
-    """Of one that is not carried by IP."""
+    """EtherType of a protocol that IP does not carry."""
     has_ports: bool = False
 
 
@@ -78,14 +78,14 @@ _WITH_PORTS = ", ".join(name for name, protocol in PROTOCOLS.items() if protocol
 
 
 def is_simple(text: str) -> bool:
-    """Whether ``text`` is meant as the simple form, right or wrong."""
+    """Whether ``text`` is an attempt at the simple form, right or wrong."""
     return "," in text or text.strip().lower() in ("", *PROTOCOLS)
 
 
 def compile_simple(text: str) -> tuple[Program, Program]:
     """The classic programs of ``text`` for packets that begin with an Ethernet header, and with that of IP.
 
-    :raises Mistake: the protocol is not known, or a port is none.
+    :raises Mistake: the protocol is unknown, or a port is invalid.
     """
     name, *words = (word.strip().lower() for word in text.split(","))
     if not name and not words:
@@ -133,7 +133,7 @@ def _protocol(name: str) -> Protocol:
         raise Mistake(f'there is no protocol "{name}"', 'the language of pcap-filter(7) has no comma: join by "or"')
     near = difflib.get_close_matches(name, PROTOCOLS, 1)
     hint = f"did you mean {near[0]}?" if near else f"write PROTOCOL,PORT with one of {_WITH_PORTS}"
-    raise Mistake(f'there is no protocol "{name}"' if name else "no protocol stands in front of the comma", hint)
+    raise Mistake(f'there is no protocol "{name}"' if name else "there is no protocol before the comma", hint)
 
 
 def _port(name: str, word: str) -> int:
@@ -142,15 +142,15 @@ def _port(name: str, word: str) -> int:
             raise Mistake(f"there is no port {word}", f"ports are 0 to {MAX_PORT}")
         return int(word)
     if not word:
-        raise Mistake("no port stands behind a comma", f'write {name},80, or "{name}" alone for all ports')
+        raise Mistake("there is no port after a comma", f'write {name},80, or "{name}" alone for all ports')
     first, dash, last = word.partition("-")
     if dash and first.isdecimal() and last.isdecimal():
-        raise Mistake(f'port "{word}" is no number', f'for a range write "{name} portrange {word}"')
+        raise Mistake(f'port "{word}" is not a number', f'for a range write "{name} portrange {word}"')
     try:
         number = socket.getservbyname(word, name)
     except (OSError, UnicodeError):
-        raise Mistake(f'port "{word}" is no number', f"ports are 0 to {MAX_PORT}") from None
-    raise Mistake(f'port "{word}" is no number', f"write {name},{number}")
+        raise Mistake(f'port "{word}" is not a number', f"ports are 0 to {MAX_PORT}") from None
+    raise Mistake(f'port "{word}" is not a number', f"write {name},{number}")
 
 
 # Each of these is a piece of a program. All but ``_when``, ``_accept`` and ``_require`` end it, whatever the packet is,

@@ -1,11 +1,11 @@
-"""From classic BPF to eBPF for the TC hook.
+"""Translates classic BPF to eBPF for the TC hook.
 
-Each program is written twice. The first copy reads the packet by pointer. Where an octet is not in the part of the
-packet that the kernel has in one piece, it goes on in the second copy, at the same instruction; that copy reads by a
-helper, and never leads back. So the bounds that one load has checked hold for all that follow.
+Each program is written twice. The first copy reads the packet by pointer. If an octet is not in the packet's linear
+part, it continues in the second copy, at the same instruction. That copy reads by a helper, and never jumps back. So
+the bounds that one load has checked hold for all later loads.
 
-BPF_LD_ABS and BPF_LD_IND, which eBPF has too, are of no use: beyond the end they return 0 from the whole program. That
-is TCX_PASS, and nobody else on the hook would see the packet.
+BPF_LD_ABS and BPF_LD_IND, which eBPF also has, are not usable: beyond the end they return 0 from the whole program.
+That is TCX_PASS, and no other program on the hook would see the packet.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CONDITIONS = {
 
 
 def _slot(number: int) -> int:
-    """Where on the stack memory slot ``number`` is."""
+    """The place of memory slot ``number`` on the stack."""
     return MEMORY_AT - 4 * number
 
 
@@ -68,7 +68,7 @@ class Translation:
     def _write_linear(self) -> None:
         code, program = self._code, self._program
         places = [code.label() for _ in program]
-        known: dict[int, int] = {0: 0}  # octets that are there whichever way an instruction was reached
+        known: dict[int, int] = {0: 0}  # octets that are there on every path to an instruction
         for index, instruction in enumerate(program):
             if index not in known:
                 continue
@@ -178,7 +178,7 @@ class Translation:
         return self._paged.indirect(k, size) if is_indirect else self._paged.absolute(target, k, size)
 
     def _packet_type(self) -> None:
-        """On the way out the kernel sets it only for who listens on a packet socket."""
+        """At egress the kernel sets it only for listeners on packet sockets."""
         if self._outgoing:
             self._code.operate(ebpf.MOV, A, value=PACKET_OUTGOING)
         else:

@@ -94,15 +94,15 @@ class PcapngFormat:
         return Records(head, np.cumsum(total), sources, gather)
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
-        """Interface Description Blocks of those that the stream has not told of."""
+        """Interface Description Blocks of interfaces that the stream does not have yet."""
         return b"".join(self._place(interface, link_of(interface))[1] for interface in interfaces)
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """An Interface Statistics Block for each place of ``counts``.
 
-        The numbers mean what they do in dumpcap's files on Linux, where libpcap sees only what the filter accepts:
-        ifrecv and filteraccept are what the filter selected, usrdeliv is what is in the stream, ifdrop is all that is
-        missing in it (what Wireshark shows as dropped), osdrop the part of it that the kernel had no room for.
+        The numbers have the meaning of dumpcap's files on Linux, where libpcap sees only packets that the filter
+        accepts: ifrecv and filteraccept count selected packets, usrdeliv those in the stream, ifdrop all that are
+        missing in it (Wireshark shows them as dropped), osdrop those of ifdrop that the kernel had no room for.
         """
         return b"".join(_statistics(place, each, start_ns, now_ns) for place, each in counts.items())
 
@@ -142,7 +142,7 @@ class PcapngFormat:
 def _between(
     batch: PacketBatch, rows: Numbers, offset_ns: int, sources: Numbers, captured: Numbers, total: Numbers
 ) -> npt.NDArray[np.void]:
-    """Shape (n + 1,): what stands before each packet, and after the last. The ends of the array are of no packet."""
+    """Shape (n + 1,): the bytes before each packet, and after the last. The ends of the array belong to no packet."""
     between = np.zeros(len(rows) + 1, dtype=_BETWEEN)
     end, begin = between[1:], between[:-1]
     time_ns = batch.meta["time_ns"][rows].astype(np.int64) + offset_ns
@@ -161,8 +161,8 @@ def _between(
 def _padded_vectors(
     batch: PacketBatch, start: Numbers, captured: Numbers, padded: Numbers, between: npt.NDArray[np.void]
 ) -> Vectors:
-    """Packets and what is between them, which begins with the padding of the first: what follows a packet in the buffer
-    is others' headroom, or octets that ``snaplen`` cuts off."""
+    """Packets and the bytes between them, which start with the padding of the first. In the buffer, a packet is
+    followed by the headroom of another one, or by octets that ``snaplen`` cuts off."""
     framed = np.zeros(len(between), dtype=_FRAMED)
     framed["between"] = between.view(_OPAQUE)
     begin = np.arange(len(between)) * _FRAMED.itemsize + _PADDING_BYTES

@@ -1,4 +1,4 @@
-"""What waits for one client, bounded by the memory that it takes."""
+"""The queue of one client, bounded in memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from netobs.pcap.server.transport import Transport
 from netobs.pcap.vectors import Vectors
 
 ROUND_BYTES = 4 << 20
-"""The most that one client is sent before others have their turn."""
+"""The most bytes for one client before others have their turn."""
 
-_PART_BYTES = 100  # the objects that a part is made of
+_PART_BYTES = 100  # memory of the objects of a part
 
 
 class _Part(NamedTuple):
@@ -21,7 +21,7 @@ class _Part(NamedTuple):
 
 
 class Outbox:
-    """First in, first out. A part counts wholly until its last byte is sent: that is how long it takes memory."""
+    """First in, first out. A part counts as a whole until its last byte is sent, because it takes memory until then."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -42,7 +42,7 @@ class Outbox:
         return max(0, self.max_bytes - self.held_bytes - _PART_BYTES)
 
     def put(self, data: bytes, packets: int = 0) -> None:
-        """``data`` waits, with so many packets in it. There is always place for what a stream cannot do without."""
+        """Queues ``data`` with its number of packets. Essential parts of a stream always have a place."""
         if data:
             self._parts.append(_Part(data, packets))
             self.waiting_packets += packets
@@ -50,7 +50,7 @@ class Outbox:
             self.most_held_bytes = max(self.most_held_bytes, self.held_bytes)
 
     def send(self, transport: Transport) -> int:
-        """Hand over what ``transport`` takes, ``ROUND_BYTES`` or a little more; how many bytes. Raises OSError."""
+        """Send as much as ``transport`` accepts, up to about ``ROUND_BYTES``; returns the bytes. Raises OSError."""
         total = 0
         while self._parts and total < ROUND_BYTES:
             data, packets = self._parts[0]
@@ -70,14 +70,14 @@ class Outbox:
         return total
 
     def send_at_once(self, transport: Transport, pieces: Vectors, ends: Numbers) -> int:
-        """Hand over what ``transport`` takes of ``pieces``, packets that end at ``ends``, while nothing waits; how many
-        bytes. Raises OSError."""
+        """Send as much of ``pieces`` (packets that end at ``ends``) as ``transport`` accepts, while nothing waits;
+        returns the bytes. Raises OSError."""
         sent = transport.send_pieces(pieces)
         self.sent_bytes += sent
         self.sent_packets += int(ends.searchsorted(sent, side="right"))
         return sent
 
     def clear(self) -> None:
-        """Nobody is there any more to send it to. ``waiting_packets`` still tells what was not sent."""
+        """The client is gone. ``waiting_packets`` still has the number of unsent packets."""
         self._parts.clear()
         self.held_bytes = 0

@@ -1,4 +1,4 @@
-"""What a client asks for: one line, before its stream begins. A client that says nothing gets what is configured."""
+"""A client's request: one line, before its stream starts. A silent client gets the configured stream."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from netobs.config.text import nearest, quoted
 from netobs.config.values import BadValue, Boolean, Duration, FilterTexts, Integer, Kind, Text
 
 MAX_LINE_BYTES = 4096
-"""With its newline: room for a text of a filter as long as the configuration may have one, and all else."""
+"""With its newline: room for a filter as long as the configuration allows, and for everything else."""
 END_LINE = b"end\n"
-"""What a client may send later: its stream ends, with statistics as its last words."""
+"""A client may send this later: its stream then ends with statistics."""
 
 _KINDS: dict[str, Kind] = {
     "filter": FilterTexts(),
@@ -34,7 +34,7 @@ _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, section 5.1: the first bytes of a clie
 
 
 class Refusal(NetobsError):
-    """A client that gets no stream; the message is for it. ``reason`` is a word for the counters."""
+    """A client gets no stream; the message is for the client. ``reason`` is a word for the counters."""
 
     def __init__(self, message: str, hint: str = "", reason: str = "request") -> None:
         super().__init__(message, hint)
@@ -43,7 +43,7 @@ class Refusal(NetobsError):
 
 @dataclass(frozen=True)
 class Request:
-    """What the line said; empty, 0 or false where it said nothing."""
+    """The content of the line; empty, 0 or false for missing keys."""
 
     filter: tuple[str, ...] = ()
     snaplen: int = 0
@@ -55,7 +55,7 @@ class Request:
 
 
 def parse_request(line: bytes) -> Request:
-    """The request that ``line`` is: a JSON object, or a filter. Raises Refusal."""
+    """The request in ``line``: a JSON object, or a filter. Raises Refusal."""
     text = _text(line).strip()
     if text.startswith("{"):
         return _from_json(text)
@@ -72,7 +72,7 @@ def _text(line: bytes) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if not text.replace("\t", " ").isprintable():
-        raise Refusal("the request is no line of text", "send a filter or a JSON object, or nothing")
+        raise Refusal("the request is not a line of text", "send a filter or a JSON object, or nothing")
     return text.replace("\t", " ")
 
 
@@ -99,7 +99,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            raise ValueError(f"{quoted(key)} is there twice")
+            raise ValueError(f"{quoted(key)} is listed twice")
     return dict(pairs)
 
 

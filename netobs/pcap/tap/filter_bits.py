@@ -1,4 +1,4 @@
-"""Which bit of ``packet_meta.filters`` stands for which selection, and when a bit may stand for another one."""
+"""Assigns bits of ``packet_meta.filters`` to selections, and decides when a bit may be reused."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class _Bit:
     users: int = 1
     was_in_force: bool = False
     free_from_ns: int | None = None
-    """With no users: when it may be given out again; None = programs that know it are still in force."""
+    """Without users: when it may be reused; None = programs with it are still in force."""
 
 
 class FilterBits:
-    """Equal selections share a bit, counted. A bit that nobody uses any more waits: packets that it stands for may
-    still be on their way. It is free once programs without it have been in force for a second, and all packets that
-    were there then have been read."""
+    """Equal selections share a bit, which counts its users. An unused bit waits, because packets with it may still be
+    under way. It is free once programs without it have been in force for a second, and all packets from before that
+    moment have been read."""
 
     def __init__(self) -> None:
         self._bits: dict[int, _Bit] = {}
 
     def acquire(self, selection: Selection) -> int | None:
-        """A bit for ``selection``; None if there is none left."""
+        """A bit for ``selection``; None if none is left."""
         for number, bit in self._bits.items():
-            if bit.selection == selection:  # also one that waits: its packets are what is wanted again
+            if bit.selection == selection:  # also one that waits: its packets are wanted again
                 bit.users += 1
                 bit.free_from_ns = None
                 return number
@@ -41,7 +41,7 @@ class FilterBits:
         return free
 
     def users(self, number: int) -> int:
-        """How many have acquired the bit and not given it back."""
+        """Number of users of the bit."""
         return self._bits[number].users
 
     def give_back(self, number: int) -> None:
@@ -50,18 +50,18 @@ class FilterBits:
         self._bits[number].users -= 1
 
     def forget(self, number: int) -> None:
-        """There are no programs for the bit's only user. If there never were, it is free at once."""
+        """The programs for the bit's only user failed. If there never were any, the bit is free at once."""
         if self._bits[number].was_in_force:
             self.give_back(number)
         else:
             del self._bits[number]
 
     def in_use(self) -> list[tuple[int, Selection]]:
-        """The bits that have users, in order: what programs are to be made of."""
+        """The bits with users, in order, to make programs from."""
         return sorted((number, bit.selection) for number, bit in self._bits.items() if bit.users)
 
     def in_force(self, now_ns: int) -> None:
-        """Programs of the bits ``in_use`` have taken the place of those before."""
+        """Programs with the bits ``in_use`` have replaced the former programs."""
         for bit in self._bits.values():
             bit.was_in_force |= bit.users > 0
             if not bit.users and bit.free_from_ns is None:
@@ -74,5 +74,5 @@ class FilterBits:
                 del self._bits[number]
 
     def clear(self) -> None:
-        """No packet is on its way any more."""
+        """No packet is under way any more."""
         self._bits.clear()

@@ -1,4 +1,4 @@
-"""The packet capture agent's programs and their maps: loaded, set, and read. What they are attached to is not known."""
+"""The packet capture agent's programs and their maps: loads, sets, and reads them. Attaching is done elsewhere."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from netobs.kernel.object import OBJECT, BpfObject
 from netobs.pcap.tap.layout import COPY_SLOTS, COUNTERS, FILTER_SLOTS, LEAST_SNAPLEN, LOSS, PEER, SNAPLEN, STATE
 
 WAYS = ("ingress", "egress", "l3_ingress", "l3_egress")
-"""What programs are called after, in the order of their slots."""
+"""Parts of the programs' names, in the order of their slots."""
 
 
 @dataclass(frozen=True)
 class PacketCount:
-    """Packets since the programs were loaded: what the filters selected is the sum of the three."""
+    """Packets since the programs were loaded. The sum of the three is the number that the filters selected."""
 
     copied: int
     """In the rings, read or not."""
@@ -69,12 +69,12 @@ class PacketPrograms:
         return self._object.map_fd(name)
 
     def set_filters(self, programs: Mapping[int, int]) -> None:
-        """Puts programs (slot: file descriptor) into their slots, each at once for the packets that come after."""
+        """Puts programs (slot: file descriptor) into their slots, where each takes effect at once."""
         for slot, fd in programs.items():
             libbpf.update_u32(self.map_fd("packet_programs"), slot, fd)
 
     def clear_filters(self) -> None:
-        """From now on no packet is selected."""
+        """Empties all slots: no packet is selected any more."""
         self.set_filters(dict.fromkeys(FILTER_SLOTS, self.program_fd("packets_none")))
 
     def _set_state(self, field: str, value: int) -> None:
@@ -82,11 +82,11 @@ class PacketPrograms:
         np.frombuffer(self._state, dtype=STATE, count=1)[field] = value
 
     def set_snaplen(self, octets: int) -> None:
-        """Octets that are copied of a packet at most, from 16 to 262,144: beyond, the nearest counts."""
+        """Most octets of a packet to copy, from 16 to 262,144; other values are clamped."""
         self._set_state("snaplen", min(max(octets, LEAST_SNAPLEN), SNAPLEN))
 
     def set_wakeup(self, written_bytes: int) -> None:
-        """The reader of the rings is woken whenever a CPU has written so many bytes."""
+        """The reader of the rings wakes up whenever a CPU has written this many bytes."""
         self._set_state("wakeup_bytes", written_bytes)
 
     def set_own_port(self, port: int) -> None:
@@ -103,7 +103,7 @@ class PacketPrograms:
         libbpf.checked(result, "own stream")
 
     def remove_own_stream(self, address: str, port: int) -> None:
-        """No error if it is not known."""
+        """No error if it is unknown."""
         result = libbpf.library().bpf_map_delete_elem(self.map_fd("own_streams"), _peer(address, port))
         libbpf.checked(0 if result == -errno.ENOENT else result, "own stream")
 
@@ -125,7 +125,7 @@ class PacketPrograms:
         return found
 
     def clear_losses(self) -> None:
-        """Forgets what ``losses`` says. No filter is set, and no program runs any more."""
+        """Resets ``losses``. No filter may be set, and no program may run."""
         fd, lib = self.map_fd("packet_losses"), libbpf.library()
         key = np.zeros(1, dtype=LOSS)
         while lib.bpf_map_get_next_key(fd, None, key.ctypes.data) == 0:

@@ -1,7 +1,7 @@
-"""Records of the rings become a batch of packets: columns, but for one step per record.
+"""Turns records of the rings into a batch of packets, by columns, except for one step per record.
 
 A record (kernel/bpf/ringbuf.c: struct bpf_ringbuf_hdr) has u32 length and flags, u32 page offset, then struct
-packet_meta, the octets of the packet, and room that they left.
+packet_meta, the octets of the packet, and unused room.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ROW = np.dtype((np.void, META.itemsize))  # a gather of opaque rows takes a twel
 
 
 def walk(lengths: Lengths, begin: int, end: int) -> tuple[Positions, int]:
-    """Where records begin, from ``begin`` until one reaches ``end`` or is still being written; where the last one ends.
+    """Starts of the records from ``begin`` to ``end`` or to a record that is still being written; and their end.
 
-    Positions are those of the kernel: bytes, which go on where the ring begins again.
+    Positions are the kernel's: bytes, which keep counting when the ring wraps.
     """
     ring = np.frombuffer(lengths, dtype=np.uint32)
     parts: list[Positions] = []
@@ -50,7 +50,7 @@ def walk(lengths: Lengths, begin: int, end: int) -> tuple[Positions, int]:
 
 
 def _run(ring: npt.NDArray[np.uint32], first: int, stop: int) -> Positions:
-    """Where the record ``first`` begins, and those behind it of its length: bulk traffic comes so. In words."""
+    """Starts of the record ``first`` and of the following ones with its length, as in bulk traffic. In words."""
     words = int(ring[first]) + HEADER_BYTES >> 2
     heads = ring[first : min(stop, first + words * LONGEST_RUN) : words]
     others = np.flatnonzero(heads != heads[0])
@@ -59,7 +59,7 @@ def _run(ring: npt.NDArray[np.uint32], first: int, stop: int) -> Positions:
 
 
 def _step(lengths: Lengths, at: int, stop: int) -> Positions:
-    """Where complete records begin: a step for each. In words."""
+    """Starts of complete records, with a step for each. In words."""
     found = array("q")
     append = found.append
     while at < stop:
@@ -71,9 +71,9 @@ def _step(lengths: Lengths, at: int, stop: int) -> Positions:
 
 
 def assemble(buffer: bytearray, rings: list[Positions], unread: list[bool]) -> tuple[PacketBatch, list[int]]:
-    """The packets of the records that begin at the positions in ``buffer``, multiples of 8, in the order of time; and
-    how many of each ring they are. Of a ring that holds more (``unread``) nothing newer is known, and so what is newer
-    is not taken from the others either."""
+    """The packets of the records that start at the positions in ``buffer``, multiples of 8, in the order of time; and
+    their number for each ring. A ring with more records (``unread``) may hold older packets than other rings, so
+    packets that are newer than its last one stay in the others."""
     counts = [len(ring) for ring in rings]
     if not any(counts):
         return no_packets(), counts
@@ -93,7 +93,7 @@ def assemble(buffer: bytearray, rings: list[Positions], unread: list[bool]) -> t
 
 
 def _newer(times: npt.NDArray[np.uint64], counts: list[int], unread: list[bool]) -> list[npt.NDArray[np.bool_]]:
-    """For each ring: which of its packets are newer than the last that was copied of a ring that holds more."""
+    """For each ring: the packets that are newer than the last copied packet of a ring with more records."""
     rings = np.split(times, np.cumsum(counts)[:-1])
     last = [ring[-1] for ring, more in zip(rings, unread) if more and len(ring)]
     return [ring > min(last) if last else np.zeros(len(ring), dtype=bool) for ring in rings]
@@ -112,7 +112,7 @@ def _meta(buffer: bytearray, positions: Positions) -> npt.NDArray[np.void]:
 
 
 def _put_tags_back(buffer: bytearray, meta: npt.NDArray[np.void], start: Positions) -> None:
-    """A VLAN tag that was beside the octets: the addresses move to the front, over what was the meta."""
+    """Puts back a VLAN tag that was beside the octets: the addresses move forward, over the meta."""
     tagged = np.flatnonzero(
         (meta["vlan_proto"] != 0) & (meta["link"] == LINK_ETHERNET) & (meta["caplen"] >= MAC_OCTETS)
     )

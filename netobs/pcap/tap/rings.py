@@ -28,7 +28,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 
 class _Ring:
-    """The ring of one CPU, whose map is ``fd``, which is closed with it."""
+    """The ring of one CPU. It closes its map ``fd``."""
 
     def __init__(self, cpu: int, fd: int, size_bytes: int) -> None:
         """:raises OSError: it cannot be mapped."""
@@ -41,27 +41,26 @@ class _Ring:
         self._data = memoryview(self._producer)[page:]
         self._lengths = self._data.cast("I")
         self.position = 0
-        """Of the first byte that was not taken yet."""
+        """Position of the first byte that was not read yet."""
 
     def available(self) -> int:
-        """Bytes that were written, or are being written, and not yet taken."""
+        """Bytes that were or are being written, and not yet read."""
         return int(self._written[0]) - self.position
 
     def walk(self, count: int) -> tuple[Positions, int]:
-        """Where the next records begin that are complete, until one reaches ``count`` bytes from here; and where the
-        last one ends. In bytes from here."""
+        """Starts of the next complete records, up to ``count`` bytes from here, and their end. In bytes from here."""
         found, stop = walk(self._lengths, self.position, self.position + count)
         return found - self.position, stop - self.position
 
     def copy(self, target: memoryview) -> None:
-        """The next bytes, as many as ``target`` has."""
+        """Copies the next bytes to fill ``target``."""
         offset = self.position % self._size_bytes
         first = min(len(target), self._size_bytes - offset)
         target[:first] = self._data[offset : offset + first]
         target[first:] = self._data[: len(target) - first]
 
     def take(self, count: int) -> None:
-        """Gives the space of the next ``count`` bytes back."""
+        """Returns the space of the next ``count`` bytes to the kernel."""
         self.position += count
         self._taken[0] = self.position
 
@@ -85,22 +84,21 @@ class PacketRings:
         self._map_fd = -1
         self._poll = select.epoll()
         self.backlog_bytes = 0
-        """What the last read left in the rings, for its limit."""
+        """Bytes that the last read left in the rings because of its limit."""
 
     def fileno(self) -> int:
-        """For the event loop, the same at all times. It becomes readable when a CPU has written a part of its ring,
-        until the next ``read``: who waits for it also reads now and then, and goes on after a read that left
-        something."""
+        """For the event loop; it never changes. It becomes readable when a CPU has written a part of its ring, until
+        the next ``read``. So its user must also read now and then, and continue after a read that left something."""
         return self._poll.fileno()
 
     @property
     def is_drained(self) -> bool:
-        """Whether the last read took everything."""
+        """Whether the last read left nothing."""
         return not self.backlog_bytes
 
     def open(self, map_fd: int) -> None:
-        """Makes a ring for each CPU that is online, and puts it into the map of maps ``map_fd``. A CPU that comes
-        online later has none: its packets are counted as lost.
+        """Makes a ring for each online CPU, and puts it into the map of maps ``map_fd``. A CPU that comes online later
+        has no ring, and its packets count as lost.
 
         The kernel waits for a grace period whenever such a map is changed (kernel/bpf/syscall.c:
         maybe_wait_bpf_programs): threads wait for the same one.
@@ -136,8 +134,8 @@ class PacketRings:
         libbpf.update_u32(self._map_fd, cpu, fd)
 
     def read(self, max_bytes: int) -> PacketBatch:
-        """Takes what the rings hold, at most ``max_bytes`` and from each its share, plus a record. The packets are in
-        the order of time but for what was still being written."""
+        """Reads the rings: at most ``max_bytes``, a share from each, plus a record. The packets are in the order of
+        time, except for packets that were still being written."""
         rings = self._rings
         available = [ring.available() for ring in rings]
         self.backlog_bytes = 0
@@ -160,7 +158,7 @@ class PacketRings:
         return batch
 
     def _copy(self, counts: list[int]) -> tuple[bytearray, list[int]]:
-        """The next bytes of each ring, and where each begins."""
+        """The next bytes of each ring, and the start of each."""
         buffer = bytearray(HEADROOM_BYTES + sum(counts))
         view, begin, begins = memoryview(buffer), HEADROOM_BYTES, []
         for ring, count in zip(self._rings, counts):
@@ -170,8 +168,8 @@ class PacketRings:
         return buffer, begins
 
     def release(self) -> None:
-        """Frees the rings with what is in them. No program may be running that writes to them, or its packet is counted
-        as lost."""
+        """Frees the rings and their contents. Programs must not write to them any more, or their packets count as
+        lost."""
         rings, self._rings = self._rings, []
         self.backlog_bytes = 0
         for ring in rings:
@@ -190,8 +188,8 @@ class PacketRings:
 
 
 def shares(available: list[int], max_bytes: int) -> list[int]:
-    """How much to take of each ring: all, or where that is more than ``max_bytes`` equal shares; who has less leaves
-    the rest to the others. A byte at least of each that has any."""
+    """Bytes to read from each ring: all, or equal shares if all is more than ``max_bytes``. A ring with less leaves the
+    rest of its share to the others. Each ring with data gives at least one byte."""
     counts = available[:]
     left, others = max_bytes, len(available)
     for number in sorted(range(len(available)), key=available.__getitem__):
@@ -201,13 +199,13 @@ def shares(available: list[int], max_bytes: int) -> list[int]:
 
 
 def _node_of(cpu: int) -> int:
-    """The NUMA node of a CPU; 0 where the kernel does not say."""
+    """The NUMA node of a CPU; 0 if the kernel does not tell."""
     node = next((_CPUS / f"cpu{cpu}").glob("node[0-9]*"), None)
     return int(node.name[len("node") :]) if node else 0
 
 
 def _hint(number: int) -> str:
-    """What to do about errno ``number`` of a map that was to be made."""
+    """The remedy for errno ``number`` of a failed map creation."""
     if number == errno.ENOMEM:
         return "lower packet_capture.buffer"
     if number == errno.EMFILE:

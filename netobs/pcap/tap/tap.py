@@ -1,4 +1,4 @@
-"""The tap: packets that somebody selects, taken from the interfaces while there is somebody who wants them."""
+"""The tap: takes selected packets from the interfaces while there are users of them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PACKETS = Purpose(
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
-WAKEUP_SHARE = 4  # of a ring: the reader is woken when so much of it was written
+WAKEUP_SHARE = 4  # the reader wakes up when this share (a quarter) of a ring was written
 INTERFACES_AT_ONCE = 4
-"""To attach to one by TCX takes the kernel two grace periods, some 20 ms (net/tcx.h: tcx_entry_sync): whatever else
-the loop does must not wait for hundreds."""
+"""The kernel takes two grace periods, some 20 ms, to attach to one by TCX (net/tcx.h: tcx_entry_sync). The other work
+of the loop must not wait for hundreds."""
 
 
 class Tap:
@@ -73,7 +73,7 @@ class Tap:
         self._to_detach: list[int] = []
 
     def load(self) -> None:
-        """Loads the programs, and finds out whether all that is needed later can be had.
+        """Loads the programs, and checks that everything needed later is available.
 
         :raises CaptureError: the kernel refused something.
         """
@@ -90,8 +90,8 @@ class Tap:
         return self._points.links
 
     def fileno(self) -> int:
-        """For the loop, at any time: ``read`` when it is readable. It tells of each ring that fills up once, so that
-        ``read`` is also to be called by a timer, and again as long as ``backlog_bytes`` are left."""
+        """For the loop, at any time: ``read`` when it is readable. It reports each ring that fills up only once, so a
+        timer must also call ``read``, and the caller must repeat it while ``backlog_bytes`` are left."""
         return self._rings.fileno()
 
     @property
@@ -106,22 +106,22 @@ class Tap:
 
     @property
     def backlog_bytes(self) -> int:
-        """What the last ``read`` left in the rings, for its limit."""
+        """Bytes that the last ``read`` left in the rings because of its limit."""
         return self._rings.backlog_bytes
 
     def select(self, selection: Selection, now_ns: int) -> int:
-        """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
-        share one. The first makes the rings and attaches to the first interfaces; see ``step``.
+        """Adds ``selection``; returns the bit that its packets have in ``filters``. Equal selections share a bit. The
+        first selection makes the rings and attaches to the first interfaces; see ``step``.
 
         :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
-            All is as before then.
+            Nothing has changed then.
         """
         first = not self.is_active
         bit = self._bits.acquire(selection)
         if bit is None:
             raise CaptureError(
-                f"packet capture: {MAX_SELECTIONS} different filters are in use, there cannot be more",
-                "end one, or use one that is there",
+                f"packet capture: {MAX_SELECTIONS} different filters are in use, which is the limit",
+                "end one, or use an existing one",
             )
         if self._bits.users(bit) > 1:
             return bit
@@ -149,9 +149,9 @@ class Tap:
         self.step()
 
     def _put_filters(self, now_ns: int) -> None:
-        """Makes programs of all that is selected, and puts them in the place of those that are in force.
+        """Makes programs for all selections, and replaces the present programs.
 
-        :raises CaptureError: the kernel refused one: those that were there stay.
+        :raises CaptureError: the kernel refused one; the former programs stay.
         """
         with contextlib.ExitStack() as loaded:
             programs = {}
@@ -178,8 +178,8 @@ class Tap:
                 yield filter_slot, copy_slot, LINK_IP if way.startswith("l3_") else LINK_ETHERNET
 
     def release(self, bit: int, now_ns: int) -> None:
-        """One who wants this selection less. Its bit may stand for another one later, when none of its packets can come
-        any more. With the last selection all packets that were not read are gone."""
+        """Drops one user of this selection. Its bit may be reused when none of its packets can come any more. With the
+        last selection, all unread packets are gone."""
         self._bits.give_back(bit)
         if self._bits.users(bit):
             return
@@ -189,7 +189,7 @@ class Tap:
             return
         try:
             self._put_filters(now_ns)
-        except CaptureError as error:  # those that are in force select too much, and nobody is given it
+        except CaptureError as error:  # the present programs select too much, and nobody gets it
             log.error("packet capture: a filter that nobody needs any more stays in force: %s", error)
 
     def _stop(self) -> None:
@@ -204,8 +204,8 @@ class Tap:
         self.step()
 
     def step(self) -> bool:
-        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` and the last
-        ``release``. Whether there are more: then it is to be called again soon."""
+        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` or the last
+        ``release``. Returns whether there are more: then call it again soon."""
         for interface in _first(self._to_attach):
             with contextlib.suppress(OSError):  # gone
                 if socket.if_indextoname(interface.index) == interface.name:
@@ -224,16 +224,16 @@ class Tap:
         return batch
 
     def set_snaplen(self, octets: int) -> None:
-        """How much of a packet is copied: the largest that anybody wants to have, 262,144 at most, 16 at least."""
+        """Octets to copy of a packet: the largest snaplen of any user, 16 to 262,144."""
         self._programs.set_snaplen(octets)
 
     def set_own_port(self, port: int) -> None:
-        """The port at which the agent listens: of its TCP packets those of ``own_stream`` are never captured."""
+        """The port at which the agent listens: packets of its ``own_stream`` connections are never captured."""
         self._programs.set_own_port(port)
 
     def own_stream(self, address: str, port: int) -> None:
-        """Packets to and from this address and port of a client are never captured: over an interface that is captured
-        each would make another.
+        """Packets to and from this address and port of a client are never captured: over a captured interface, each
+        would cause another.
 
         :raises CaptureError: there are too many.
         """
@@ -247,8 +247,8 @@ class Tap:
         self._programs.remove_own_stream(address, port)
 
     def losses(self, bit: int) -> dict[int, int]:
-        """Packets that this selection selected and that did not fit into the rings, since ``select`` gave the bit
-        to it: by interface index. If more than 4,096 sets of filters and interfaces lose packets, ``count`` has all."""
+        """Packets of this selection that did not fit into the rings since ``select``, by interface index. If more than
+        4,096 sets of filters and interfaces lose packets, only ``count`` has all."""
         return dict(self._lost(bit) - self._lost_before[bit])
 
     def _lost(self, bit: int) -> Counter[int]:
@@ -259,7 +259,7 @@ class Tap:
         return lost
 
     def count(self) -> PacketCount:
-        """Packets since ``load``, whoever selected them."""
+        """Packets of all selections since ``load``."""
         return self._programs.count()
 
     def interfaces(self) -> list[Interface]:
@@ -267,11 +267,11 @@ class Tap:
         return self._points.attached
 
     def known_interfaces(self) -> Mapping[int, Interface]:
-        """By index: those that are captured now or were, as packets of these may still come. Not changed later."""
+        """By index: present and former captured interfaces, whose packets may still come. Not changed later."""
         return self._points.interface_names.by_index()
 
     def capturable(self) -> list[Interface]:
-        """Those that are, or would be, captured while anything is selected."""
+        """The interfaces that are, or would be, captured while anything is selected."""
         return self._points.wanted()
 
     def follow_links(self) -> None:

@@ -114,13 +114,13 @@ def test_what_c_cannot_read_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["ip protochain 6", "ip6 protochain \\tcp"])
 def test_a_loop_is_refused(text: str) -> None:
-    assert 'goes round in a loop, as "protochain" does, and the kernel has none' in refusal([text])
+    assert 'it has a loop, as "protochain" makes, and the kernel allows none' in refusal([text])
 
 
 def test_what_is_too_long_for_the_kernel_is_refused() -> None:
     # Not optimized, which libpcap needs long for.
     text = " or ".join(f"host 10.{n // 256}.{n % 256}.1" for n in range(600))
-    with pytest.raises(FilterError, match=r"it has \d+ instructions, and at most 4096 are possible$"):
+    with pytest.raises(FilterError, match=r"it has \d+ instructions; the limit is 4096$"):
         compile_filter([text], optimize=False)
 
 

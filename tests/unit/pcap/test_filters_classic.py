@@ -21,7 +21,7 @@ def step(code: int, k: int = 0, jt: int = 0, jf: int = 0) -> Instruction:
     ("program", "reason"),
     [
         ((), "it has no instruction"),
-        ((ACCEPT,) * 4097, "it has 4097 instructions, and at most 4096 are possible"),
+        ((ACCEPT,) * 4097, "it has 4097 instructions; the limit is 4096"),
         ((step(0x47), ACCEPT), "there is no opcode 0x47 (instruction 0 of 2)"),
         ((step(c.LDX | c.W | c.ABS), ACCEPT), "there is no opcode 0x21 (instruction 0 of 2)"),
         ((step(c.LD | c.IMM),), "it runs beyond its end (instruction 0 of 1)"),
@@ -30,7 +30,7 @@ def step(code: int, k: int = 0, jt: int = 0, jf: int = 0) -> Instruction:
         ((step(c.JMP | c.JA, 1), ACCEPT), "it runs beyond its end (instruction 0 of 2)"),
         (
             (ACCEPT, step(c.JMP | c.JA, 0xFFFFFFFE)),
-            'it goes round in a loop, as "protochain" does, and the kernel has none (instruction 1 of 2)',
+            'it has a loop, as "protochain" makes, and the kernel allows none (instruction 1 of 2)',
         ),
         ((step(c.ST, 16), ACCEPT), "there is no memory slot 16 (instruction 0 of 2)"),
         ((step(c.LDX | c.MEM, 99), ACCEPT), "there is no memory slot 99 (instruction 0 of 2)"),

@@ -90,5 +90,5 @@ def test_a_jump_that_cannot_be_continued() -> None:
         code.operate(ebpf.MOV, R0, value=0)
     code.place(end)
     code.exit()
-    with pytest.raises(ebpf.TooLarge, match=r"^no way to continue a jump over 40000 instructions$"):
+    with pytest.raises(ebpf.TooLarge, match=r"^cannot split a jump over 40000 instructions$"):
         code.assemble()

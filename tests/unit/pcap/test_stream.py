@@ -84,7 +84,7 @@ def test_a_refusal_is_repeated(pieces: list[bytes]) -> None:
 
 
 def test_something_else_is_refused() -> None:
-    with pytest.raises(CaptureError, match="no stream of packets; is it the port of a netobs daemon"):
+    with pytest.raises(CaptureError, match="not a stream of packets; is it the port of a netobs daemon"):
         StreamReader().feed(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
