@@ -1,4 +1,4 @@
-"""What the Exporting Process needs of an encoder. Export does not import encode: the daemon brings the two together."""
+"""The interface of encoders for the Exporting Process. Export does not import encode: the daemon joins the two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netobs.flow.report import Report
 
 
 class Header(Protocol):
-    """What a Transport Session says in the Message Header."""
+    """A Transport Session's fields of the Message Header."""
 
     @property
     def export_time_s(self) -> int: ...
@@ -65,7 +65,7 @@ class Encoder(Protocol[H_contra, D_contra]):
     ) -> list[tuple[bytes, int]]:
         """Messages with options records, with ``templates`` also all Templates; and the Data Records in each.
 
-        The first has the Sequence Number of ``header``. Raises TemplateError as ``template_messages``.
+        The first has the Sequence Number of ``header``. Raises TemplateError like ``template_messages``.
         """
 
     def data_messages(self, data_set: D_contra, header: H_contra, max_message_size: int) -> MessageBlock:

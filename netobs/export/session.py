@@ -28,29 +28,29 @@ _LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink, "tls": TlsLink}
 _PART_BYTES = 524_288
 """Data Records that become Messages at once: small enough for the cache and for memory, large enough for numpy."""
 _FAILING_PART_BYTES = 65_536
-"""The same while the collector does not take Messages: each part has the Templates in front."""
+"""The same while the collector refuses Messages: the Templates precede each part."""
 START_WITHIN_S = 5.0
-"""How long the start waits for the disk of a spool: mistakes, and other processes that use it, show within this."""
+"""How long the start waits for the disk of a spool, to notice mistakes and other processes that use it."""
 DISK_NS = NS_PER_S
 """How long the end waits for the disk of a spool."""
 PROBE_NS = NS_PER_S
-"""How often Templates ask a UDP collector that is away whether it is back, while the flows go to the spool."""
+"""How often Templates probe a UDP collector that is down, while its flows go to the spool."""
 STALL_NS = 2 * NS_PER_S
-"""A collector that has taken nothing for so long counts as away: with a spool, flows wait there."""
+"""A collector that has accepted nothing for this long counts as down: with a spool, flows wait there."""
 
 
 class TransportSession(Generic[H, D]):
     """Exports to the collector of ``config``, over one Transport Session after another.
 
-    ``new_header(export_time_s, sequence, observation_domain, clock_offset_ns)`` makes a header as ``encoder`` wants it.
-    Nothing here blocks. Timers and sockets are driven by ``loop``; ``send`` hands in what is to be exported. A
-    collector that is down costs at most ``queue_max_bytes`` of memory, then the oldest flows, which are counted.
-    ``report(realtime_ns)`` gives what the options records say.
+    ``new_header(export_time_s, sequence, observation_domain, clock_offset_ns)`` makes a header for ``encoder``. Nothing
+    here blocks. ``loop`` drives timers and sockets; ``send`` takes the data to export. A collector that is down costs
+    at most ``queue_max_bytes`` of memory; then the oldest flows are dropped and counted. ``report(realtime_ns)``
+    returns the content of options records.
 
-    Messages that could not be sent over UDP leave a gap in the Sequence Numbers, so the collector knows of them too.
-    What a broken connection has left without acknowledgement goes into the next one, once.
+    Unsent Messages over UDP leave a gap in the Sequence Numbers, so the collector learns of them. Unacknowledged data
+    of a broken connection go into the next one, once.
 
-    With ``spool``, flows wait on the disk while the collector is away; back, it gets them beside the new ones.
+    With ``spool``, flows wait on the disk while the collector is down. When it is back, it gets them beside new flows.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TransportSession(Generic[H, D]):
         self.closed = False
         """Whether ``close`` has finished."""
         self.holds = False
-        """Whether flows wait while the link is failing, where otherwise they are sent in vain; see ``probe``."""
+        """Whether flows wait while the link is failing, instead of being sent without success; see ``probe``."""
         self._config = config
         self._encoder = encoder
         self._headers: Headers[H] = Headers(new_header, config.observation_domain)
@@ -84,7 +84,7 @@ class TransportSession(Generic[H, D]):
         self._message_size = config.max_message_size
         self._said_too_large = False
         self._closing = self._ending = False
-        self._moved_ns = 0  # when a Message was last taken, or none was there
+        self._moved_ns = 0  # when the link last accepted a Message, or none was there
         self._pump_timer: Timer | None = None
         self._deadline_timer: Timer | None = None
 
@@ -93,15 +93,15 @@ class TransportSession(Generic[H, D]):
 
     @property
     def ready(self) -> bool:
-        """Whether the first attempt was made: over UDP the templates are out, over TCP a connection was tried.
+        """Whether the first attempt was made: over UDP the templates are sent, over TCP a connection was tried.
 
-        A collector that is down makes a session ready too: nothing else waits for it.
+        A session is also ready if its collector is down, because nothing else waits for it.
         """
         return self._link.tried
 
     @property
     def available(self) -> bool:
-        """Whether the collector takes Messages, as far as one knows: connected; over UDP, none was refused."""
+        """Whether the collector seems to accept Messages: it is connected; over UDP, none was refused."""
         return self._link.up and not self._link.failing
 
     @property
@@ -110,12 +110,12 @@ class TransportSession(Generic[H, D]):
         return self._link.failing
 
     def open(self, clock: ClockPair, now_ns: int) -> None:
-        """Begin the first Transport Session, now if ``host`` is an address, else when its name is resolved."""
+        """Start the first Transport Session, now if ``host`` is an address, else when its name is resolved."""
         self._headers.see_clock(clock)
         self._link.open(now_ns)
 
     def see_clock(self, clock: ClockPair) -> None:
-        """What the clocks are now: the wall clock may have been set."""
+        """Sets the present clocks: the wall clock may have been set."""
         self._headers.see_clock(clock)
 
     def send(self, data_sets: Sequence[D], clock: ClockPair, now_ns: int) -> None:
@@ -129,12 +129,12 @@ class TransportSession(Generic[H, D]):
             else:
                 self._queue.append(data_set, now_ns)
         if self._link.failing:
-            self._announcer.require(options=False)  # should the collector be back, then these flows are its first
+            self._announcer.require(options=False)  # if the collector is back, these flows are the first that it gets
         self._pump(now_ns)
         self._trim(now_ns)
 
     def surrender(self, now_ns: int) -> list[tuple[D, int]]:
-        """Give up what waits for a collector that is not ``available``, for another one: Data Sets, and since when."""
+        """Give up the waiting Data Sets, each with its time of arrival, if the collector is not ``available``."""
         self._take_back(now_ns)
         given = self._queue.give_away()
         for data_set, _ in given:
@@ -150,7 +150,7 @@ class TransportSession(Generic[H, D]):
         self._trim(now_ns)
 
     def probe(self, now_ns: int) -> None:
-        """Ask a collector that refuses (over UDP), and whose flows are held, whether it is back: by Templates."""
+        """Probe a collector that refuses (over UDP), and whose flows are held, with Templates."""
         if self._held and not self._closing:
             self._announcer.require(options=False)
             self._pump(now_ns)
@@ -158,15 +158,15 @@ class TransportSession(Generic[H, D]):
                 self._link.probe(now_ns)
 
     def options_changed(self, now_ns: int) -> None:
-        """What the options records say is different now: they are sent again, at most once a second."""
+        """The content of options records has changed: send them again, at most once a second."""
         if self._link.up and not self._closing:
             self._announcer.changed(now_ns)
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
-        """Send what waits; ``closed`` becomes true when it is sent, or cannot be, or at ``deadline_ns``.
+        """Send the waiting flows; ``closed`` becomes true when they are sent or cannot be sent, or at ``deadline_ns``.
 
-        The loop must go on running until then; with a spool for ``DISK_NS`` more, should the disk not be quick. What
-        was not sent goes to the spool, or is counted as ``closed``.
+        The loop must keep running until then, and with a spool up to ``DISK_NS`` longer if the disk is slow. Unsent
+        flows go to the spool, or count as ``closed``.
         """
         if self._closing:
             return
@@ -206,7 +206,7 @@ class TransportSession(Generic[H, D]):
             self._finish(now_ns)
 
     def _pump(self, now_ns: int) -> None:
-        """Send until all is sent or the link takes no more for now. What would not fit the queue is not held back."""
+        """Send until everything is sent or the link accepts no more. Flows that exceed the queue are not held back."""
         self.stats.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self._link.up:
             if self._held and self._shipment is not None and not self._shipment.is_announcement:
@@ -256,17 +256,17 @@ class TransportSession(Generic[H, D]):
         self.stats.count_not_sent("queue_full", self._waiting.trim(most, now_ns))
 
     def _away(self, now_ns: int) -> bool:
-        """Whether the collector takes nothing now."""
+        """Whether the collector accepts nothing now."""
         stalled = self._shipment is not None and now_ns - self._moved_ns >= STALL_NS
         return not self.available or stalled
 
     def _store(self, now_ns: int) -> bool:
-        """What waits goes to the spool, if there is one: part after part. Whether some is on its way there."""
+        """Move the queue to the spool, if there is one, part by part. Returns whether a part is under way."""
         size = self._link.message_size() if self._link.reliable else self._message_size
         return self._waiting.store(self._headers.realtime_ns(now_ns) // NS_PER_S, size, now_ns)
 
     def _arm_pump(self, all_arrived: bool, now_ns: int) -> None:
-        """Come back when more of the spool is due, to ask whether the collector is back, or whether all has arrived."""
+        """Schedule the next look: when more of the spool is due, to probe the collector, or to check the arrivals."""
         if self._pump_timer is not None:
             self._pump_timer.cancel()
         replay_ns = self._waiting.replay.due_ns if self._waiting.replay is not None else None
@@ -280,7 +280,7 @@ class TransportSession(Generic[H, D]):
             self._pump_timer = self._loop.call_at(now_ns + PROBE_NS, self._pump)  # to free memory and disk
 
     def _load(self, now_ns: int) -> Shipment[H, D] | None:
-        """The next Messages to send, templates before data. They are made now, with the present header."""
+        """Make the next Messages to send, templates before data, with the present header."""
         realtime_ns = self._headers.realtime_ns(now_ns)
         if self._headers.next(now_ns) and not self._link.reliable:
             # No Message with data may be dated before that with its Template (RFC 7011, section 8.2). Over TCP, which
@@ -299,7 +299,7 @@ class TransportSession(Generic[H, D]):
         if shipment is None:
             return None
         self._announcer.count(len(shipment.block))
-        if self._link.failing:  # the collector may come back at any time, and what it gets first must be readable
+        if self._link.failing:  # the collector may return at any time, and its first Messages must be readable
             self._announcer.require(options=False)
         return shipment
 
@@ -314,7 +314,7 @@ class TransportSession(Generic[H, D]):
         most = _FAILING_PART_BYTES if self._link.failing else _PART_BYTES
         part = self._queue.take(min(self._part_bytes, most, left * self._message_size))
         block = self._encoder.data_messages(part, header, self._message_size)
-        if len(block) > left:  # a guess that was too high: Messages are not filled to the end
+        if len(block) > left:  # the guess was too high: Messages are not filled completely
             rows = int(block.flows[:left].sum())
             self._queue.put_back(part.slice(rows, len(part)), since_ns)
             part = part.slice(0, rows)
@@ -323,13 +323,13 @@ class TransportSession(Generic[H, D]):
         return Shipment(block, header, part, since_ns=since_ns)
 
     def _shorten(self, shipment: Shipment[H, D], now_ns: int) -> None:
-        """The next Message exceeds the path MTU: go on with shorter ones, or without it if there is no shorter."""
+        """The next Message exceeds the path MTU: continue with shorter ones, or drop it if that is impossible."""
         shorter = self._fit_message_size()
         if shorter and shipment.batch is None:
             self._take_back(now_ns)
             return
         if shorter and shipment.block.sizes[shipment.index] <= self._message_size:
-            return  # what is in the spool keeps its length
+            return  # Messages in the spool keep their length
         if not self._said_too_large:
             self._said_too_large = True
             log.warning("%s: Messages of %d bytes exceed the path MTU and are counted as not sent; "
@@ -340,7 +340,7 @@ class TransportSession(Generic[H, D]):
             self._shipment = None
 
     def _fit_message_size(self) -> bool:
-        """Follow the path MTU, as far as Templates and Data Records allow. Whether Messages are shorter than before."""
+        """Follow the path MTU, as far as Templates and Data Records allow. Returns whether Messages are shorter now."""
         before, size = self._message_size, self._link.message_size()
         if size == before:
             return False
@@ -355,7 +355,7 @@ class TransportSession(Generic[H, D]):
         return size < before
 
     def _take_back(self, now_ns: int) -> None:
-        """What is not wholly sent waits again, and gets its place in the sequence when it is sent."""
+        """Partly sent data wait again, and get a Sequence Number when they are sent."""
         shipment, self._shipment = self._shipment, None
         if shipment is None:
             return
@@ -368,7 +368,7 @@ class TransportSession(Generic[H, D]):
         self._headers.last = shipment.header.advance(shipment.rows_before(shipment.index), shipment.index)
 
     def _on_spool(self, now_ns: int) -> None:
-        """Something was written to the spool, or read."""
+        """The spool has written or read something."""
         if self._ending:
             self._end(now_ns)
         else:
@@ -376,7 +376,7 @@ class TransportSession(Generic[H, D]):
             self._pump(now_ns)
 
     def _finish(self, now_ns: int) -> None:
-        """Nothing is sent any more. What waits goes to the spool, then all is over."""
+        """Stop sending. Waiting flows go to the spool, then the session ends."""
         if self._ending:
             return
         self._ending = True

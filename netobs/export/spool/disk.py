@@ -1,7 +1,7 @@
-"""The thread of a spool: whatever waits for the disk waits here, and not in the event loop.
+"""The thread of a spool: it waits for the disk, so that the event loop does not.
 
-A disk can hang for minutes (NFS, a failing drive, a frozen file system), and a system call that waits for it cannot be
-given up. So each spool has a thread, which gets jobs one after another; the loop gets the results.
+A disk can hang for minutes (NFS, a failing drive, a frozen file system), and a waiting system call cannot be
+cancelled. So each spool has a thread, which gets jobs one after another; the loop gets the results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Counts(Protocol):
-    """What a spool says of the flows in it: ``ExportStats``, or ``Deferred``."""
+    """Counts a spool's flows: ``ExportStats``, or ``Deferred``."""
 
     def spool(self, tally: Tally) -> None: ...
 
@@ -30,7 +30,7 @@ class Counts(Protocol):
 
 
 class Deferred:
-    """Keeps what the thread counts until the loop, whose account it is, takes it."""
+    """Keeps the thread's counts until the loop adds them to its account."""
 
     def __init__(self) -> None:
         self._entries: list[Callable[[ExportStats], None]] = []
@@ -48,7 +48,7 @@ class Deferred:
         self._entries.append(lambda stats: stats.count_not_sent(reason, tally, spooled))
 
     def taken(self) -> list[Callable[[ExportStats], None]]:
-        """What was counted since the last call."""
+        """The counts since the last call."""
         entries, self._entries = self._entries, []
         return entries
 
@@ -59,10 +59,9 @@ class _Finished(NamedTuple):
 
 
 class Disk:
-    """Does jobs in their order. Only ``work`` of each runs in the thread; all else is for the loop.
+    """Does jobs in their order. Only ``work`` of each runs in the thread; everything else runs in the loop.
 
-    At the end of a job ``stats`` gets what it counted in ``counts``, and the loop what it found. Who submits jobs
-    bounds how many there are.
+    At the end of a job, ``stats`` gets its ``counts``, and the loop its result. The caller bounds the number of jobs.
     """
 
     def __init__(self, loop: EventLoop, stats: ExportStats) -> None:
@@ -96,22 +95,22 @@ class Disk:
         return bool(self._submitted_ns)
 
     def waited_ns(self, now_ns: int) -> int:
-        """For how long the oldest job has not been done."""
+        """Age of the oldest unfinished job."""
         return now_ns - self._submitted_ns[0] if self._submitted_ns else 0
 
     def wait(self, within_s: float, now_ns: int) -> None:
-        """Wait for all jobs, at most so long. Only for the start, where the loop does not run yet."""
+        """Wait for all jobs, up to a limit. Only for the start, before the loop runs."""
         through = threading.Event()
         self.submit(through.set, lambda _result, _now_ns: None, now_ns)
         through.wait(within_s)
         self._settle(now_ns)
 
     def end(self) -> None:
-        """The thread ends behind the last job."""
+        """Ends the thread after the last job."""
         self._jobs.put(None)
 
     def abandon(self, last: Callable[[], None]) -> None:
-        """Nothing is told any more. Of the jobs only the present one, which hangs, and ``last`` are done."""
+        """Drops all results. Of the jobs, only the present one, which hangs, and ``last`` are done."""
 
         def job() -> _Finished:
             last()

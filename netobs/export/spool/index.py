@@ -1,6 +1,6 @@
-"""The index of a segment: for each Message where it ends, what it carries, and a checksum of both.
+"""The index of a segment: for each Message its end, its counts, and a checksum of both.
 
-Nothing in a file is believed before it was checked: bounds when a segment is found, checksums when it is read.
+Nothing in a file is trusted before it is checked: bounds when a segment is found, checksums when it is read.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
 
 ENTRY = np.dtype([("end", "<u4"), ("crc", "<u4"), ("flows", "<i8"), ("packets", "<i8"), ("octets", "<i8")])
-"""One Message: where it ends in the data file, a CRC-32 of what it carries and of the Message, and what it carries.
+"""One Message: its end in the data file, a CRC-32 of its counts and of the Message, and its counts.
 
-Messages with templates carry nothing. Earlier versions wrote ``end`` with 64 bits: a ``crc`` of 0 for every Message.
+Messages with templates have counts of 0. Earlier versions wrote ``end`` with 64 bits: a ``crc`` of 0 for every Message.
 """
 
 HEADER_BYTES, SET_HEADER_BYTES = MESSAGE_HEADER.itemsize, SET_HEADER.itemsize
 MAX_ENTRIES = 1 << 20
-"""More than any segment has: so much of an index is read at most."""
+"""The most entries of an index that are read; no segment has as many."""
 _COUNTS = ("flows", "packets", "octets")
 _MAX_COUNT = float(1 << 62)
 
 
 class Entries(NamedTuple):
-    """Messages of a segment: their index entries, shape ``(messages,)``, and where the first of them begins."""
+    """Messages of a segment: their index entries, shape ``(messages,)``, and the start of the first."""
 
     entries: npt.NDArray[np.void]
     begin: int
 
     @property
     def ends(self) -> npt.NDArray[np.int64]:
-        """Where each of them ends, int64, counted from the beginning of the first."""
+        """The end of each, int64, counted from the start of the first."""
         return self.entries["end"].astype(np.int64) - self.begin
 
     @property
@@ -45,11 +45,11 @@ class Entries(NamedTuple):
         return np.diff(self.ends, prepend=0)
 
     def tally(self) -> Tally:
-        """What they carry."""
+        """Their counts."""
         return Tally(*(int(self.entries[name].sum()) for name in _COUNTS))
 
     def plausible(self) -> int:
-        """How many of them could be Messages, from the first on: lengths, counts, and sums that stay in 64 bits."""
+        """Number of plausible Messages from the first on: lengths, counts, and sums that fit 64 bits."""
         sizes, counts = self.sizes, [self.entries[name] for name in _COUNTS]
         wrong = (sizes < HEADER_BYTES + SET_HEADER_BYTES) | (sizes > MAX_MESSAGE_BYTES) | (counts[0] > sizes)
         for count in counts:
@@ -58,7 +58,7 @@ class Entries(NamedTuple):
 
 
 def made_for(block: MessageBlock, begin: int) -> npt.NDArray[np.void]:
-    """The entries for the Messages of ``block``, the first of which begins at the offset ``begin``."""
+    """The entries for the Messages of ``block``, which starts at the offset ``begin``."""
     entries = np.empty(len(block), dtype=ENTRY)
     entries["end"] = block.ends + begin
     for name in _COUNTS:
@@ -68,7 +68,7 @@ def made_for(block: MessageBlock, begin: int) -> npt.NDArray[np.void]:
 
 
 def are_sound(part: Entries, data: bytes | bytearray, checked: bool) -> npt.NDArray[np.bool_]:
-    """Whether each Message of ``part`` is in ``data`` as it was written, shape ``(messages,)``.
+    """Whether each Message of ``part`` is undamaged in ``data``, shape ``(messages,)``.
 
     ``checked``: by its checksum; else by its Message Header alone.
     """
@@ -85,7 +85,7 @@ def are_sound(part: Entries, data: bytes | bytearray, checked: bool) -> npt.NDAr
 
 
 def _checksums(part: Entries, data: bytes | bytearray | memoryview) -> npt.NDArray[np.uint32]:
-    """Of each Message with what it carries; never 0, which means that nobody has made one."""
+    """The checksum of each Message with its counts; never 0, which stands for a missing checksum."""
     view, counts = memoryview(data).cast("B"), np.stack([part.entries[name] for name in _COUNTS], axis=1).tobytes()
     ends, width = part.ends.tolist(), 8 * len(_COUNTS)
     found = np.empty(len(ends), dtype=np.uint32)

@@ -1,7 +1,7 @@
-"""From the queue into the spool while the collector is away, and out of it, paced, when it is back.
+"""Moves flows from the queue into the spool while the collector is down, and sends them, paced, when it is back.
 
-What touches the disk runs in the spool's thread (``netobs.export.spool.disk``). The loop hands it one part of the queue
-at a time, and has it read one batch ahead. So a disk that hangs costs the loop no time, and memory for these two.
+All disk access runs in the spool's thread (``netobs.export.spool.disk``). The loop gives it one part of the queue at a
+time, and lets it read one batch ahead. So a disk that hangs costs the loop no time, and memory for these two.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ T = TypeVar("T")
 _PART_BYTES = 524_288
 _BATCH_BYTES = 65_536
 _CATCH_UP_NS = 50_000_000
-"""What a loop that was busy may send at once, measured by the time that it was late."""
+"""A busy loop may send this much of its delay at once."""
 STORE_WITHIN_NS = NS_PER_S
-"""How long flows may wait for the disk before they count as what a queue of ``queue_max_bytes`` has to hold."""
+"""How long flows may wait for the disk before they count against ``queue_max_bytes``."""
 SLOW_NS = 10 * NS_PER_S
-"""A disk that does not answer for so long is spoken of."""
+"""A disk that does not answer for this long is logged."""
 
 
 class _Read(NamedTuple):
-    """What was read: ``templates`` as ``Spool.own_templates`` gives them."""
+    """A read batch; ``templates`` as from ``Spool.own_templates``."""
 
     templates: tuple[bytes, bytes] | None
     batch: Batch
@@ -58,8 +58,8 @@ class _Read(NamedTuple):
 class Replay(Generic[H, D]):
     """The spool of the collector of ``config``, filled from ``queue``.
 
-    ``wake`` is called in the loop when there is news: something was written or read. What was written with other
-    Templates is sent behind these: once in a Transport Session, over UDP before each batch.
+    ``wake`` is called in the loop when something was written or read. Messages with other Templates are sent after
+    these Templates: once in a Transport Session, over UDP before each batch.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class Replay(Generic[H, D]):
         wake: Callable[[int], None],
         start_within_s: float,
     ) -> None:
-        """``message_size``: the longest Message that the collector gets. Takes over what an earlier run left.
+        """``message_size``: the longest Message for the collector. Takes over the files of an earlier run.
 
-        The disk gets ``start_within_s`` to answer, then the start goes on without it.
+        The disk gets ``start_within_s`` to answer, then the start continues without it.
 
         Raises ExportError if another process uses the spool, or if it can never be used.
         """
@@ -103,7 +103,7 @@ class Replay(Generic[H, D]):
         self._busy_since_ns = 0
         self._unread = False  # whether there is something to read in the files
         self._reading = False
-        self._stale = False  # whether what is being read is to be read again, behind something older
+        self._stale = False  # whether the present read must be repeated, after something older
         self._read: _Read | None = None
         self._slow = False
         self._ended = False
@@ -159,16 +159,16 @@ class Replay(Generic[H, D]):
         return len(self._writing[0]) * row_bytes(self._writing[0]) if self._writing is not None else 0
 
     def overdue_ns(self, now_ns: int) -> int:
-        """Rows that have waited since this time or longer should be written by now: they are what a queue must hold.
+        """Rows that have waited since this time or longer should be written by now, and count against the queue.
 
-        All are, where nothing can be written. A disk that has just begun gets a moment for what has waited for it.
+        If nothing can be written, all rows count. A disk that has just started gets a moment for its backlog.
         """
         if self._ended or now_ns < self._retry_write_ns:
             return sys.maxsize
         return now_ns - STORE_WITHIN_NS if now_ns - self._busy_since_ns >= STORE_WITHIN_NS else -1
 
     def take_in(self, export_time_s: int, message_size: int, now_ns: int) -> bool:
-        """Hand the next part of the queue to the disk, unless it has one. Whether it has one now."""
+        """Give the next part of the queue to the disk, unless it has one. Returns whether it has one now."""
         if self._writing is None and self._queue and not self._ended and now_ns >= self._retry_write_ns:
             if not self._busy:
                 self._busy, self._busy_since_ns = True, now_ns
@@ -180,7 +180,7 @@ class Replay(Generic[H, D]):
         return self._writing is not None
 
     def load(self, header: H, now_ns: int) -> tuple[MessageBlock, Batch | None] | None:
-        """The next Messages, with headers from ``header`` on, if their time has come and they are read.
+        """The next Messages, with headers from ``header`` on, if they are due and were read.
 
         Without a Batch: Templates of another run.
         """
@@ -203,11 +203,11 @@ class Replay(Generic[H, D]):
         return messages_block(messages, data, header), batch
 
     def forget_templates(self) -> None:
-        """What the collector was told of other Templates than its own does not count any more."""
+        """Forget that the collector was sent Templates of other runs."""
         self._announced.clear()
 
     def hand_over(self, batch: Batch, certain: bool, now_ns: int) -> None:
-        """The kernel has taken ``batch``; ``certain``: nobody will tell whether it has arrived."""
+        """The kernel has accepted ``batch``; ``certain``: no acknowledgement will follow."""
         self._submit(lambda: self._spool.hand_over(batch), _nothing, now_ns)
         if certain:
             self.release([batch], now_ns)
@@ -224,7 +224,7 @@ class Replay(Generic[H, D]):
             self._submit(functools.partial(self._spool.release, batch), _nothing, now_ns)
 
     def end(self, done: Callable[[int], None], now_ns: int) -> None:
-        """Nothing is read or written any more; ``done`` is called when the folder is free."""
+        """Stops reading and writing; ``done`` is called when the folder is free."""
         if self._ended:
             return
         self._ended = True
@@ -232,7 +232,7 @@ class Replay(Generic[H, D]):
         self._disk.end()
 
     def give_up(self) -> tuple[D, int] | None:
-        """As ``end``, of a disk that does not answer. What it was given, and may have written or not."""
+        """As ``end``, for a disk that does not answer. Returns the flows that it may or may not have written."""
         self._ended = True
         self._disk.abandon(self._spool.close)
         writing, self._writing = self._writing, None
@@ -249,7 +249,7 @@ class Replay(Generic[H, D]):
         self._disk.submit(job, finished, now_ns)
 
     def _on_open(self, error: ExportError | None, now_ns: int) -> None:
-        """An error that comes too late for the start is met again when something is to be written."""
+        """An error that comes too late for the start will occur again at the next write."""
         self._errors += [error] if error is not None else []
         if self._started:
             self._wake(now_ns)

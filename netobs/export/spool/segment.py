@@ -1,6 +1,6 @@
 """One file of the spool: an IPFIX file (RFC 5655) and, beside it, an index of its Messages (``spool_index``).
 
-The index is written after the data. So a Message is there if the index has it, and replay needs not read Data Records.
+The index is written after the data. So a Message exists if the index has it, and replay does not parse Data Records.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
 
 _MAX_TEMPLATE_BYTES = 1 << 20
-_MAX_LONGER = 100  # Messages that are looked at to see whether they are what the index says
-_MAX_SURPLUS = 1000  # Messages that are looked at behind the last one of the index
+_MAX_LONGER = 100  # Messages that are compared with the index
+_MAX_SURPLUS = 1000  # Messages that are examined after the last one of the index
 _serials = itertools.count(1)
 
 
@@ -31,33 +31,33 @@ class Damaged(Exception):
 
 
 class Loss(NamedTuple):
-    """What a segment should have and has not: by its index, and ``unknown``, what nobody can count, in words."""
+    """The missing part of a segment: counted by its index, and ``unknown``, an uncountable loss in words."""
 
     tally: Tally
     unknown: str
 
 
 class Segment:
-    """``messages``: how many there are, of which the first ``templates`` carry no Data Records; ``flows``: in all."""
+    """``messages``: their number; the first ``templates`` of them have no Data Records; ``flows``: in all."""
 
     def __init__(self, folder: Folder, number: int) -> None:
-        """The segment ``number``, with nothing in it yet: see ``create`` and ``recover``."""
+        """The segment ``number``, still empty: see ``create`` and ``recover``."""
         self.number = number
         self.serial = next(_serials)
-        """No other segment of this process has it, whatever becomes of the folder."""
+        """Unique for each segment of this process."""
         self.data_bytes = 0
         self.messages = self.templates = self.flows = 0
         self.position = 0
-        """The next Message to read: the spool keeps this, and what follows."""
+        """The next Message to read; the spool keeps it and the following ones."""
         self.left = Tally()
         self.sets = b""
-        """The templates that it begins with, see ``sets_of``."""
+        """The templates at its start, see ``sets_of``."""
         self.sent_to = self.arrived_to = 0
-        """Behind which Message was last read, and behind which all has arrived."""
+        """The ends of the last read Message, and of the Messages that have all arrived."""
         self.bad: set[int] = set()
         """Messages that are damaged, and counted."""
         self.keep = ""
-        """Why the files are not to be deleted when all is sent."""
+        """Why the files must not be deleted when everything is sent."""
         self.failures = 0  # to read, in a row
         self._folder = folder
         self._checked = True
@@ -65,7 +65,7 @@ class Segment:
 
     @classmethod
     def create(cls, folder: Folder, number: int, templates: Sequence[bytes]) -> Segment:
-        """A new segment that begins with the Messages ``templates``. Raises OSError."""
+        """A new segment that starts with the Messages ``templates``. Raises OSError."""
         segment = cls(folder, number)
         try:
             segment._open(os.O_CREAT | os.O_EXCL)
@@ -82,9 +82,9 @@ class Segment:
 
     @classmethod
     def recover(cls, folder: Folder, number: int, start: int) -> tuple[Segment, Loss]:
-        """The segment that an earlier run has left, to be read from Message ``start`` on, and what it has lost.
+        """The segment of an earlier run, to be read from Message ``start`` on, and its loss.
 
-        What a crash left half written is cut off. Raises OSError.
+        A partly written Message of a crash is cut off. Raises OSError.
         """
         segment = cls(folder, number)
         try:
@@ -123,7 +123,7 @@ class Segment:
         self.position = self.sent_to = self.arrived_to = min(self.messages, message)
 
     def _has_surplus(self, size: int) -> bool:
-        """Whether there are whole Messages with Data Records behind the last one of the index."""
+        """Whether there are whole Messages with Data Records after the last one of the index."""
         at = self.data_bytes
         for _ in range(_MAX_SURPLUS):
             head = os.pread(self._data, HEADER_BYTES + SET_HEADER_BYTES, at) if at < size else b""
@@ -151,12 +151,12 @@ class Segment:
         return f"{self.number:010}{SUFFIX}"
 
     def is_there(self) -> bool:
-        """Whether both files are where they were, and no others."""
+        """Whether both files are still the same files in the same place."""
         files = ((self.name, self._data), (self._index_name, self._index))
         return all(self._folder.holds(name, fd) for name, fd in files)
 
     def append(self, block: MessageBlock) -> None:
-        """Write ``block`` at the end. Raises OSError; then nothing of it is in the segment."""
+        """Write ``block`` at the end. Raises OSError; the segment is then unchanged."""
         entries = made_for(block, self.data_bytes)
         try:
             self._open()
@@ -176,19 +176,19 @@ class Segment:
         return Entries(self._entries(start, min(stop, self.messages)), self.offset(start))
 
     def offset(self, message: int) -> int:
-        """Where ``message`` begins in the data file. Raises OSError, or Damaged."""
+        """The start of ``message`` in the data file. Raises OSError, or Damaged."""
         self._open()
         return int(self._entries(message - 1, message)["end"][0]) if message else 0
 
     def read(self, max_bytes: int) -> tuple[Entries, bytearray, npt.NDArray[np.bool_]]:
-        """At least one Message from ``position`` on, and at most ``max_bytes`` if more; which of them are sound.
+        """At least one Message from ``position`` on, several up to ``max_bytes``; and which of them are undamaged.
 
-        Raises OSError, or Damaged if the index is not what it was.
+        Raises OSError, or Damaged if the index has changed.
         """
         # No Message is shorter than a header with a Set.
         most = max(1, max_bytes // (HEADER_BYTES + SET_HEADER_BYTES))
         found = self.entries(self.position, self.position + most)
-        good = found.plausible() or 1  # what cannot be a Message is damaged: it alone
+        good = found.plausible() or 1  # an impossible Message is damaged, and read alone
         count = max(1, int(np.searchsorted(found.ends[:good], max_bytes, side="right")))
         part = Entries(found.entries[:count], found.begin)
         length = min(max(0, int(part.ends[-1])), max(max_bytes, int(found.sizes[0]) & 0xFFFF))
@@ -196,9 +196,9 @@ class Segment:
         return part, data, are_sound(part, data, self._checked)
 
     def template_messages(self) -> bytes:
-        """The Messages with the templates that the segment begins with. Raises OSError, or Damaged.
+        """The Messages with the templates at the start of the segment. Raises OSError, or Damaged.
 
-        A damaged Message that seems to carry nothing is no template: it is to be read.
+        A damaged Message with counts of 0 does not count as a template: it must be read.
         """
         found = self.entries(0, max(1, self.templates))
         data = os.pread(self._data, min(int(found.ends[-1]), _MAX_TEMPLATE_BYTES), 0)
@@ -211,7 +211,7 @@ class Segment:
         return data[: int(found.ends[whole - 1])] if whole else b""
 
     def exceeds(self, max_message_size: int) -> bool:
-        """Whether any Message with Data Records is longer than so many bytes. Raises OSError, or Damaged."""
+        """Whether any Message with Data Records is longer than this many bytes. Raises OSError, or Damaged."""
         found = self.entries(0, self.messages)
         longer = np.flatnonzero(found.sizes > max_message_size)
         for number in longer[longer >= self.templates][:_MAX_LONGER].tolist():
@@ -231,11 +231,11 @@ class Segment:
     def delete(self) -> None:
         """Raises OSError."""
         self.close()
-        for name in (self.name, self._index_name):  # the data first: an index alone is nothing
+        for name in (self.name, self._index_name):  # the data first: an index alone is useless
             self._folder.unlink(name)
 
     def set_aside(self, why: str) -> str:
-        """Take it out of the spool but keep it, as NAME.ipfix.``why``; return the new name. Raises OSError."""
+        """Remove it from the spool but keep the file as NAME.ipfix.``why``; return the new name. Raises OSError."""
         self.close()
         kept = f"{self.name}.{why}"
         with contextlib.suppress(FileNotFoundError):
@@ -261,7 +261,7 @@ class Segment:
         return np.frombuffer(data, dtype=ENTRY)
 
     def _cut(self) -> None:
-        """Back to what the segment has wholly."""
+        """Truncate the files to the whole Messages."""
         if self._data >= 0:
             os.ftruncate(self._data, self.data_bytes)
         if self._index >= 0:
@@ -269,9 +269,9 @@ class Segment:
 
 
 def sets_of(messages: bytes) -> bytes:
-    """The Sets in ``messages``, without their Message Headers: the same for the same templates, at any time.
+    """The Sets in ``messages``, without their Message Headers: always the same for the same templates.
 
-    Sets of one kind that stand in several Messages count as one. Raises Damaged.
+    Sets of one kind in several Messages count as one. Raises Damaged.
     """
     sets: dict[bytes, bytes] = {}
     at = 0
@@ -290,7 +290,7 @@ def sets_of(messages: bytes) -> bytes:
 
 
 def _write(fd: int, data: memoryview, at: int) -> None:
-    """All of ``data`` at the offset ``at``. Raises OSError: part of it may be there then."""
+    """Write all of ``data`` at the offset ``at``. Raises OSError; a part of it may then be written."""
     data = data.cast("B")
     while len(data):
         written = os.pwrite(fd, data, at)

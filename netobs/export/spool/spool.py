@@ -1,12 +1,12 @@
-"""The spool of one collector: a folder of IPFIX files with the flows of an outage, and how far they were sent since.
+"""The spool of one collector: a folder of IPFIX files with the flows of an outage, and the progress of sending them.
 
     DIR/COLLECTOR/0000000001.ipfix   Messages, templates first: an IPFIX file (RFC 5655) by itself
-    DIR/COLLECTOR/0000000001.index   what each of its Messages carries
+    DIR/COLLECTOR/0000000001.index   the ends and counts of its Messages
     DIR/COLLECTOR/cursor             the next Message to send
     DIR/COLLECTOR/lock               held by the daemon that uses the folder
 
-Nothing here knows of sockets or encoders. What the process has written survives it, however it ends; nothing is forced
-to the disk, so that a power cut may cost the last seconds.
+Nothing here knows sockets or encoders. Written files survive any end of the process. They are not forced to the disk,
+so a power cut may cost the last seconds.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ log = logging.getLogger("netobs.export")
 RETRY_NS = 60 * NS_PER_S
 """The pause after an error of the disk."""
 _MAX_SEGMENT_BYTES = 16 << 20
-_SEGMENTS = 16  # at least so many share the space, so that little is lost when the oldest is dropped
-_READ_FAILURES = 3  # in a row, a minute apart, until a segment is put aside
+_SEGMENTS = 16  # the space has at least this many segments, so that dropping the oldest loses little
+_READ_FAILURES = 3  # failures in a row, a minute apart, before a segment is put aside
 
 
 class Batch(NamedTuple):
@@ -53,10 +53,10 @@ class Batch(NamedTuple):
 
 
 class Spool:
-    """First in, first out, in ``directory``, of at most ``max_bytes``; the oldest segment gives way to a new one.
+    """First in, first out, in ``directory``, of at most ``max_bytes``; a new segment replaces the oldest.
 
-    ``stats`` learns of everything that enters, and of what leaves without having been sent. An error of the disk is
-    logged once as one of ``name``'s; until the next attempt, a minute later, the caller keeps what it has.
+    ``stats`` counts everything that enters, and flows that leave unsent. An error of the disk is logged once, for
+    ``name``; until the next attempt, a minute later, the caller keeps its flows.
     """
 
     def __init__(self, directory: Path, max_bytes: int, templates: Templates, stats: Counts, name: str) -> None:
@@ -72,7 +72,7 @@ class Spool:
         self._retry_write_ns = self._retry_read_ns = 0
 
     def open(self, now_ns: int) -> bool:
-        """Take over what an earlier run left, unless that is done. Whether the folder can be used.
+        """Take over the files of an earlier run, unless that is done. Returns whether the folder is usable.
 
         Raises ExportError if another process uses it, or if it can never be used.
         """
@@ -105,9 +105,9 @@ class Spool:
         return any(segment.unread for segment in self._store.segments)
 
     def begin(self, templates: Callable[[], Sequence[bytes]], now_ns: int) -> int | None:
-        """Get ready for ``append``; the Sequence Number to begin with, or None if nothing can be written now.
+        """Prepare for ``append``; returns the first Sequence Number, or None if nothing can be written now.
 
-        ``templates`` gives the Messages that a new segment begins with.
+        ``templates`` returns the Messages at the start of a new segment.
         """
         try:
             self._store.notice_removal()
@@ -131,7 +131,7 @@ class Spool:
         return self._store.writer.flows & 0xFFFF_FFFF
 
     def append(self, block: MessageBlock, now_ns: int) -> bool:
-        """Write Messages that were queued until now; False if that cannot be: they are still queued then."""
+        """Write queued Messages; False if that fails, and they stay queued."""
         if self._store.writer is None:
             return False
         self._store.make_room(len(block.buffer))
@@ -201,7 +201,7 @@ class Spool:
 
     @property
     def retry_read_ns(self) -> int:
-        """When ``read`` may succeed again after an error."""
+        """The time of the next ``read`` after an error."""
         return self._retry_read_ns
 
     @property
@@ -210,11 +210,11 @@ class Spool:
         return self._retry_write_ns
 
     def hand_over(self, batch: Batch) -> None:
-        """The kernel has taken ``batch``: another run of the daemon is to go on behind it."""
+        """The kernel has accepted ``batch``: another run of the daemon must continue after it."""
         self._set_cursor(batch.serial, batch.stop)
 
     def put_back(self, batch: Batch, tally: Tally) -> None:
-        """``batch``, with ``tally``, which nobody got, is to be read again, or is counted if its file is gone."""
+        """The unsent ``batch``, with ``tally``, must be read again, or is counted if its file is gone."""
         segment = self._store.find(batch.serial)
         if segment is None:
             self._stats.count_not_sent(self._store.why_gone(batch.serial), tally, spooled=True)
@@ -228,7 +228,7 @@ class Spool:
         self._set_cursor(batch.serial, batch.start)
 
     def release(self, batch: Batch) -> None:
-        """``batch`` has arrived, as far as anybody knows. A segment of which all has arrived is deleted."""
+        """``batch`` seems to have arrived. A segment is deleted when all of it has arrived."""
         segment = self._store.find(batch.serial)
         if segment is not None:
             segment.arrived_to = batch.stop
@@ -244,11 +244,11 @@ class Spool:
     def _set_cursor(self, serial: int, message: int) -> None:
         segment = self._store.find(serial)
         if segment is not None:
-            with contextlib.suppress(OSError, Damaged):  # then a next run sends more of it again
+            with contextlib.suppress(OSError, Damaged):  # the next run then sends more of it again
                 self._folder.set_cursor(segment.number, message, segment.offset(message))
 
     def _fail_to_read(self, segment: Segment, error: OSError, now_ns: int) -> None:
-        """Tried again, a few times; then the others are not held up any longer."""
+        """Retry a few times; after that, the segment does not hold up the others any longer."""
         segment.failures += 1
         if segment.failures >= _READ_FAILURES:
             self._store.give_up(segment, "damaged")

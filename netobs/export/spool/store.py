@@ -1,4 +1,4 @@
-"""The segments of a spool: how they come, how they go, and what is said and counted of those that were not sent."""
+"""The segments of a spool: creates and removes them, and logs and counts unsent ones."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ REASONS = {
     "too-large": "has Messages that are longer than max_message_size",
     "damaged": "is damaged",
 }
-"""Why a file is put aside: its name then ends in that, and its flows are counted as not sent, with "_" for "-"."""
+"""Reasons to put a file aside. They end its new name, and its flows count as not sent for the reason, "_" for "-"."""
 _REMEMBERED = 1000  # segments that are gone
 
 
 class Store:
-    """``segments``, oldest first, in ``folder``: at most ``max_bytes``. ``writer`` is the last, if it takes more.
+    """``segments``, oldest first, in ``folder``: at most ``max_bytes``. ``writer`` is the last, if it accepts more.
 
-    ``stats`` learns of what leaves without having been sent; what the log says of it begins with ``name``.
+    ``stats`` counts flows that leave unsent; log lines start with ``name``.
     """
 
     def __init__(self, folder: Folder, max_bytes: int, stats: Counts, name: str) -> None:
@@ -39,7 +39,7 @@ class Store:
         self._stats = stats
         self._name = name
         self._aside: dict[str, int] = {}  # names and bytes, oldest first
-        self._gone: dict[int, str] = {}  # why segments are not there any more
+        self._gone: dict[int, str] = {}  # why segments were removed
 
     @property
     def used_bytes(self) -> int:
@@ -51,11 +51,11 @@ class Store:
         return next((segment for segment in self.segments if segment.serial == serial), None)
 
     def why_gone(self, serial: int) -> str:
-        """Why the segment with this serial number, of which not all was sent, is not there any more."""
+        """Why the partly unsent segment with this serial number was removed."""
         return self._gone.get(serial, "spool_full")
 
     def take_over(self, found: Found) -> None:
-        """What an earlier run has left is there to be read; what it has lost is counted."""
+        """Makes the segments of an earlier run readable, and counts its losses."""
         self.last_number = max(self.last_number, found.last_number)
         self._aside = {name: self._folder.size(name) for name in found.aside}
         self.segments = [each.segment for each in found.segments]
@@ -80,7 +80,7 @@ class Store:
                 self.retire(segment)
 
     def make_room(self, needed: int) -> None:
-        """Drop the oldest until ``needed`` bytes more are within the limit; first what is aside, and counted."""
+        """Drop the oldest until ``needed`` more bytes fit the limit, files put aside first; counts them."""
         excess = self.used_bytes + needed - self._max_bytes
         while excess > 0 and self._aside:
             name = next(iter(self._aside))
@@ -107,7 +107,7 @@ class Store:
         self.retire(segment)
 
     def retire(self, segment: Segment) -> None:
-        """Delete ``segment`` if it is through, or put it aside if not all of it was sent."""
+        """Delete ``segment`` if it is finished, or put it aside if a part was not sent."""
         if segment.unread or segment.arrived_to < segment.sent_to:
             return
         if segment.left != Tally():
@@ -118,19 +118,19 @@ class Store:
             self.remove(segment)
 
     def give_up(self, segment: Segment, why: str, more: Tally | None = None) -> None:
-        """Put ``segment`` aside, for people to read. What is left of it, and ``more``, is not sent."""
+        """Put ``segment`` aside for the operator. Its rest, and ``more``, count as not sent."""
         lost = segment.left + (more or Tally())
         self._stats.count_not_sent(why.replace("-", "_"), lost, spooled=True)
         self._put_aside(segment, why, REASONS[why], lost.flows)
 
     def remove(self, segment: Segment) -> None:
-        """Delete it: it is through, or the oldest of too many."""
+        """Delete it: it is finished, or the oldest of too many."""
         self._forget(segment, "spool_full")
-        with contextlib.suppress(OSError):  # the cursor is behind it: the next run does not read it again
+        with contextlib.suppress(OSError):  # the cursor is after it: the next run does not read it again
             segment.delete()
 
     def notice_removal(self) -> None:
-        """Somebody may have taken the folder away, or put another in its place, or taken some of its files."""
+        """Checks whether somebody has removed or replaced the folder, or removed some of its files."""
         if not self._folder.is_open:
             return
         if not self._folder.is_there():
