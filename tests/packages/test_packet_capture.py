@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 from lab.pcap import read_pcap
 from lab.traffic import Traffic
 from tests.packages.host import BOOTED, COLLECTOR, UNIT, Site
@@ -11,10 +13,22 @@ pytestmark = BOOTED
 LOAD = Traffic(flows=20, packets=200_000, size=300)  # more than the test takes: it is ended then
 WANTED = 5_000
 FILE = "/var/tmp/out.pcap"
+PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+# A software event that asks for nothing but to exist: struct perf_event_attr in its first size, of all CPUs' processes.
+OPEN_PERF_EVENT = """
+import ctypes, errno, os, struct
+attributes = struct.pack("=IIQQQQQIIQ", 1, 64, 10, 1, 0, 0, 0, 0, 0, 0)
+call = ctypes.CDLL(None, use_errno=True).syscall
+assert call({number}, attributes, -1, 0, -1, 0) == -1
+print(errno.errorcode[ctypes.get_errno()])
+"""
 
 
 def test_packets_come_out_of_the_sandbox(installed: Site, suite: str, report: list[str]) -> None:
+    """Where nobody may open perf events, as kernel.perf_event_paranoid = 3 of Debian keeps services from it."""
     host = installed.host
+    open_perf_event = OPEN_PERF_EVENT.format(number=PERF_EVENT_OPEN[platform.machine()])
+    assert host.run("python3", "-c", open_perf_event).stdout == "EPERM\n"
     host.configure(enabled=True, recorder="30s")
     with installed.collector():
         host.systemctl("start", UNIT)
@@ -27,6 +41,5 @@ def test_packets_come_out_of_the_sandbox(installed: Site, suite: str, report: li
     assert [(packet.length, len(packet.octets)) for packet in packets] == [(300, 300)] * WANTED
     (log,) = host.logs()
     assert "packet capture: listening on 127.0.0.1:9990" in log
-    assert "perf buffer has" not in log  # the unit lets it lock what it needs
     assert account.sent[COLLECTOR].packets > 0
     report.append(f"{suite}: {captured.stderr.strip()}")
