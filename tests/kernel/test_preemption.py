@@ -13,9 +13,13 @@ import pytest
 
 from lab import frames as f
 from lab.prog_run import Observed, Programs, on_cpu
+from netobs.base.errors import CaptureError
 from netobs.datapath.layout import FLOW_TABLES, LEDGER
 from netobs.flow.metrics import GROUPS
 from netobs.flow.records import EXTRA
+from netobs.kernel import requirements
+from netobs.kernel.host import is_realtime
+from netobs.pcap.tap.programs import INTERRUPTING, PacketPrograms
 from tests.kernel.flows import flow, readable
 from tests.kernel.numbered import packet
 
@@ -119,3 +123,13 @@ def test_tables_are_as_without_the_guard(guarded: Programs) -> None:
     assert set(observed.records["packets"]) == {2}
     assert not observed.records["errno"].any()
     assert readable(guarded.observe(packet(7)).records) == [flow(src_addr="10.0.0.7")]
+
+
+@pytest.mark.skipif(not is_realtime(), reason="this is no PREEMPT_RT kernel")
+def test_packet_capture_is_refused_in_one_sentence() -> None:
+    if requirements.kernel_version(os.uname().release) < INTERRUPTING:
+        pytest.skip("this kernel does not let packets interrupt each other")
+    with pytest.raises(CaptureError) as error:
+        PacketPrograms().load()
+    assert "has PREEMPT_RT" in str(error.value)
+    assert "\n" not in str(error.value)

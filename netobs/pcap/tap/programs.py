@@ -6,16 +6,19 @@ import ctypes
 import errno
 import ipaddress
 import mmap
+import os
 from collections.abc import Mapping
 from ctypes import byref, c_uint32, c_uint64
 from dataclasses import dataclass
 
 import numpy as np
 
-from netobs.kernel import libbpf
+from netobs.base.errors import CaptureError
+from netobs.kernel import host, libbpf, requirements
 from netobs.kernel.object import OBJECT, BpfObject
 from netobs.pcap.tap.layout import COPY_SLOTS, COUNTERS, FILTER_SLOTS, LEAST_SNAPLEN, LOSS, PEER, SNAPLEN, STATE
 
+INTERRUPTING = (6, 18)  # a filter hands its result to the copier in memory of the CPU (see bpf/netobs.bpf.c)
 WAYS = ("ingress", "egress", "l3_ingress", "l3_egress")
 """Parts of the programs' names, in the order of their slots."""
 
@@ -44,8 +47,14 @@ class PacketPrograms:
     def load(self) -> None:
         """Loads and verifies the programs; no filter is set.
 
-        :raises CaptureError: the kernel refused them.
+        :raises CaptureError: the kernel refused them, or lets them interrupt each other.
         """
+        if host.is_realtime() and requirements.kernel_version(os.uname().release) >= INTERRUPTING:
+            raise CaptureError(
+                f"kernel {os.uname().release} has PREEMPT_RT: from Linux 6.18 on, packets interrupt each other there, "
+                "and packet capture could give one to the wrong stream",
+                "boot a kernel without PREEMPT_RT to capture packets; flows are measured in this one too",
+            )
         self._object = obj = BpfObject(
             OBJECT.with_name("packets.bpf.o"), "the kernel has too little memory for its maps"
         )
