@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -60,7 +61,8 @@ def set_up(level: str) -> None:
 def complain(problem: str) -> None:
     """Prints the reason why a command ends on standard error: as a log line for the journal, else as a message."""
     prefix = f"<{PRIORITIES[logging.ERROR]}>" if _to_journal() else "netobs: "
-    print("\n".join(prefix + line for line in printable_lines(problem)), file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told, and the exit status still counts
+        print("\n".join(prefix + line for line in printable_lines(problem)), file=sys.stderr)
 
 
 def _to_journal() -> bool:

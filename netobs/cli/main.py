@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from netobs import DEFAULT_CONF, __version__
 from netobs.base.errors import ConfigError, NetobsError
 from netobs.base.log import complain
+from netobs.base.standard_output import guard as guard_standard_output
 from netobs.base.words import PACKET_FORMATS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -289,10 +290,22 @@ def template_check(context: click.Context, file: str, collector: str, max_messag
     context.exit(0 if usable else 1)
 
 
-def main() -> None:
-    """Entry point. An operator's mistake gives a line on standard error, not a traceback."""
+def _run() -> None:
     try:
         cli()
+    except SystemExit:  # as click ends
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            sys.exit(1)
+        raise
+
+
+def main() -> None:
+    """Entry point. An operator's mistake gives a line on standard error, not a traceback."""
+    guard_standard_output()
+    try:
+        _run()
     except ConfigError as error:
         for problem in error.problems:
             complain(problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, TextIO
 
@@ -23,14 +23,17 @@ class _Reader:
         self._decoder, self._printer = decoder, printer
         self.problems = 0
 
-    def read(self, name: str) -> None:
+    def read(self, name: str, check_signals: Callable[[], None]) -> None:
         """Print the records of the file ``name``. Each is a Transport Session of its own (RFC 5655, 7)."""
         try:
             with _opened(name) as file:
                 for at, message in self._messages(file, name):
+                    check_signals()
                     decoded = self._decode(message, name, at)
                     if decoded is not None:
                         self._printer.show(decoded, name, {})
+                        if name == STANDARD_INPUT:  # who writes there may wait
+                            self._printer.out.flush()
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -111,8 +114,8 @@ def listen_files(
     decoder, out = Decoder(max_steps=sys.maxsize), sys.stdout if out is None else out
     printer = Checker(out, as_json, once) if check else Printer(out, as_json, options, once)
     reader = _Reader(decoder, printer)
-    with interruptible(), ending_quietly(out, lambda: account_of(decoder), printer.end):
+    with interruptible() as check_signals, ending_quietly(out, lambda: account_of(decoder), printer.end):
         printer.title()
         for name in names:
-            reader.read(name)
+            reader.read(name, check_signals)
     return reader.problems == 0, printer.is_odd

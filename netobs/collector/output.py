@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from netobs.base.log import printable
+from netobs.base.standard_output import OutputError
 from netobs.collector.decode import Decoded, Decoder
 from netobs.collector.text_table import FlowTable
 
@@ -86,28 +87,48 @@ def account_of(decoder: Decoder, others: Mapping[str, int] | None = None) -> str
 
 @contextmanager
 def ending_quietly(out: TextIO, account: Callable[[], str], end: Callable[[], None]) -> Iterator[None]:
-    """Enough, SIGINT, SIGTERM and a broken pipe end the block; ``end``, then ``account`` on standard error, follow."""
+    """Enough, SIGINT, SIGTERM and a broken pipe end the block; ``end``, then ``account`` on standard error, follow.
+
+    :raises OutputError: nothing more can be written, after the account.
+    """
     try:
         with suppress(KeyboardInterrupt, Enough):
             yield
         end()
         out.flush()
     except BrokenPipeError:
-        _discard(out)
-    print(f"netobs listen: {account()}", file=sys.stderr)
+        pass
+    except OutputError:
+        _say(account())
+        raise
+    _say(account())
+
+
+def _say(account: str) -> None:
+    print(f"netobs listen: {account}", file=sys.stderr)
 
 
 @contextmanager
-def interruptible(wake_on: Callable[[int], None] | None = None) -> Iterator[None]:
+def interruptible(wake_on: Callable[[int], None] | None = None) -> Iterator[Callable[[], None]]:
     """SIGINT and SIGTERM raise KeyboardInterrupt; SIGINT too, since a shell starts background jobs with it ignored.
+
+    An exception that is raised in a callback of C code or of the garbage collector is lost: whoever loops calls what
+    this yields, which raises it again.
 
     ``wake_on`` gets a descriptor that ends a wait that starts just after a signal, before the handler has run.
     """
+    came: list[int] = []
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield check
         return
 
     def interrupt(number: int, frame: Any) -> None:
+        came.append(number)
         raise KeyboardInterrupt
 
     read_end, write_end = os.pipe()
@@ -117,18 +138,10 @@ def interruptible(wake_on: Callable[[int], None] | None = None) -> Iterator[None
     wakeup_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup_before)
         os.close(read_end)
         os.close(write_end)
-
-
-def _discard(out: TextIO) -> None:
-    """Point ``out`` at the null device: the interpreter's flush at exit must not fail on a broken pipe."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, out.fileno())
-        os.close(null)

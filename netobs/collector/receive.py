@@ -230,8 +230,9 @@ class Collector:
                                          "idle connections closed": self.idle_closed})  # fmt: skip
 
 
-def _serve(collector: Collector, printer: Printer | Checker) -> None:
+def _serve(collector: Collector, printer: Printer | Checker, check_signals: Callable[[], None]) -> None:
     while True:
+        check_signals()
         for exporter, decoded in collector.receive():
             kind = "exporterIPv6Address" if ":" in exporter.address else "exporterIPv4Address"
             printer.show(decoded, exporter, {kind: exporter.address})
@@ -261,8 +262,12 @@ def listen(
     else:
         shown = Printer(out, as_json, options, once)
         collector = Collector(host, port)
-    with closing(collector), interruptible(collector.wake_on), ending_quietly(out, collector.account, shown.end):
+    with (
+        closing(collector),
+        interruptible(collector.wake_on) as check_signals,
+        ending_quietly(out, collector.account, shown.end),
+    ):
         print(f"netobs listen: listening on {host or '*'} port {collector.port}", file=sys.stderr, flush=True)
         shown.title()
-        _serve(collector, shown)
+        _serve(collector, shown, check_signals)
     return shown.is_odd

@@ -169,8 +169,8 @@ def test_wrong_usage(arguments: list[str], text: str) -> None:
 
 def test_a_signal_ends_the_wait_for_standard_input() -> None:
     command = [sys.executable, "-m", "netobs", "listen", "--json", "--file", "-"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    pipe, env = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"".join(GOLDEN[:2]) + GOLDEN[2][:16])
@@ -182,3 +182,23 @@ def test_a_signal_ends_the_wait_for_standard_input() -> None:
     assert [flow["protocolIdentifier"] for flow in first] == ALL[:5]
     assert output == b""
     assert said.startswith(b"netobs listen: 5 flows in 2 Messages")
+
+
+def test_a_signal_whose_exception_is_lost_still_counts() -> None:
+    code = """
+import os, signal
+from netobs.collector.output import interruptible
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+with interruptible() as check_signals:
+    check_signals()
+    Last()  # what is raised in __del__ is lost
+    try:
+        check_signals()
+    except KeyboardInterrupt:
+        print("it ends")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "it ends\n"
+    assert "Exception ignored" in done.stderr
