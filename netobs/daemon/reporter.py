@@ -30,6 +30,7 @@ REMEDIES = {
 }
 """What an operator can do, by the reason in the ledger or in ``ExportStats.not_sent``."""
 _ANY_REMEDY = "the system refused to send; check the routes and firewall rules of this host"
+_NO_REMEDY = "see netobs(8)"
 _NO_TEMPLATE = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
 
 
@@ -57,7 +58,9 @@ class Reporter:
         """Read the present ledger, and warn the operator about losses, by reason."""
         self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, clock.realtime_ns)
         for reason, lost in ledger.losses.items():
-            self._warnings.tell(f"not in a flow, {reason}", REMEDIES[reason], 0, lost.packets, lost.octets, clock)
+            self._warnings.tell(
+                f"not in a flow, {reason}", REMEDIES.get(reason, _NO_REMEDY), 0, lost.packets, lost.octets, clock
+            )
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
         """Read the losses of collector ``number``: flows not sent, and flows without a Template.

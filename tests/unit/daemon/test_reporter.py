@@ -105,3 +105,10 @@ def test_each_loss_in_the_kernel_has_its_warning_and_its_remedy(caplog: pytest.L
     assert f"ring_full: the loss goes on: {100} packets in 61 s; raise capture.max_flows" in caplog.text
     reporter.see_ledger(ledger(**{**counts, "ring_full": (100, 1000)}), ClockPair(123 * second, 0))
     assert "ring_full: the loss has stopped: 100 packets" in caplog.text
+
+
+def test_a_loss_without_a_remedy_is_told_nevertheless(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(1)
+    reporter.see_ledger(ledger(not_thought_of=(0, 0)), ClockPair(0, 0))
+    reporter.see_ledger(ledger(not_thought_of=(5, 500)), ClockPair(1, 0))
+    assert caplog.messages == ["not in a flow, not_thought_of: a loss begins: 5 packets; see netobs(8)"]
