@@ -16,27 +16,25 @@ from netobs.base import clock, malloc
 from netobs.base import log as logs
 from netobs.base.clock import ClockPair
 from netobs.base.errors import CaptureError
-from netobs.base.loop import POLL_NS, EventLoop, Timer
+from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config import Config, warnings_of
 from netobs.config.text import folded
 from netobs.daemon import footprint, host_check
-from netobs.daemon.account import Stats, TableStats
+from netobs.daemon.account import Stats
 from netobs.daemon.collectors import ExportingProcess
+from netobs.daemon.evictions import Evictions
 from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
 from netobs.daemon.reload import Checked, Reloading
 from netobs.daemon.status import Condition, StatusLine
 from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
-from netobs.datapath.datapath import RingReading
-from netobs.flow.records import FlowBatch, Records, concatenate, empty
+from netobs.flow.records import FlowBatch, Records
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.metering.process import Metering
 
 log = logging.getLogger("netobs")
 
-EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, however loudly the table calls
-SHED_ROWS = 65_536  # ring records that may wait for the next eviction; more go to metering at once
 READY_WITHIN_NS = 3 * clock.NS_PER_S  # for the names of collectors; a service manager waits no longer than it has to
 MINUTE_NS = 60 * clock.NS_PER_S
 
@@ -58,13 +56,8 @@ class Daemon:
         )
         self._packets = PacketCapturing(config, loop)
         self._reloading = Reloading(loop, self)
-        self._shed: list[Records] = []
-        self._shed_rows = 0
-        self._last_eviction_ns = 0
-        self._eviction: Timer | None = None
-        self._emergency: Timer | None = None
+        self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction)
         self._stopping = False
-        self._evictions = self._emergency_evictions = self._ring_packets = 0
         self._ready_by_ns = 0
         self._status = StatusLine(clock.monotonic_ns())
         self._watch = LoopWatch(loop)
@@ -89,13 +82,11 @@ class Daemon:
         self._exporting.reporter.see_interfaces(self._points.names.values())
         self._see_losses(pair)
         self._exporting.open(pair, now_ns)
-        self._loop.add_reader(self._datapath.ring.fd, self._on_ring)
         self._loop.add_reader(self._points.links.fileno(), self._on_links)
         self._log_every_minute(now_ns)
         self._loop.call_at(now_ns + RESTORE_NS, self._restore)
-        self._last_eviction_ns = now_ns
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
-        self._schedule_eviction(now_ns)
+        self._evictions.start(self._config.capture.eviction_interval_ns, now_ns)
         self._ready_by_ns = now_ns + READY_WITHIN_NS
         self._report_ready(now_ns)
 
@@ -108,7 +99,7 @@ class Daemon:
 
     def _end_interface(self, ifindex: int) -> None:
         """Exports the flows of a removed interface under its name, because another one has the index now."""
-        self._evict()
+        self._evictions.evict()
         self._export(self._metering.end_interface(ifindex))
 
     def _on_links(self, now_ns: int) -> None:
@@ -152,62 +143,13 @@ class Daemon:
         )
         self._service.status(self._status.text(condition, now_ns))
 
-    def _schedule_eviction(self, now_ns: int) -> None:
-        """Schedules the next eviction in rhythm, but never in the past."""
-        interval_ns = self._config.capture.eviction_interval_ns
-        due_ns = max(self._last_eviction_ns + interval_ns, now_ns)
-        self._eviction = self._loop.call_at(due_ns, self._on_interval)
-
-    def _on_interval(self, now_ns: int) -> None:
-        if self._evict():
+    def _after_eviction(self, succeeded: bool, now_ns: int) -> None:
+        if succeeded:
             self._service.alive()
         self._see_losses(clock.read_pair())
         self._say_status(now_ns)
-        self._schedule_eviction(now_ns)
 
-    def _on_ring(self, now_ns: int) -> None:
-        """Reads the packets that the table refused. Full: evict soon. Busy: only merge, an eviction would not help."""
-        reading = self._read_ring()
-        self._shed.append(reading.records)
-        self._shed_rows += len(reading.records)
-        if self._shed_rows >= SHED_ROWS:
-            self._meter(self._take_shed())
-        if reading.table_full and self._emergency is None and not self._stopping:
-            due_ns = max(now_ns, self._last_eviction_ns + EMERGENCY_SPACING_NS)
-            self._emergency = self._loop.call_at(due_ns, self._on_emergency)
-
-    def _on_emergency(self, _now_ns: int) -> None:
-        self._emergency = None
-        self._emergency_evictions += 1
-        self._evict()
-
-    def _take_shed(self) -> list[Records]:
-        shed, self._shed, self._shed_rows = self._shed, [], 0
-        return shed
-
-    def _evict(self) -> bool:
-        """Whether the eviction succeeded."""
-        self._evictions += 1
-        self._last_eviction_ns = clock.monotonic_ns()
-        done = True
-        try:
-            rows = self._datapath.evict(self._last_eviction_ns)
-        except OSError as error:  # a temporary error: the flows are still in the kernel
-            log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
-            rows, done = empty(0, self._datapath.record), False
-        parts = [rows, *self._take_shed(), self._read_ring().records]
-        del rows
-        self._meter(parts)
-        return done
-
-    def _read_ring(self) -> RingReading:
-        reading = self._datapath.read_ring()
-        self._ring_packets += int(reading.records["packets"].sum())
-        return reading
-
-    def _meter(self, parts: list[Records]) -> None:
-        rows = concatenate(parts)
-        parts.clear()  # to save memory: from here on there is one copy
+    def _meter(self, rows: Records) -> None:
         self._export(self._metering.update(rows, clock.monotonic_ns()))
 
     def _export(self, due: Records) -> None:
@@ -240,9 +182,7 @@ class Daemon:
             self._metering.set_limits(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
         )
         self._service.expect_evictions(config.capture.eviction_interval_ns)
-        if self._eviction is not None:
-            self._eviction.cancel()
-        self._schedule_eviction(now_ns)
+        self._evictions.set_interval(config.capture.eviction_interval_ns, now_ns)
 
     def reload_ended(self, failed: bool, now_ns: int) -> None:
         """Tells the operator and the service manager."""
@@ -266,14 +206,8 @@ class Daemon:
             return
         self._stopping = True
         self._service.stopping()
-        for timer in (self._eviction, self._emergency):
-            if timer is not None:
-                timer.cancel()
-        self._loop.remove(self._datapath.ring.fd)
         self._loop.remove(self._points.links.fileno())
-        self._datapath.end_counting()
-        for _ in range(2):  # both halves
-            self._evict()
+        self._evictions.finish()
         self._export(self._metering.close())
         log.info("stopping: counting has ended, and the last flows are on their way")
         self._packets.stop(now_ns)
@@ -296,16 +230,9 @@ class Daemon:
 
     def stats(self) -> Stats:
         """The account now."""
-        table = TableStats(
-            self._config.capture.flow_table,
-            self._datapath.table.occupancy(),
-            self._evictions,
-            self._emergency_evictions,
-            self._ring_packets,
-        )
         return Stats(
             ledger=self._datapath.read_ledger(),
-            table=table,
+            table=self._evictions.stats(self._config.capture.flow_table),
             taken=self._metering.taken,
             handed_out=self._metering.handed_out,
             cached_flows=len(self._metering.cache),
