@@ -97,7 +97,7 @@ def _spooling(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
         session: TransportSession[Any, Any] = TransportSession(config, encoder, header, loop)
         session.open(flows.clock, clock.monotonic_ns())
-        while not session.ready:
+        while not bool(session.account.attempts):
             loop.run_once(100_000_000)
         written = []
         for _ in range(rounds):
@@ -108,7 +108,7 @@ def _spooling(flows: FlowBatch, rounds: int) -> Iterator[dict[str, Any]]:
         while not sink.bytes:
             loop.run_once(100_000_000)
         before = time.process_time_ns(), time.perf_counter_ns()
-        while session.stats.sent.flows < FLOWS * rounds:
+        while session.account.sent.flows < FLOWS * rounds:
             loop.run_once(100_000_000)
         replayed = time.process_time_ns() - before[0], time.perf_counter_ns() - before[1]
         session.close(clock.monotonic_ns(), clock.monotonic_ns())
@@ -184,7 +184,7 @@ class _Exporting:
         encoded = {name: made.encoder.encode(flows).data_sets for name, made in self._exporters.items()}
         for name, session in self._sessions:
             session.send(encoded[name], flows.clock, clock.monotonic_ns())
-        while any(session.stats.queued.flows for _, session in self._sessions):
+        while any(session.account.queued.flows for _, session in self._sessions):
             self._loop.run_once(100_000_000)
         return time.process_time_ns() - before
 

@@ -98,13 +98,13 @@ class Pipeline:
 
     def _send(self, data_sets: list[Any], pair: ClockPair) -> None:
         self._session.send(data_sets, pair, clock.monotonic_ns())
-        while self._session.stats.queued.flows:
+        while self._session.account.queued.flows:
             self._loop.run_once(100_000_000)
 
     @property
     def sent(self) -> int:
         """Flow Records that went out."""
-        return self._session.stats.sent.flows
+        return self._session.account.sent.flows
 
     def close(self) -> None:
         self.datapath.close()

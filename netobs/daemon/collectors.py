@@ -20,10 +20,11 @@ from netobs.daemon.account import CollectorStats, FormerCollectors
 from netobs.daemon.reporter import Reporter
 from netobs.encode.netflow5 import MAX_INTERFACE
 from netobs.encode.protocols import Exporter, exporter
-from netobs.export.group import Member
 from netobs.export.link.tls import client_context
+from netobs.export.policies import Member
 from netobs.export.router import Router
 from netobs.export.session import TransportSession
+from netobs.export.sink import Reach
 from netobs.export.spool.place import folder_of
 from netobs.flow.records import FlowBatch
 from netobs.flow.report import Report
@@ -50,7 +51,7 @@ class Collector:
 
     def stats(self) -> CollectorStats:
         member = self.member
-        return CollectorStats(str(member.session), member.session.stats, member.unencodable, member.clamped)
+        return CollectorStats(str(member.sink), member.sink.account, member.unencodable, member.clamped)
 
 
 @dataclass
@@ -101,7 +102,7 @@ class ExportingProcess:
 
         def report(realtime_ns: int) -> Report:
             self._see_not_sent(collector, realtime_ns)
-            return self.reporter.report(number, collector.member.session.stats)
+            return self.reporter.report(number, collector.member.sink.account)
 
         session: TransportSession[Any, Any] = TransportSession(config, made.encoder, made.header, self._loop, report)
         collector = Collector(config, made, number, Member(config.name, session, made.encoder))
@@ -113,24 +114,24 @@ class ExportingProcess:
     def open(self, pair: ClockPair, now_ns: int) -> None:
         """Opens the sessions."""
         for member in self._members():
-            member.session.open(pair, now_ns)
+            member.sink.open(pair, now_ns)
         self._router.start(now_ns)
         host_check.look_for_twins(self._config, self._loop, now_ns)
 
     @property
     def ready(self) -> bool:
         """Whether each collector was tried: over UDP, the first Templates are sent."""
-        return all(member.session.ready for member in self._members())
+        return all(member.sink.account.attempts for member in self._members())
 
     @property
     def closed(self) -> bool:
         """Whether ``close`` has come to its end."""
-        return all(member.session.closed for member in self._members())
+        return all(member.sink.closed for member in self._members())
 
     @property
     def available(self) -> tuple[int, int]:
         """Number of collectors that seem to accept Messages, and of all collectors."""
-        return sum(member.session.available for member in self._members()), len(self._collectors)
+        return sum(member.sink.reach is Reach.UP for member in self._members()), len(self._collectors)
 
     @property
     def not_sent_packets(self) -> int:
@@ -148,20 +149,20 @@ class ExportingProcess:
     def _see_clock(self, pair: ClockPair) -> None:
         self._wall_clock.see(pair)
         for member in self._members():
-            member.session.see_clock(pair)
+            member.sink.see_clock(pair)
 
     def _see_not_sent(self, collector: Collector, realtime_ns: int) -> None:
         member = collector.member
-        self.reporter.see_not_sent(collector.number, member.session.stats, member.unencodable, realtime_ns)
+        self.reporter.see_not_sent(collector.number, member.sink.account, member.unencodable, realtime_ns)
 
     def _warn(self, collector: Collector, pair: ClockPair) -> None:
         member = collector.member
-        self.reporter.warn_of_not_sent(member.name, member.session.stats, member.unencodable, pair)
+        self.reporter.warn_of_not_sent(member.name, member.sink.account, member.unencodable, pair)
 
     def options_changed(self, now_ns: int) -> None:
         """Tells the sessions that the content of options records has changed."""
         for member in self._members():
-            member.session.options_changed(now_ns)
+            member.sink.options_changed(now_ns)
 
     def export(self, batch: FlowBatch, now_ns: int) -> None:
         """Encodes ``batch`` and hands it to the sessions."""
@@ -174,7 +175,7 @@ class ExportingProcess:
             if collector.member.clamped and not collector.said_clamped:
                 collector.said_clamped = True
                 log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this "
-                            "index and counted; use netflow9 or ipfix", collector.member.session,
+                            "index and counted; use netflow9 or ipfix", collector.member.sink,
                             MAX_INTERFACE)  # fmt: skip
 
     @property
@@ -206,7 +207,7 @@ class ExportingProcess:
         self._change = _Change(config, exporters, staying, fresh, late, leaving, then)
         pair = clock.read_pair()
         for collector in fresh:
-            collector.member.session.open(pair, now_ns)
+            collector.member.sink.open(pair, now_ns)
         self._take_leave(now_ns)
 
     def _make(self, configs: Iterable[CollectorConfig], exporters: Exporters, now_ns: int) -> list[Collector]:
@@ -217,7 +218,7 @@ class ExportingProcess:
                 made.append(self._collector(config, exporters))  # noqa: PERF401  what was made is closed below
         except NetobsError:
             for collector in made:
-                collector.member.session.close(now_ns, now_ns)
+                collector.member.sink.close(now_ns, now_ns)
             raise
         return made
 
@@ -228,15 +229,15 @@ class ExportingProcess:
         for collector in change.leaving:
             successor = next((each for each in change.fresh if _succeeds(each, collector)), None)
             if successor is not None:
-                given = collector.member.session.surrender(now_ns)
-                successor.member.session.take_over(given, now_ns)
-            collector.member.session.close(now_ns, now_ns + HANDOVER_WITHIN_NS)
+                given = collector.member.sink.surrender(now_ns)
+                successor.member.sink.take_over(given, now_ns)
+            collector.member.sink.close(now_ns, now_ns + HANDOVER_WITHIN_NS)
         self._when_gone(now_ns)
 
     def _when_gone(self, now_ns: int) -> None:
         change = self._change
         assert change is not None
-        if not all(each.member.session.closed for each in change.leaving):
+        if not all(each.member.sink.closed for each in change.leaving):
             self._loop.call_at(now_ns + POLL_NS, self._when_gone)
             return
         for config in change.late:
@@ -265,14 +266,14 @@ class ExportingProcess:
         except NetobsError as error:  # another process took the spool first; the other collectors continue
             log.error("reload: %s: this collector gets no flows until the next reload", error)
             return
-        collector.member.session.open(clock.read_pair(), now_ns)
+        collector.member.sink.open(clock.read_pair(), now_ns)
         change.fresh.append(collector)
 
     def close(self, now_ns: int) -> None:
         """Sends the waiting flows, and ends the sessions within ``CLOSE_WITHIN_NS``."""
         self._router.stop()
         for member in self._members():
-            member.session.close(now_ns, now_ns + CLOSE_WITHIN_NS)
+            member.sink.close(now_ns, now_ns + CLOSE_WITHIN_NS)
 
     def stats(self) -> tuple[CollectorStats, ...]:
         """The account of each collector, preceded by one for all removed collectors."""

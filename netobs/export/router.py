@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
-from netobs.export.group import GROUPS, Encoded, Member, Replicate
+from netobs.export.policies import GROUPS, Encoded, Member, Replicate
 from netobs.flow.records import FlowBatch, take
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Router:
         grouped = {name for group in groups for name in group.collectors}
         alone = [member for member in members if member.name not in grouped]
         self._groups.append(Replicate("", alone))
-        self._ticks = any(group.policy != "replicate" for group in groups)
+        self._ticks = any(group.ticks for group in self._groups)
 
     def start(self, now_ns: int) -> None:
         """Start to watch which collectors are up."""
@@ -74,7 +74,7 @@ class Router:
                     continue
                 member.unencodable += share.unencodable
                 member.clamped += share.clamped
-                member.session.send(share.data_sets, batch.clock, now_ns)
+                member.sink.send(share.data_sets, batch.clock, now_ns)
 
     def _tick(self, now_ns: int) -> None:
         for group in self._groups:

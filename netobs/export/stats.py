@@ -13,9 +13,9 @@ from netobs.flow.tally import Tally
 
 @dataclass
 class ExportStats:
-    """The counters of one collector. They never go down, with these exceptions: ``queued``, ``spooled`` and
-    ``connected``; and ``sent`` when a connection breaks, because unacknowledged flows count as ``resent`` and wait
-    again. Over UDP, ``sent`` goes down when Messages are refused: they count as not sent, see ``Refusals``.
+    """The counters of one collector. They never go down, but ``queued``, ``spooled``, and ``sent`` when
+    a connection breaks: what the collector's host has not acknowledged is counted as ``resent``, and waits again. Over
+    UDP it goes down when Messages are refused: they are counted as not sent, see ``Refusals``.
 
     Sent means: accepted by the kernel, and not known to be refused.
     """
@@ -40,9 +40,9 @@ class ExportStats:
     bytes: int = 0  # of all Messages sent
     refused: int = 0  # ICMP port unreachable (ECONNREFUSED) that came back over UDP
     reconnects: int = 0  # Transport Sessions after the first
+    attempts: int = 0  # to reach the collector that went beyond its name, or failed with it
     failed_attempts: int = 0  # to resolve the collector's name or to connect to one of its addresses
     uncertain_bytes: int = 0  # taken by the kernel and not acknowledged when a connection broke
-    connected: bool = False
 
     def __add__(self, other: ExportStats) -> ExportStats:
         """The account of two collectors as one: every number is the sum."""

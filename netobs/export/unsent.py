@@ -43,9 +43,9 @@ class Waiting(Generic[H, D]):
         self._stats = stats
 
     @property
-    def holds_back(self) -> bool:
-        """Whether Data Records are kept although Messages could be sent, since they would not arrive."""
-        return self.replay is not None and self._link.failing
+    def replay_due_ns(self) -> int | None:
+        """When more of the spool may be sent; None if it is empty, or while the disk is busy."""
+        return self.replay.due_ns if self.replay is not None else None
 
     def load_replay(self, header: H, now_ns: int) -> Shipment[H, D] | None:
         """The next Messages of the spool, the first with ``header``, if their time has come."""

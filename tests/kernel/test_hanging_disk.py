@@ -44,7 +44,7 @@ class Two:
         self.stack.callback(site.close)
         self.stack.callback(self.disk.thaw)
         site.open()
-        site.until(lambda: site.sessions[1].stats.reconnects or self.second.poll().connection, "one is connected")
+        site.until(lambda: site.sessions[1].account.reconnects or self.second.poll().connection, "one is connected")
         return site
 
     def send(self, count: int) -> None:
@@ -75,45 +75,47 @@ def test_metering_and_the_others_go_on_and_all_is_stored_when_the_disk_is_back(
     caplog.set_level("INFO")
     site, first = two.site, two.site.sessions[0]
     two.send(100)
-    site.until(lambda: first.stats.spooled.flows == 100, "the flows are in the spool")
+    site.until(lambda: first.account.spooled.flows == 100, "the flows are in the spool")
     two.disk.freeze()
     for _ in range(3):
         two.send(100)
         two.second_has_all()
         site.move(1)
-    assert (first.stats.spooled.flows, first.stats.queued.flows) == (100, 300)
+    assert (first.account.spooled.flows, first.account.queued.flows) == (100, 300)
     assert two.disk.is_frozen
     site.move(SLOW_NS / SECOND)
     two.send(1)
     assert [line for line in caplog.messages if "has not answered for 10 s; flows wait in memory" in line] != []
     two.disk.thaw()
-    site.until(lambda: first.stats.spooled.flows == 401, "all is in the spool")
+    site.until(lambda: first.account.spooled.flows == 401, "all is in the spool")
     assert caplog.messages[-1].endswith("the disk answers again")
     collector = TcpCollector(port=two.port)
     two.stack.callback(collector.close)
     site.until(lambda: received(collector) == two.sent, "the collector gets all", step_s=1)
-    assert (first.stats.sent.flows, first.stats.not_sent) == (401, {})
+    assert (first.account.sent.flows, first.account.not_sent) == (401, {})
 
 
 def test_memory_is_bounded_and_what_it_cannot_hold_is_counted(two: Two) -> None:
     site, first = two.site, two.site.sessions[0]
     two.send(100)
-    site.until(lambda: first.stats.spooled.flows == 100, "the flows are in the spool")
+    site.until(lambda: first.account.spooled.flows == 100, "the flows are in the spool")
     two.disk.freeze()
     for _ in range(10):
         two.send(1000)
         site.move(2)
     two.send(1)
     two.second_has_all()
-    assert first.stats.queued.flows <= QUEUE_FLOWS + 1
-    assert set(first.stats.not_sent) == {"queue_full"}
-    assert first.stats.spooled.flows + first.stats.queued.flows + first.stats.not_sent["queue_full"].flows == 10_101
+    assert first.account.queued.flows <= QUEUE_FLOWS + 1
+    assert set(first.account.not_sent) == {"queue_full"}
+    assert (
+        first.account.spooled.flows + first.account.queued.flows + first.account.not_sent["queue_full"].flows == 10_101
+    )
 
 
 def test_the_end_does_not_wait_for_the_disk(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     site, (first, second) = two.site, two.site.sessions
     two.send(100)
-    site.until(lambda: first.stats.spooled.flows == 100, "the flows are in the spool")
+    site.until(lambda: first.account.spooled.flows == 100, "the flows are in the spool")
     two.disk.freeze()
     two.send(200)
     two.second_has_all()
@@ -121,31 +123,31 @@ def test_the_end_does_not_wait_for_the_disk(two: Two, caplog: pytest.LogCaptureF
         session.close(site.now_ns, site.now_ns + 4 * SECOND)
     site.move(6)
     assert (first.closed, second.closed) == (True, True)
-    assert first.stats.queued.flows == 0
-    assert first.stats.not_sent["closed"].flows == 200
+    assert first.account.queued.flows == 0
+    assert first.account.not_sent["closed"].flows == 200
     assert "the disk does not answer: 200 flows that wait are given up" in caplog.text
     assert two.disk.is_frozen
     two.disk.thaw()
     for thread in spool_threads():
         thread.join()
     two.site = two.make()
-    assert two.site.sessions[0].stats.taken_over.flows >= 100
+    assert two.site.sessions[0].account.taken_over.flows >= 100
 
 
 def test_new_flows_go_on_while_the_spool_cannot_be_read_on(two: Two) -> None:
     site, first = two.site, two.site.sessions[0]
     for _ in range(20):
         two.send(1000)
-        site.until(lambda: not first.stats.queued.flows, "the flows are in the spool")
+        site.until(lambda: not first.account.queued.flows, "the flows are in the spool")
     two.disk.freeze()
     collector = TcpCollector(port=two.port)
     two.stack.callback(collector.close)
-    site.until(lambda: first.stats.connected, "the collector is back", step_s=1)
+    site.until(lambda: first.reach.is_open, "the collector is back", step_s=1)
     old, new = two.sent[:], two.site.send(10)
     two.sent += new
     site.until(lambda: set(new) <= set(received(collector)), "the new flows arrive", step_s=0.5)
-    assert first.stats.spooled.flows > 0
+    assert first.account.spooled.flows > 0
     assert two.disk.is_frozen
     two.disk.thaw()
     site.until(lambda: sorted(received(collector)) == old + new, "all arrives, once", step_s=0.5)
-    assert first.stats.not_sent == {}
+    assert first.account.not_sent == {}

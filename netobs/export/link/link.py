@@ -12,6 +12,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.link.address import Address, resolve_for_loop, source_address
+from netobs.export.sink import Event, Reach
 from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 
@@ -60,6 +61,9 @@ class Progress(NamedTuple):
 class Owner(Protocol):
     """A link's calls to its Transport Session."""
 
+    def holds(self, reach: Reach) -> bool:
+        """Whether Data Records are held back while the collector has this reach."""
+
     def on_up(self, now_ns: int) -> None:
         """A new Transport Session exists: nothing was sent in it yet."""
 
@@ -68,6 +72,9 @@ class Owner(Protocol):
 
     def on_writable(self, now_ns: int) -> None:
         """A blocked socket accepts Messages again."""
+
+    def on_suspect(self, now_ns: int) -> None:
+        """The collector seems to refuse Messages. May be called within ``push``."""
 
     def on_recovered(self, now_ns: int) -> None:
         """A collector that refused Messages accepts them again."""
@@ -81,17 +88,8 @@ class Link:
 
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         self.config = config
-        self.failing = False
-        """Whether Messages do not seem to arrive although the link is up."""
-        self.paced = True
-        """Whether to keep bursts short, to fit the collector's buffer."""
-        self.waiting_bytes = 0
-        """Bytes in the session's queue."""
-        self.gives_way = False
-        """Whether to hold Data Records instead of sending them while ``failing``."""
-        self.tried = False
-        """Whether the first attempt to reach the collector was made."""
         self.stats = stats
+        self._reach = Reach.CONNECTING
         self._loop = loop
         self._owner = owner
         self._address: Address | None = None
@@ -108,9 +106,9 @@ class Link:
         return f'collector "{self.config.name}" ({self.config.transport} {where})'
 
     @property
-    def up(self) -> bool:
-        """Whether there is a Transport Session that accepts Messages."""
-        raise NotImplementedError
+    def reach(self) -> Reach:
+        """Whether the collector can be reached, as far as we know."""
+        return self._reach
 
     @property
     def reliable(self) -> bool:
@@ -132,8 +130,11 @@ class Link:
         """The longest Message that this link accepts, in bytes."""
         raise NotImplementedError
 
-    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
-        """Send ``block`` from Message ``index`` on, as much as the socket accepts. Never blocks."""
+    def push(self, block: MessageBlock, index: int, waiting_bytes: int, now_ns: int) -> Progress:
+        """Send ``block`` from Message ``index`` on, as much as the socket accepts. Never blocks.
+
+        ``waiting_bytes``: size of the queue for this collector, with ``block``.
+        """
         raise NotImplementedError
 
     def disconnect(self, reason: str, now_ns: int) -> None:
@@ -153,7 +154,7 @@ class Link:
             self.open(now_ns)
 
     def probe(self, now_ns: int) -> None:
-        """Find out whether a ``failing`` collector is back, for protocols without Templates to probe with."""
+        """Find out whether a suspect collector is back, for protocols without Templates to probe with."""
 
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
         """Sets whether ``on_writable`` is called when the socket accepts Messages."""
@@ -179,12 +180,19 @@ class Link:
         self._resolving = False
         if self._closed:
             return
-        self.tried = True
+        self.stats.attempts += 1
         if isinstance(result, NetobsError):
-            self.stats.failed_attempts += 1
+            self._attempt_failed()
             self._unreachable(str(result), now_ns)
         else:
             self._use(result, now_ns)
+
+    def _note(self, event: Event) -> None:
+        self._reach = self._reach.after(event)
+
+    def _attempt_failed(self) -> None:
+        self.stats.failed_attempts += 1
+        self._note(Event.FAILED)
 
     def _unreachable(self, reason: str, now_ns: int) -> None:
         """No address worked: pause, then start again with the name."""
@@ -219,6 +227,7 @@ class Link:
             self._sock.close()
             self._sock = None
             self._writing = False
+            self._note(Event.LOST)
 
     def _cancel_retry(self) -> None:
         if self._retry_timer is not None:

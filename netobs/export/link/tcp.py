@@ -16,6 +16,7 @@ from netobs.base.keepalive import notice_dead_peer
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.link.address import Address
 from netobs.export.link.link import Link, Owner, Progress, State, log
+from netobs.export.sink import Event
 from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 
@@ -44,16 +45,12 @@ class TcpLink(Link):
         super().__init__(config, loop, owner, stats)
         self._candidates: deque[Address] = deque()
         self._connect_timer: Timer | None = None
-        self._connected_ns: int | None = None
+        self._connected_ns = 0
         self._ever_connected = False
         self._last_error = ""
         self._offset = 0  # bytes of the present block that the kernel has accepted
         self._ends: deque[int] = deque()  # ends of the unacknowledged Messages in the stream
         self._acknowledged = 0
-
-    @property
-    def up(self) -> bool:
-        return self._connected_ns is not None
 
     @property
     def reliable(self) -> bool:
@@ -62,7 +59,7 @@ class TcpLink(Link):
     def message_size(self) -> int:
         return MESSAGE_BYTES
 
-    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
+    def push(self, block: MessageBlock, index: int, waiting_bytes: int, now_ns: int) -> Progress:
         if self._sock is None:
             return Progress(index, State.BROKEN, reason="not connected")
         if index == 0 and self._offset == 0:
@@ -103,7 +100,7 @@ class TcpLink(Link):
             self._ends.extend(position - self._offset + int(end) for end in block.ends[first:last])
 
     def disconnect(self, reason: str, now_ns: int) -> None:
-        if self._sock is None or self._connected_ns is None:
+        if self._sock is None or not self.reach.is_open:
             return
         self.acknowledged()  # the final number of this connection
         uncertain = _unacknowledged_bytes(self._sock)
@@ -125,7 +122,7 @@ class TcpLink(Link):
         self._unreachable(reason, now_ns)
 
     def close(self) -> None:
-        if self._sock is not None and self.up:
+        if self._sock is not None and self.reach.is_open:
             with contextlib.suppress(OSError):
                 self._end_stream()
             self._read_all()  # unread bytes would turn the close into a reset, and what is on its way would be lost
@@ -133,8 +130,6 @@ class TcpLink(Link):
 
     def _drop_socket(self) -> None:
         super()._drop_socket()
-        self._connected_ns = None
-        self.stats.connected = False
         self._offset = 0
         if self._connect_timer is not None:
             self._connect_timer.cancel()
@@ -193,7 +188,7 @@ class TcpLink(Link):
         self._connected_ns = now_ns
         self._ends.clear()
         self._acknowledged = 0
-        self.stats.connected = True
+        self._note(Event.OPENED)
         self.stats.reconnects += self._ever_connected
         self._ever_connected = True
         self._said_ns = None
@@ -209,7 +204,7 @@ class TcpLink(Link):
         self._try_next(now_ns)
 
     def _note_failure(self, reason: str) -> None:
-        self.stats.failed_attempts += 1
+        self._attempt_failed()
         self._last_error = f"{self._address}: {reason}"
 
     def _on_readable(self, now_ns: int) -> None:

@@ -16,6 +16,7 @@ from netobs.export.link.address import Address, is_numeric
 from netobs.export.link.link import Failure, Link, Owner, Progress, State, log
 from netobs.export.link.refusals import Refusals
 from netobs.export.link.source_watch import LOCAL_ERRORS, SourceWatch
+from netobs.export.sink import Event, Reach
 from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
@@ -63,12 +64,7 @@ class UdpLink(Link):
         self._refusals = Refusals(stats)
         self._resume_ns = 0  # when the next burst is due
         self._burst_left = 0
-        self._keep_back = False  # whether to keep the Messages being sent, if they fail
         self._source_watch = SourceWatch(loop, self._choose, self.disconnect)
-
-    @property
-    def up(self) -> bool:
-        return self._sock is not None
 
     def message_size(self) -> int:
         """``max_message_size``, or less if the path MTU that the kernel knows requires it: RFC 7011, section 10.3.3."""
@@ -78,25 +74,25 @@ class UdpLink(Link):
                 size = min(size, max(MIN_MESSAGE_BYTES, udp_socket.path_payload(self._sock)))
         return size
 
-    def push(self, block: MessageBlock, index: int, now_ns: int) -> Progress:
+    def push(self, block: MessageBlock, index: int, waiting_bytes: int, now_ns: int) -> Progress:
         failures: list[Failure] = []
         self._note_pending_error(now_ns)
         if self._check_timer is None:
             self._quiet = True
-        self._begin_burst(now_ns)
-        self._keep_back = self.gives_way and bool(block.flows.any())
+        self._begin_burst(waiting_bytes, now_ns)
+        keep_back = self._owner.holds(Reach.SUSPECT) and bool(block.flows.any())
         while index < len(block):
-            if self._burst_left <= 0 or (self._keep_back and self.failing):
+            if self._burst_left <= 0 or (keep_back and self.reach is Reach.SUSPECT):
                 return Progress(index, State.BLOCKED, tuple(failures))
             stop = self._batch(block, index)
-            code = self._send(block, index, stop, now_ns)
+            code = self._send(block, index, stop, keep_back, now_ns)
             if code in udp_socket.NO_GSO and stop - index > 1:
                 # Which of the two is at fault, the batch or its Messages? One Message alone tells.
                 first, stop = code, index + 1
-                code = self._send(block, index, stop, now_ns)
+                code = self._send(block, index, stop, keep_back, now_ns)
                 if code == 0 and first != errno.EMSGSIZE:
                     self._stop_segmentation(first)
-            if code == errno.EAGAIN or (self._keep_back and self.failing):
+            if code == errno.EAGAIN or (keep_back and self.reach is Reach.SUSPECT):
                 return Progress(index, State.BLOCKED, tuple(failures))
             if code in LOCAL_ERRORS:
                 return Progress(index, State.BROKEN, tuple(failures), os.strerror(code))
@@ -109,16 +105,17 @@ class UdpLink(Link):
                 failures.append(Failure(index, stop, _REASONS.get(code) or errno.errorcode.get(code, str(code))))
             self._burst_left -= block.end(stop) - block.end(index)
             index = stop
-        if self.failing and not failures and self._check_timer is None:
+        if self.reach is Reach.SUSPECT and not failures and self._check_timer is None:
             self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
         return Progress(index, State.DONE, tuple(failures))
 
-    def _begin_burst(self, now_ns: int) -> None:
-        if not self.paced or self.failing:  # templates and what they describe must not be torn apart then
+    def _begin_burst(self, waiting_bytes: int, now_ns: int) -> None:
+        in_haste = waiting_bytes > self.config.queue_max_bytes // 2
+        if in_haste or self.reach is Reach.SUSPECT:  # templates and what they describe must not be torn apart then
             self._burst_left = sys.maxsize
         elif now_ns >= self._resume_ns:
             self._burst_left = PACE_BYTES
-            bursts = max(1, self.waiting_bytes // PACE_BYTES)
+            bursts = max(1, waiting_bytes // PACE_BYTES)
             self._resume_ns = now_ns + min(PACE_NS, PACE_TOTAL_NS // bursts)
 
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
@@ -166,7 +163,7 @@ class UdpLink(Link):
         self._use([self._address], now_ns)
 
     def _use(self, addresses: list[Address], now_ns: int) -> None:
-        if self.up:
+        if self.reach.is_open:
             if addresses == [self._address]:
                 return  # no other one to try
             self._owner.on_down(now_ns)
@@ -178,7 +175,7 @@ class UdpLink(Link):
             try:
                 self._sock = self._connect(address)
             except OSError as error:
-                self.stats.failed_attempts += 1
+                self._attempt_failed()
                 reason = f"{address}: {error.strerror}"
                 continue
             self._begin(self._sock, address, now_ns)
@@ -189,9 +186,8 @@ class UdpLink(Link):
         self.stats.reconnects += self._port != 0
         self._address = address
         self._port = sock.getsockname()[1]
-        self.failing = False
         self._said_ns = None
-        self.stats.connected = True
+        self._note(Event.OPENED)
         self._loop.add_reader(sock.fileno(), self._on_readable)
         log.info("%s: sends from %s port %d", self, *sock.getsockname()[:2])
         self._source_watch.start(now_ns)
@@ -202,7 +198,6 @@ class UdpLink(Link):
             self._refusals.answered(0)
         self._refusals.closed()
         super()._drop_socket()
-        self.stats.connected = False
         self._source_watch.stop()
         for timer in (self._check_timer, self._pace_timer):
             if timer is not None:
@@ -238,7 +233,7 @@ class UdpLink(Link):
         most = max(1, min(udp_socket.MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
         return block.run(index, min(len(block), index + min(udp_socket.MAX_SEGMENTS, most)))
 
-    def _send(self, block: MessageBlock, start: int, stop: int, now_ns: int) -> int:
+    def _send(self, block: MessageBlock, start: int, stop: int, keep_back: bool, now_ns: int) -> int:
         """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
         data, size = block.span(start, stop), int(block.sizes[start])
         code = self._send_once(data, size)
@@ -247,7 +242,7 @@ class UdpLink(Link):
             if code == errno.ECONNREFUSED:
                 self.stats.refused += 1
                 self._note_error(code, now_ns, answer=True)
-                if self._keep_back:
+                if keep_back:
                     return code
             first, code = code, self._send_once(data, size)
             if first not in (code, errno.ECONNREFUSED, *udp_socket.NO_GSO):
@@ -293,19 +288,21 @@ class UdpLink(Link):
         if answer:
             self._refusals.answered(now_ns)
         self._quiet = False
-        if not self.failing:
-            self.failing = True
+        if self.reach is Reach.UP:
+            self._note(Event.REFUSED)
             self._failing_since_ns = now_ns
-            fate = f"flows wait in {self.waiting_room}" if self.gives_way else "Messages are sent on and counted"
+            holds = self._owner.holds(Reach.SUSPECT)
+            fate = f"flows wait in {self.waiting_room}" if holds else "Messages are sent on and counted"
             if code == errno.ECONNREFUSED:
                 log.warning("%s: nothing listens there; %s", self, fate)
             else:
                 log.warning("%s: cannot send: %s; %s", self, os.strerror(code), fate)
+            self._owner.on_suspect(now_ns)
 
     def _check(self, now_ns: int) -> None:
         self._check_timer = None
         if self._quiet:
-            self.failing = False
+            self._note(Event.CLEARED)
             self._refusals.cleared()
             log.info("%s: takes Messages again", self)
             self._owner.on_recovered(now_ns)

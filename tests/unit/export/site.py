@@ -11,7 +11,7 @@ from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig, GroupConfig
 from netobs.export import TransportSession
-from netobs.export.group import Member
+from netobs.export.policies import Member
 from netobs.export.router import Router
 from netobs.flow.records import FlowBatch, Records, empty
 from netobs.flow.tally import Tally
@@ -74,7 +74,7 @@ class Site:
             Member(config.name, TransportSession(config, encoder, Header, self.loop), encoder)
             for config, encoder in zip(configs, encoders)
         ]
-        self.sessions = [member.session for member in self.members]
+        self.sessions = [member.sink for member in self.members]
         self.router = Router(self.members, groups, self.loop)
         self._next = 0
 
@@ -116,7 +116,7 @@ class Site:
         """Every flow is accounted for, at one collector; what one gave away another took over."""
         away, taken = Tally(), Tally()
         for session in self.sessions:
-            stats = session.stats
+            stats = session.account
             found = stats.sent + stats.not_sent_total() + stats.queued + stats.spooled + stats.moved_away
             assert stats.seen + stats.taken_over == found
             away, taken = away + stats.moved_away, taken + stats.moved_in
@@ -127,7 +127,7 @@ class Site:
         for session in self.sessions:
             session.close(self.now_ns, self.now_ns)
         self.until(lambda: all(session.closed for session in self.sessions), "the end")
-        assert all(session.closed and not session.stats.queued.flows for session in self.sessions)
+        assert all(session.closed and not session.account.queued.flows for session in self.sessions)
         self.check()
         self.loop.close()
 

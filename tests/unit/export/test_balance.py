@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netobs.export.group import balance, conversation_hash
+from netobs.export.policies import balance, conversation_hash
 from netobs.flow.records import Records, empty
 from tests.unit.export.site import flows
 

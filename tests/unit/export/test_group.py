@@ -18,6 +18,8 @@ from tests.unit.export.support import (
     UdpCollector,
     check_sequence,
     free_port,
+    is_suspect,
+    is_up,
     numbers_of,
     udp_config,
 )
@@ -42,20 +44,20 @@ def test_failover_and_back(make_site: MakeSite, make_tcp: MakeTcp, caplog: pytes
     site = make_site([tcp("a", first.port), tcp("b", second.port)], [group("failover", "a", "b")])
     a, b = site.sessions
     site.open()
-    site.until(lambda: a.available and b.available, "both are connected")
+    site.until(lambda: is_up(a) and is_up(b), "both are connected")
     to_first = site.send(300)
     site.until(lambda: received(first) == to_first, "the first gets all")
     assert received(second) == []
     first.close()
-    site.until(lambda: not a.available, "the first is gone")
+    site.until(lambda: not is_up(a), "the first is gone")
     to_second = site.send(200)
     site.until(lambda: received(second) == to_second, "the second gets all")
     back = make_tcp(port=first.port)
     for _ in range(10):
         site.move(1)
-        if a.available:
+        if is_up(a):
             break
-    assert a.available
+    assert is_up(a)
     site.move(8)
     to_second += site.send(10)
     site.move(3)
@@ -74,18 +76,18 @@ def test_a_collector_that_flaps_is_left_alone(make_site: MakeSite, make_tcp: Mak
     site = make_site([tcp("a", first.port), tcp("b", second.port)], [group("failover", "a", "b")])
     a, b = site.sessions
     site.open()
-    site.until(lambda: a.available and b.available, "both are connected")
+    site.until(lambda: is_up(a) and is_up(b), "both are connected")
     expected = []
     for _ in range(12):
         site.until(lambda: first.poll().connection, "it is accepted")
         first.hang_up()
-        site.until(lambda: not a.available, "the connection is lost")
+        site.until(lambda: not is_up(a), "the connection is lost")
         expected += site.send(10)
         for _ in range(8):  # to the next connection
             site.move(1)
-            if a.available:
+            if is_up(a):
                 break
-        assert a.available
+        assert is_up(a)
         expected += site.send(10)
     site.until(lambda: received(second) == expected, "the second gets all")
     assert received(first) == []
@@ -96,15 +98,15 @@ def test_what_waits_moves_on_when_the_next_is_up(make_site: MakeSite, make_tcp: 
     configs = [tcp(name, port) for name, port in zip("abc", ports)]
     site = make_site(configs, [group("failover", "a", "b", "c")])
     site.open()
-    site.until(lambda: all(session.stats.failed_attempts for session in site.sessions), "nobody is there")
+    site.until(lambda: all(session.account.failed_attempts for session in site.sessions), "nobody is there")
     numbers = site.send(500)
-    assert [session.stats.queued.flows for session in site.sessions] == [500, 0, 0]
+    assert [session.account.queued.flows for session in site.sessions] == [500, 0, 0]
     third = make_tcp(port=ports[2])
-    site.until(lambda: site.sessions[2].available, "the third is up", step_s=1)
+    site.until(lambda: is_up(site.sessions[2]), "the third is up", step_s=1)
     site.move(1)
     site.until(lambda: received(third) == numbers, "what has waited arrives")
-    assert site.sessions[0].stats.moved_away == site.sessions[2].stats.moved_in
-    assert site.sessions[0].stats.moved_away.flows == 500
+    assert site.sessions[0].account.moved_away == site.sessions[2].account.moved_in
+    assert site.sessions[0].account.moved_away.flows == 500
 
 
 def test_what_waits_stays_where_the_next_speaks_another_language(make_site: MakeSite, make_tcp: MakeTcp) -> None:
@@ -114,12 +116,12 @@ def test_what_waits_stays_where_the_next_speaks_another_language(make_site: Make
     a, b = site.sessions
     waiting = site.send(100)
     site.open()
-    site.until(lambda: a.stats.failed_attempts and b.available, "one is up")
+    site.until(lambda: a.account.failed_attempts and is_up(b), "one is up")
     numbers = site.send(50)
     site.until(lambda: received(second) == numbers, "new flows go to the second")
-    assert (a.stats.queued.flows, a.stats.moved_away) == (100, Tally())
+    assert (a.account.queued.flows, a.account.moved_away) == (100, Tally())
     first = make_tcp(port=port)
-    site.until(lambda: a.available, "the first is up", step_s=1)
+    site.until(lambda: is_up(a), "the first is up", step_s=1)
     site.until(lambda: received(first) == waiting, "what has waited arrives")
 
 
@@ -128,9 +130,9 @@ def test_the_first_connection_is_waited_for(make_site: MakeSite, make_tcp: MakeT
     configs = [tcp(name, collector.port) for name, collector in zip("ab", collectors)]
     site = make_site(configs, [group("failover", "a", "b")])
     site.sessions[1].open(site.clock, site.now_ns)
-    site.until(lambda: site.sessions[1].available, "the second is connected")
+    site.until(lambda: is_up(site.sessions[1]), "the second is connected")
     numbers = site.send(10)
-    assert site.sessions[0].stats.queued.flows == 10
+    assert site.sessions[0].account.queued.flows == 10
     site.open()
     site.until(lambda: received(collectors[0]) == numbers, "the first gets all")
 
@@ -141,28 +143,28 @@ def test_failover_over_udp(make_site: MakeSite, make_udp: MakeUdp) -> None:
     site = make_site(configs, [group("failover", "a", "b")])
     a, b = site.sessions
     site.open()
-    site.until(lambda: a.available and b.available, "the addresses are known")
+    site.until(lambda: is_up(a) and is_up(b), "the addresses are known")
     site.move(1)
     to_first = site.send(30)
     assert numbers_of(first.messages()) == to_first
     first.close()
     site.move(1)
     lost = site.send(30)
-    site.until(lambda: a.failing, "a Message is refused")
+    site.until(lambda: is_suspect(a), "a Message is refused")
     to_second = site.send(30)
     assert numbers_of(second.messages()) == to_second
     site.move(30)
-    assert a.failing
+    assert is_suspect(a)
     back = make_udp(port=first.port)
     site.move(3)
-    assert a.available
+    assert is_up(a)
     to_second = site.send(10)
     site.move(11)
     to_first = site.send(10)
     assert numbers_of(second.messages()) == to_second
     assert numbers_of(back.messages()) == to_first
-    assert a.stats.sent.flows == 40
-    assert a.stats.not_sent["refused"].flows == 30
+    assert a.account.sent.flows == 40
+    assert a.account.not_sent["refused"].flows == 30
     assert lost == list(range(30, 60))
 
 
@@ -175,7 +177,7 @@ def test_a_group_leaves_the_others_alone(make_site: MakeSite, make_tcp: MakeTcp)
     encoder = FlowEncoder()
     site = make_site(configs, groups, [encoder] * 6)
     site.open()
-    site.until(lambda: all(session.available for session in site.sessions), "all are connected")
+    site.until(lambda: all(is_up(session) for session in site.sessions), "all are connected")
     made = flows(0, 1000)
     made["vlan_id"][:10] = 1
     site.router.export(FlowBatch(made, site.clock), site.now_ns)
@@ -197,14 +199,14 @@ def test_a_share_waits_for_its_collector(make_site: MakeSite, make_tcp: MakeTcp,
     configs = [tcp("a", up.port), tcp("b", tcp_port), udp_config(udp_port, name="c")]
     site = make_site(configs, [group("balance", "a", "b", "c")])
     site.open()
-    site.until(lambda: site.sessions[0].available and site.sessions[1].stats.failed_attempts, "one is up")
+    site.until(lambda: is_up(site.sessions[0]) and site.sessions[1].account.failed_attempts, "one is up")
     refused = site.send(300)
-    site.until(lambda: site.sessions[2].failing, "a Message is refused")
+    site.until(lambda: is_suspect(site.sessions[2]), "a Message is refused")
     waiting = site.send(300)
     first, second = make_tcp(port=tcp_port), make_udp(port=udp_port)
-    site.until(lambda: all(session.available for session in site.sessions), "all are up", step_s=1)
-    site.until(lambda: not sum(session.stats.queued.flows for session in site.sessions), "all is sent")
-    site.until(lambda: len(received(first)) == site.sessions[1].stats.sent.flows, "all arrives")
+    site.until(lambda: all(is_up(session) for session in site.sessions), "all are up", step_s=1)
+    site.until(lambda: not sum(session.account.queued.flows for session in site.sessions), "all is sent")
+    site.until(lambda: len(received(first)) == site.sessions[1].account.sent.flows, "all arrives")
     shares = [received(up), received(first), numbers_of(second.messages())]
     arrived = [number for share in shares for number in share]
     assert len(arrived) == len(set(arrived))

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.export.site import Site, group, tcp
-from tests.unit.export.support import TcpCollector, check_sequence, free_port
+from tests.unit.export.support import TcpCollector, check_sequence, free_port, is_up
 
 NAMES = "abc"
 EVENTS = st.lists(
@@ -91,15 +91,15 @@ def test_each_flow_comes_to_one_collector(policy: str, events: list[tuple[str, i
             elif name == "up":
                 collectors.start(value)
             else:
-                collectors.stop(value, site.sessions[value].stats.sent.flows)
+                collectors.stop(value, site.sessions[value].account.sent.flows)
             collectors.poll()
         for number in range(len(NAMES)):
             collectors.start(number)
-        site.until(lambda: all(session.available for session in site.sessions), "all are up", step_s=1)
+        site.until(lambda: all(is_up(session) for session in site.sessions), "all are up", step_s=1)
         site.until(lambda: sum(map(len, collectors.poll().numbers())) >= sent, "all arrives, or is there already")
         numbers = collectors.numbers()
         assert sorted(number for share in numbers for number in share) == list(range(sent))
-        assert [session.stats.sent.flows for session in site.sessions] == [len(share) for share in numbers]
+        assert [session.account.sent.flows for session in site.sessions] == [len(share) for share in numbers]
         for lives in collectors.lives:
             for life in lives:
                 for session in life.sessions:

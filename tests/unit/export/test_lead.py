@@ -23,6 +23,7 @@ from tests.unit.export.support import (
     UdpCollector,
     check_sequence,
     free_port,
+    is_up,
     numbers_of,
     rows,
     tcp_config,
@@ -64,7 +65,7 @@ def test_the_kernel_sees_the_templates_before_the_data(make_udp: MakeUdp, option
     now_ns = monotonic_ns()
     session.open(ClockPair(now_ns, REALTIME_NS), now_ns)
     session.send([rows(0, 2000)], ClockPair(now_ns, REALTIME_NS), now_ns)
-    while session.stats.queued.flows:
+    while session.account.queued.flows:
         loop.run_once(SECOND)
     session.close(monotonic_ns(), monotonic_ns() + SECOND)
     assert session.closed
@@ -155,7 +156,7 @@ def test_tcp_needs_no_lead(make_bench: MakeBench, make_tcp: Callable[..., object
     collector = make_tcp(port=port)
     bench = make_bench(tcp_config(port))
     bench.session.open(bench.clock, bench.now_ns)
-    bench.until(lambda: bench.session.available, "a connection")
+    bench.until(lambda: is_up(bench.session), "a connection")
     bench.offer(100)
     assert bench.stats.sent.flows == 100
     assert collector is not None

@@ -101,9 +101,9 @@ def test_sequence_over_refreshes(
     rounds()
     raw += collector.raw()
     found = [decoder.decode(message, "exporter") for message in raw]
-    assert sum(len(message.flows) for message in found) == 5 * FLOWS == session.stats.sent.flows
-    assert (session.stats.template_messages >= 5) == templates
+    assert sum(len(message.flows) for message in found) == 5 * FLOWS == session.account.sent.flows
+    assert (session.account.template_messages >= 5) == templates
     assert found[0].sequence == 0
     stats = decoder.stats
     assert (stats.sequence_errors, stats.lost_messages, stats.lost_records, stats.sets_without_template) == (0, 0, 0, 0)
-    assert len(raw) == session.stats.messages + session.stats.template_messages
+    assert len(raw) == session.account.messages + session.account.template_messages

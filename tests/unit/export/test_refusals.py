@@ -11,7 +11,7 @@ from lab.namespaces import Lab, command, in_namespace
 from netobs.export import ExportStats
 from netobs.export.link.refusals import ANSWER_NS, Refusals
 from netobs.flow.tally import Tally
-from tests.unit.export.support import SECOND, Bench, UdpCollector, free_port, numbers_of, rows, udp_config
+from tests.unit.export.support import SECOND, Bench, UdpCollector, free_port, is_suspect, numbers_of, rows, udp_config
 
 ONE = Tally(1, 2, 300)
 MakeBench = Callable[..., Bench]
@@ -128,7 +128,7 @@ def test_a_firewall_that_refuses(lab: Lab, make_bench: MakeBench, make_udp: Make
         command(["ip", "-n", far.ns, "rule", "del", "pref", "0", "lookup", "local"])
         bench.now_ns += SECOND
         bench.send(1000)
-        bench.until(lambda: bench.session.failing, "it is refused")
+        bench.until(lambda: is_suspect(bench.session), "it is refused")
         bench.move(5)
         bench.send(1000)
         bench.close()

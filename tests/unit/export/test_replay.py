@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from netobs.base.errors import ExportError
 from netobs.config import CollectorConfig
-from netobs.export.session import STALL_NS
+from netobs.export.policies import STALL_NS
 from netobs.flow.tally import Tally
 from tests.unit.export.support import (
     ROW,
@@ -25,6 +25,7 @@ from tests.unit.export.support import (
     UdpCollector,
     check_sequence,
     free_port,
+    is_suspect,
     numbers_of,
     tcp_config,
     templates_of,
@@ -116,9 +117,9 @@ def test_what_an_earlier_release_wrote_is_sent_behind_its_own_templates(
 
     bench.until(some_here, "a part of the file")
     collector.hang_up()  # in the middle of the file
-    bench.until(lambda: not bench.stats.connected, "the end of the connection")
+    bench.until(lambda: not bench.connected, "the end of the connection")
     bench.move(60)
-    bench.until(lambda: bench.stats.connected, "another connection")
+    bench.until(lambda: bench.connected, "another connection")
     live = bench.send(10)  # they have the numbers of the first old ones again
     bench.until(lambda: len(collector.poll().sessions) == 2 and not bench.stats.spooled.flows, "all Messages sent")
     bench.move(1)  # what has arrived is asked for once a second
@@ -139,7 +140,7 @@ def test_over_udp_each_batch_of_an_earlier_release_has_its_templates(
     before = make_bench(config)
     before.open()
     before.send(10)
-    before.until(lambda: before.session.failing, "a refusal")
+    before.until(lambda: is_suspect(before.session), "a refusal")
     old = before.send(20_000)
     before.close()
     assert before.stats.spooled.flows >= 20_000
@@ -168,7 +169,7 @@ def test_new_flows_come_first_and_the_spool_is_paced(
     old = bench.send(40_000)
     collector = make_tcp(port=config.port)
     bench.move(1)
-    bench.until(lambda: bench.stats.connected, "a connection")
+    bench.until(lambda: bench.connected, "a connection")
     start_ns = bench.now_ns
     first = bench.offer(10)
     bench.rounds()
@@ -187,13 +188,13 @@ def test_a_break_in_the_middle_keeps_what_was_not_acknowledged(
     collector = make_tcp(port=config.port, receive_buffer=4096)
     bench = make_bench(config)
     bench.open()
-    bench.until(lambda: bench.stats.connected, "a connection")
+    bench.until(lambda: bench.connected, "a connection")
     sent = bench.send(20_000)
     for _ in range(20):
         collector.poll(limit=20_000)
         bench.rounds(1)
     collector.hang_up()  # with unread data: a reset
-    bench.until(lambda: not bench.stats.connected, "the end of the connection")
+    bench.until(lambda: not bench.connected, "the end of the connection")
     acknowledged = bench.stats.sent.flows
     assert bench.stats.resent.flows > 0
     assert bench.stats.queued == Tally()
@@ -220,7 +221,7 @@ def test_a_break_while_the_spool_is_sent_rewinds_it(
     bench.until(some_is_sent, "some of the spool")
     live = bench.offer(5000)
     collector.hang_up()
-    bench.until(lambda: not bench.stats.connected, "the end of the connection")
+    bench.until(lambda: not bench.connected, "the end of the connection")
     read = numbers_of(collector.sessions[0])
     assert bench.stats.resent.flows > 0
     missing = bench.stats.spooled.flows
@@ -260,7 +261,7 @@ def test_what_a_slow_collector_leaves_at_the_deadline_is_kept(
     collector = make_tcp(port=config.port, receive_buffer=4096)
     bench = make_bench(config)
     bench.open()
-    bench.until(lambda: bench.stats.connected, "a connection")
+    bench.until(lambda: bench.connected, "a connection")
     bench.send(300_000)
     bench.session.close(bench.now_ns, bench.now_ns + SECOND)
     bench.move(1)
@@ -283,7 +284,7 @@ def test_a_collector_that_hangs_and_a_full_queue_cost_nothing(
     collector = make_tcp(port=config.port, receive_buffer=4096)
     bench = make_bench(tcp_config(config.port, spool=config.spool, queue_max_bytes=20_000 * ROW_BYTES))
     bench.open()
-    bench.until(lambda: bench.stats.connected, "a connection")
+    bench.until(lambda: bench.connected, "a connection")
     for _ in range(10):
         bench.offer(10_000)
     assert bench.stats.not_sent == {}
@@ -329,7 +330,7 @@ def test_udp_asks_with_templates_and_keeps_the_flows(
     bench = make_bench(udp_config(port, spool=str(spool)))
     bench.open()
     bench.rounds()
-    failing = bench.session.failing  # by a name: mypy takes a property for constant
+    failing = is_suspect(bench.session)  # by a name: mypy takes a property for constant
     assert failing, "the templates were refused"
     sent = bench.send(5000) + bench.send(10)
     assert bench.stats.spooled.flows == 5010
@@ -342,7 +343,7 @@ def test_udp_asks_with_templates_and_keeps_the_flows(
     collector = make_udp(port=port)
     for _ in range(4):
         bench.move(1)
-    assert not bench.session.failing
+    assert not is_suspect(bench.session)
     bench.until(lambda: bench.stats.sent.flows == 5010, "the end of the spool")
     messages = collector.messages()
     assert messages[0].numbers == []

@@ -19,6 +19,7 @@ from tests.unit.export.support import (
     Message,
     UdpCollector,
     check_sequence,
+    is_up,
     numbers_of,
     tcp_config,
     udp_config,
@@ -254,7 +255,7 @@ def test_tcp_comes_back_by_itself(lab: Lab, cleanup: contextlib.ExitStack, make_
     with in_namespace(far.ns), socket.create_server(("192.0.2.2", PORT)) as listener, in_namespace(near.ns):
         bench = make_bench(tcp_config(PORT, host="192.0.2.2", reconnect_max_ns=SECOND))
         bench.open()
-        bench.until(lambda: bench.session.available, "the connection")
+        bench.until(lambda: is_up(bench.session), "the connection")
         assert bench.session._link._sock is not None
         bench.session._link._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
         listener.settimeout(5)
@@ -264,9 +265,9 @@ def test_tcp_comes_back_by_itself(lab: Lab, cleanup: contextlib.ExitStack, make_
         command(["ip", "-n", near.ns, "address", "del", "192.0.2.1/24", "dev", near.name])
         command(["ip", "-n", near.ns, "address", "add", "192.0.2.9/24", "dev", near.name])
         bench.send(10)
-        bench.until(lambda: not bench.session.available, "the end of the connection")
+        bench.until(lambda: not is_up(bench.session), "the end of the connection")
         bench.now_ns += SECOND
-        bench.until(lambda: bench.session.available, "the next connection")
+        bench.until(lambda: is_up(bench.session), "the next connection")
         second, (host, _) = listener.accept()
         cleanup.callback(second.close)
         assert host == "192.0.2.9"

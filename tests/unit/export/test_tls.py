@@ -188,7 +188,7 @@ def test_templates_first_then_data(
     assert collector.messages[0].numbers == []
     assert len(templates_of(collector.messages)) == 1
     assert bench.stats.sent == bench.stats.seen
-    assert (bench.stats.connected, bench.stats.failed_attempts) == (True, 0)
+    assert (bench.connected, bench.stats.failed_attempts) == (True, 0)
 
 
 def test_certificate_refused_late_is_noticed_before_anything_is_sent(
@@ -205,7 +205,7 @@ def test_certificate_refused_late_is_noticed_before_anything_is_sent(
         fail(bench, collector, count)
         assert bench.stats.sent.flows == bench.stats.template_messages == 0
         assert bench.stats.queued.flows == 100
-        assert not bench.stats.connected
+        assert not bench.connected
         timer = bench.session._link._retry_timer
         assert timer is not None
         bench.now_ns = timer.when_ns
@@ -295,7 +295,7 @@ def test_a_collector_that_sends_no_ticket_is_waited_for(make_bench: MakeBench, m
     for _ in range(10):
         collector.poll()
         bench.rounds(1)
-    assert not bench.stats.connected
+    assert not bench.connected
     bench.move(1)
     assert arrive(bench, collector, 10) == sent
 
@@ -336,7 +336,7 @@ def test_break_in_the_middle_sends_again_what_was_not_acknowledged(
     kernel_has = bench.stats.sent.flows
     assert 1 < kernel_has < 300_001
     collector.hang_up()  # with unread data: a reset
-    bench.until(lambda: not bench.stats.connected, "the end of the connection")
+    bench.until(lambda: not bench.connected, "the end of the connection")
     acknowledged = bench.stats.sent.flows
     assert bench.stats.uncertain_bytes > 0
     assert bench.stats.resent.flows == kernel_has - acknowledged > 0

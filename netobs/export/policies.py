@@ -1,26 +1,48 @@
-"""Policies of groups: which collectors get which flows."""
+"""Decides by the reach of collectors which of them gets which flows, and which flows wait, and where."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from netobs.base.clock import NS_PER_S
-from netobs.export.link.link import log
-from netobs.export.session import TransportSession
+from netobs.export.sink import Reach, Sink
 from netobs.flow.records import FlowBatch, Records
 from netobs.flow.tally import Tally
 
+log = logging.getLogger("netobs.export")
+
+STALL_NS = 2 * NS_PER_S
+"""A collector that has accepted nothing for this long counts as down: with a spool, flows wait there."""
 HOLD_NS = 10 * NS_PER_S
 """The first collector takes over again when it has been up for this time, so that one that flaps causes no changes."""
 
 Rows = Optional[npt.NDArray[np.intp]]
 """The numbers of the rows that a collector gets; None: all of them."""
 _NOTHING = np.zeros(0, dtype=np.intp)
+
+
+class Keeping(NamedTuple):
+    """Where flows may wait: ``spooled``, on the disk; ``grouped``, in the queue, because their group requires it."""
+
+    spooled: bool = False
+    grouped: bool = False
+
+    def holds(self, reach: Reach) -> bool:
+        """Whether to hold flows back although they could be sent: they would not arrive, and they can wait.
+
+        Meanwhile Templates probe the collector. Flows that cannot wait are sent without success, and counted.
+        """
+        return reach is Reach.SUSPECT and (self.spooled or self.grouped)
+
+    def stores(self, reach: Reach, stalled_ns: int) -> bool:
+        """Whether waiting flows go to the disk; ``stalled_ns``: for how long the collector has accepted nothing."""
+        return self.spooled and (reach is not Reach.UP or stalled_ns >= STALL_NS)
 
 
 class Encoded(Protocol):
@@ -44,10 +66,10 @@ class BatchEncoder(Protocol):
 
 @dataclass
 class Member:
-    """A collector: its session, its encoder, and its flows that the protocol or Templates cannot carry."""
+    """A collector: its sink, its encoder, and its flows that the protocol or Templates cannot carry."""
 
     name: str
-    session: TransportSession[Any, Any]
+    sink: Sink
     encoder: BatchEncoder
     unencodable: Tally = field(default_factory=Tally)
     clamped: int = 0
@@ -58,12 +80,14 @@ class Replicate:
 
     holds = False
     """Whether flows wait for a collector that refuses them."""
+    ticks = False
+    """Whether the router calls ``tick``."""
 
     def __init__(self, name: str, members: Sequence[Member]) -> None:
         self.name = name
         self.members = tuple(members)
         for member in members:
-            member.session.holds = self.holds
+            member.sink.hold(self.holds)
 
     def __str__(self) -> str:
         return f'group "{self.name}"'
@@ -84,24 +108,18 @@ class Balance(Replicate):
     def shares(self, records: Records, now_ns: int) -> list[Rows]:
         return list(balance(records, len(self.members)))
 
-    def tick(self, now_ns: int) -> None:
-        for member in self.members:
-            member.session.probe(now_ns)
-
 
 @dataclass
 class _Health:
     up_since_ns: int | None = None
     reconnects: int = 0
-    known: bool = False  # whether it was up, or failed, at least once
 
-    def observe(self, session: TransportSession[Any, Any], now_ns: int) -> None:
-        if not session.available:
+    def observe(self, sink: Sink, now_ns: int) -> None:
+        if sink.reach is not Reach.UP:
             self.up_since_ns = None
-        elif self.up_since_ns is None or session.stats.reconnects != self.reconnects:  # it was away in between
+        elif self.up_since_ns is None or sink.account.reconnects != self.reconnects:  # it was away in between
             self.up_since_ns = now_ns
-        self.reconnects = session.stats.reconnects
-        self.known = self.known or session.available or session.stats.bytes > 0 or session.stats.failed_attempts > 0
+        self.reconnects = sink.account.reconnects
 
 
 class Failover(Replicate):
@@ -110,7 +128,7 @@ class Failover(Replicate):
     The waiting flows of a collector that is down move to the active one, if both have the same encoder.
     """
 
-    holds = True
+    holds = ticks = True
 
     def __init__(self, name: str, members: Sequence[Member]) -> None:
         super().__init__(name, members)
@@ -123,15 +141,14 @@ class Failover(Replicate):
 
     def tick(self, now_ns: int) -> None:
         for member, health in zip(self.members, self._health):
-            member.session.probe(now_ns)
-            health.observe(member.session, now_ns)
+            health.observe(member.sink, now_ns)
         self._switch(self._choose(now_ns))
         self._move(now_ns)
 
     def _choose(self, now_ns: int) -> int:
         up = [number for number, health in enumerate(self._health) if health.up_since_ns is not None]
         if self._active not in up:
-            pending = not self._health[self._active].known  # its first connection is under way: wait for that
+            pending = self.members[self._active].sink.reach is Reach.CONNECTING  # wait for that
             return self._active if pending else (up or [0])[0]
         stable = [number for number in up if now_ns - (self._health[number].up_since_ns or 0) >= HOLD_NS]
         return min([self._active, *stable])
@@ -139,21 +156,21 @@ class Failover(Replicate):
     def _switch(self, number: int) -> None:
         if number == self._active:
             return
-        before, self._active = self.members[self._active].session, number
-        session = self.members[number].session
-        if not session.available:
-            log.warning("%s: no collector is up; flows wait for %s", self, session)
-        elif before.available:
-            log.warning("%s: flows go to %s again: it is up", self, session)
+        before, self._active = self.members[self._active].sink, number
+        sink = self.members[number].sink
+        if sink.reach is not Reach.UP:
+            log.warning("%s: no collector is up; flows wait for %s", self, sink)
+        elif before.reach is Reach.UP:
+            log.warning("%s: flows go to %s again: it is up", self, sink)
         else:
-            log.warning("%s: flows go to %s now: %s is down", self, session, before)
+            log.warning("%s: flows go to %s now: %s is down", self, sink, before)
 
     def _move(self, now_ns: int) -> None:
         target = self.members[self._active]
         for member in self.members:
-            idle = member is target or member.session.available or member.encoder is not target.encoder
-            if not idle and target.session.available:
-                target.session.take_over(member.session.surrender(now_ns), now_ns)
+            stays = member is target or member.sink.reach is Reach.UP or member.encoder is not target.encoder
+            if not stays and target.sink.reach is Reach.UP:
+                target.sink.take_over(member.sink.surrender(now_ns), now_ns)
 
 
 GROUPS = {"replicate": Replicate, "balance": Balance, "failover": Failover}

@@ -1,0 +1,96 @@
+"""The interface between the router and an exporter: a session of IPFIX or NetFlow, or another kind of sink.
+
+``netobs.daemon.protocols`` has the sinks by protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from netobs.base.clock import ClockPair
+from netobs.export.stats import ExportStats
+
+
+class Reach(enum.Enum):
+    """Whether a collector can be reached, as far as we know. Policies read no other state."""
+
+    CONNECTING = enum.auto()  # the first attempt has not finished
+    UP = enum.auto()  # it seems to accept data
+    SUSPECT = enum.auto()  # data can be sent, but seem not to arrive
+    DOWN = enum.auto()  # no data can be sent; attempts continue
+
+    @property
+    def is_open(self) -> bool:
+        """Whether data can be sent."""
+        return self in (Reach.UP, Reach.SUSPECT)
+
+    def after(self, event: Event) -> Reach:
+        """The state after ``event``."""
+        return _AFTER.get((self, event), self)
+
+
+class Event(enum.Enum):
+    """Changes of a ``Reach``."""
+
+    OPENED = enum.auto()  # a Transport Session started
+    FAILED = enum.auto()  # an attempt to start one failed
+    REFUSED = enum.auto()  # an error came back for sent data
+    CLEARED = enum.auto()  # no error came back for long enough
+    LOST = enum.auto()  # the Transport Session ended
+
+
+_AFTER = {
+    (Reach.CONNECTING, Event.OPENED): Reach.UP,
+    (Reach.CONNECTING, Event.FAILED): Reach.DOWN,
+    (Reach.UP, Event.REFUSED): Reach.SUSPECT,
+    (Reach.UP, Event.LOST): Reach.DOWN,
+    (Reach.SUSPECT, Event.OPENED): Reach.UP,
+    (Reach.SUSPECT, Event.CLEARED): Reach.UP,
+    (Reach.SUSPECT, Event.LOST): Reach.DOWN,
+    (Reach.DOWN, Event.OPENED): Reach.UP,
+}
+"""All other events change nothing."""
+
+
+class Sink(Protocol):
+    """Exports to one collector. No call blocks. The collector's encoder has made the Data Sets.
+
+    ``str()`` is the name of the collector in the log.
+    """
+
+    @property
+    def account(self) -> ExportStats:
+        """The account of every flow so far."""
+
+    @property
+    def reach(self) -> Reach: ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` has finished."""
+
+    def open(self, clock: ClockPair, now_ns: int) -> None:
+        """Start to connect to the collector."""
+
+    def see_clock(self, clock: ClockPair) -> None:
+        """Sets the present clocks: the wall clock may have been set."""
+
+    def hold(self, held: bool) -> None:
+        """Sets whether flows wait while the collector is suspect, instead of being sent without success."""
+
+    def send(self, data_sets: Sequence[Any], clock: ClockPair, now_ns: int) -> None:
+        """Export ``data_sets``, now or when the collector accepts them. They must not be changed afterwards."""
+
+    def options_changed(self, now_ns: int) -> None:
+        """The daemon's report about itself (``netobs.flow.report``) has changed."""
+
+    def surrender(self, now_ns: int) -> list[tuple[Any, int]]:
+        """Give up the waiting Data Sets, each with its time of arrival, if the collector is not up."""
+
+    def take_over(self, given: Sequence[tuple[Any, int]], now_ns: int) -> None:
+        """Export the Data Sets that the sink of another collector with the same encoder has given up."""
+
+    def close(self, now_ns: int, deadline_ns: int) -> None:
+        """Send the waiting Data Sets, until ``deadline_ns`` or a little later; the rest counts as not sent."""
