@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
@@ -15,15 +15,16 @@ from netobs.base.errors import ConfigError, NetobsError, TemplateError
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
-from netobs.daemon import extra, host_check
+from netobs.daemon import extra, host_check, protocols
 from netobs.daemon.account import CollectorStats, FormerCollectors
+from netobs.daemon.protocols import Surroundings
 from netobs.daemon.reporter import Reporter
 from netobs.encode.netflow5 import MAX_INTERFACE
-from netobs.encode.protocols import Exporter, exporter
+from netobs.encode.protocols import Exporter
 from netobs.export.link.tls import client_context
 from netobs.export.policies import Member
 from netobs.export.router import Router
-from netobs.export.session import TransportSession
+from netobs.export.session import START_WITHIN_S
 from netobs.export.sink import Reach
 from netobs.export.spool.place import folder_of
 from netobs.flow.records import FlowBatch
@@ -34,6 +35,8 @@ log = logging.getLogger("netobs")
 Exporters = dict[tuple[str, str], Exporter]
 """The encoders, by protocol and template."""
 
+RELOAD_WITHIN_S = 0.1
+"""At a reload, the loop waits this long for the disk of a new spool; a slower disk is opened later."""
 CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
 HANDOVER_WITHIN_NS = 2 * clock.NS_PER_S
 """At a reload, removed collectors have this time for their waiting flows. The other flows wait as long."""
@@ -84,7 +87,7 @@ class ExportingProcess:
         self._exporters = make_exporters(config, self.boot_ns)
         self.extra_groups = extra.groups(self._exporters.values())
         check_certificates(config)
-        self._collectors = [self._collector(each, self._exporters) for each in config.collectors]
+        self._collectors = [self._collector(each, self._exporters, START_WITHIN_S) for each in config.collectors]
         self._router = Router(self._members(), config.groups, loop)
         self._former = FormerCollectors()
         self._change: _Change | None = None
@@ -94,7 +97,9 @@ class ExportingProcess:
         """The start of the exporter, for ``make_exporters``."""
         return self._wall_clock.boot_ns
 
-    def _collector(self, config: CollectorConfig, exporters: Exporters) -> Collector:
+    def _collector(
+        self, config: CollectorConfig, exporters: Exporters, start_within_s: float = RELOAD_WITHIN_S
+    ) -> Collector:
         made = exporters[config.protocol, config.template]
         number = next(self._numbers)
         for warning in template_warnings(config, made, self.reporter.sampling):
@@ -104,8 +109,8 @@ class ExportingProcess:
             self._see_not_sent(collector, realtime_ns)
             return self.reporter.report(number, collector.member.sink.account)
 
-        session: TransportSession[Any, Any] = TransportSession(config, made.encoder, made.header, self._loop, report)
-        collector = Collector(config, made, number, Member(config.name, session, made.encoder))
+        sink = protocols.sink(config, made, Surroundings(self._loop, report, start_within_s))
+        collector = Collector(config, made, number, Member(config.name, sink, made.encoder))
         return collector
 
     def _members(self) -> list[Member]:
@@ -292,7 +297,7 @@ def make_exporters(config: Config, boot_ns: int) -> Exporters:
         key = (collector.protocol, collector.template)
         try:
             if key not in made:
-                made[key] = exporter(*key, boot_ns, config.capture.sampling)
+                made[key] = protocols.exporter(*key, boot_ns, config.capture.sampling)
             made[key].encoder.check(collector.max_message_size)
         except TemplateError as error:
             raise TemplateError(f'collector "{collector.name}": {error}') from error

@@ -13,12 +13,12 @@ from netobs.base.log import printable_lines
 from netobs.config import CollectorConfig, Config, warnings_of
 from netobs.daemon import extra, footprint, host_check, packet_capture
 from netobs.daemon.collectors import template_warnings
+from netobs.daemon.protocols import exporter
 from netobs.datapath.capture import Capture, check_interfaces
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.memory import MIB
 from netobs.encode.options.table import spoken
 from netobs.encode.options.wire import Subject
-from netobs.encode.protocols import exporter
 from netobs.export.link.address import Address, resolve
 from netobs.export.link.tls import client_context, server_name
 from netobs.export.spool.folder import used_bytes

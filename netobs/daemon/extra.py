@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from netobs.base.errors import TemplateError
 from netobs.config import Config
+from netobs.daemon.protocols import exporter
 from netobs.encode.columns import ALL_COLUMNS
-from netobs.encode.protocols import Exporter, exporter
+from netobs.encode.protocols import Exporter
 
 
 def elements(exporters: Iterable[Exporter]) -> dict[str, str]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, NamedTuple
 
 from netobs.encode import ipfix, netflow5, netflow9
 from netobs.encode.options.choice import TemplateSet
 from netobs.encode.template import file
 
-AnyEncoder = Union[ipfix.Encoder, netflow9.Encoder, netflow5.Encoder]
-
 
 class Exporter(NamedTuple):
-    """What makes the Messages of one protocol and template. ``header`` takes
-    the fields of ``netobs.encode.ipfix.Header``."""
+    """The encoder of one protocol and template. ``header`` takes the fields of ``netobs.encode.ipfix.Header``."""
 
-    encoder: AnyEncoder
+    encoder: Any  # with ``templates``, ``options``, ``check`` and ``encode``; the sink of the protocol needs more
     header: Callable[..., Any]
     templates: TemplateSet
 

@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic
 
+from netobs.export.batch import Batch
 from netobs.export.protocol import D, H
 from netobs.export.queue import row_bytes
-from netobs.export.spool.spool import Batch
 from netobs.flow.records import MessageBlock
 
 

@@ -117,7 +117,8 @@ def differences(sent: Sequence[Flow], shown: Iterable[tuple[str, Mapping[str, An
 @functools.cache
 def templates(protocol: str, template: str = "default") -> Sequence[Template]:
     """The templates that the daemon sends."""
-    return exporter(protocol, template, 0, 1).encoder.templates
+    found: Sequence[Template] = exporter(protocol, template, 0, 1).encoder.templates
+    return found
 
 
 def elements(protocol: str, template: str = "default") -> set[str]:

@@ -111,6 +111,33 @@ def test_what_is_for_tests_stays_with_them(folder: str, others: tuple[str, ...])
     assert not [(module, imported) for module, imported in names if imported.partition(".")[0] in others]
 
 
+EXPORT_FLOORS = (
+    ("batch", "protocol", "stats"),
+    ("announcer", "headers", "queue", "sink"),
+    ("in_flight", "link", "policies", "spool"),
+    ("router", "unsent"),
+    ("loading",),
+    ("session",),
+)
+"""From the ground up; link/ and spool/ count as one each. The router knows sinks only, and no session."""
+
+
+def test_no_import_leads_up_within_export() -> None:
+    floors = {name: floor for floor, names in enumerate(EXPORT_FLOORS) for name in names}
+    found = {}
+    for module, source in MODULES.items():
+        parts = module.split(".")
+        if room(module) == "export" and len(parts) > 2:
+            others = {
+                each.split(".")[2]
+                for each in imports_of(source) & {*MODULES}
+                if room(each) == "export" and each.count(".") > 1
+            }
+            found[module] = [other for other in others - {parts[2]} if floors[other] >= floors[parts[2]]]
+    assert {name.split(".")[2] for name in found} == {*floors}
+    assert not {module: others for module, others in found.items() if others}
+
+
 def test_encode_does_no_io() -> None:
     assert not [
         f"{module} -> {imported}"

@@ -18,6 +18,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ExportError
 from netobs.base.ipfix import MAX_MESSAGE_BYTES, MESSAGE_HEADER
 from netobs.base.loop import EventLoop
+from netobs.export.batch import Batch
 from netobs.export.protocol import D, Encoder, H, Header
 from netobs.export.queue import DataSetQueue, row_bytes
 from netobs.export.spool.disk import Disk
@@ -25,7 +26,7 @@ from netobs.export.spool.found import Templates
 from netobs.export.spool.index import ENTRY, Entries
 from netobs.export.spool.place import folder_of
 from netobs.export.spool.segment import sets_of
-from netobs.export.spool.spool import Batch, Spool
+from netobs.export.spool.spool import Spool
 from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally

@@ -15,12 +15,13 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ExportError
+from netobs.export.batch import Batch
 from netobs.export.spool.disk import Counts
 from netobs.export.spool.folder import Folder
 from netobs.export.spool.found import Templates, find
@@ -38,18 +39,6 @@ RETRY_NS = 60 * NS_PER_S
 _MAX_SEGMENT_BYTES = 16 << 20
 _SEGMENTS = 16  # the space has at least this many segments, so that dropping the oldest loses little
 _READ_FAILURES = 3  # failures in a row, a minute apart, before a segment is put aside
-
-
-class Batch(NamedTuple):
-    """The Messages ``start`` to ``stop`` of the segment with this ``serial`` number."""
-
-    serial: int
-    start: int
-    stop: int
-
-    def part(self, start: int, stop: int) -> Batch:
-        """Its Messages ``start`` to ``stop``."""
-        return Batch(self.serial, self.start + start, self.start + stop)
 
 
 class Spool:

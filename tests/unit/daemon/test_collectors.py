@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from netobs.base import clock
+from netobs.base import clock, words
 from netobs.base.clock import ClockPair
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config import CollectorConfig, from_tables
 from netobs.daemon.collectors import ExportingProcess, make_exporters
+from netobs.daemon.protocols import PROTOCOLS
 from netobs.flow.records import FlowBatch
 from netobs.flow.tally import Tally
 from tests.unit.export.site import flows
@@ -88,3 +89,7 @@ def test_former_collectors_are_one_entry_and_nothing_of_them_is_forgotten(
     said = [line for line in caplog.messages if line.startswith("reload: collector")]
     assert len(said) == 20
     assert said[0].endswith("10 flows, 20 packets, 1000 octets sent")
+
+
+def test_each_protocol_of_the_configuration_has_an_encoder_and_a_sink() -> None:
+    assert tuple(PROTOCOLS) == tuple(words.PROTOCOLS)

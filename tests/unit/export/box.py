@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from netobs.export.batch import Batch
 from netobs.export.spool.found import Templates
 from netobs.export.spool.segment import sets_of
-from netobs.export.spool.spool import RETRY_NS, Batch, Spool
+from netobs.export.spool.spool import RETRY_NS, Spool
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 from tests.unit.export.support import Encoder, Header, Message, Rows, numbers_of, rows
