@@ -80,8 +80,7 @@ class Process:
     def _stop(self, now_ns: int) -> None:
         if not self._stopping:
             self._stopping = True
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, END_S)
+            signal.alarm(END_S)
             self._agent.stop(now_ns)
             self.tell(left=True)
             self._when_closed(now_ns)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from lab.pcap import read_pcap
 from lab.programs import Program, wait_until
 from lab.traffic import REPOSITORY, Traffic
 
-pytestmark = pytest.mark.e2e(tools=("tcpdump", "tshark"))
+pytestmark = pytest.mark.e2e(tools=("tcpdump", "tshark", "socat"))
 
 PORT = 9990
 RATE = 2000
@@ -148,7 +149,7 @@ MISTAKES = [
     (["--write", "/proc/nowhere/x"], "netobs: /proc/nowhere/x: cannot be written: No such file or directory\n"),
     (["--interface", "veth["], 'netobs: --interface "veth[" is not an interface name; give one name\n'),
     (["--connect", "127.0.0.1:9"], "netobs: 127.0.0.1:9: nobody listens there; is netobs running, with "),
-    (["--recorded"], "netobs: 127.0.0.1:9990: nobody listens there; is netobs running, with "),
+    (["--recorded"], "netobs: /run/netobs/capture.sock: nobody listens there; is netobs running, with "),
 ]
 
 
@@ -198,7 +199,8 @@ def test_packets_are_not_for_a_terminal(lab: Lab) -> None:
 
 
 def served(**settings: object) -> str:
-    return configuration(packet_capture={"enabled": True, "filter": "udp", **settings})
+    listen = f"127.0.0.1:{PORT}"
+    return configuration(packet_capture={"enabled": True, "listen": listen, "filter": "udp", **settings})
 
 
 def test_through_the_daemon(lab: Lab, tmp_path: Path) -> None:
@@ -219,6 +221,43 @@ def test_through_the_daemon(lab: Lab, tmp_path: Path) -> None:
             "without --tls, --ca and --cert\n"
         )
     assert tshark(command.file, "ip.proto", "frame.interface_name") == [["6", "veth0"]] * 30
+
+
+def test_at_a_unix_socket(lab: Lab, tmp_path: Path) -> None:
+    """`netobs capture` finds it by the configuration, and so does a pipe into tshark; it goes with the daemon."""
+    sender, receiver = lab.pair()
+    path = tmp_path / "run" / "capture.sock"
+    with Daemon(lab, receiver.ns, tmp_path, served(listen=str(path))) as daemon:
+        assert f"packet capture: listening on {path}, filter" in daemon.log
+        with CaptureCommand(lab, receiver.ns, tmp_path, "--count", "30", file="out.pcap", conf=daemon.conf) as command:
+            argv = ["sh", "-c", f"socat -u UNIX-CONNECT:{path} - > {tmp_path}/socat.pcap"]
+            reader = lab.popen(receiver.ns, argv)
+            daemon.wait_for('gets "udp" as pcap')
+            Traffic(packets=30, flows=5).send(lab, sender, rate=RATE)
+            assert command.ended().startswith("30 packets")
+        daemon.finish()
+        assert reader.wait(20) == 0
+    assert len(read_pcap(command.file)) == len(read_pcap(tmp_path / "socat.pcap")) == 30
+    assert not path.exists()
+    gone = netobs(lab, receiver.ns, "--conf", str(daemon.conf), "capture", "--recorded", "--write", "x")
+    assert gone.stderr.startswith(f"netobs: {path}: nobody listens there")
+
+
+WORDS = "\x1b]0;owned\x07\x1cnetobs: all is well"
+
+
+def test_the_words_of_a_server_do_nothing_to_a_terminal(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "capture.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        argv = [*NETOBS, "capture", "--connect", str(path), "--write", str(tmp_path / "x")]
+        client = subprocess.Popen(argv, cwd=REPOSITORY, stderr=subprocess.PIPE)
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.sendall(f"netobs: {WORDS}\n".encode())
+            said = client.communicate(timeout=20)[1]
+    assert said == rb"netobs: \x1b]0;owned\x07\x1cnetobs: all is well" + b"\n"
 
 
 def test_what_the_recorder_holds(lab: Lab, tmp_path: Path) -> None:
@@ -269,12 +308,13 @@ def test_a_reload_changes_the_agent_and_no_flow_is_lost(lab: Lab, tmp_path: Path
     with Daemon(lab, receiver.ns, tmp_path, configuration({"direction": "ingress"})) as daemon:
         # More than the test takes: it is ended then.
         running = Traffic(packets=2_000_000, flows=50).start(lab, sender, rate=10 * RATE)
-        assert "packet capture: listening on 127.0.0.1:9990, filter" in daemon.reload(served())
+        daemon.reload(served())
+        daemon.wait_for("packet capture: listening on 127.0.0.1:9990, filter")
         with CaptureCommand(lab, receiver.ns, tmp_path, file="out.pcapng", conf=daemon.conf) as command:
             wait_until(lambda: command.file.stat().st_size > 10_000, "packets come")
-            said = daemon.reload(served(listen="127.0.0.1:9991"))
+            daemon.reload(served(listen="127.0.0.1:9991"))
             assert command.ended().split()[1] == "packets,"
-        assert "listening on 127.0.0.1:9991" in said
+        daemon.wait_for("packet capture: listening on 127.0.0.1:9991")
         assert "packet capture: listening" not in daemon.reload(configuration({"direction": "ingress"}))
         problem = daemon.reload(served(filter="tpc,80"))
         assert 'packet_capture.filter: filter "tpc,80": there is no protocol "tpc"; did you mean tcp?' in problem

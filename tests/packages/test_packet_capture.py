@@ -40,6 +40,6 @@ def test_packets_come_out_of_the_sandbox(installed: Site, suite: str, report: li
     packets = read_pcap(host.path(FILE))
     assert [(packet.length, len(packet.octets)) for packet in packets] == [(300, 300)] * WANTED
     (log,) = host.logs()
-    assert "packet capture: listening on 127.0.0.1:9990" in log
+    assert "packet capture: listening on /run/netobs/capture.sock" in log
     assert account.sent[COLLECTOR].packets > 0
     report.append(f"{suite}: {captured.stderr.strip()}")

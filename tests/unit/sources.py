@@ -26,8 +26,8 @@ def strings() -> set[str]:
 
 
 def signals() -> set[str]:
-    """Names of the signals that are referred to."""
-    names = {node.attr for node in nodes() if isinstance(node, ast.Attribute)}
+    """Names of the signals that are referred to, but SIGKILL, which netobs only sends, to processes of its own."""
+    names = {node.attr for node in nodes() if isinstance(node, ast.Attribute)} - {"SIGKILL"}
     return {name for name in names if re.fullmatch("SIG[A-Z0-9]+", name)}
 
 

@@ -133,8 +133,7 @@ def main() -> None:
     with contextlib.suppress(OSError):  # where a sandbox does not let it: its time is limited in any case
         resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
-    for signum in (signal.SIGINT, signal.SIGALRM):
-        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.alarm(2 * MAX_TIME_S)  # whoever started it hangs
     with socket.socket(fileno=sys.stdin.fileno()) as channel:
         request = bytearray()
