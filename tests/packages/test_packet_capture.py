@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 
 from lab.pcap import read_pcap
+from lab.programs import wait_until
 from lab.traffic import Traffic
 from tests.packages.host import BOOTED, COLLECTOR, UNIT, Site
 
@@ -32,6 +33,7 @@ def test_packets_come_out_of_the_sandbox(installed: Site, suite: str, report: li
     host.configure(enabled=True, recorder="30s")
     with installed.collector():
         host.systemctl("start", UNIT)
+        wait_until(lambda: "packet capture: listening" in host.logs()[-1], "it captures packets")
         running = LOAD.start(installed.lab, installed.near, rate=5_000)
         captured = host.run("netobs", "capture", "--filter", "udp", "--count", str(WANTED), "--write", FILE)
         running.stop()
