@@ -122,7 +122,7 @@ def _parsed(name: str, words: Sequence[str]) -> tuple[Protocol, list[int]]:
     if words and not protocol.has_ports:
         raise Mistake(f"{name} has no ports", f'write "{name}" alone; these have ports: {_WITH_PORTS}')
     if len(words) > MAX_PORTS:
-        raise Mistake(f"it has {len(words)} ports, and at most {MAX_PORTS} are possible", "write a list of filters")
+        raise Mistake(f"it has {len(words)} ports; the limit is {MAX_PORTS}", "write a list of filters")
     return protocol, sorted({_port(name, word) for word in words})
 
 
