@@ -86,7 +86,8 @@ class Btf:
             )
         if kind == ARRAY:
             array = BtfArray.from_address(behind)
-            return np.dtype((self.dtype(array.type), (array.nelems,)))
+            inner = self.dtype(array.type)
+            return np.dtype((inner.base, (array.nelems, *inner.shape)))
         assert kind == STRUCT, kind
         members = [BtfMember.from_address(behind + i * ctypes.sizeof(BtfMember)) for i in range(count)]
         return np.dtype(

@@ -9,7 +9,9 @@ import pytest
 from netobs.datapath import layout, ring
 from netobs.datapath.percpu_array import PercpuArray
 from netobs.datapath.percpu_hash import PercpuHash
-from netobs.flow.records import KEY, METRICS, RECORD
+from netobs.flow.metrics import GROUPS
+from netobs.flow.metrics import METRICS as METRICS_TABLE
+from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD
 from netobs.kernel.object import OBJECT
 from tests.unit.btf import HEADERS, Btf, btf_of, enum, fields
 
@@ -19,6 +21,13 @@ HEADER = HEADERS / "netobs.h"
 @pytest.fixture(scope="module")
 def btf() -> Iterator[Btf]:
     with btf_of(OBJECT) as parsed:
+        yield parsed
+
+
+@pytest.fixture(scope="module")
+def extra_btf() -> Iterator[Btf]:
+    """Of the object that is loaded where a template asks for optional metrics."""
+    with btf_of(OBJECT.with_name(layout.WITH_EXTRA.object)) as parsed:
         yield parsed
 
 
@@ -92,3 +101,34 @@ def test_slot_identifies_a_flow_by_its_first_44_bytes() -> None:
     assert layout.FLOW_SLOT.fields["last"][1] == 44
     identifying = names[: names.index("last")]
     assert identifying == ("src_addr", "dst_addr", "src_port", "dst_port", "ifindex", "place", "protocol", "used")
+
+
+def test_optional_metrics_are_behind_the_others_and_in_an_array(extra_btf: Btf) -> None:
+    assert fields(extra_btf.struct("flow_extra")) == fields(EXTRA)
+    assert extra_btf.struct("flow_extra").itemsize == EXTRA.itemsize == 64
+    (*metrics, (name, offset, (_, nested))) = fields(extra_btf.struct("flow_metrics"))
+    assert (metrics, name, offset, nested) == (fields(METRICS), "extra", METRICS.itemsize, fields(EXTRA))
+    assert fields(layout.WITH_EXTRA.metrics) == [
+        *metrics,
+        *((field, at + METRICS.itemsize, kind) for field, at, kind in fields(EXTRA)),
+    ]
+    assert fields(EXTRA_RECORD)[: len(RECORD.names or ())] == fields(RECORD)
+    assert EXTRA_RECORD.itemsize == RECORD.itemsize + EXTRA.itemsize
+    for name in ("flow_extras", "packet_extras"):
+        assert extra_btf.map_types(name) == {"key": "unsigned int", "value": "flow_extra"}
+    others = set(STRUCTS) - {"flow_metrics"}
+    assert {name: fields(extra_btf.struct(name)) for name in others} == {name: fields(STRUCTS[name]) for name in others}
+
+
+def test_objects_of_hosts_without_optional_metrics_have_nothing_of_them(btf: Btf) -> None:
+    for name in ("flow_extras", "packet_extras"):
+        with pytest.raises(AssertionError, match=name):
+            btf.map_types(name)
+    with pytest.raises(AssertionError, match="flow_extra"):
+        btf.struct("flow_extra")
+
+
+def test_groups_of_the_header() -> None:
+    bits = [f"EXTRA_{group.upper()} = {1 << number}" for number, group in enumerate(GROUPS)]
+    assert enum(HEADER, "extra_group") == bits
+    assert {metric.group for metric in METRICS_TABLE} == {"", *GROUPS}
