@@ -47,14 +47,18 @@ def source_files() -> list[Path]:
     return [path for path in files if path.is_file() or path.is_symlink()]
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A copy of the sources to build in."""
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources with the BPF objects made in it: tests build from it, and install elsewhere."""
+    tools = (os.environ.get("CLANG", "clang"), os.environ.get("LLVM_STRIP", "llvm-strip"))
+    need(all(map(shutil.which, tools)), "clang or llvm-strip is not installed: run tools/install-tools.sh build")
+    place = tmp_path_factory.mktemp("project") / "tree"
     for path in source_files():
-        copy = tmp_path / "tree" / path.relative_to(ROOT)
+        copy = place / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy, follow_symlinks=False)
-    return tmp_path / "tree"
+    run("make", "bpf", cwd=place)
+    return place
 
 
 def documentation(tree: Path) -> set[str]:
@@ -62,12 +66,6 @@ def documentation(tree: Path) -> set[str]:
     pages = {f"man/man{path.suffix[1:]}/{path.name}" for path in (tree / "man").iterdir()}
     examples = {path.name for path in (tree / "conf").iterdir()} - {"netobs.toml"}
     return pages | {f"doc/netobs/examples/{name}" for name in examples}
-
-
-@pytest.fixture
-def compiler() -> None:
-    tools = (os.environ.get("CLANG", "clang"), os.environ.get("LLVM_STRIP", "llvm-strip"))
-    need(all(map(shutil.which, tools)), "clang or llvm-strip is not installed: run tools/install-tools.sh build")
 
 
 def test_no_path_of_one_machine() -> None:
@@ -139,24 +137,20 @@ def test_a_second_build_does_nothing() -> None:
     assert [(ROOT / name).stat().st_mtime_ns for name in (*OBJECTS, ".venv/.installed")] == before
 
 
-@pytest.mark.usefixtures("compiler")
-def test_the_object_is_the_same_wherever_it_is_built(tmp_path: Path) -> None:
-    objects = []
-    for name in ("a", "another/and/deeper"):
-        shutil.copytree(ROOT / "bpf", tmp_path / name / "bpf")
-        run("make", "-C", tmp_path / name / "bpf")
-        objects.append([(tmp_path / name / each).read_bytes() for each in OBJECTS])
+def test_the_object_is_the_same_wherever_it_is_built(tree: Path, tmp_path: Path) -> None:
+    other = tmp_path / "another" / "and" / "deeper"
+    shutil.copytree(tree / "bpf", other / "bpf")
+    run("make", "-C", other / "bpf")
+    objects = [[(place / each).read_bytes() for each in OBJECTS] for place in (tree, other)]
     assert objects[0] == objects[1]
     for each in objects[0]:
         assert each.startswith(b"\x7fELF")
-        assert os.fsencode(tmp_path) not in each
+        assert os.fsencode(tree) not in each
         assert b".BTF.ext" in each
         assert b".debug_info" not in each
 
 
-@pytest.mark.usefixtures("compiler")
 def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
-    run("make", "bpf", cwd=tree)
     build = f"from setuptools import build_meta as b; print(b.build_wheel({str(tmp_path)!r}))"
     run(sys.executable, "-W", "ignore", "-c", build, cwd=tree)
     (wheel,) = tmp_path.glob("netobs-*.whl")
@@ -174,7 +168,6 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
     assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
 
 
-@pytest.mark.usefixtures("compiler")
 def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     variables = [f"DESTDIR={root}", "PREFIX=/usr", "SYSCONFDIR=/etc/site", "LIBDIR=/usr/lib64"]
@@ -193,7 +186,6 @@ def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
     assert configuration.read_text() == "# edited\n"
 
 
-@pytest.mark.usefixtures("compiler")
 def test_the_installed_command_runs(tree: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
     run("make", "install", f"PREFIX={prefix}", f"SYSCONFDIR={prefix}/etc", f"INSTALL_PYTHON={sys.executable}", cwd=tree)
