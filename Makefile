@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
 # Tests at a time. Those that must run alone do so: tests/turns.py. PYTEST_ARGS="-n 0" runs one after the other.
-PARALLEL = -n auto --maxprocesses=4 --dist=loadgroup
+PARALLEL = -n auto --maxprocesses=4
 SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh tests/packages/*.sh packaging/deb/*.p* .ci/run
 C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] lab/generator/*.[ch] lab/*.c)
 MAN_PAGES = $(wildcard man/*.[0-9])
