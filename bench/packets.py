@@ -140,8 +140,7 @@ class _Bench:
 def _loaded() -> Iterator[_Bench]:
     programs, rings, empty = PacketPrograms(), PacketRings(BYTES_PER_CPU), Empty()
     try:
-        programs.load()
-        programs.set_wakeup(BYTES_PER_CPU // 4)
+        programs.load(rings.wakeup_bytes)
         rings.open(programs.map_fd("packet_rings"))
         yield _Bench(programs, rings, empty.program_fd("empty"))
     finally:

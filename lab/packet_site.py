@@ -103,7 +103,7 @@ class PacketsAtHand:
     def capturable(self) -> Sequence[Interface]:
         return self.could_be_captured or self.captured
 
-    def step(self) -> bool:
+    def attach_some(self) -> bool:
         """It attaches to one interface after the other."""
         if self.could_be_captured and self.selected:
             self.captured.append(self.could_be_captured.pop(0))

@@ -172,7 +172,7 @@ class Distribution:
         self._set_snaplen()
 
     def _step(self, now_ns: int) -> None:
-        if self._source.step():
+        if self._source.attach_some():
             self._loop.call_at(now_ns, self._step)
 
     def _set_snaplen(self, least: int = 0) -> None:

@@ -26,7 +26,7 @@ class PacketSource(Protocol):
     def release(self, bit: int, now_ns: int) -> None:
         """Nobody needs the packets with this bit any more. Those that were not read may be gone."""
 
-    def step(self) -> bool:
+    def attach_some(self) -> bool:
         """Go on with what ``select`` and ``release`` have begun. Whether there is more to do, soon."""
 
     def set_snaplen(self, octets: int) -> None:

@@ -272,16 +272,16 @@ def test_many_interfaces_are_attached_step_by_step(lab: Lab) -> None:
         bit = tap.select(ALL, now_ns())
         assert len(tap.interfaces()) == INTERFACES_AT_ONCE
         lab.run(ns, ["ip", "link", "delete", f"tap{count - 1}"])
-        assert not tap.step()
+        assert not tap.attach_some()
         assert sorted(one.name for one in tap.interfaces()) == [f"tap{number}" for number in range(count - 1)]
         tap.release(bit, now_ns())
         assert len(tap.interfaces()) == 1
         assert tap.select(ALL, now_ns()) == bit  # before all are detached
-        while tap.step():
+        while tap.attach_some():
             pass
         assert len(tap.interfaces()) == count - 1
         tap.release(bit, now_ns())
-        while tap.step():
+        while tap.attach_some():
             pass
         assert tap.interfaces() == []
 

@@ -44,8 +44,9 @@ class PacketPrograms:
         self._state: mmap.mmap | None = None
         self._counters: mmap.mmap | None = None
 
-    def load(self) -> None:
-        """Loads and verifies the programs; no filter is set.
+    def load(self, wakeup_bytes: int) -> None:
+        """Loads and verifies the programs; no filter is set. They wake the reader of the rings whenever a CPU has
+        written ``wakeup_bytes``; to wake it for each packet would cost each about 3 microseconds.
 
         :raises CaptureError: the kernel refused them, or lets them interrupt each other.
         """
@@ -64,6 +65,7 @@ class PacketPrograms:
         self._state = obj.shared(".bss", STATE.itemsize, writable=True)
         self._counters = obj.shared("packet_counters", self._cpus * COUNTERS.itemsize)
         self.set_snaplen(SNAPLEN)
+        self._set_state("wakeup_bytes", wakeup_bytes)
         for slot, way in zip(COPY_SLOTS, WAYS):
             libbpf.update_u32(self.map_fd("packet_programs"), slot, obj.program_fd(f"packets_copy_{way}"))
 
@@ -93,10 +95,6 @@ class PacketPrograms:
     def set_snaplen(self, octets: int) -> None:
         """Most octets of a packet to copy, from 16 to 262,144; other values are clamped."""
         self._set_state("snaplen", min(max(octets, LEAST_SNAPLEN), SNAPLEN))
-
-    def set_wakeup(self, written_bytes: int) -> None:
-        """The reader of the rings wakes up whenever a CPU has written this many bytes."""
-        self._set_state("wakeup_bytes", written_bytes)
 
     def set_own_port(self, port: int) -> None:
         """The local TCP port of the agent's own streams; 0 = it has none."""

@@ -80,6 +80,8 @@ class PacketRings:
     def __init__(self, bytes_per_cpu: int) -> None:
         """``bytes_per_cpu``: rounded up to a power of two, and to 128 KiB at least."""
         self.bytes_per_cpu = 1 << (max(bytes_per_cpu, LEAST_RING_BYTES) - 1).bit_length()
+        self.wakeup_bytes = self.bytes_per_cpu // 4
+        """The programs are to wake the reader whenever a CPU has written so much."""
         self._rings: list[_Ring] = []
         self._map_fd = -1
         self._poll = select.epoll()
@@ -87,14 +89,10 @@ class PacketRings:
         """Bytes that the last read left in the rings because of its limit."""
 
     def fileno(self) -> int:
-        """For the event loop; it never changes. It becomes readable when a CPU has written a part of its ring, until
-        the next ``read``. So its user must also read now and then, and continue after a read that left something."""
+        """For the event loop, the same at all times. It becomes readable when a CPU has written a quarter of its
+        ring, until the next ``read``: who waits for it also reads now and then, and goes on after a read that left
+        something."""
         return self._poll.fileno()
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether the last read left nothing."""
-        return not self.backlog_bytes
 
     def open(self, map_fd: int) -> None:
         """Makes a ring for each online CPU, and puts it into the map of maps ``map_fd``. A CPU that comes online later

@@ -9,7 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 from netobs.base.errors import CaptureError
 from netobs.config.selector import InterfaceSelector
@@ -28,8 +28,6 @@ from netobs.pcap.tap.rings import PacketRings
 
 log = logging.getLogger("netobs.pcap")
 
-_T = TypeVar("_T")
-
 PACKETS = Purpose(
     "packets_",
     say_refused=lambda name, why: log.error("packet capture: %s: not captured: %s", name, why),
@@ -39,17 +37,14 @@ PACKETS = Purpose(
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
-WAKEUP_SHARE = 4  # the reader wakes up when this share (a quarter) of a ring was written
 INTERFACES_AT_ONCE = 4
 """The kernel takes two grace periods, some 20 ms, to attach to one by TCX (net/tcx.h: tcx_entry_sync). The other work
 of the loop must not wait for hundreds."""
 
 
 class Tap:
-    """``load`` -> ``select`` and ``release``, ``read``, ``step`` -> ``close``.
-
-    While nothing is selected, nothing is attached, and there are no rings. All times are CLOCK_MONOTONIC.
-    """
+    """``load`` -> ``select`` and ``release``, ``read``, ``attach_some`` -> ``close``. Times are CLOCK_MONOTONIC.
+    While nothing is selected, nothing is attached, and there are no rings."""
 
     def __init__(
         self,
@@ -59,8 +54,8 @@ class Tap:
         attach: str = "auto",
         place: FilterPlace = PACKETS_PLACE,
     ) -> None:
-        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of a ring; ``place``:
-        of clsact filters, which no other process may use."""
+        """``selector``, ``direction``, ``attach``: as in [capture]; ``bytes_per_cpu``: of a ring; ``place``: of clsact
+        filters, which no other process may use."""
         self._directions = DIRECTIONS[direction]
         self._programs = PacketPrograms()
         self._rings = PacketRings(bytes_per_cpu)
@@ -77,8 +72,7 @@ class Tap:
 
         :raises CaptureError: the kernel refused something.
         """
-        self._programs.load()
-        self._programs.set_wakeup(self._rings.bytes_per_cpu // WAKEUP_SHARE)
+        self._programs.load(self._rings.wakeup_bytes)
         kernel_clock.follow()
         self._points.find_method()
         self._rings.open(self._programs.map_fd("packet_rings"))
@@ -90,8 +84,7 @@ class Tap:
         return self._points.links
 
     def fileno(self) -> int:
-        """For the loop, at any time: ``read`` when it is readable. It reports each ring that fills up only once, so a
-        timer must also call ``read``, and the caller must repeat it while ``backlog_bytes`` are left."""
+        """For the loop, at any time: see ``PacketRings.fileno``."""
         return self._rings.fileno()
 
     @property
@@ -110,8 +103,8 @@ class Tap:
         return self._rings.backlog_bytes
 
     def select(self, selection: Selection, now_ns: int) -> int:
-        """Adds ``selection``; returns the bit that its packets have in ``filters``. Equal selections share a bit. The
-        first selection makes the rings and attaches to the first interfaces; see ``step``.
+        """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
+        share one. The first makes the rings and attaches to the first interfaces; see ``attach_some``.
 
         :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
             Nothing has changed then.
@@ -146,7 +139,7 @@ class Tap:
         self._to_attach = self._points.wanted()
         wanted = {interface.index for interface in self._to_attach}
         self._to_detach = [interface.index for interface in self._points.attached if interface.index not in wanted]
-        self.step()
+        self.attach_some()
 
     def _put_filters(self, now_ns: int) -> None:
         """Makes programs for all selections, and replaces the present programs.
@@ -201,11 +194,11 @@ class Tap:
         self._lost_before.clear()
         self._to_attach = []
         self._to_detach = [interface.index for interface in self._points.attached]
-        self.step()
+        self.attach_some()
 
-    def step(self) -> bool:
-        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` or the last
-        ``release``. Returns whether there are more: then call it again soon."""
+    def attach_some(self) -> bool:
+        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` and the last
+        ``release``. Whether there are more: then it is to be called again soon."""
         for interface in _first(self._to_attach):
             with contextlib.suppress(OSError):  # gone
                 if socket.if_indextoname(interface.index) == interface.name:
@@ -217,14 +210,14 @@ class Tap:
         return bool(self._to_attach or self._to_detach)
 
     def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
-        """Takes packets out of the rings: at most ``max_bytes`` of them, and a record more from each CPU."""
+        """Takes packets out of the rings: see ``PacketRings.read``."""
         batch = self._rings.read(max_bytes)
-        if self._rings.is_drained:
+        if not self.backlog_bytes:
             self._bits.all_read(now_ns)
         return batch
 
     def set_snaplen(self, octets: int) -> None:
-        """Octets to copy of a packet: the largest snaplen of any user, 16 to 262,144."""
+        """Octets of a packet that are copied: the most that anybody wants, from 16 to 262,144."""
         self._programs.set_snaplen(octets)
 
     def set_own_port(self, port: int) -> None:
@@ -247,7 +240,7 @@ class Tap:
         self._programs.remove_own_stream(address, port)
 
     def losses(self, bit: int) -> dict[int, int]:
-        """Packets of this selection that did not fit into the rings since ``select``, by interface index. If more than
+        """Packets of this selection that the rings had no room for since ``select``, by interface index. If more than
         4,096 sets of filters and interfaces lose packets, only ``count`` has all."""
         return dict(self._lost(bit) - self._lost_before[bit])
 
@@ -300,7 +293,7 @@ class Tap:
         self._grace.close()
 
 
-def _first(due: list[_T]) -> list[_T]:
+def _first(due: list[Any]) -> list[Any]:
     """Takes the first interfaces out of ``due``."""
     taken = due[:INTERFACES_AT_ONCE]
     del due[:INTERFACES_AT_ONCE]
