@@ -66,7 +66,7 @@ class Wire:
         attachments = []
         try:
             with in_namespace(self.receiver.ns):
-                for fd in reversed(program_fds):  # each goes in front of those that are there
+                for fd in reversed(program_fds):  # each precedes the existing ones
                     attachment = attach(interface, "ingress", fd, "tcx" if has_tcx(fd) else "tc")
                     attachments.append(attachment)
             yield

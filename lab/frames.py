@@ -1,4 +1,4 @@
-"""Frames made by hand, layer by layer: each function puts one header in front of its payload.
+"""Frames made by hand, layer by layer: each function puts one header before its payload.
 
 Lengths and next-header fields are right unless a test says otherwise; values that a test compares have names.
 """
@@ -160,7 +160,7 @@ def icmp(kind: int, code: int = 0, payload: bytes = b"") -> bytes:
 
 
 def vxlan(inner: bytes, *, port: int = 4789) -> bytes:
-    """UDP and VXLAN in front of an Ethernet frame (RFC 7348)."""
+    """UDP and VXLAN before an Ethernet frame (RFC 7348)."""
     return udp(struct.pack("!II", 0x08000000, 77 << 8) + inner, dport=port)
 
 

@@ -182,7 +182,7 @@ class Site:
         """Let the server work until ``condition`` holds."""
         end = time.monotonic() + WAIT_S
         while not condition():
-            assert time.monotonic() < end, f"waited {WAIT_S:g} s in vain: {what}; {'; '.join(self.stats().lines())}"
+            assert time.monotonic() < end, f"waited {WAIT_S:g} s without: {what}; {'; '.join(self.stats().lines())}"
             self.loop.run_once(10_000_000)
 
     def until_clients(self, count: int) -> None:

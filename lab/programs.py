@@ -28,7 +28,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = WAIT_S
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
-            raise LabError(f"waited {timeout:g} s in vain: {what}")
+            raise LabError(f"waited {timeout:g} s without: {what}")
         time.sleep(POLL_S)
 
 
@@ -169,6 +169,6 @@ class Capture(Program):
         counts = pattern.search(self.log, before)
         captured, received, dropped = (int(count) for count in counts.groups()) if counts else (0, 0, 0)
         if dropped:
-            raise LabError(f"tcpdump lost {dropped} packets: the capture is of no use")
+            raise LabError(f"tcpdump lost {dropped} packets: the capture is useless")
         # Loopback packets come twice to the socket, going out and coming in; tcpdump takes one of the two.
         return received == captured * (2 if self.interface == "lo" else 1)

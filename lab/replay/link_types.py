@@ -40,8 +40,8 @@ class NotSendable(Exception):
 def sendable(packet: Packet) -> Sendable:
     """What to send for a record of a file.
 
-    A packet of which the file holds only the beginning is filled up with zeros: lengths and headers are then as they
-    were. Where the file's length cannot be true, what was kept is the frame.
+    If the file holds only the start of a packet, zeros fill the packet up, so that lengths and headers stay right. If
+    the length in the file cannot be true, the kept octets are the frame.
 
     :raises NotSendable: it is no frame and no packet that an interface of Linux could receive.
     """

@@ -23,7 +23,7 @@ TAKE_EVERY = 4096
 
 @dataclass
 class Outcome:
-    """What became of one file. ``filled``: frames of which the file holds only the beginning; ``notes``: what is to be
+    """The result of one file. ``filled``: frames whose end is missing in the file; ``notes``: what is to be
     said beside the counts."""
 
     path: Path

@@ -14,7 +14,7 @@ def read_file(path: str | os.PathLike[str], most_mib: int) -> bytes:
 
     Also reads the unnamed pipes that a shell substitutes for a file: ``<(command)``, /dev/stdin.
 
-    Raises OSError, in words for people, or ValueError if no file can have this path.
+    Raises OSError, with a readable reason, or ValueError if no file can have this path.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:

@@ -255,6 +255,6 @@ class EventLoop:
 
 
 def _name(callback: Callback) -> str:
-    """For people: ``Daemon._on_interval``."""
+    """A readable name: ``Daemon._on_interval``."""
     inner = getattr(callback, "func", callback)  # of functools.partial
     return str(getattr(inner, "__qualname__", type(inner).__name__)).replace(".<locals>", "")

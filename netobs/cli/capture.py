@@ -212,7 +212,7 @@ def _by_itself(options: Options, settings: PacketCaptureConfig, capture: Capture
 
 
 def _tls(options: Options, settings: PacketCaptureConfig) -> remote.Tls | None:
-    """The certificate of the daemon on this host is known from its configuration, and vouches for itself."""
+    """The certificate of the daemon on this host is known from its configuration, and is trusted as it is."""
     if options.connect:
         wanted = options.tls or options.ca or options.cert
         return remote.Tls(options.ca, options.cert, options.key) if wanted else None

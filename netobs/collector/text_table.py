@@ -1,4 +1,4 @@
-"""Decoded flows as lines of an aligned table, for people."""
+"""Decoded flows as lines of an aligned table."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _collector_lines(collector: CollectorStats) -> Iterator[str]:
     if collector.unencodable.flows:
         yield f"{name}: no template for {_tally(collector.unencodable)}"
     if collector.clamped:
-        yield f"{name}: {collector.clamped} flows of interfaces whose index NetFlow v5 cannot say"
+        yield f"{name}: {collector.clamped} flows of interfaces whose index NetFlow v5 cannot encode"
     if stats.refused:
         yield f"{name}: {stats.refused} times nothing listened there"
     if stats.failed_attempts:

@@ -37,7 +37,7 @@ def check_measured(exporters: Iterable[Exporter], measured: frozenset[str]) -> N
 
 
 def readable(config: Config) -> list[Exporter]:
-    """An exporter for each collector whose template can be used; what is wrong with the others is said elsewhere."""
+    """An exporter for each collector whose template is usable; other checks report the unusable ones."""
     found = []
     for collector in config.collectors:
         with contextlib.suppress(TemplateError):

@@ -188,4 +188,4 @@ def _space(collector: CollectorConfig) -> Iterator[str]:
         return  # another check reports the error
     free = disk.f_bavail * disk.f_frsize
     if free < left:
-        yield f"spool_max: {free / _MIB:.1f} MiB are free in {Path(place)}, less than it allows the spool to take"
+        yield f"spool_max: {free / _MIB:.1f} MiB are free in {Path(place)}, less than the spool may take"

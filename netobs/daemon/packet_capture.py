@@ -1,7 +1,7 @@
-"""Packet capture, seen by the daemon: another process (netobs.pcap.process), started, watched, and started again.
+"""The daemon's part of packet capture: starts another process (netobs.pcap.process), watches it, and restarts it.
 
-Nothing of ``netobs.pcap`` is imported here. What happens to the other process is said in the log and does not concern
-metering: it may be unable to start, hang, or die.
+Nothing of ``netobs.pcap`` is imported here. The other process may fail to start, hang, or die. The log reports it, and
+metering is not affected.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _MESSAGE_BYTES = 1 << 20
 
 
 def problems(config: Config, kernel: bool = False) -> Iterator[tuple[str, bool]]:
-    """What packet capture would stumble over (filter, certificates, address, with ``kernel`` its programs), each with
-    whether it may pass by itself. Another process looks; this one waits for it, up to CHECK_S."""
+    """Problems of packet capture (filter, certificates, address, with ``kernel`` its programs), and whether each may
+    resolve by itself. Another process checks; this one waits for it, up to CHECK_S."""
     if not config.packet_capture.enabled:
         return
     argv = child.command(MODULE, "check", *(["kernel"] if kernel else []))
@@ -58,7 +58,7 @@ def problems(config: Config, kernel: bool = False) -> Iterator[tuple[str, bool]]
 
 
 def plan(config: Config) -> tuple[list[str], list[str], list[str]]:
-    """For --dry-run: what would be done, what is odd, and what would keep it from being done. Nothing is attached."""
+    """For --dry-run: the plan, the warnings, and the problems. Nothing is attached."""
     if not config.packet_capture.enabled:
         return [], [], []
     settings = _wanted(config).config
@@ -102,7 +102,7 @@ class PacketCapturing:
         return self._heard or not self._wanted.config.enabled
 
     def apply(self, config: Config, now_ns: int) -> None:
-        """Goes over to another configuration: with other keys, streams end, and clients connect again."""
+        """Switches to another configuration: if keys changed, streams end, and clients connect again."""
         before, self._wanted = self._wanted, _wanted(config)
         if self._wanted.level != before.level and self._present is not None:
             self._present.tell(do="log", level=self._wanted.level)
@@ -142,7 +142,7 @@ class PacketCapturing:
         return not self._leaving
 
     def report(self, level: int) -> None:
-        """Asks what became of the packets: the answer goes to the log with ``level``."""
+        """Asks for the account of the packets, which goes to the log with ``level``."""
         for process in (self._present, *self._leaving):
             if process is not None:
                 process.tell(do="account", level=level)

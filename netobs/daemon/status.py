@@ -27,7 +27,7 @@ class StatusLine:
         self._flows = 0
 
     def text(self, condition: Condition, now_ns: int) -> str:
-        """The line of now. Flows per second are those since the last line, over a second at least."""
+        """The present line. Flows per second are those since the last line, over a second at least."""
         elapsed_s = max(now_ns - self._since_ns, NS_PER_S) / NS_PER_S
         rate = (condition.flows - self._flows) / elapsed_s
         self._since_ns, self._flows = now_ns, condition.flows

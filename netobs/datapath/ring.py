@@ -1,7 +1,7 @@
 """The ring buffer, read as an array.
 
 libbpf would call back for each record. Our records all have one size, so that what lies between the consumer's and
-the producer's position is an array with a header in front of each row (kernel/bpf/ringbuf.c: struct bpf_ringbuf_hdr).
+the producer's position is an array with a header before each row (kernel/bpf/ringbuf.c: struct bpf_ringbuf_hdr).
 """
 
 from __future__ import annotations

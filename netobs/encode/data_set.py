@@ -51,7 +51,7 @@ class DataSet:
 
 
 class Encoded(NamedTuple):
-    """What became of a batch: a Data Set per Template that takes any of its records, and what was not said.
+    """The result of a batch: a Data Set per Template that accepts any of its records, and the rest.
 
     ``unencodable``: Flow Records that no Template of the set takes. ``clamped``: how many are exported with another
     interface than theirs, because the protocol has no number for it.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Waiting(Generic[H, D]):
-    """What waits for the collector of ``config``, behind ``link``. Only with ``spool`` is there a ``replay``."""
+    """The waiting flows of the collector of ``config``, behind ``link``. ``replay`` exists only with ``spool``."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Waiting(Generic[H, D]):
         return Shipment(loaded[0], header, batch=loaded[1]) if loaded is not None else None
 
     def store(self, export_time_s: int, max_message_size: int, now_ns: int) -> bool:
-        """Part of the queue goes to the spool, if there is one that takes it. Whether some is on its way there."""
+        """Move a part of the queue to the spool, if it accepts it. Returns whether a part is under way."""
         return self.replay is not None and self.replay.take_in(export_time_s, max_message_size, now_ns)
 
     def trim(self, max_bytes: int, now_ns: int) -> Tally:
-        """Drop what is too much to wait in memory, but for what a spool is about to take; return what was dropped."""
+        """Drop flows that exceed the memory, except those that a spool is about to take; return what was dropped."""
         if self.replay is None:
             return self.queue.trim(max_bytes)
         return self.queue.trim(max_bytes - self.replay.writing_bytes, self.replay.overdue_ns(now_ns))
 
     def account(self, shipment: Shipment[H, D], progress: Progress, now_ns: int) -> None:
-        """The link has dealt with the Messages of ``shipment`` before ``progress.done``."""
+        """The link has processed the Messages of ``shipment`` before ``progress.done``."""
         block, start, stop, spooled = shipment.block, shipment.index, progress.done, shipment.batch is not None
         sent, messages = Tally.of_messages(block, start, stop), stop - start
         sent_bytes = block.end(stop) - block.end(start)
@@ -86,7 +86,7 @@ class Waiting(Generic[H, D]):
             self._unacknowledged.add(shipment, start, stop)
 
     def put_back(self, shipment: Shipment[H, D], start: int, stop: int, now_ns: int) -> None:
-        """The Messages ``start`` to ``stop`` are the oldest that wait, where they came from."""
+        """Put the Messages ``start`` to ``stop`` back to the front of the queue or spool that they came from."""
         if shipment.data_set is not None:
             rows = shipment.data_set.slice(shipment.rows_before(start), shipment.rows_before(stop))
             self.queue.put_back(rows, shipment.since_ns)
@@ -95,7 +95,7 @@ class Waiting(Generic[H, D]):
             self.replay.take_back(shipment.batch.part(start, stop), tally, now_ns)
 
     def end_session(self, now_ns: int) -> None:
-        """What the collector's host has not acknowledged waits again, for the next Transport Session."""
+        """Make unacknowledged flows wait again, for the next Transport Session."""
         self.release(now_ns)
         self.forget_templates()
         for shipment, start, stop in self._unacknowledged.take_back():
@@ -104,12 +104,12 @@ class Waiting(Generic[H, D]):
             self.put_back(shipment, start, stop, now_ns)
 
     def forget_templates(self) -> None:
-        """What the collector was told of other Templates than its own may not have arrived."""
+        """Templates of other runs that were sent to the collector may not have arrived."""
         if self.replay is not None:
             self.replay.forget_templates()
 
     def release(self, now_ns: int) -> bool:
-        """Forget what has arrived. Whether there is nothing left that might not."""
+        """Forget acknowledged Messages. Returns whether none is left."""
         if self._unacknowledged:
             arrived = self._unacknowledged.acknowledge(self._link.acknowledged())
             if self.replay is not None:
@@ -117,14 +117,14 @@ class Waiting(Generic[H, D]):
         return not self._unacknowledged
 
     def end(self, done: Callable[[int], None], now_ns: int) -> None:
-        """Nothing waits any more; ``done`` is called when nothing is open."""
+        """Close everything; ``done`` is called when nothing is open."""
         if self.replay is not None:
             self.replay.end(done, now_ns)
         else:
             done(now_ns)
 
     def give_up(self) -> None:
-        """As ``end``, where the disk does not answer. What it was given is in the queue again."""
+        """As ``end``, if the disk does not answer. The flows that it was given are in the queue again."""
         writing = self.replay.give_up() if self.replay is not None else None
         if writing is not None:
             self.queue.put_back(*writing)

@@ -263,7 +263,7 @@ def version() -> str:
 def checked(result: int, what: str) -> int:
     """``result`` unless it is an error.
 
-    :raises OSError: ``result`` is ``-errno``; ``what`` stands in front of its text.
+    :raises OSError: ``result`` is ``-errno``; ``what`` precedes its text.
     """
     if result < 0:
         raise OSError(-result, f"{what}: {error_text(-result)}")

@@ -95,7 +95,7 @@ class Process:
 
 def main() -> None:
     """``FD``: run, with the channel there. ``FD check`` and ``FD check kernel``: print a problem a line, as JSON with
-    whether it may pass by itself; the settings come from standard input."""
+    whether it may resolve by itself; the settings come from standard input."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)  # the daemon ends it, when its turn has come
     child.end_with_parent()

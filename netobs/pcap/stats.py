@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 class StreamCounts:
     """What became of the packets that were selected for one client, or for several. Packets, but ``bytes``.
 
-    What was read for a client is ``sent + waiting + not_sent + queue_full + beyond_rate + other_link``; ``lost`` comes
-    on top: selected by the filter, and never read.
+    ``sent + waiting + not_sent + queue_full + beyond_rate + other_link`` is the number of packets read for a client;
+    ``lost`` packets were selected by the filter, and never read.
     """
 
     sent: int = 0

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 CONFIRM_NS = NS_PER_S
 """How long a collector has to refuse after the handshake.
 
-With TLS 1.3 the handshake is over for us before the collector has looked at our certificate: what is sent then would
-be lost (RFC 8446, section 4.4.2.4 and appendix A.1). The first session ticket says that all is well; a collector that
-sends none gets this time.
+With TLS 1.3 the handshake is over for us before the collector has checked our certificate. If it refuses, data sent
+until then would be lost (RFC 8446, section 4.4.2.4 and appendix A.1). The first session ticket confirms acceptance; a
+collector that sends none gets this time.
 """
 
 _MOST_UNSENT_BYTES = 4 * tls.RECORD_BYTES
-"""More than a record with its Message, and answers to key updates of the collector, may wait for the kernel."""
+"""The most encrypted bytes that wait for the kernel: a record with its Message, and answers to key updates."""
 _CERTIFICATE_ALERTS = ("certificate", "unknown ca", "access denied", "handshake failure")
 
 
 class TlsLink(TcpLink):
-    """A TLS connection that comes back. A flow counts as sent when the kernel has all of its encrypted Message.
+    """A TLS connection that reconnects. A flow counts as sent when the kernel has all of its encrypted Message.
 
-    OpenSSL gets what has come from the collector in pieces, and never the socket: given that, it reads on for as long
-    as session tickets come (SSL_MODE_AUTO_RETRY, which Python sets), and a collector that floods us with them would
-    hold the loop.
+    OpenSSL gets the collector's data in pieces, and never the socket. With the socket, it would read on as long as
+    session tickets come (SSL_MODE_AUTO_RETRY, which Python sets), and a collector that floods us with them would hold
+    the loop.
     """
 
     _reads = 2
@@ -60,12 +60,12 @@ class TlsLink(TcpLink):
     def _forget_stream(self) -> None:
         self._incoming: ssl.MemoryBIO | None = None
         self._outgoing: ssl.MemoryBIO | None = None
-        self._unsent = b""  # encrypted, and not taken by the kernel
+        self._unsent = b""  # encrypted, and not accepted by the kernel
         self._encrypted = 0  # bytes of the present block that are in it
 
     def _on_connected(self, now_ns: int) -> None:
-        """Each connection reads the files again, as certificates get renewed: beside the loop, since the authorities of
-        a system take 0.2 s, and a disk may hang."""
+        """Each connection reads the files again, because certificates get renewed. A thread does this: the authorities
+        of a system take 0.2 s, and a disk may hang."""
         if self._sock is None:
             return
         sock = self._sock
@@ -122,7 +122,7 @@ class TlsLink(TcpLink):
     def _on_handshake(self, now_ns: int) -> None:
         if self._sock is None or self._tls is None:
             return
-        if self._tls.version() != "TLSv1.3":  # before, the collector's last word comes after it has verified us
+        if self._tls.version() != "TLSv1.3":  # earlier: the collector verifies us before the handshake ends
             self._begin_session(now_ns)
             return
         if self._connect_timer is not None:
@@ -132,7 +132,7 @@ class TlsLink(TcpLink):
         self._on_answer(now_ns)
 
     def _on_answer(self, now_ns: int) -> None:
-        """The collector's word on our certificate may have come."""
+        """The collector's verdict on our certificate may have come."""
         reason = self._read_all()
         if reason:
             self._fail(f"{reason}, after the TLS handshake", now_ns)
@@ -143,8 +143,8 @@ class TlsLink(TcpLink):
         self._fail("no answer" if self._tls is None else "no answer in the TLS handshake", now_ns)
 
     def _stop(self, block: MessageBlock) -> int:
-        # A record each, so that what a blocked write wants to have again is what push comes with; and none has parts
-        # of two Messages: a Message has arrived when the record with its end has.
+        # A record each, so that push repeats a blocked write with the same data; and no record has parts of two
+        # Messages: a Message has arrived when the record with its end has.
         end = int(block.ends[block.ends.searchsorted(self._offset, side="right")])
         return min(end, self._offset + tls.RECORD_BYTES)
 
@@ -173,7 +173,7 @@ class TlsLink(TcpLink):
         return b""
 
     def _receive(self) -> bytes:
-        """Let OpenSSL have what came, a record's length at most. Raises as ``_write``."""
+        """Give OpenSSL the received data, at most a record's length. Raises like ``_write``."""
         assert self._sock is not None
         assert self._incoming is not None
         if len(self._unsent) > _MOST_UNSENT_BYTES:
@@ -186,7 +186,7 @@ class TlsLink(TcpLink):
         return data
 
     def _flush(self) -> None:
-        """Hand over what is encrypted. Raises as ``_write``."""
+        """Send encrypted data. Raises like ``_write``."""
         assert self._sock is not None
         assert self._outgoing is not None
         self._unsent += self._outgoing.read()
@@ -233,7 +233,7 @@ def client_context(config: CollectorConfig) -> ssl.SSLContext:
 
 
 def server_name(config: CollectorConfig) -> str:
-    """Whom the collector's certificate must name: a host name or an IP address."""
+    """The name that the collector's certificate must have: a host name or an IP address."""
     return (config.server_name or config.host.partition("%")[0]).rstrip(".")
 
 

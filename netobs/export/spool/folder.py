@@ -125,7 +125,7 @@ class Folder:
         return os.listdir(self._fd)
 
     def path(self, name: str) -> Path:
-        """The path of ``name``, for people."""
+        """The path of ``name``, for messages."""
         return self.directory / name
 
     def open_file(self, name: str, flags: int = 0) -> int:

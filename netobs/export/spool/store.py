@@ -113,7 +113,7 @@ class Store:
         if segment.left != Tally():
             self.give_up(segment, "damaged")
         elif segment.keep:
-            self._put_aside(segment, segment.keep, "is through, but for what is damaged")
+            self._put_aside(segment, segment.keep, "is sent, except for its damaged part")
         else:
             self.remove(segment)
 

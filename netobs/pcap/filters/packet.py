@@ -132,7 +132,7 @@ class LinearReader(Reader):
         # the maximum, from branches that are never taken, and then refuses to add R1 to a pointer.
         code.operate(ebpf.XOR, R1, value=0, width=64)
         if self.tagged:
-            if offset < _TAG_ENDS:  # may begin in front of the tag's end
+            if offset < _TAG_ENDS:  # may start before the tag's end
                 code.branch(otherwise, ebpf.JLT, R1, value=_TAG_ENDS - offset, width=64)
             code.operate(ebpf.ADD, R1, value=offset - _TAG_OCTETS, width=64)
             offset = 0

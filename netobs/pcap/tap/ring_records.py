@@ -24,7 +24,7 @@ HEADER_BYTES = 8
 LEAST_RUN, LONGEST_RUN = 16, 4096  # records
 STEP_WORDS = 1 << 16  # then it may be bulk traffic again
 OCTETS_OFFSET = HEADER_BYTES + META.itemsize
-MAC_OCTETS = 12  # in front of a VLAN tag
+MAC_OCTETS = 12  # before a VLAN tag
 ROW = np.dtype((np.void, META.itemsize))  # a gather of opaque rows takes a twelfth of the time that one of fields takes
 
 

@@ -183,7 +183,7 @@ class Tap:
         try:
             self._put_filters(now_ns)
         except CaptureError as error:  # the present programs select too much, and nobody gets it
-            log.error("packet capture: a filter that nobody needs any more stays in force: %s", error)
+            log.error("packet capture: an unused filter stays in force: %s", error)
 
     def _stop(self) -> None:
         self._programs.clear_filters()
