@@ -1,4 +1,4 @@
-"""Parts of netobs in processes of their own: how they are started, and how they lose what they do not need."""
+"""Parts of netobs in processes of their own: starts them, and drops rights that they do not need."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ NOBODY = 65534
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """What to execute to run ``main()`` of ``module`` with ``arguments``: by this interpreter, with modules from where
-    this process has its own, and with nothing else of Python's environment."""
+    """The command that runs ``main()`` of ``module`` with ``arguments``: with this interpreter and this process's
+    module path, and nothing else of Python's environment."""
     return [sys.executable, "-I", "-c", _START.format(module=module), ":".join(sys.path), *arguments]
 
 
 def set_name(name: str) -> None:
-    """What ps and top call this process (prctl(2), PR_SET_NAME): 15 octets at most."""
+    """Sets the name of this process in ps and top (prctl(2), PR_SET_NAME): 15 octets at most."""
     _LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def end_with_parent(signum: int = signal.SIGKILL) -> None:
-    """Lets the kernel send ``signum`` when the thread that started this process ends (prctl(2), PR_SET_PDEATHSIG); 0
-    takes that back."""
+    """Makes the kernel send ``signum`` when the thread that started this process ends (prctl(2), PR_SET_PDEATHSIG); 0
+    cancels that."""
     parent = os.getppid()
     _LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0)
     if signum and os.getppid() != parent:  # it ended in between
@@ -38,15 +38,16 @@ def end_with_parent(signum: int = signal.SIGKILL) -> None:
 
 
 def keep_capabilities_to_itself() -> None:
-    """What this process executes from now on has no capabilities, unless it runs as root (capabilities(7), ambient)."""
+    """Programs that this process executes later get no capabilities, unless it runs as root (capabilities(7),
+    ambient)."""
     _LIBC.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
 
 
 def give_up_privileges() -> None:
-    """This process has no capability from here on. Root becomes nobody, who owns no file, and may not be able to read
-    what is still to be imported.
+    """Drops all capabilities of this process. Root becomes the user nobody, who owns no file, and may not be able to
+    read modules that are imported later.
 
-    :raises PermissionError: that was not possible.
+    :raises PermissionError: the kernel refused.
     """
     if os.geteuid() == 0:
         with contextlib.suppress(PermissionError):  # a root without these rights: its capabilities go nevertheless

@@ -1,7 +1,7 @@
-"""Words of the command line that are words of the configuration, too: light enough for a command that reads none."""
+"""Words that the command line shares with the configuration, for commands that do not read the configuration."""
 
 from __future__ import annotations
 
 PROTOCOLS = {"ipfix": "IPFIX", "netflow9": "NetFlow v9", "netflow5": "NetFlow v5"}
-"""Export protocols, and what people call them."""
+"""Export protocols, and their names in messages."""
 PACKET_FORMATS = ("pcap", "pcapng")

@@ -22,7 +22,7 @@ log = logging.getLogger("netobs.pcap")
 
 
 def problems(config: PacketCaptureConfig) -> Iterator[NetobsError]:
-    """What ``start`` would stumble over, but for the kernel's part. May block (names)."""
+    """The problems that ``start`` would have, except for the kernel's part. May block (names)."""
     yield from _problem(lambda: compile_configured(config))
     yield from _problem(lambda: config.cert and not config.listen.is_path and ServerTls(config))
     yield from _problem(lambda: check(config.listen))
@@ -36,7 +36,7 @@ def _problem(check: Callable[[], object]) -> Iterator[NetobsError]:
 
 
 def kernel_problem(config: PacketCaptureConfig, attach: str) -> str:
-    """What the kernel has against it, or an empty string: loads the programs, and attaches nothing."""
+    """The kernel's objection, or an empty string: loads the programs, and attaches nothing."""
     tap = None
     try:
         tap = Tap(config.selector, config.direction, config.buffer_bytes, attach)
@@ -84,11 +84,11 @@ class PacketCaptureAgent:
 
     @property
     def closed(self) -> bool:
-        """After ``stop``: whether all clients have got what waited for them, or are gone."""
+        """After ``stop``: whether all clients have received their queues, or are gone."""
         return self._server.closed
 
     def stop(self, now_ns: int) -> None:
-        """Ends the streams, each as it should end. ``closed`` follows soon."""
+        """Ends all streams in an orderly way. ``closed`` follows soon."""
         self._server.stop(now_ns)
 
     def close(self, now_ns: int) -> None:
@@ -100,7 +100,7 @@ class PacketCaptureAgent:
         self._tap.close()
 
     def lines(self, now_ns: int) -> Iterator[str]:
-        """What became of the packets, for people."""
+        """The account of the packets, as lines of the log."""
         yield from self._server.stats(now_ns).lines()
         count = self._tap.count()
         yield (

@@ -1,4 +1,4 @@
-"""From the tap to those who want packets: one selection for all who want the same, nothing selected without them."""
+"""Distributes packets of the tap to its users: one selection for equal wishes, and none without users."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from netobs.pcap.selection import Selection
 from netobs.pcap.source import PacketSource, ReadContext, Sink
 
 READ_BYTES = 960 << 10
-"""The most that is read in a round, so that evictions come in time, and enough that what each round costs is little.
-What is made of it fits the memory allocator's pool (netobs/base/malloc.py: what is larger is fetched from the kernel
-anew each time)."""
+"""The most that is read in a round: small enough for short rounds, large enough for a low cost per round. Its results
+fit the memory allocator's pool (netobs/base/malloc.py: larger memory comes from the kernel each time)."""
 LINGER_NS = clock.NS_PER_S
-"""How long the last selection stays when nobody wants it any more: clients that come and go attach nothing anew."""
+"""How long the last selection stays without users, so that clients that come and go do not attach again."""
 CLOCK_NS = clock.NS_PER_S
 
 
@@ -136,7 +135,7 @@ class Distribution:
         return len(batch)
 
     def close(self, now_ns: int) -> None:
-        """Select nothing any more."""
+        """End all selections."""
         for subscription in tuple(self._subscriptions.values()):
             self._release(subscription, now_ns)
         self._stop_lingering()
@@ -150,7 +149,7 @@ class Distribution:
                     sink.take(batch, np.asarray(rows, dtype=np.int64), context)
 
     def _release_lingering(self, now_ns: int) -> None:
-        """Its time is over, or it is not the last one any more."""
+        """Ends the selection: its time is over, or it is not the last one any more."""
         if self._lingering is None:
             return
         subscription, _ = self._lingering
@@ -176,7 +175,7 @@ class Distribution:
             self._loop.call_at(now_ns, self._step)
 
     def _set_snaplen(self, least: int = 0) -> None:
-        """The most that anybody needs, before it is needed."""
+        """Sets the largest snaplen of any user, in advance."""
         wanted = max([least, *(sink.snaplen for each in self._subscriptions.values() for sink in each.sinks)])
         if wanted and wanted != self._snaplen:
             self._snaplen = wanted

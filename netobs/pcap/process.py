@@ -3,7 +3,7 @@
 The daemon starts it (netobs.daemon.packet_capture) with one end of a pair of sockets (SOCK_SEQPACKET). It receives the
 settings, pickled, then commands as JSON. It sends JSON: {"listening": true} and {"left": true} once each, {"problem":
 text} instead, {"account": [line, ...], "level": n}. When the channel ends, the daemon is gone: the process then ends
-its streams, each as it should end, and itself.
+its streams in an orderly way, and itself.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from netobs.pcap.agent import PacketCaptureAgent, kernel_problem, problems
 
 MESSAGE_BYTES = 1 << 20
 END_S = 10
-"""How long the end may take, whatever happens."""
+"""How long the end may take in every case."""
 POLL_NS = clock.NS_PER_S // 50
-_OOM_ADJUSTMENT = "500"  # where memory ends, this process goes, and not the daemon (proc(5), oom_score_adj)
+_OOM_ADJUSTMENT = "500"  # when memory runs out, the kernel ends this process, not the daemon (oom_score_adj, proc(5))
 
 
 class Process:
@@ -47,7 +47,7 @@ class Process:
         """Raises NetobsError if it cannot begin."""
         try:
             self._agent.start(clock.monotonic_ns())
-            child.end_with_parent(0)  # from here on there are streams to be ended, and programs to be detached
+            child.end_with_parent(0)  # from here on, the end has to close streams and detach programs
             self._loop.add_reader(self._channel.fileno(), self._on_message)
             self.tell(listening=True)
             self._loop.run()
@@ -55,7 +55,7 @@ class Process:
             self._agent.close(clock.monotonic_ns())
 
     def tell(self, **message: object) -> None:
-        """What the daemon cannot take is lost; it asks again."""
+        """Messages that the daemon cannot accept are lost; it asks again."""
         with contextlib.suppress(OSError):
             self._channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
 
@@ -97,7 +97,7 @@ def main() -> None:
     """``FD``: run, with the channel there. ``FD check`` and ``FD check kernel``: print a problem a line, as JSON with
     whether it may resolve by itself; the settings come from standard input."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)  # the daemon ends it, when its turn has come
+        signal.signal(signum, signal.SIG_IGN)  # the daemon ends this process in its own order
     child.end_with_parent()
     if sys.argv[1] == "check":
         _check(pickle.load(sys.stdin.buffer), "kernel" in sys.argv)
@@ -130,7 +130,7 @@ def _serve(channel: socket.socket) -> int:
     with EventLoop() as loop:
         try:
             process = Process(found, channel, loop)
-            gc.freeze()  # what was imported is not looked through again and again
+            gc.freeze()  # so that each collection does not scan all imported objects
             process.run()
         except NetobsError as error:
             with contextlib.suppress(OSError):

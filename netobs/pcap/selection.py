@@ -1,4 +1,4 @@
-"""What one client, or the recorder, wants to have."""
+"""The wishes of one client, or of the recorder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Filter:
     """As the operator wrote it."""
 
     ethernet: tuple[Instruction, ...]
-    """The classic BPF program for packets that begin with an Ethernet header; empty = it selects none of them."""
+    """The classic BPF program for packets that start with an Ethernet header; empty = it selects none of them."""
 
     ip: tuple[Instruction, ...]
-    """The one for packets that begin with the IP header (LINKTYPE_RAW)."""
+    """The one for packets that start with the IP header (LINKTYPE_RAW)."""
 
     others: tuple[Filter, ...] = ()
-    """Where the operator wrote a list, the rest of it: the filter also selects what any of these selects. Not joined to
-    one classic program: there, a load beyond the end of a short packet would end all of them."""
+    """The other filters of a list: a packet is selected if any of them selects it. They are not joined to one classic
+    program, because there a load beyond the end of a short packet would end all of them."""
 
     @property
     def instructions(self) -> int:

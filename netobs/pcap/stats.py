@@ -1,4 +1,4 @@
-"""What the packet capture agent knows about its own work, at one moment."""
+"""The account of the packet capture agent at one moment."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, fields
 
 @dataclass
 class StreamCounts:
-    """What became of the packets that were selected for one client, or for several. Packets, but ``bytes``.
+    """Counts of the packets selected for one client, or for several. All in packets, except ``bytes``.
 
     ``sent + waiting + not_sent + queue_full + beyond_rate + other_link`` is the number of packets read for a client;
     ``lost`` packets were selected by the filter, and never read.
     """
 
     sent: int = 0
-    """Taken by the socket."""
+    """Accepted by the socket."""
     bytes: int = 0
-    """So many, of headers and statistics too."""
+    """Bytes sent, including headers and statistics."""
     waiting: int = 0
     not_sent: int = 0
     """Waited when the connection broke."""
@@ -52,7 +52,7 @@ class ClientStats:
     name: str
     counts: StreamCounts
     queue_bytes: int
-    """Memory of what waits for it now."""
+    """Memory of its queue now."""
     most_queue_bytes: int
     """The same, at its highest."""
 
@@ -80,7 +80,7 @@ class PacketCaptureStats:
     ended: StreamCounts
     recorder: RecorderStats | None = None
     unlogged: int = 0
-    """Streams of which the log has no line, as there were too many in a minute."""
+    """Streams without a line in the log, because there were too many in a minute."""
 
     @property
     def total(self) -> StreamCounts:
@@ -88,7 +88,7 @@ class PacketCaptureStats:
         return sum((client.counts for client in self.clients), self.ended)
 
     def lines(self) -> Iterator[str]:
-        """Everything, for people."""
+        """The whole account, as lines of the log."""
         yield (
             f"packet capture: {len(self.clients)} clients now, {self.clients_ever} ever, of {self.connections_ever} "
             f"connections; {self.packets_read} packets read"

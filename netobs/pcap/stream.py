@@ -1,4 +1,4 @@
-"""One stream of packets in its format: what goes into it, within limits, and what it says about itself."""
+"""One stream of packets in its format: its packets, within limits, and its statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from netobs.pcap.source import ReadContext
 
 
 class PacketStream:
-    """Makes ``records`` of packets; whoever sends them says by ``count`` what became of them."""
+    """Makes ``records`` of packets; the sender reports by ``count`` how many it sent."""
 
     def __init__(
         self,
@@ -38,20 +38,20 @@ class PacketStream:
         self._dropped = np.zeros(0, dtype=np.int64)
 
     def records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records:
-        """The packets ``rows`` of ``batch``, as the stream has them."""
+        """The packets ``rows`` of ``batch``, in the form of the stream."""
         self._known = context.interfaces
         records = self.format.records(batch, rows, context.offset_ns, context.interfaces)
         self.other_link += len(rows) - len(records)
         return records
 
     def count(self, records: Records, sent: int, dropped: int = 0) -> None:
-        """The first ``sent`` of ``records`` are in the stream, and so many after them never will be."""
+        """The first ``sent`` of ``records`` are in the stream; the next ``dropped`` never will be."""
         if self.format.statistics_bytes:
             self._sent = add_places(self._sent, records.sources[:sent])
             self._dropped = add_places(self._dropped, records.sources[sent : sent + dropped])
 
     def introduction(self, lost: Iterable[int], context: ReadContext | None = None) -> bytes:
-        """The interfaces that ``statistics`` need and the stream has not told of."""
+        """The interfaces that ``statistics`` need and the stream does not have yet."""
         if context is not None:
             self._known = context.interfaces
         return self.format.introduce(interfaces_to_introduce(self.format, self._known, lost, self._captured))
@@ -73,9 +73,9 @@ def interfaces_to_introduce(
     lost: Iterable[int],
     captured: Callable[[], Sequence[Interface]],
 ) -> list[Interface]:
-    """What ``stream`` has to be told of before its statistics: interfaces that only ``lost`` packets, by index, as far
-    as they are ``known``; if nothing at all was selected, those that are ``captured``. Without any interface libpcap
-    takes no pcapng, and with interfaces of several link types neither.
+    """The interfaces that ``stream`` must introduce before its statistics: ``known`` ones that only ``lost`` packets,
+    by index; if no packet was selected, the ``captured`` ones. libpcap refuses a pcapng without any interface, and one
+    with interfaces of several link types.
     """
     told = {interface.index for interface in stream.interfaces}
     missing = [known[index] for index in lost if index in known.keys() - told]
@@ -87,6 +87,6 @@ def interfaces_to_introduce(
 
 
 def common_link(interfaces: Sequence[Interface]) -> int:
-    """The link type of a classic pcap stream: Ethernet, unless nothing that it may have packets of has it."""
+    """The link type of a classic pcap stream: Ethernet, unless none of its possible interfaces has it."""
     has_ethernet = not interfaces or any(interface.has_ethernet for interface in interfaces)
     return LINK_ETHERNET if has_ethernet else LINK_IP

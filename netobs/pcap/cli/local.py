@@ -1,4 +1,4 @@
-"""Capturing without a daemon: a tap, and one stream of what it has."""
+"""Captures without a daemon: a tap, and one stream of its packets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from netobs.pcap.tap.tap import Tap
 log = logging.getLogger("netobs.pcap")
 
 TURN_NS = 50_000_000
-"""How long to wait for packets at most before the caller has its turn."""
+"""The longest wait for packets before the caller gets control."""
 STATISTICS_NS = clock.NS_PER_S
 
 
@@ -39,11 +39,11 @@ def capture(
     duration_ns: int,
     stopping: Callable[[], bool],
 ) -> Generator[bytes | WholeRecords, None, None]:
-    """Whole records of a stream in ``config.format`` of what ``chosen`` selects, in pieces, an empty one now and then.
+    """Whole records of a stream in ``config.format`` with the packets of ``chosen``, in pieces, now and then empty.
 
     It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.
 
-    :raises NetobsError: it cannot be done. The kernel and the interfaces are asked when the first piece is.
+    :raises NetobsError: it is not possible. The first piece asks the kernel and the interfaces.
     """
     with EventLoop() as loop, own_place() as place, contextlib.closing(_tap(config, attach, place)) as tap:
         distribution = Distribution(tap, loop)
@@ -90,7 +90,7 @@ def _keep_restoring(tap: Tap, loop: EventLoop, now_ns: int) -> None:
 
 
 class _Sink:
-    """Takes packets of the one selection that there is, and makes records of them."""
+    """Makes records from the packets of the only selection."""
 
     def __init__(
         self, config: PacketCaptureConfig, capturable: Callable[[], Sequence[Interface]], text: str, count: int
@@ -101,7 +101,7 @@ class _Sink:
         self.stream = PacketStream(format_, {}, capturable, now_ns)
         self._limits = Limits(count, 0, 0, now_ns)
         self.is_full = False
-        """Whether it has as many packets as were asked for."""
+        """Whether it has the requested number of packets."""
         self._pieces: list[bytes | WholeRecords] = []
         self._next_statistics_ns = now_ns + STATISTICS_NS
 
@@ -117,7 +117,7 @@ class _Sink:
             self.stream.count(records, allowed.rows)
 
     def take_pieces(self) -> list[bytes | WholeRecords]:
-        """What was made since the last call."""
+        """The records since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 

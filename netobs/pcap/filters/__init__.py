@@ -1,4 +1,4 @@
-"""Packet filters: from what an operator writes to programs that the kernel runs."""
+"""Packet filters: compiles the operator's text to programs that the kernel runs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from netobs.pcap.filters.mistake import Mistake, in_one_line
 from netobs.pcap.selection import Filter
 
 MAX_OF_LIST = 2048
-"""Instructions of all filters of a list. To make and verify the programs of so many takes up to half a second, when
-nobody is given packets; each filter is looked at for each packet."""
+"""Instructions of all filters of a list. To make and verify the programs of this many takes up to half a second, in
+which nobody gets packets; and each packet passes each filter."""
 
 Compiled = tuple[Program, Program]
-"""A text as classic programs: for packets that begin with an Ethernet header, and with that of IP (empty: none)."""
+"""A text as classic programs: for packets that start with an Ethernet header, and with an IP header (empty: none)."""
 
 
 def compile_filter(texts: Sequence[str], optimize: bool = True) -> Filter:
-    """The filter that selects what any of ``texts`` selects: each in the simple form (simple.py), or in the language of
-    pcap-filter(7). ``optimize``: whether libpcap does so.
+    """The filter that selects a packet if any of ``texts`` does: each in the simple form (simple.py), or in the
+    language of pcap-filter(7). ``optimize``: whether libpcap optimizes.
 
-    libpcap runs here and now, and may ask the name service: ``apart.compile_apart`` is for texts of others.
+    libpcap runs in this process, and may ask the name service: use ``apart.compile_apart`` for texts of others.
 
     :raises FilterError: a text cannot be compiled; quotes it, with libpcap's own message. Or all are too large.
     """
@@ -73,4 +73,4 @@ def _compile_expression(text: str, optimize: bool) -> Compiled:
     try:
         return ethernet, libpcap.compile_expression(text, libpcap.RAW_IP, optimize)
     except Mistake:
-        return ethernet, ()  # what asks for Ethernet has no meaning where there is none: it selects nothing
+        return ethernet, ()  # an expression about Ethernet selects nothing on a link without it

@@ -1,7 +1,7 @@
-"""libpcap in a process of its own, which has no capabilities, bounds in time and memory, and can be killed.
+"""Runs libpcap in a process of its own, without capabilities, bounded in time and memory, which can be killed.
 
-Texts of filters come from whoever may connect. libpcap is C, has had its faults, and asks the name service for as long
-as that takes. So each filter in its language is compiled by a process that ends with it. The simple form needs none.
+Any client may send the text of a filter. libpcap is C code, has had bugs, and waits for the name service without a
+limit. So a short-lived process compiles each filter in its language. The simple form needs none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNKNOWN = ("unknown host", "unknown network", "unknown ether host")
 
 
 def late() -> NetobsError:
-    """What to say when MAX_TIME_S are over."""
+    """The error after MAX_TIME_S."""
     reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
     return NetobsError(reason, "use addresses instead of names", may_pass=True)
 
@@ -59,7 +59,7 @@ class Compilation:
         return self._socket.fileno()
 
     def result(self) -> Filter | NetobsError | None:
-        """The filter, or what is wrong with it; None: that is not known yet."""
+        """The filter, or its error; None while it is unknown."""
         try:
             while data := self._socket.recv(1 << 16):
                 self._answer += data
@@ -77,7 +77,7 @@ class Compilation:
             return NetobsError("the process that compiles the filter failed", "use a simpler filter")
 
     def _filter(self, answer: dict[str, list[list[list[list[int]]]]]) -> Filter:
-        """What another process says is looked at before it is used."""
+        """Checks the other process's answer before it is used."""
         if "error" in answer:
             message, hint = map(str, answer["error"])
             if not self._names and any(word in message for word in _UNKNOWN):
@@ -127,10 +127,10 @@ def _instruction(values: Sequence[int]) -> Instruction:
 def main() -> None:
     """The other process: one request comes from standard input, a socket, and its answer goes back there."""
     child.end_with_parent()
-    with contextlib.suppress(Mistake):  # it is said when a text needs it
+    with contextlib.suppress(Mistake):  # reported when a text needs it
         libpcap.library()
     child.give_up_privileges()
-    with contextlib.suppress(OSError):  # where a sandbox does not let it: its time is limited in any case
+    with contextlib.suppress(OSError):  # a sandbox may refuse; its time is limited in any case
         resource.setrlimit(resource.RLIMIT_CPU, (_MAX_CPU_S, _MAX_CPU_S))
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     signal.signal(signal.SIGINT, signal.SIG_DFL)

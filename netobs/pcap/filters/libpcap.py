@@ -1,4 +1,4 @@
-"""libpcap by ctypes: what compiles the language of pcap-filter(7). Nothing is captured by it.
+"""libpcap by ctypes: the compiler of the language of pcap-filter(7). It captures nothing.
 
 It is opened when the first expression asks for it.
 """
@@ -51,7 +51,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 def library() -> ctypes.CDLL:
     """libpcap, loaded once, with all prototypes declared.
 
-    :raises Mistake: there is none that can be; an absent one is looked for again the next time.
+    :raises Mistake: there is no usable one; the next call looks for it again.
     """
     lib = _open()
     for name, (result, arguments) in _PROTOTYPES.items():
@@ -82,8 +82,8 @@ def _missing(why: str) -> Mistake:
 
 
 def forbid_names() -> None:
-    """From now on this process finds no host and no network by name, and asks nobody. Ports and protocols are found in
-    the system's files. Only glibc can be told (nss/nss_database.c): elsewhere names are looked up."""
+    """Makes this process resolve no names of hosts and networks. Ports and protocols come from the system's files. Only
+    glibc supports this (nss/nss_database.c); other C libraries still resolve names."""
     configure = getattr(ctypes.CDLL(None), "__nss_configure_lookup", None)
     if configure is not None:
         for database, service in (

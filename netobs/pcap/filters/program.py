@@ -1,4 +1,4 @@
-"""The whole filter program: all that anybody wants at the moment, evaluated for a packet before anything is copied."""
+"""The whole filter program: evaluates all present selections for a packet before anything is copied."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _EGRESS_SLOTS = {COPY_SLOTS[1], COPY_SLOTS[3]}
 
 @dataclass
 class _Wanted:
-    """Who wants what one classic program selects: bits of all interfaces, and bits by ifindex."""
+    """The users of one classic program: bits for all interfaces, and bits by ifindex."""
 
     everywhere: int = 0
     by_ifindex: dict[int, int] = field(default_factory=dict)
@@ -62,8 +62,8 @@ class FilterProgram:
     """The eBPF program for packets of one link and one direction.
 
     It ORs 1 << bit of each ``(bit, Selection)`` that selects the packet. If none does, it returns NEXT; else it writes
-    the mask to entry 0 of the per-CPU array ``matches_fd``, and hands over to slot ``copy_slot`` of the program array
-    ``programs_fd``. A slot that is empty is as good as NEXT.
+    the mask to entry 0 of the per-CPU array ``matches_fd``, and jumps to slot ``copy_slot`` of the program array
+    ``programs_fd``. An empty slot has the effect of NEXT.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class FilterProgram:
         """``link``, ``copy_slot``: as in netobs.pcap.tap.layout."""
         self.selections, self.link, self.copy_slot = selections, link, copy_slot
         self._programs_fd, self._matches_fd = programs_fd, matches_fd
-        self._wanted: dict[Program, _Wanted] = {}  # the same program is evaluated once, whoever wants it
+        self._wanted: dict[Program, _Wanted] = {}  # equal programs are evaluated once for all users
         for bit, (filter_, ifindex) in selections:
             for program in filter_.programs(link):
                 self._wanted.setdefault(program, _Wanted()).add(bit, ifindex)
@@ -103,7 +103,7 @@ class FilterProgram:
         except OSError as error:
             raise self._refused(error.errno or 0, code) from None
 
-    # What is written: for each way a tag may be, and for each classic program:
+    # The generated code: for each place of a tag, and for each classic program:
     #   [is the interface one of ...?] -> translation -> selected: mask |= bits -> rejected: the next
     # then the end: hand over, unless the mask is 0; "out" is what follows.
 
@@ -129,7 +129,7 @@ class FilterProgram:
             selected, rejected = code.label(), code.label()
             if not wanted.everywhere:
                 self._write_interfaces(code, wanted, rejected)
-            # Both again for each, so that to the verifier all ways from one to the next are the same way.
+            # Both again for each, so that all paths from one to the next look the same to the verifier.
             code.load(DATA, 4, SKB, SKB_DATA)
             code.load(DATA_END, 4, SKB, SKB_DATA_END)
             Translation(code, program, selected, rejected, tagged=tagged, outgoing=outgoing).write()
@@ -162,8 +162,8 @@ class FilterProgram:
         code.store(FP, MASK_AT, R1)
 
     def _write_end(self, code: Assembler, out: Label) -> None:
-        # A verifier that knows the mask on each way here would go through the rest of the program for each of 2^32
-        # masks. It does not know that two loads of the length give the same, whose XOR is 0.
+        # A verifier that knows the mask on each path to here would walk the rest of the program for each of 2^32 masks.
+        # It does not know that two loads of the length are equal, and their XOR is 0.
         code.load(R1, 4, SKB, SKB_LEN)
         code.load(R2, 4, SKB, SKB_LEN)
         code.operate(ebpf.XOR, R1, by=R2)
@@ -211,7 +211,7 @@ class FilterProgram:
 
 
 def check_together(selections: Sequence[tuple[int, Selection]]) -> None:
-    """Whether so many filters may be in use at a time.
+    """Checks that the filters may be in use together.
 
     :raises CaptureError: they are too large.
     """
@@ -236,7 +236,7 @@ def load_filter(
 
 
 def _verifier_log(code: bytes) -> list[str]:
-    """The last lines of what the verifier says."""
+    """The last lines of the verifier's log."""
     buffer = ctypes.create_string_buffer(LOG_BYTES)
     try:
         libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code, buffer)

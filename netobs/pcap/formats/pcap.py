@@ -23,7 +23,7 @@ _WORDS = HEADROOM_BYTES // 4  # a record header: seconds, nanoseconds, captured 
 
 
 class PcapFormat:
-    """Packets that begin with ``link``, cut to ``snaplen`` octets. Those of other links have no place in it."""
+    """Packets that start with ``link``, cut to ``snaplen`` octets. It cannot hold packets of other links."""
 
     statistics_bytes = 0
 

@@ -1,4 +1,4 @@
-"""What the formats have in common: packets of a batch as records of a stream, one slice for each."""
+"""The common part of the formats: packets of a batch as records of a stream, one slice for each."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from netobs.pcap.vectors import Vectors
 
 @dataclass(frozen=True)
 class Records:
-    """Some packets of a batch, as a stream has them. To be used up before the next batch is read."""
+    """Some packets of a batch in the form of a stream. Use them up before the next batch is read."""
 
     head: bytes
-    """What a stream must have before these packets, whatever becomes of them: blocks of new interfaces."""
+    """Blocks of new interfaces, which a stream must have before these packets, even if these are dropped."""
 
     ends: Numbers
-    """Shape (n,): where in ``body`` the record of each packet ends."""
+    """Shape (n,): the end of each packet's record in ``body``."""
 
     sources: Numbers
     """Shape (n,): the place of each packet's interface in ``PacketFormat.interfaces``."""
 
     gather: Callable[[int], Vectors]
-    """The first so many records where they lie: to be used before anything else is made of the batch."""
+    """The first N records in place: use them before another format uses the batch."""
 
     @cached_property
     def body(self) -> bytes:
@@ -41,7 +41,7 @@ class Records:
 
 
 class Counts(NamedTuple):
-    """Packets of one interface: what the filter selected is the sum of the three."""
+    """Packets of one interface. The filter selected the sum of the three."""
 
     sent: int
     dropped: int
@@ -51,27 +51,28 @@ class Counts(NamedTuple):
 
 
 class PacketFormat(Protocol):
-    """A stream of one format, for any number of clients that get the same bytes. It knows what was said before."""
+    """A stream of one format. It remembers the interfaces that it has introduced."""
 
     interfaces: list[Interface]
-    """Those that the stream has told of, in order."""
+    """The interfaces that the stream has introduced, in order."""
 
     statistics_bytes: int
-    """What ``statistics`` takes for one interface."""
+    """Bytes of ``statistics`` for one interface."""
 
     def header(self) -> bytes:
-        """What a client that joins now gets first."""
+        """The start of the stream."""
 
     def records(
         self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
     ) -> Records:
-        """The packets ``rows`` of ``batch``, but those that the format has no place for.
+        """The packets ``rows`` of ``batch``, except those that the format cannot hold.
 
-        ``offset_ns``: CLOCK_REALTIME less CLOCK_MONOTONIC. ``interfaces``: what is known, by index.
+        ``offset_ns``: CLOCK_REALTIME minus CLOCK_MONOTONIC. ``interfaces``: the known ones, by index.
         """
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
-        """What is to be sent before ``statistics`` of interfaces that have had no packet; those known are left out."""
+        """The blocks to send before ``statistics`` of interfaces without packets; those already introduced are left
+        out."""
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """Counts by place in ``interfaces``, from ``start_ns`` to ``now_ns`` (CLOCK_REALTIME)."""
@@ -92,7 +93,7 @@ def add_places(counts: Numbers, places: Numbers) -> Numbers:
 def counts_by_place(
     interfaces: list[Interface], sent: Numbers, dropped: Numbers, lost: Mapping[int, int]
 ) -> dict[int, Counts]:
-    """What ``PacketFormat.statistics`` wants, of the interfaces that have had packets, in the stream or lost.
+    """The argument of ``PacketFormat.statistics``, for interfaces with packets in the stream or lost.
 
     ``sent`` and ``dropped`` are by place, ``lost`` is by interface index: it counts at the latest place of an index.
     """
