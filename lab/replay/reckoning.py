@@ -94,7 +94,7 @@ def _pppoe(data: bytes) -> tuple[int, Inner]:
 
 
 def _mpls(data: bytes) -> tuple[int, Inner]:
-    """RFC 3032, 2.1: a stack of labels, the last of which is marked. Nothing says what follows it but its first four
+    """RFC 3032, 2.1: a stack of labels; the last one is marked. Nothing tells what follows it but its first four
     bits, if it is IP (RFC 4928, 3): what then is no IP packet was none."""
     for label in range(_MOST_LABELS):
         if len(data) < 4 * label + 4:

@@ -31,7 +31,7 @@ MODULE = "netobs.pcap.process"
 FIRST_PAUSE_NS, LONGEST_PAUSE_NS = NS_PER_S, 60 * NS_PER_S
 """How long it waits before it starts the process again: twice as long each time."""
 PROVEN_NS = 60 * NS_PER_S
-"""A process that listened for so long is started again after the first pause."""
+"""A process that listened for this long is restarted after the first pause."""
 STOP_NS = 4 * NS_PER_S
 """How long the process may take to end its streams: they have 2 s of it."""
 POLL_NS = NS_PER_S // 50

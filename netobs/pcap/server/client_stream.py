@@ -172,7 +172,7 @@ class Client:
         return self._limits.tokens(now_ns) > 0
 
     def check(self, context: ReadContext) -> None:
-        """What time brings: the end, statistics, the news that the client is gone."""
+        """Run periodic checks: the end of the stream, statistics, a client that is gone."""
         self._context = context
         now_ns = context.now_ns
         if self._end_ns is not None and now_ns >= self._end_ns:
