@@ -100,8 +100,12 @@ def test_signals_that_are_for_all_processes(lab: Lab, tmp_path: Path) -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             os.kill(child.pid, number)
         Traffic(packets=10, flows=1, size=100).send(lab, sender, rate=1_000)
-        daemon.account()
-        wait_until(lambda: "packet capture, all clients: 10 packets in " in daemon.log, "it works")
+
+        def works() -> bool:
+            daemon.account()
+            return "packet capture, all clients: 10 packets in " in daemon.log
+
+        wait_until(works, "it works")
         daemon.finish()
         received = bytearray()
         while data := stream.recv(1 << 16):
