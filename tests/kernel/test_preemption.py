@@ -130,6 +130,6 @@ def test_packet_capture_is_refused_in_one_sentence() -> None:
     if requirements.kernel_version(os.uname().release) < INTERRUPTING:
         pytest.skip("this kernel does not let packets interrupt each other")
     with pytest.raises(CaptureError) as error:
-        PacketPrograms().load()
+        PacketPrograms().load(1 << 20)
     assert "has PREEMPT_RT" in str(error.value)
     assert "\n" not in str(error.value)
