@@ -22,7 +22,7 @@ from netobs.datapath.datapath import Datapath
 from netobs.datapath.ledger import LedgerReading
 from netobs.datapath.percpu_array import PercpuArray
 from netobs.flow.records import Records
-from netobs.kernel import libbpf
+from netobs.kernel import libbpf, libbpf_types
 from netobs.metering.merge import merge
 
 DEADLINE_S = 10
@@ -85,7 +85,7 @@ class Run:
         """``context``: fields of ``Skb`` that are not 0."""
         self._fd = program_fd
         self.skb = Skb(**context)
-        self._options = libbpf.TestRunOpts(sz=ctypes.sizeof(libbpf.TestRunOpts))
+        self._options = libbpf_types.TestRunOpts(sz=ctypes.sizeof(libbpf_types.TestRunOpts))
         self._options.ctx_in, self._options.ctx_size_in = ctypes.addressof(self.skb), ctypes.sizeof(self.skb)
         self._function = libbpf.library().bpf_prog_test_run_opts
 

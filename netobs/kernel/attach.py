@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
 from netobs.base.errors import CaptureError
-from netobs.kernel import libbpf, netlink, requirements
+from netobs.kernel import libbpf, libbpf_types, netlink, requirements
 from netobs.kernel.interfaces import Interface
 
 log = logging.getLogger("netobs.capture")
@@ -81,14 +81,14 @@ def method_for(setting: str, probe: Callable[[], bool]) -> str:
 
 def has_tcx(program_fd: int) -> bool:
     """Whether the kernel has TCX: interface 0 does not exist, but only a kernel without TCX returns EINVAL for it."""
-    options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), 0)
+    options = libbpf_types.LinkCreateOpts(ctypes.sizeof(libbpf_types.LinkCreateOpts), 0)
     result: int = libbpf.library().bpf_link_create(program_fd, 0, BPF_TCX["ingress"], ctypes.byref(options))
     return result == -errno.ENODEV
 
 
 def may_filter() -> bool:
     """Whether the kernel lets this process set filters: it checks this before it looks for the interface."""
-    hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
+    hook = libbpf_types.TcHook(ctypes.sizeof(libbpf_types.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
     result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
     return result != -errno.EPERM
 
@@ -106,7 +106,7 @@ def attach(
 
 
 def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attachment:
-    options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), BPF_F_BEFORE)
+    options = libbpf_types.LinkCreateOpts(ctypes.sizeof(libbpf_types.LinkCreateOpts), BPF_F_BEFORE)
     link = libbpf.checked(
         libbpf.library().bpf_link_create(program_fd, interface.index, BPF_TCX[direction], ctypes.byref(options)),
         f"{interface.name} {direction}: TCX link",
@@ -119,12 +119,12 @@ def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attach
     return Attachment(interface, direction, "tcx", close, is_there=lambda: libbpf.tcx_link(link) == made, forget=close)
 
 
-def _hook(interface: Interface, attach_point: int) -> libbpf.TcHook:
-    return libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), interface.index, attach_point, 0)
+def _hook(interface: Interface, attach_point: int) -> libbpf_types.TcHook:
+    return libbpf_types.TcHook(ctypes.sizeof(libbpf_types.TcHook), interface.index, attach_point, 0)
 
 
-def _options(place: FilterPlace, program_fd: int = 0, flags: int = 0) -> libbpf.TcOpts:
-    return libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), program_fd, flags, 0, place.handle, place.priority)
+def _options(place: FilterPlace, program_fd: int = 0, flags: int = 0) -> libbpf_types.TcOpts:
+    return libbpf_types.TcOpts(ctypes.sizeof(libbpf_types.TcOpts), program_fd, flags, 0, place.handle, place.priority)
 
 
 def _attach_tc(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> Attachment:
@@ -175,8 +175,8 @@ def _disown(interface: Interface, qdisc: _Qdisc | None) -> None:
 
 
 def _add_filter(
-    hook: libbpf.TcHook, present: list[tuple[int, int]], program_fd: int, place: FilterPlace, where: str
-) -> libbpf.TcOpts:
+    hook: libbpf_types.TcHook, present: list[tuple[int, int]], program_fd: int, place: FilterPlace, where: str
+) -> libbpf_types.TcOpts:
     """Adds our filter, or replaces that of a killed predecessor, beside those that are ``present`` on the hook.
 
     A priority belongs to one kind of filter and one protocol; for others the kernel returns EINVAL
@@ -201,7 +201,7 @@ def _checked_tc(result: int, what: str, module: str) -> None:
     libbpf.checked(result, what)
 
 
-def _query(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> int:
+def _query(interface: Interface, direction: str, filter_: libbpf_types.TcOpts) -> int:
     """The id of the program that the filter at our place runs, or a negative errno."""
     hook = _hook(interface, BPF_TC_POINT[direction])
     found = _options(FilterPlace(filter_.handle, filter_.priority))
@@ -209,7 +209,7 @@ def _query(interface: Interface, direction: str, filter_: libbpf.TcOpts) -> int:
     return result or int(found.prog_id)
 
 
-def _detach_tc(interface: Interface, direction: str, filter_: libbpf.TcOpts, qdisc: _Qdisc | None) -> None:
+def _detach_tc(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, qdisc: _Qdisc | None) -> None:
     """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
     if _query(interface, direction, filter_) == filter_.prog_id:
         hook = _hook(interface, BPF_TC_POINT[direction])

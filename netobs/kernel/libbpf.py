@@ -11,12 +11,21 @@ import errno
 import functools
 import logging
 import os
-from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any
 
 from netobs.kernel import host
 from netobs.kernel.libbpf_file import lacks, open_library
+from netobs.kernel.libbpf_types import (
+    PROTOTYPES,
+    MapBatchOpts,
+    MapCreateOpts,
+    PrintCallback,
+    ProgLoadOpts,
+    TcxLinkInfo,
+    TestRunOpts,
+)
 
 log = logging.getLogger("netobs.libbpf")
 
@@ -30,166 +39,6 @@ LEVELS = (logging.INFO, logging.DEBUG, logging.DEBUG)  # of libbpf's warn, info,
 
 KERNEL_MESSAGE = "libbpf: Kernel error message: "
 """Prefix of rtnetlink's messages, before its own text."""
-
-PrintCallback = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
-
-
-class MapBatchOpts(ctypes.Structure):
-    """struct bpf_map_batch_opts."""
-
-    _fields_ = [("sz", c_size_t), ("elem_flags", ctypes.c_uint64), ("flags", ctypes.c_uint64)]
-
-
-class TcHook(ctypes.Structure):
-    """struct bpf_tc_hook."""
-
-    _fields_ = [("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32)]
-
-
-class TcOpts(ctypes.Structure):
-    """struct bpf_tc_opts."""
-
-    _fields_ = [
-        ("sz", c_size_t),
-        ("prog_fd", c_int),
-        ("flags", c_uint32),
-        ("prog_id", c_uint32),
-        ("handle", c_uint32),
-        ("priority", c_uint32),
-    ]
-
-
-class MapCreateOpts(ctypes.Structure):
-    """struct bpf_map_create_opts."""
-
-    _fields_ = [
-        ("sz", c_size_t),
-        ("btf_fd", c_uint32),
-        ("btf_key_type_id", c_uint32),
-        ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_value_type_id", c_uint32),
-        ("inner_map_fd", c_uint32),
-        ("map_flags", c_uint32),
-        ("map_extra", ctypes.c_uint64),
-        ("numa_node", c_uint32),
-        ("map_ifindex", c_uint32),
-    ]
-
-
-class TestRunOpts(ctypes.Structure):
-    """struct bpf_test_run_opts."""
-
-    __test__ = False  # not a test class, whatever pytest thinks of its name
-
-    _fields_ = [
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    ]
-
-
-class ProgLoadOpts(ctypes.Structure):
-    """struct bpf_prog_load_opts."""
-
-    _fields_ = [
-        ("sz", c_size_t),
-        ("attempts", c_int),
-        ("expected_attach_type", c_int),
-        ("prog_btf_fd", c_uint32),
-        ("prog_flags", c_uint32),
-        ("prog_ifindex", c_uint32),
-        ("kern_version", c_uint32),
-        ("attach_btf_id", c_uint32),
-        ("attach_prog_fd", c_uint32),
-        ("attach_btf_obj_fd", c_uint32),
-        ("fd_array", c_void_p),
-        ("func_info", c_void_p),
-        ("func_info_cnt", c_uint32),
-        ("func_info_rec_size", c_uint32),
-        ("line_info", c_void_p),
-        ("line_info_cnt", c_uint32),
-        ("line_info_rec_size", c_uint32),
-        ("log_level", c_uint32),
-        ("log_size", c_uint32),
-        ("log_buf", c_void_p),
-    ]
-
-
-class LinkCreateOpts(ctypes.Structure):
-    """struct bpf_link_create_opts, up to the part that differs by attach type (zero here)."""
-
-    _fields_ = [
-        ("sz", c_size_t),
-        ("flags", c_uint32),
-        ("iter_info", c_void_p),
-        ("iter_info_len", c_uint32),
-        ("target_btf_id", c_uint32),
-        ("_union", ctypes.c_uint64 * 4),
-    ]
-
-
-class TcxLinkInfo(ctypes.Structure):
-    """struct bpf_link_info of a TCX link, as far as it is wanted."""
-
-    _fields_ = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("prog_id", c_uint32),
-        ("_padding", c_uint32),
-        ("ifindex", c_uint32),
-        ("attach_type", c_uint32),
-    ]
-
-
-# name -> (result, arguments). c_void_p stands for the opaque structs.
-_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
-    "libbpf_set_print": (c_void_p, [PrintCallback]),
-    "libbpf_version_string": (c_char_p, []),
-    "libbpf_num_possible_cpus": (c_int, []),
-    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
-    "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
-    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
-    "bpf_object__load": (c_int, [c_void_p]),
-    "bpf_object__close": (None, [c_void_p]),
-    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
-    "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
-    "bpf_map__fd": (c_int, [c_void_p]),
-    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
-    "bpf_map__set_autocreate": (c_int, [c_void_p, ctypes.c_bool]),
-    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
-    "bpf_program__fd": (c_int, [c_void_p]),
-    "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
-    "bpf_map_lookup_and_delete_batch": (
-        c_int,
-        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)],
-    ),
-    "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]),
-    "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(ProgLoadOpts)]),
-    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
-    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, ctypes.c_uint64]),
-    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
-    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
-    "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
-    "bpf_link_create": (c_int, [c_int, c_int, c_int, POINTER(LinkCreateOpts)]),
-    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
-    "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
-    "bpf_tc_hook_destroy": (c_int, [POINTER(TcHook)]),
-    "bpf_tc_attach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
-    "bpf_tc_detach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
-    "bpf_tc_query": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
-}
 
 
 class _Log:
@@ -238,7 +87,7 @@ def library() -> ctypes.CDLL:
     :raises CaptureError: there is no libbpf 1.x, or it lacks a function.
     """
     lib = open_library()
-    for name, (result, arguments) in _PROTOTYPES.items():
+    for name, (result, arguments) in PROTOTYPES.items():
         try:
             function = getattr(lib, name)
         except AttributeError:

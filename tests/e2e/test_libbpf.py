@@ -12,12 +12,12 @@ import pytest
 from lab.daemon import configuration, netobs
 from lab.libraries import hidden
 from lab.namespaces import Lab, command
-from netobs.kernel import libbpf
+from netobs.kernel import libbpf_types
 from netobs.kernel.libbpf_file import OLD_SONAME, SONAME
 
 pytestmark = pytest.mark.e2e(tools=("gcc", "mount", "ldconfig"))
 
-FUNCTIONS = sorted(libbpf._PROTOTYPES)
+FUNCTIONS = sorted(libbpf_types.PROTOTYPES)
 HAVE_IT = "libbpf 1.0 or newer: Debian 12, Ubuntu 24.04, EL 9 and Fedora have it (package libbpf1 or libbpf)"
 MACHINE_AT, AARCH64 = 18, b"\xb7\x00"
 CLASS_AT, CLASS_32 = 4, b"\x01"

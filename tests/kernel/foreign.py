@@ -14,7 +14,7 @@ import numpy as np
 
 from lab.namespaces import Lab, Link, in_namespace
 from lab.prog_run import declared, get, kernel_id
-from netobs.kernel import libbpf
+from netobs.kernel import libbpf, libbpf_types
 from netobs.kernel.attach import BPF_TC_POINT, BPF_TCX, TC_HANDLE
 from netobs.kernel.object import BpfObject
 
@@ -70,7 +70,7 @@ class Foreign:
 
     def attach_tcx(self, link: Link, direction: str, program: str = "foreign_count", flags: int = 0) -> None:
         """``flags``: 0 = behind all that are there, BPF_F_BEFORE = in front."""
-        options = libbpf.LinkCreateOpts(ctypes.sizeof(libbpf.LinkCreateOpts), flags)
+        options = libbpf_types.LinkCreateOpts(ctypes.sizeof(libbpf_types.LinkCreateOpts), flags)
         fd = self._object.program_fd(program)
         with in_namespace(link.ns):
             create = libbpf.library().bpf_link_create
@@ -89,17 +89,17 @@ class Foreign:
     def attach_tc(self, link: Link, direction: str, priority: int, program: str = "foreign_count") -> None:
         """A direct-action filter, as `tc filter add … bpf direct-action` makes it; and clsact, if there is none."""
         lib = libbpf.library()
-        hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), link.ifindex, BPF_TC_POINT[direction], 0)
+        hook = libbpf_types.TcHook(ctypes.sizeof(libbpf_types.TcHook), link.ifindex, BPF_TC_POINT[direction], 0)
         fd = self._object.program_fd(program)
-        options = libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), fd, 0, 0, HANDLE, priority)
+        options = libbpf_types.TcOpts(ctypes.sizeof(libbpf_types.TcOpts), fd, 0, 0, HANDLE, priority)
         with in_namespace(link.ns):
             lib.bpf_tc_hook_create(byref(hook))
             libbpf.checked(lib.bpf_tc_attach(byref(hook), byref(options)), "foreign filter")
 
     def detach_tc(self, link: Link, direction: str, priority: int) -> None:
         """Removes the filter; with these objects only links go by themselves."""
-        hook = libbpf.TcHook(ctypes.sizeof(libbpf.TcHook), link.ifindex, BPF_TC_POINT[direction], 0)
-        options = libbpf.TcOpts(ctypes.sizeof(libbpf.TcOpts), 0, 0, 0, HANDLE, priority)
+        hook = libbpf_types.TcHook(ctypes.sizeof(libbpf_types.TcHook), link.ifindex, BPF_TC_POINT[direction], 0)
+        options = libbpf_types.TcOpts(ctypes.sizeof(libbpf_types.TcOpts), 0, 0, 0, HANDLE, priority)
         with in_namespace(link.ns):
             libbpf.checked(libbpf.library().bpf_tc_detach(byref(hook), byref(options)), "foreign filter")
 
