@@ -208,7 +208,7 @@ class Daemon:
         self._service.stopping()
         self._loop.remove(self._points.links.fileno())
         self._evictions.finish()
-        self._export(self._metering.close())
+        self._export(self._metering.expire_all())
         log.info("stopping: counting has ended, and the last flows are on their way")
         self._packets.stop(now_ns)
         self._close_sessions(clock.monotonic_ns())  # their time starts now

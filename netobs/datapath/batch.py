@@ -39,7 +39,7 @@ class BatchReader:
         self._keys: npt.NDArray[np.uint8] = np.empty((entries, self._key_bytes), dtype="u1")
         self._values = np.empty((entries, self._values_per_key), dtype=self._metrics)
 
-    def take(self, fd: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
+    def take_entries(self, fd: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
         """Takes all entries of map ``fd``: keys (shape ``(n, key_bytes)``) and values (``(n, values)``) of each batch,
         valid until the next.
 

@@ -108,7 +108,7 @@ class Datapath:
         with numa.interleaved(memory_nodes) if len(memory_nodes) > 1 else contextlib.nullcontext():
             obj.load()
         for reader in (self._state, self.ledger, self.ring, self.table):
-            reader.open(obj)
+            reader.open_maps(obj)
         self._start_clock()
 
     def _write_settings(self, obj: BpfObject) -> None:

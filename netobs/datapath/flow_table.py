@@ -21,7 +21,7 @@ class FlowTable(Protocol):
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """Gets the maps' descriptors and memory. After load."""
 
     def evict(self, now_ns: int) -> Records:

@@ -64,7 +64,7 @@ class Ledger:
         for name in self.MAPS:
             obj.set_max_entries(name, self._cpus)
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """Maps the ledgers into this process. After load."""
         for name, dtype in self.MAPS.items():
             self._memory[name] = obj.shared(name, self._cpus * dtype.itemsize)

@@ -76,7 +76,7 @@ class PercpuArray:
         for name in self.OVERFLOW:
             obj.set_max_entries(name, self._max_flows)
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """After load."""
         self._fds = {name: obj.map_fd(name) for name in self.MAPS}
 
@@ -89,7 +89,7 @@ class PercpuArray:
         quiet = self._halves.flip(now_ns)
         self._taken.append(self._take_slots(quiet, now_ns))
         self._in_slots = sum(len(rows) for rows in self._taken)
-        for keys, values in self._overflow.take(self._fds[self.OVERFLOW[quiet]]):
+        for keys, values in self._overflow.take_entries(self._fds[self.OVERFLOW[quiet]]):
             self._taken.append(_overflow_rows(keys, values, self._layout.record))
         self._halves.emptied(quiet)
         taken, self._taken = self._taken, []

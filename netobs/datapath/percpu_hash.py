@@ -43,7 +43,7 @@ class PercpuHash:
         for name in self.MAPS:
             obj.set_max_entries(name, self._max_flows)
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """After load."""
         self._fds = [obj.map_fd(name) for name in self.MAPS]
 
@@ -54,7 +54,7 @@ class PercpuHash:
         :raises OSError: the kernel failed the batch; nothing is lost, the next two evictions take the rest.
         """
         quiet = self._halves.flip(now_ns)
-        for keys, values in self._reader.take(self._fds[quiet]):
+        for keys, values in self._reader.take_entries(self._fds[quiet]):
             self._taken.append(
                 self._drop_stale(_rows(keys, values, self._layout.record), self._halves.in_use_since_ns[quiet])
             )

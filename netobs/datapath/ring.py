@@ -48,7 +48,7 @@ class RingBuffer:
         """Sizes the map. Before load."""
         obj.set_max_entries(self.MAP, self.size_bytes)
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """Maps the two positions into this process. After load."""
         self.fd = obj.map_fd(self.MAP)
         page = mmap.PAGESIZE

@@ -22,7 +22,7 @@ class RingOnly:
     def prepare(self, obj: BpfObject) -> None:
         """Nothing to size."""
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """Nothing to open."""
 
     def evict(self, now_ns: int) -> Records:

@@ -16,7 +16,7 @@ class SharedState:
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
-    def open(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: BpfObject) -> None:
         """After load."""
         self._memory = obj.shared(".bss", STATE.itemsize, writable=True)
         self._state = np.frombuffer(self._memory, dtype=STATE, count=1)

@@ -65,7 +65,7 @@ class Metering:
         self.handed_out.add(due)
         return due
 
-    def close(self) -> Records:
+    def expire_all(self) -> Records:
         """Hand out all remaining records, with the reason "forced end"."""
         due = self.cache.expire_all(FORCED_END)
         self.handed_out.add(due)

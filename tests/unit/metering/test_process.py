@@ -12,7 +12,7 @@ def test_totals_of_both_sides() -> None:
     assert metering.taken == Totals(flows=4, packets=3, octets=207)
     assert metering.handed_out == Totals(flows=1, packets=1, octets=7)
     assert len(metering.cache) == 1
-    assert reasons(metering.close()) == {1: 4}
+    assert reasons(metering.expire_all()) == {1: 4}
     assert metering.handed_out == Totals(flows=2, packets=3, octets=207)
 
 
@@ -56,7 +56,7 @@ def test_the_flows_of_one_interface_are_handed_out_when_another_gets_its_index()
     assert reasons(due) == dict.fromkeys(range(500), 4)
     assert len(metering.end_interface(7)) == 0
     metering.update(rows(flow(3, ifindex=7), flow(7, ifindex=8)), 3 * S)
-    left = metering.close()
+    left = metering.expire_all()
     assert left["packets"][left["ifindex"] == 7].tolist() == [1]
     assert int(left["packets"].sum()) == 503
     assert metering.taken.packets == metering.handed_out.packets == 1003
