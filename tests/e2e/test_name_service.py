@@ -14,7 +14,7 @@ import pytest
 from lab.collectors import UdpSink
 from lab.daemon import Daemon, configuration, total
 from lab.namespaces import Lab, Link, in_namespace
-from lab.programs import wait_until
+from lab.programs import WAIT_S, wait_until
 from lab.traffic import Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
@@ -125,4 +125,4 @@ def test_neither_metering_nor_the_start_waits_for_the_name_of_a_collector(
     with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE, collectors)) as daemon:
         Traffic(packets=100).send(lab, near)
         wait_until(lambda: daemon.account().sent["near"].packets == 100, "the other collector gets the flows")
-        assert daemon.finish().seen.packets == 100
+        assert daemon.finish(within=WAIT_S).seen.packets == 100
