@@ -32,7 +32,7 @@ def check_measured(exporters: Iterable[Exporter], measured: frozenset[str]) -> N
     missing = [name for name, group in elements(exporters).items() if group not in measured]
     if missing:
         raise TemplateError(
-            f"a template has {', '.join(missing)}, which is measured only from a start on", "restart netobs"
+            f"template elements {', '.join(missing)}: the running programs do not measure them", "restart netobs"
         )
 
 
