@@ -19,6 +19,8 @@ from netobs.base.standard_output import guard as guard_standard_output
 from netobs.base.words import PACKET_FORMATS, PROTOCOLS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from netobs.config.values import Kind
 
 # numpy's linear algebra, which nothing here uses, would start a thread for each CPU of the host.
@@ -290,9 +292,9 @@ def template_check(context: click.Context, file: str, collector: str, max_messag
     context.exit(0 if usable else 1)
 
 
-def _run() -> None:
+def _run(arguments: Sequence[str] | None) -> None:
     try:
-        cli()
+        cli(arguments)
     except SystemExit:  # as click ends
         try:
             sys.stdout.flush()
@@ -301,11 +303,12 @@ def _run() -> None:
         raise
 
 
-def main() -> None:
-    """Entry point. An operator's mistake gives a line on standard error, not a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; ``arguments`` are those of the command line by default. An operator's mistake gives a line on
+    standard error, not a traceback."""
     guard_standard_output()
     try:
-        _run()
+        _run(arguments)
     except ConfigError as error:
         for problem in error.problems:
             complain(problem)

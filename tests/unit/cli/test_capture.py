@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.unit.cli.command import netobs
 
 
 @pytest.mark.parametrize(
@@ -24,9 +22,9 @@ ROOT = Path(__file__).parents[3]
         (["--connect", "9990"], "'--connect': "),
     ],
 )
-def test_wrong_usage(arguments: list[str], text: str) -> None:
-    argv = [sys.executable, "-m", "netobs", "--conf", "none.toml", "capture", "--write", "none.pcap", *arguments]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+def test_wrong_usage(tmp_path: Path, arguments: list[str], text: str) -> None:
+    file = tmp_path / "none.pcap"
+    done = netobs("--conf", tmp_path / "none.toml", "capture", "--write", file, *arguments)
     assert done.returncode == 2
     assert text in done.stderr
-    assert not (ROOT / "none.pcap").exists()
+    assert not file.exists()

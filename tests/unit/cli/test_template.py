@@ -14,6 +14,7 @@ from netobs.cli import template as template_command
 from netobs.encode import load_templates, netflow9
 from netobs.encode.options.choice import KINDS
 from netobs.encode.template import wire
+from tests.unit.cli import command
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ("default", "full", "go-ipfix", "logstash", "minimal", "nfdump", "solarwinds", "strict")
@@ -21,8 +22,7 @@ ONE = '[[template]]\nfamily = "ipv4"\nelements = [{elements}]\n'
 
 
 def netobs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "netobs", "template", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return command.netobs("template", *arguments)
 
 
 @pytest.fixture
@@ -104,7 +104,8 @@ def test_show_says_what_is_reduced() -> None:
 
 
 def test_show_from_a_shell() -> None:
-    result = netobs("show", "minimal", "--wire")
+    argv = [sys.executable, "-m", "netobs", "template", "show", "minimal", "--wire"]
+    result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == template_command.show("minimal", wire=True)
 
