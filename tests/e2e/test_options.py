@@ -19,7 +19,7 @@ from lab.programs import wait_until
 from lab.traffic import Traffic
 from netobs.collector.decode import Decoder
 from tests.e2e.test_exact import like_ethernet
-from tests.unit.encode.test_options import announced
+from tests.unit.encode.options.test_announced import announced
 
 pytestmark = pytest.mark.e2e(tools=("make", "nfcapd", "nfdump", "tcpdump", "tshark"))
 

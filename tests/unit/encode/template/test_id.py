@@ -19,7 +19,7 @@ from netobs.encode.options.table import options_templates
 from netobs.encode.template import wire
 from netobs.encode.template.id import FIRST, template_id
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PRINT = """
 from netobs.encode.template.id import template_id
 print([template_id(bytes([number, 0])) for number in {order}])
