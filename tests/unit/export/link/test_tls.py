@@ -492,7 +492,7 @@ def test_the_group_of_a_key_is_the_one_of_the_process_or_is_named() -> None:
             key.chmod(0o640)
         # The modules are loaded before the user changes, who may not reach them.
         argv = [sys.executable, "-c", f"import netobs.base.tls, grp\n{code}", *map(str, keys)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["", f"the group {GROUP + 1}"])
 
@@ -506,7 +506,7 @@ def test_what_is_offered_and_demanded(site: Site) -> None:
 
 def test_ssl_is_not_loaded_without_a_tls_collector() -> None:
     code = "import sys, netobs.export, netobs.daemon.daemon; sys.exit('ssl' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
