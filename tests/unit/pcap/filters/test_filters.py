@@ -19,7 +19,7 @@ from tests.filters.expressions import EXPRESSIONS, REFUSED
 from tests.filters.oracle import compiled, need_libpcap
 from tests.filters.refusals import refusal
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 NO_LIBPCAP = (
     'filter "host 10.0.0.1": the language of pcap-filter(7) needs libpcap, which {why}; install the package libpcap0.8 '
     "(Debian, Ubuntu) or libpcap (Fedora, EL), or use the form tcp,80, which works without it"
