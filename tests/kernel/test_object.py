@@ -14,7 +14,7 @@ from lab.prog_run import Programs, exists, kernel_id, wait_until_gone
 from netobs.base.errors import CaptureError
 from netobs.datapath.datapath import TABLE_MAPS
 from netobs.datapath.layout import FLOW_TABLES
-from netobs.kernel.libbpf import LOG_TAIL_BYTES
+from netobs.kernel.libbpf_log import LOG_TAIL_BYTES
 from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject
 from tests.kernel.foreign import compile_bpf
 
