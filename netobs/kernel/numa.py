@@ -1,7 +1,7 @@
 """On which NUMA nodes the kernel puts the memory of maps.
 
 The pages of an array map come from the node of the thread that creates the map. For each packet, the CPUs of all other
-nodes would read and write memory of that node. Interleaved, each node has an equal share of the pages, and no memory
+nodes would read and write memory of that node. Interleaved, each node has a share of the pages, and no memory
 controller has all of the accesses. (A map cannot have the slots of each CPU on the node of that CPU.)
 """
 

@@ -48,13 +48,14 @@ def test_loading_leaves_the_policy_as_it_was() -> None:
 
 @pytest.mark.skipif(len(numa.with_memory()) < 2, reason="this host has one NUMA node")
 def test_slots_are_on_all_nodes() -> None:
-    with Programs(max_flows=1 << 16) as programs:
-        slots = mmap.mmap(programs.map_fd("flow_slots"), 1 << 20, mmap.MAP_SHARED)
+    """Linux 7.2 gives pieces of up to 4 MiB in turn, older kernels pages."""
+    with Programs(max_flows=1 << 18) as programs:
+        slots = mmap.mmap(programs.map_fd("flow_slots"), 32 << 20, mmap.MAP_SHARED)
         sum(slots[:: mmap.PAGESIZE])  # a page is in the page table once it was touched
         pages = _pages_of_maps()
         slots.close()
     assert sorted(pages) == numa.with_memory()
-    assert min(pages.values()) > sum(pages.values()) // (2 * len(pages))
+    assert min(pages.values()) > sum(pages.values()) // (4 * len(pages))
 
 
 def _pages_of_maps() -> dict[int, int]:
