@@ -214,3 +214,13 @@ def test_the_batch_is_left_as_it_was() -> None:
     Encoder(default_templates()).encode(flows)
     assert flows.records.tobytes() == before
     assert flows.records.dtype == dtype
+
+
+def test_layer_2_octets_of_a_record_that_is_split_are_sent_once() -> None:
+    """A counter that does not fit makes several records of one; the other counters are in the first of them."""
+    reduced = template("ipv4", '{element = "octetDeltaCount", octets = 4}', "packetDeltaCount", "layer2OctetDeltaCount")
+    flows = batch(flow("192.0.2.1", "192.0.2.2", octets=(1 << 33) + 5, packets=7, layer2_octets=1 << 34))
+    (data_set,) = Encoder([reduced]).encode(flows).data_sets
+    sums = {name: int(data_set.rows[name].astype(np.uint64).sum()) for name in reduced.dtype.names or ()}
+    assert len(data_set.rows) == 3
+    assert sums == {"octetDeltaCount": (1 << 33) + 5, "packetDeltaCount": 7, "layer2OctetDeltaCount": 1 << 34}
