@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from typing import Callable, NamedTuple, Protocol, TypeVar
 
+from netobs.base.errors import ExportError
 from netobs.base.loop import EventLoop
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
@@ -72,7 +73,12 @@ class Disk:
         self._finished: deque[_Finished] = deque()
         self._submitted_ns: deque[int] = deque()  # of the jobs that are not finished
         self._abandoned = False
-        threading.Thread(target=self._run, name="netobs-spool", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="netobs-spool", daemon=True).start()
+        except RuntimeError as error:  # can't start new thread
+            raise ExportError(
+                "the system starts no thread for the spool", "raise the limit of tasks, TasksMax in the unit", True
+            ) from error
 
     def submit(self, work: Callable[[], T], done: Callable[[T, int], None], now_ns: int) -> None:
         """Run ``work`` in the thread, then call ``done`` in the loop with the result. An error is raised there, too."""

@@ -12,18 +12,17 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Callable, Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ExportError
-from netobs.base.ipfix import MAX_MESSAGE_BYTES, MESSAGE_HEADER
+from netobs.base.ipfix import MAX_MESSAGE_BYTES
 from netobs.base.loop import EventLoop
 from netobs.export.batch import Batch
-from netobs.export.protocol import D, Encoder, H, Header
+from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.spool.blocks import messages_block, templates_block
 from netobs.export.spool.disk import Disk
 from netobs.export.spool.found import Templates
-from netobs.export.spool.index import ENTRY, Entries
+from netobs.export.spool.index import Entries
 from netobs.export.spool.place import folder_of
 from netobs.export.spool.segment import sets_of
 from netobs.export.spool.spool import Spool
@@ -88,14 +87,9 @@ class Replay(Generic[H, D]):
         self._new_header = new_header
         self._queue = queue
         self._wake = wake
-        messages = encoder.template_messages(self._header(0, 0), message_size)
-        longest = config.max_message_size if config.transport == "udp" else MAX_MESSAGE_BYTES
-        templates = Templates(sets_of(b"".join(messages)), longest)
         self._name = f'collector "{config.name}"'
         self._disk = Disk(loop, stats)
-        self._spool = Spool(
-            folder_of(config.spool, config.name), config.spool_max_bytes, templates, self._disk.counts, self._name
-        )
+        self._spool = self._make_spool(message_size)
         self._part_bytes = min(_PART_BYTES, self._spool.segment_bytes // 2)
         self._announced: set[bytes] = set()  # Templates of other runs that the collector knows
         self._writing: tuple[D, int] | None = None  # the part that the thread has, and since when it waits
@@ -116,6 +110,14 @@ class Replay(Generic[H, D]):
         for error in self._errors:
             self._disk.end()
             raise error
+
+    def _make_spool(self, message_size: int) -> Spool:
+        config = self._config
+        messages = self._encoder.template_messages(self._header(0, 0), message_size)
+        longest = config.max_message_size if config.transport == "udp" else MAX_MESSAGE_BYTES
+        templates = Templates(sets_of(b"".join(messages)), longest)
+        directory = folder_of(config.spool, config.name)
+        return Spool(directory, config.spool_max_bytes, templates, self._disk.counts, self._name)
 
     # The thread's.
 
@@ -304,30 +306,3 @@ class Replay(Generic[H, D]):
 
 def _nothing(_result: None, _now_ns: int) -> None:
     """It was done, and that is all."""
-
-
-def templates_block(data: bytes, header: Header) -> MessageBlock:
-    """Template Messages of another run, with headers of the present Transport Session."""
-    ends, at = [], 0
-    while at < len(data):
-        at += int.from_bytes(data[at + 2 : at + 4], "big")
-        ends.append(at)
-    entries = np.zeros(len(ends), dtype=ENTRY)
-    entries["end"] = ends
-    return messages_block(Entries(entries, 0), bytearray(data), header)
-
-
-def messages_block(messages: Entries, data: bytearray, header: Header) -> MessageBlock:
-    """``messages``, which are in ``data``, with headers of the present Transport Session, from ``header`` on."""
-    ends = messages.ends
-    flows, packets, octets = (
-        np.ascontiguousarray(messages.entries[name]).astype(np.int64) for name in ("flows", "packets", "octets")
-    )
-    octets_of_data = np.frombuffer(data, dtype=np.uint8)
-    at = (ends - np.diff(ends, prepend=0))[:, None] + np.arange(MESSAGE_HEADER.itemsize)
-    heads = octets_of_data[at].view(MESSAGE_HEADER).reshape(-1)
-    heads["export_time"] = header.export_time_s & 0xFFFF_FFFF
-    heads["sequence"] = (np.cumsum(flows) - flows + header.sequence) & 0xFFFF_FFFF
-    heads["observation_domain"] = header.observation_domain
-    octets_of_data[at] = heads.view(np.uint8).reshape(len(ends), -1)
-    return MessageBlock(memoryview(data), ends, flows, packets, octets)
