@@ -1,4 +1,4 @@
-"""Packet capture as a process of its own: the agent on its own event loop, and the channel to the daemon.
+"""Packet capture as a process of its own: a tap and a server on its own event loop, and the channel to the daemon.
 
 The daemon starts it (netobs.daemon.packet_capture) with one end of a pair of sockets (SOCK_SEQPACKET). It receives the
 settings, pickled, then commands as JSON. It sends JSON: {"listening": true} and {"left": true} once each, {"problem":
@@ -19,12 +19,21 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Callable
 
-from netobs.base import child, clock, log
+from netobs.base import child, clock, log, malloc
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
 from netobs.config.packet_capture import Settings
-from netobs.pcap.agent import PacketCaptureAgent, kernel_problem, problems
+from netobs.config.text import quoted
+from netobs.kernel.observation_points import RESTORE_NS
+from netobs.pcap.server.access import ServerTls
+from netobs.pcap.server.compiling import compile_configured
+from netobs.pcap.server.listener import check
+from netobs.pcap.server.server import PacketServer
+from netobs.pcap.tap.tap import Tap
+
+logger = logging.getLogger("netobs.pcap")
 
 MESSAGE_BYTES = 1 << 20
 END_S = 10
@@ -34,27 +43,47 @@ _OOM_ADJUSTMENT = "500"  # when memory runs out, the kernel ends this process, n
 
 
 class Process:
-    """Runs an agent until the daemon says "stop", or is gone."""
+    """A tap and a server, until the daemon says "stop", or is gone."""
 
     def __init__(self, settings: Settings, channel: socket.socket, loop: EventLoop) -> None:
-        self._settings = settings
+        """Raises NetobsError if a certificate cannot be used, or there is no libbpf."""
+        config = settings.config
+        self._config = config
         self._channel = channel
         self._loop = loop
         self._stopping = False
-        self._agent = PacketCaptureAgent(settings.config, settings.attach, loop)
+        self._tap = Tap(config.selector, config.direction, config.buffer_bytes, settings.attach)
+        self._server = PacketServer(config, self._tap, loop)
 
     def run(self) -> None:
         """Raises NetobsError if it cannot begin."""
         try:
-            self._agent.start(clock.monotonic_ns())
+            self._start(clock.monotonic_ns())
             child.end_with_parent(0)  # from here on, the end has to close streams and detach programs
             self._loop.add_reader(self._channel.fileno(), self._on_message)
-            self.tell(listening=True)
+            self._tell(listening=True)
             self._loop.run()
         finally:
-            self._agent.close(clock.monotonic_ns())
+            self._loop.remove(self._tap.links.fileno())
+            self._server.close(clock.monotonic_ns())
+            self._tap.close()
 
-    def tell(self, **message: object) -> None:
+    def _start(self, now_ns: int) -> None:
+        malloc.keep_packets()
+        self._tap.load()
+        self._server.start(now_ns)
+        self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
+        self._restore(now_ns)
+        where = ", ".join(map(str, self._server.addresses))
+        chosen = " or ".join(map(quoted, self._config.filter))
+        logger.info("packet capture: listening on %s, filter %s", where, chosen)
+
+    def _restore(self, now_ns: int) -> None:
+        if self._tap.is_active:
+            self._tap.restore()
+        self._loop.call_at(now_ns + RESTORE_NS, self._restore)
+
+    def _tell(self, **message: object) -> None:
         """Messages that the daemon cannot accept are lost; it asks again."""
         with contextlib.suppress(OSError):
             self._channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
@@ -75,18 +104,21 @@ class Process:
             self._account(command["level"], now_ns)
 
     def _account(self, level: int, now_ns: int) -> None:
-        self.tell(account=list(self._agent.lines(now_ns)), level=level)
+        count = self._tap.count()
+        buffer = f"{count.copied} packets copied, {count.lost} lost, {count.own} left out, of streams of our own"
+        lines = [*self._server.stats(now_ns).lines(), f"packet buffer: {buffer}"]
+        self._tell(account=lines, level=level)
 
     def _stop(self, now_ns: int) -> None:
         if not self._stopping:
             self._stopping = True
             signal.alarm(END_S)
-            self._agent.stop(now_ns)
-            self.tell(left=True)
+            self._server.stop(now_ns)
+            self._tell(left=True)
             self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
-        if self._agent.closed:
+        if self._server.closed:
             self._account(logging.INFO, now_ns)
             self._loop.stop()
         else:
@@ -110,12 +142,22 @@ def main() -> None:
 
 
 def _check(settings: Settings, kernel: bool) -> None:
+    """The problems that ``Process.run`` would have. May block (names). Attaches nothing."""
     child.keep_capabilities_to_itself()
-    found = [*problems(settings.config)]
-    if kernel and (reason := kernel_problem(settings.config, settings.attach)):
-        found.append(NetobsError(reason))
-    for problem in found:
-        print(json.dumps([str(problem), problem.may_pass]))
+    config = settings.config
+
+    def load() -> None:
+        with contextlib.closing(Tap(config.selector, config.direction, config.buffer_bytes, settings.attach)) as tap:
+            tap.load()
+
+    checks: list[Callable[[], object]] = [lambda: compile_configured(config), lambda: check(config.listen)]
+    if config.cert and not config.listen.is_path:
+        checks.insert(1, lambda: ServerTls(config))
+    for each in [*checks, load] if kernel else checks:
+        try:
+            each()
+        except NetobsError as problem:  # noqa: PERF203 - each of a handful is reported
+            print(json.dumps([str(problem), problem.may_pass]))
 
 
 def _serve(channel: socket.socket) -> int:
@@ -137,6 +179,6 @@ def _serve(channel: socket.socket) -> int:
                 channel.send(json.dumps({"problem": str(error)}).encode(), socket.MSG_DONTWAIT)
             return 1
         except Exception:
-            logging.getLogger("netobs.pcap").exception("packet capture: an unexpected error")
+            logger.exception("packet capture: an unexpected error")
             return os.EX_SOFTWARE
     return 0
