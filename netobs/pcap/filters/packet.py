@@ -6,8 +6,8 @@ the tag, what stands there in memory begins at octet 16 (_TAG).
 
 from __future__ import annotations
 
-from netobs.pcap.filters import ebpf
-from netobs.pcap.filters.ebpf import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Assembler, Label
+from netobs.kernel import ebpf
+from netobs.kernel.ebpf import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Assembler, Label
 
 SKB, A, INDEX, DATA, DATA_END = R6, R7, R8, R9, R5
 """Registers of a translated filter. DATA_END is not kept by a call."""

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from netobs.base.errors import CaptureError
-from netobs.kernel import libbpf, privileges, requirements
-from netobs.pcap.filters import ebpf
+from netobs.kernel import ebpf, libbpf, privileges, requirements
+from netobs.kernel.ebpf import FP, R0, R1, R2, R3, Assembler, Label
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.ebpf import FP, R0, R1, R2, R3, Assembler, Label
 from netobs.pcap.filters.mistake import in_one_line
 from netobs.pcap.filters.packet import (
     DATA,

@@ -10,9 +10,10 @@ That is TCX_PASS, and no other program on the hook would see the packet.
 
 from __future__ import annotations
 
-from netobs.pcap.filters import classic, ebpf
+from netobs.kernel import ebpf
+from netobs.kernel.ebpf import FP, Assembler, Label
+from netobs.pcap.filters import classic
 from netobs.pcap.filters.classic import ABS, ALU, IMM, IND, JMP, LD, LEN, MEM, MSH, RET_A, RET_K, TAX, TXA, Program
-from netobs.pcap.filters.ebpf import FP, Assembler, Label
 from netobs.pcap.filters.packet import (
     INDEX,
     MEMORY_AT,

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from netobs.pcap.filters import ebpf
-from netobs.pcap.filters.ebpf import FP, R0, R1, R2, Assembler
+from netobs.kernel import ebpf
+from netobs.kernel.ebpf import FP, R0, R1, R2, Assembler
 
 
 def decoded(code: bytes) -> list[tuple[int, int, int, int]]:
