@@ -15,11 +15,16 @@ ADD, SUB, OR, AND, LSH, RSH, NEG, XOR, MOV = 0x00, 0x10, 0x40, 0x50, 0x60, 0x70,
 TO_BIG_ENDIAN = 0xD8
 JA, JEQ, JGT, JGE, JSET, JNE, JLT, JLE = 0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0xA0, 0xB0
 LOADS = {1: 0x71, 2: 0x69, 4: 0x61, 8: 0x79}
-STORE, STORE_IMMEDIATE, LOAD_64, PSEUDO_MAP_FD = 0x63, 0x62, 0x18, 1
+STORES = {4: 0x63, 8: 0x7B}
+STORE_IMMEDIATE, LOAD_64, PSEUDO_MAP_FD = 0x62, 0x18, 1
 CALL, EXIT, GO = JMP | 0x80, JMP | 0x90, JMP | JA
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FP = range(11)
 """R1 to R5 are arguments, and lost in a call; R6 to R9 stay. FP is the end of 512 bytes of stack."""
+
+SKB_LEN, SKB_PACKET_TYPE, SKB_VLAN_PRESENT, SKB_VLAN_TCI, SKB_VLAN_PROTO = 0, 4, 20, 24, 28
+SKB_IFINDEX, SKB_DATA, SKB_DATA_END = 40, 76, 80
+"""Offsets in struct __sk_buff of linux/bpf.h."""
 
 INVERSE = {JEQ: JNE, JGT: JLE, JGE: JLT}
 
@@ -94,9 +99,9 @@ class Assembler:
         """From network to host order."""
         self._add(ALU | TO_BIG_ENDIAN, target, immediate=8 * size)
 
-    def store(self, base: int, offset: int, source: int) -> None:
-        """The lower four bytes of ``source``."""
-        self._add(STORE, base, source, offset)
+    def store(self, base: int, offset: int, source: int, size: int = 4) -> None:
+        """The lower ``size`` bytes of ``source``: 4 or 8."""
+        self._add(STORES[size], base, source, offset)
 
     def store_value(self, base: int, offset: int, value: int) -> None:
         """Four bytes."""

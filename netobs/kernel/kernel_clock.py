@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import struct
 import sys
 from typing import Callable
 
 from netobs.base import clock
-from netobs.kernel import libbpf
+from netobs.kernel import ebpf, libbpf
+from netobs.kernel.ebpf import R0, R1, R2, R3, R4, R6
 
 log = logging.getLogger("netobs.capture")
 
@@ -22,19 +22,7 @@ SAMPLES = 3
 TOLERANCE_NS = 1_000_000
 """The largest difference of two readings of one clock; namespaces differ by seconds."""
 _FRAME = bytes(64)
-_INSTRUCTIONS = (  # code, source << 4 | destination, offset, constant
-    (0xBF, 0x16, 0, 0),  # r6 = context
-    (0x85, 0x00, 0, 5),  # r0 = bpf_ktime_get_ns()
-    (0x61, 0x62, 76, 0),  # r2 = context->data
-    (0x61, 0x63, 80, 0),  # r3 = context->data_end
-    (0xBF, 0x24, 0, 0),
-    (0x07, 0x04, 0, 8),
-    (0x2D, 0x34, 1, 0),  # the frame has 8 octets, or
-    (0x7B, 0x02, 0, 0),  # they are the time
-    (0xB7, 0x00, 0, 0),
-    (0x95, 0x00, 0, 0),
-)
-_CODE = b"".join(struct.pack("=BBhi", *each) for each in _INSTRUCTIONS)
+KTIME_GET_NS = 5  # enum bpf_func_id
 
 
 def follow() -> None:
@@ -55,8 +43,26 @@ def follow() -> None:
         )
 
 
+def _code() -> bytes:
+    """A program that writes the time over the first 8 octets of its frame."""
+    code = ebpf.Assembler()
+    end = code.label()
+    code.move(R6, R1)
+    code.call(KTIME_GET_NS)
+    code.load(R2, 4, R6, ebpf.SKB_DATA)
+    code.load(R3, 4, R6, ebpf.SKB_DATA_END)
+    code.move(R4, R2)
+    code.operate(ebpf.ADD, R4, value=8, width=64)
+    code.branch(end, ebpf.JGT, R4, by=R3, width=64)
+    code.store(R2, 0, R0, 8)
+    code.place(end)
+    code.operate(ebpf.MOV, R0, value=0)
+    code.exit()
+    return code.assemble()
+
+
 def _difference_ns() -> int:
-    fd = libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, "netobs_time", _CODE)
+    fd = libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, "netobs_time", _code())
     with contextlib.closing(os.fdopen(fd, "rb", buffering=0)):
         return difference_ns(lambda: int.from_bytes(libbpf.run_program(fd, _FRAME)[:8], sys.byteorder))
 
