@@ -18,7 +18,7 @@ from lab.packet_maps import create_maps
 from lab.prog_run import Run, get
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.filters.program import load_filter
+from netobs.pcap.filters.program import FilterProgram
 from netobs.pcap.selection import LINK_ETHERNET, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS
 
@@ -67,7 +67,7 @@ def _loaded() -> Iterator[tuple[int, dict[str, int]]]:
     try:
         for name, (texts, _) in CASES.items():
             chosen = [(bit, Selection(compile_filter([text]))) for bit, text in enumerate(texts)]
-            fds[name] = load_filter(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs_fd, matches_fd)
+            fds[name] = FilterProgram(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs_fd, matches_fd).load()
         yield empty.program_fd("empty"), fds
         masks = get(matches_fd, np.uint32(0), 8 * libbpf.possible_cpus())
         if masks is None or any(masks):

@@ -17,7 +17,7 @@ from lab import frames as f
 from lab.prog_run import Run
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.filters.program import load_filter
+from netobs.pcap.filters.program import FilterProgram
 from netobs.pcap.selection import LINK_ETHERNET, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS
 from netobs.pcap.tap.programs import PacketPrograms
@@ -129,7 +129,7 @@ class _Bench:
             libbpf.delete_u32(programs_fd, FILTER_SLOTS[0])
             return
         chosen = [(0, Selection(compile_filter([text])))]
-        fd = load_filter(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs_fd, matches_fd)
+        fd = FilterProgram(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs_fd, matches_fd).load()
         try:
             self._programs.set_filters({FILTER_SLOTS[0]: fd})
         finally:

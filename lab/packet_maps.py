@@ -8,7 +8,7 @@ import sys
 from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.filters.program import load_filter
+from netobs.pcap.filters.program import FilterProgram
 from netobs.pcap.selection import LINK_ETHERNET, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS
 
@@ -27,7 +27,7 @@ def load_one() -> None:
     programs, matches = create_maps()
     chosen = [(0, Selection(compile_filter(["tcp,80"])))]
     try:
-        os.close(load_filter(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs, matches))
+        os.close(FilterProgram(chosen, LINK_ETHERNET, COPY_SLOTS[0], programs, matches).load())
     except CaptureError as error:
         sys.exit(str(error))
     print("loaded, and the simple form")

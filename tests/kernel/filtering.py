@@ -13,7 +13,7 @@ from lab.prog_run import Run, get, put
 from netobs.kernel import libbpf
 from netobs.kernel.object import BpfObject
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.program import load_filter
+from netobs.pcap.filters.program import FilterProgram
 from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS
 from tests.filters.packets import LONGEST
@@ -76,7 +76,7 @@ class Filtering:
     ) -> int:
         """Loads a filter program; its file descriptor."""
         maps = self.map_fd("packet_programs"), self.map_fd("packet_matches")
-        self._filters.append(load_filter(chosen, link, copy_slot, *maps))
+        self._filters.append(FilterProgram(chosen, link, copy_slot, *maps).load())
         return self._filters[-1]
 
     def place(self, slot: int, fd: int) -> None:

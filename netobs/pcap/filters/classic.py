@@ -14,8 +14,6 @@ Program = tuple[Instruction, ...]
 
 MAX_INSTRUCTIONS = 4096  # linux/bpf_common.h: BPF_MAXINSNS
 MEMORY_SLOTS = 16  # linux/filter.h: BPF_MEMWORDS
-ACCUMULATOR, INDEX = MEMORY_SLOTS, MEMORY_SLOTS + 1
-"""Register numbers of A and X; the others are memory slots."""
 
 ALL = 262144
 """The result of a program for a selected packet: tcpdump's largest snapshot length."""
@@ -94,40 +92,6 @@ def _problems(program: Program, index: int) -> Iterator[str]:
         yield f"it shifts 32 bits by {k}"
 
 
-def reads(instruction: Instruction) -> frozenset[int]:
-    """Which registers it needs: ACCUMULATOR, INDEX, memory slots."""
-    code = instruction.code
-    kind, needed = code & 0x07, set()
-    uses_operand = (kind == ALU and code & 0xF0 != NEG) or is_branch(instruction)
-    if code in (LD | MEM, LDX | MEM):
-        needed.add(instruction.k)
-    if kind in (ST, ALU) or code in (RET_A, TAX) or is_branch(instruction):
-        needed.add(ACCUMULATOR)
-    if kind == STX or code == TXA or (kind == LD and code & 0xE0 == IND) or (uses_operand and code & X):
-        needed.add(INDEX)
-    return frozenset(needed)
-
-
-def writes(instruction: Instruction) -> frozenset[int]:
-    """Which register it sets."""
-    kind = instruction.code & 0x07
-    if kind in (ST, STX):
-        return frozenset({instruction.k})
-    if kind in (LD, ALU) or instruction.code == TXA:
-        return frozenset({ACCUMULATOR})
-    return frozenset({INDEX}) if kind == LDX or instruction.code == TAX else frozenset()
-
-
-def read_before_written(program: Program) -> set[int]:
-    """The registers that some path through ``program`` reads before it sets them."""
-    needed: set[int] = set()
-    # Jumps go forward only: the facts about an instruction are complete when its turn comes.
-    written: dict[int, frozenset[int]] = {0: frozenset()}
-    for index, instruction in enumerate(program):
-        if index not in written:
-            continue  # no path leads here
-        needed |= reads(instruction) - written[index]
-        after = written[index] | writes(instruction)
-        for following in successors(program, index):
-            written[following] = written[following] & after if following in written else after
-    return needed
+def memory_slots(program: Program) -> set[int]:
+    """The slots that ``program`` uses."""
+    return {instruction.k for instruction in program if instruction.code in _MEMORY}

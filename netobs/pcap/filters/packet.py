@@ -7,16 +7,29 @@ the tag, what stands there in memory begins at octet 16 (_TAG).
 from __future__ import annotations
 
 from netobs.kernel import ebpf
-from netobs.kernel.ebpf import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Assembler, Label
+from netobs.kernel.ebpf import (
+    FP,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    SKB_LEN,
+    SKB_VLAN_PROTO,
+    SKB_VLAN_TCI,
+    Assembler,
+    Label,
+)
 
 SKB, A, INDEX, DATA, DATA_END = R6, R7, R8, R9, R5
 """Registers of a translated filter. DATA_END is not kept by a call."""
 
-SKB_LEN, SKB_PACKET_TYPE, SKB_VLAN_PRESENT, SKB_VLAN_TCI, SKB_VLAN_PROTO = 0, 4, 20, 24, 28
-SKB_IFINDEX, SKB_DATA, SKB_DATA_END = 40, 76, 80
-"""Offsets in struct __sk_buff of linux/bpf.h."""
-
-MASK_AT, KEY_AT, SCRATCH_AT, TAG_AT, MEMORY_AT = -4, -8, -12, -16, -20
+MASK_AT, KEY_AT, SCRATCH_AT, MEMORY_AT = -4, -8, -12, -16
 """What is on the stack, four bytes each: from MEMORY_AT downwards the memory slots of the filter."""
 
 SKB_LOAD_BYTES = 26  # enum bpf_func_id
@@ -26,10 +39,27 @@ _TAG_BEGINS, _TAG_ENDS, _TAG_OCTETS = 12, 16, 4
 
 
 class Reader:
-    """Reads at constant offsets, with or without a tag beside the packet. What is common to both ways to read."""
+    """Writes the reads of octets, with or without a tag beside the packet. What is common to both ways to read.
 
-    def __init__(self, code: Assembler, tagged: bool) -> None:
+    ``absolute``: ``target`` = ``size`` octets at ``offset``; ``indirect``: A = those at X + ``offset``. False: the
+    octets are never read here, nothing follows.
+    """
+
+    def __init__(self, code: Assembler, tagged: bool, otherwise: Label) -> None:
         self.code, self.tagged = code, tagged
+        self.otherwise = otherwise
+        """Where a program goes on that cannot read the octets here."""
+        self.known = 0
+        """Octets that are known to be in the linear part."""
+
+    def absolute(self, target: int, offset: int, size: int) -> bool:
+        raise NotImplementedError
+
+    def indirect(self, offset: int, size: int) -> bool:
+        raise NotImplementedError
+
+    def _octet(self, target: int, at: int) -> None:
+        raise NotImplementedError
 
     def in_memory(self, offset: int, size: int) -> int | None:
         """Where octet ``offset`` of the frame is in memory; None if some of the ``size`` octets are in the tag."""
@@ -43,90 +73,62 @@ class Reader:
         if self.tagged:
             self.code.operate(ebpf.ADD, target, value=_TAG_OCTETS)
 
-    def _octet(self, target: int, at: int) -> None:
-        raise NotImplementedError
-
     def _around_tag(self, target: int, offset: int, size: int) -> None:
-        """``target`` = octets of the frame, some of which are in the tag; put together one by one."""
+        """``target`` = octets of the frame, some in the tag: one half of it, or put together one by one."""
+        if size == 2 and offset in (_TAG_BEGINS, _TAG_BEGINS + 2):
+            self._half_of_tag(target, offset)
+            return
         for position in range(offset, offset + size):
             first = position == offset
             piece = target if first else R1
             if not first:
                 self.code.operate(ebpf.LSH, target, value=8)
             at = self.in_memory(position, 1)
-            if at is None:
-                self._tag_octet(piece, position)
-            else:
+            if at is not None:
                 self._octet(piece, at)
+            else:
+                self._half_of_tag(piece, position)
+                operation, value = (ebpf.AND, 0xFF) if position % 2 else (ebpf.RSH, 8)
+                self.code.operate(operation, piece, value=value)
             if not first:
                 self.code.operate(ebpf.OR, target, by=R1)
 
-    def _tag_octet(self, target: int, position: int) -> None:
-        if position < _TAG_BEGINS + 2:
-            self.code.load(target, 4, SKB, SKB_VLAN_PROTO)
+    def _half_of_tag(self, target: int, position: int) -> None:
+        """``target`` = the two octets of the tag of which ``position`` is one."""
+        is_protocol = position < _TAG_BEGINS + 2
+        self.code.load(target, 4, SKB, SKB_VLAN_PROTO if is_protocol else SKB_VLAN_TCI)
+        if is_protocol:
             self.code.swap(target, 2)
-        else:
-            self.code.load(target, 4, SKB, SKB_VLAN_TCI)
-        if position % 2:
-            self.code.operate(ebpf.AND, target, value=0xFF)
-        else:
-            self.code.operate(ebpf.RSH, target, value=8)
-
-    def _whole_tag(self, target: int, scratch: int) -> None:
-        """``target`` = the four octets of the tag."""
-        self.code.load(target, 4, SKB, SKB_VLAN_PROTO)
-        self.code.swap(target, 2)
-        self.code.operate(ebpf.LSH, target, value=16)
-        self.code.load(scratch, 4, SKB, SKB_VLAN_TCI)
-        self.code.operate(ebpf.OR, target, by=scratch)
 
 
 class LinearReader(Reader):
-    """Reads the linear part of the packet by pointer. ``known``: number of octets that are known to be there.
+    """Reads the linear part of the packet by pointer. ``otherwise``: where the PagedReader does the same."""
 
-    For other octets it jumps to a label, where the PagedReader does the same instruction.
-    """
-
-    def __init__(self, code: Assembler, tagged: bool) -> None:
-        super().__init__(code, tagged)
-        self.known = 0
-
-    def absolute(self, target: int, offset: int, size: int, otherwise: Label) -> bool:
-        """``target`` = ``size`` octets at ``offset``. False: always done at ``otherwise``, nothing follows here."""
+    def absolute(self, target: int, offset: int, size: int) -> bool:
         at = self.in_memory(offset, size)
         end = max(offset + size - _TAG_OCTETS, _TAG_BEGINS) if at is None else at + size
         if end > MAX_DIRECT:
-            self.code.go(otherwise)
+            self.code.go(self.otherwise)
             return False
-        self._need(end, otherwise)
-        if at is not None:
-            self.code.load_big_endian(target, size, DATA, at)
-        elif (offset, size) == (_TAG_BEGINS, 2):
-            self.code.load(target, 4, SKB, SKB_VLAN_PROTO)
-            self.code.swap(target, 2)
-        elif (offset, size) == (_TAG_BEGINS + 2, 2):
-            self.code.load(target, 4, SKB, SKB_VLAN_TCI)
-        else:
+        if end > self.known:
+            self.code.move(R1, DATA)
+            self.code.operate(ebpf.ADD, R1, value=end, width=64)
+            self.code.branch(self.otherwise, ebpf.JGT, R1, by=DATA_END, width=64)
+            self.known = end
+        if at is None:
             self._around_tag(target, offset, size)
+        else:
+            self.code.load_big_endian(target, size, DATA, at)
         return True
-
-    def _need(self, end: int, otherwise: Label) -> None:
-        if end <= self.known:
-            return
-        self.code.move(R1, DATA)
-        self.code.operate(ebpf.ADD, R1, value=end, width=64)
-        self.code.branch(otherwise, ebpf.JGT, R1, by=DATA_END, width=64)
-        self.known = end
 
     def _octet(self, target: int, at: int) -> None:
         self.code.load(target, 1, DATA, at)
 
-    def indirect(self, offset: int, size: int, otherwise: Label) -> bool:
-        """A = ``size`` octets at X + ``offset``. False: as for ``absolute``."""
+    def indirect(self, offset: int, size: int) -> bool:
+        code, otherwise = self.code, self.otherwise
         if offset + size > MAX_DIRECT:
-            self.code.go(otherwise)
+            code.go(otherwise)
             return False
-        code = self.code
         code.operate(ebpf.MOV, R1, by=INDEX)
         # This, and AND below, only change the verifier's knowledge. The verifier of 5.10 may believe in a minimum above
         # the maximum, from branches that are never taken, and then refuses to add R1 to a pointer.
@@ -147,16 +149,11 @@ class LinearReader(Reader):
 
 
 class PagedReader(Reader):
-    """Reads by bpf_skb_load_bytes, wherever the octets are. Reads beyond the packet jump to ``rejected``."""
-
-    def __init__(self, code: Assembler, tagged: bool, rejected: Label) -> None:
-        super().__init__(code, tagged)
-        self._rejected = rejected
+    """Reads by bpf_skb_load_bytes, wherever the octets are. ``otherwise``: for reads beyond the packet."""
 
     def absolute(self, target: int, offset: int, size: int) -> bool:
-        """``target`` = ``size`` octets at ``offset``. False: no packet is that long, nothing follows here."""
         if offset > MAX_OFFSET:
-            self.code.go(self._rejected)
+            self.code.go(self.otherwise)
             return False
         at = self.in_memory(offset, size)
         if at is None:
@@ -174,7 +171,7 @@ class PagedReader(Reader):
         code.operate(ebpf.ADD, R3, value=SCRATCH_AT, width=64)
         code.operate(ebpf.MOV, R4, value=size)
         code.call(SKB_LOAD_BYTES)
-        code.branch(self._rejected, ebpf.JNE, R0, width=64)
+        code.branch(self.otherwise, ebpf.JNE, R0, width=64)
         code.load_big_endian(target, size, FP, SCRATCH_AT)
 
     def _octet(self, target: int, at: int) -> None:
@@ -182,65 +179,24 @@ class PagedReader(Reader):
         self._load_bytes(target, 1)
 
     def indirect(self, offset: int, size: int) -> bool:
-        """A = ``size`` octets at X + ``offset``. False: as for ``absolute``."""
-        if offset > MAX_OFFSET:
-            self.code.go(self._rejected)
-            return False
         code, read, done = self.code, self.code.label(), self.code.label()
-        self._at_index(offset)
-        code.branch(self._rejected, ebpf.JGT, R2, value=MAX_OFFSET, width=64)
+        if offset > MAX_OFFSET:
+            code.go(self.otherwise)
+            return False
+        code.operate(ebpf.MOV, R2, by=INDEX)
+        code.operate(ebpf.ADD, R2, value=offset, width=64)  # may have 33 bits
+        code.branch(self.otherwise, ebpf.JGT, R2, value=MAX_OFFSET, width=64)
         if self.tagged:
             if offset < _TAG_ENDS:
                 code.branch(read, ebpf.JLE, R2, value=_TAG_BEGINS - size, width=64)
-                behind = code.label()
-                code.branch(behind, ebpf.JGE, R2, value=_TAG_ENDS, width=64)
-                self._indirect_around_tag(offset, size)
+            for position in range(max(offset, _TAG_BEGINS - size + 1), _TAG_ENDS):
+                other = code.label()
+                code.branch(other, ebpf.JNE, R2, value=position, width=64)
+                self._around_tag(A, position, size)
                 code.go(done)
-                code.place(behind)
+                code.place(other)
             code.operate(ebpf.ADD, R2, value=-_TAG_OCTETS, width=64)
         code.place(read)
         self._load_bytes(A, size)
         code.place(done)
         return True
-
-    def _at_index(self, offset: int) -> None:
-        """R2 = X + ``offset``, which may have 33 bits."""
-        self.code.operate(ebpf.MOV, R2, by=INDEX)
-        self.code.operate(ebpf.ADD, R2, value=offset, width=64)
-
-    def _indirect_around_tag(self, offset: int, size: int) -> None:
-        """A = octets that are partly in the tag; only at run time is it known which ones."""
-        code = self.code
-        self._whole_tag(A, R1)
-        code.store(FP, TAG_AT, A)
-        code.operate(ebpf.MOV, A, value=0)
-        for position in range(offset, offset + size):
-            may_be_before, may_be_behind = position < offset + size - 1, position > offset
-            before, behind, done = code.label(), code.label(), code.label()
-            code.operate(ebpf.LSH, A, value=8)
-            self._at_index(position)
-            if may_be_before:
-                code.branch(before, ebpf.JLT, R2, value=_TAG_BEGINS, width=64)
-            if may_be_behind:
-                code.branch(behind, ebpf.JGE, R2, value=_TAG_ENDS, width=64)
-            self._octet_of_stored_tag()
-            if may_be_before or may_be_behind:
-                code.go(done)
-            if may_be_behind:
-                code.place(behind)
-                code.operate(ebpf.ADD, R2, value=-_TAG_OCTETS, width=64)
-            if may_be_before or may_be_behind:
-                code.place(before)
-                self._load_bytes(R1, 1)
-                code.place(done)
-            code.operate(ebpf.OR, A, by=R1)
-
-    def _octet_of_stored_tag(self) -> None:
-        """R1 = octet R2 of the frame, which is in the tag."""
-        code = self.code
-        code.operate(ebpf.MOV, R3, value=_TAG_ENDS - 1)
-        code.operate(ebpf.SUB, R3, by=R2)
-        code.operate(ebpf.LSH, R3, value=3)
-        code.load(R1, 4, FP, TAG_AT)
-        code.operate(ebpf.RSH, R1, by=R3)
-        code.operate(ebpf.AND, R1, value=0xFF)

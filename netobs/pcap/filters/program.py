@@ -5,26 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from netobs.base.errors import CaptureError
+from netobs.config.text import one_line
 from netobs.kernel import ebpf, libbpf, privileges, requirements
 from netobs.kernel.ebpf import FP, R0, R1, R2, R3, Assembler, Label
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.mistake import in_one_line
-from netobs.pcap.filters.packet import (
-    DATA,
-    DATA_END,
-    KEY_AT,
-    MASK_AT,
-    SKB,
-    SKB_DATA,
-    SKB_DATA_END,
-    SKB_IFINDEX,
-    SKB_LEN,
-    SKB_VLAN_PRESENT,
-)
+from netobs.pcap.filters.packet import DATA, DATA_END, KEY_AT, MASK_AT, SKB
 from netobs.pcap.filters.translate import Translation
 from netobs.pcap.selection import LINK_ETHERNET, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS
@@ -40,21 +28,8 @@ SHORT, MAX_TOGETHER = 128, 2048
 verify the programs for so many takes up to a second, when the loop does nothing else: strangers whose filters are long
 must not hold it for longer. A single filter may have more."""
 LOG_BYTES, LOG_LINES = 1 << 20, 12
-_EGRESS_SLOTS = {COPY_SLOTS[1], COPY_SLOTS[3]}
-
-
-@dataclass
-class _Wanted:
-    """The users of one classic program: bits for all interfaces, and bits by ifindex."""
-
-    everywhere: int = 0
-    by_ifindex: dict[int, int] = field(default_factory=dict)
-
-    def add(self, bit: int, ifindex: int) -> None:
-        if ifindex:
-            self.by_ifindex[ifindex] = self.by_ifindex.get(ifindex, 0) | 1 << bit
-        else:
-            self.everywhere |= 1 << bit
+EVERYWHERE = 0
+"""In place of an interface index."""
 
 
 class FilterProgram:
@@ -70,11 +45,14 @@ class FilterProgram:
     ) -> None:
         """``link``, ``copy_slot``: as in netobs.pcap.tap.layout."""
         self.selections, self.link, self.copy_slot = selections, link, copy_slot
+        self._outgoing = copy_slot in COPY_SLOTS[1::2]
         self._programs_fd, self._matches_fd = programs_fd, matches_fd
-        self._wanted: dict[Program, _Wanted] = {}  # equal programs are evaluated once for all users
+        # Bits by interface index. Equal programs are evaluated once for all users.
+        self._wanted: dict[Program, dict[int, int]] = {}
         for bit, (filter_, ifindex) in selections:
             for program in filter_.programs(link):
-                self._wanted.setdefault(program, _Wanted()).add(bit, ifindex)
+                users = self._wanted.setdefault(program, {})
+                users[ifindex] = users.get(ifindex, 0) | 1 << bit
 
     def code(self) -> bytes:
         """The instructions.
@@ -111,7 +89,7 @@ class FilterProgram:
         code.move(SKB, R1)
         code.store_value(FP, MASK_AT, 0)
         if self.link == LINK_ETHERNET:
-            code.load(R1, 4, SKB, SKB_VLAN_PRESENT)
+            code.load(R1, 4, SKB, ebpf.SKB_VLAN_PRESENT)
             code.branch(tagged, ebpf.JNE, R1)
         self._write_all(code, tagged=False)
         if self.link == LINK_ETHERNET:
@@ -123,39 +101,36 @@ class FilterProgram:
         code.place(out)
 
     def _write_all(self, code: Assembler, *, tagged: bool) -> None:
-        outgoing = self.copy_slot in _EGRESS_SLOTS
-        for program, wanted in self._wanted.items():
+        for program, users in self._wanted.items():
             selected, rejected = code.label(), code.label()
-            if not wanted.everywhere:
-                self._write_interfaces(code, wanted, rejected)
+            if EVERYWHERE not in users:
+                self._write_interfaces(code, users, rejected)
             # Both again for each, so that all paths from one to the next look the same to the verifier.
-            code.load(DATA, 4, SKB, SKB_DATA)
-            code.load(DATA_END, 4, SKB, SKB_DATA_END)
-            Translation(code, program, selected, rejected, tagged=tagged, outgoing=outgoing).write()
+            code.load(DATA, 4, SKB, ebpf.SKB_DATA)
+            code.load(DATA_END, 4, SKB, ebpf.SKB_DATA_END)
+            Translation(code, program, selected, rejected, tagged=tagged, outgoing=self._outgoing).write()
             if len(code) > MAX_INSTRUCTIONS:
                 raise ebpf.TooLarge(f"more than {MAX_INSTRUCTIONS} instructions")
             if selected.used:
                 code.place(selected)
-                self._write_bits(code, wanted)
+                self._write_bits(code, users)
             code.place(rejected)
 
-    def _write_interfaces(self, code: Assembler, wanted: _Wanted, rejected: Label) -> None:
+    def _write_interfaces(self, code: Assembler, users: Mapping[int, int], rejected: Label) -> None:
         evaluate = code.label()
-        code.load(R1, 4, SKB, SKB_IFINDEX)
-        for ifindex in wanted.by_ifindex:
+        code.load(R1, 4, SKB, ebpf.SKB_IFINDEX)
+        for ifindex in users:
             code.branch(evaluate, ebpf.JEQ, R1, value=ifindex)
         code.go(rejected)
         code.place(evaluate)
 
-    def _write_bits(self, code: Assembler, wanted: _Wanted) -> None:
+    def _write_bits(self, code: Assembler, users: Mapping[int, int]) -> None:
         code.load(R1, 4, FP, MASK_AT)
-        if wanted.everywhere:
-            code.operate(ebpf.OR, R1, value=wanted.everywhere)
-        if wanted.by_ifindex:
-            code.load(R2, 4, SKB, SKB_IFINDEX)
-        for ifindex, bits in wanted.by_ifindex.items():
+        code.load(R2, 4, SKB, ebpf.SKB_IFINDEX)
+        for ifindex, bits in users.items():
             other = code.label()
-            code.branch(other, ebpf.JNE, R2, value=ifindex)
+            if ifindex != EVERYWHERE:
+                code.branch(other, ebpf.JNE, R2, value=ifindex)
             code.operate(ebpf.OR, R1, value=bits)
             code.place(other)
         code.store(FP, MASK_AT, R1)
@@ -163,8 +138,8 @@ class FilterProgram:
     def _write_end(self, code: Assembler, out: Label) -> None:
         # A verifier that knows the mask on each path to here would walk the rest of the program for each of 2^32 masks.
         # It does not know that two loads of the length are equal, and their XOR is 0.
-        code.load(R1, 4, SKB, SKB_LEN)
-        code.load(R2, 4, SKB, SKB_LEN)
+        code.load(R1, 4, SKB, ebpf.SKB_LEN)
+        code.load(R2, 4, SKB, ebpf.SKB_LEN)
         code.operate(ebpf.XOR, R1, by=R2)
         code.load(R2, 4, FP, MASK_AT)
         code.operate(ebpf.XOR, R1, by=R2)
@@ -198,12 +173,12 @@ class FilterProgram:
         filters = [selection.filter for _, selection in self.selections]
         largest = max(filters, key=lambda each: sum(map(len, each.programs(self.link))))
         return CaptureError(
-            f'{self}: too large for the kernel ({size}); the largest filter is "{in_one_line(largest.text)}"',
+            f'{self}: too large for the kernel ({size}); the largest filter is "{one_line(largest.text)}"',
             "shorten it, for instance by prefixes in place of single addresses, or use fewer filters at a time",
         )
 
     def __str__(self) -> str:
-        way = "egress" if self.copy_slot in _EGRESS_SLOTS else "ingress"
+        way = "egress" if self._outgoing else "ingress"
         kind = "Ethernet" if self.link == LINK_ETHERNET else "IP"
         count = len(self.selections)
         return f"program {NAME} for {kind} packets, {way}, of {count} filter{'' if count == 1 else 's'}"
@@ -222,16 +197,6 @@ def check_together(selections: Sequence[tuple[int, Selection]]) -> None:
             "possible",
             "use a shorter one, or one that is in use, or end another stream",
         )
-
-
-def load_filter(
-    selections: Sequence[tuple[int, Selection]], link: int, copy_slot: int, programs_fd: int, matches_fd: int
-) -> int:
-    """Loads a ``FilterProgram``; its file descriptor, which the caller closes.
-
-    :raises CaptureError: the kernel refused it.
-    """
-    return FilterProgram(selections, link, copy_slot, programs_fd, matches_fd).load()
 
 
 def _verifier_log(code: bytes) -> list[str]:

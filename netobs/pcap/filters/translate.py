@@ -11,18 +11,10 @@ That is TCX_PASS, and no other program on the hook would see the packet.
 from __future__ import annotations
 
 from netobs.kernel import ebpf
-from netobs.kernel.ebpf import FP, Assembler, Label
+from netobs.kernel.ebpf import FP, SKB_PACKET_TYPE, Assembler, Label
 from netobs.pcap.filters import classic
 from netobs.pcap.filters.classic import ABS, ALU, IMM, IND, JMP, LD, LEN, MEM, MSH, RET_A, RET_K, TAX, TXA, Program
-from netobs.pcap.filters.packet import (
-    INDEX,
-    MEMORY_AT,
-    SKB,
-    SKB_PACKET_TYPE,
-    A,
-    LinearReader,
-    PagedReader,
-)
+from netobs.pcap.filters.packet import INDEX, MEMORY_AT, SKB, A, LinearReader, PagedReader, Reader
 from netobs.pcap.selection import Instruction
 
 PACKET_OUTGOING = 4  # linux/if_packet.h
@@ -51,44 +43,35 @@ class Translation:
     ) -> None:
         self._code, self._program = code, program
         self._selected, self._rejected = selected, rejected
-        self._outgoing = outgoing
-        self._linear = LinearReader(code, tagged)
-        self._paged = PagedReader(code, tagged, rejected)
-        self._in_paged = [code.label() for _ in program]
+        self._tagged, self._outgoing = tagged, outgoing
 
     def write(self) -> None:
-        """Both copies, and before them the registers that must be 0."""
-        for register in sorted(classic.read_before_written(self._program)):
-            if register < classic.MEMORY_SLOTS:
-                self._code.store_value(FP, _slot(register), 0)
-            else:
-                self._code.operate(ebpf.MOV, A if register == classic.ACCUMULATOR else INDEX, value=0)
-        self._write_linear()
-        self._write_paged()
+        """Both copies, and before them what is 0 at first."""
+        for register in (A, INDEX):
+            self._code.operate(ebpf.MOV, register, value=0)
+        for slot in sorted(classic.memory_slots(self._program)):
+            self._code.store_value(FP, _slot(slot), 0)
+        linear, paged = ([self._code.label() for _ in self._program] for _ in range(2))
+        self._write_copy(LinearReader(self._code, self._tagged, self._rejected), linear, {0: 0}, paged)
+        continued = {index: 0 for index, label in enumerate(paged) if label.used}
+        self._write_copy(PagedReader(self._code, self._tagged, self._rejected), paged, continued)
 
-    def _write_linear(self) -> None:
-        code, program = self._code, self._program
-        places = [code.label() for _ in program]
-        known: dict[int, int] = {0: 0}  # octets that are there on every path to an instruction
-        for index, instruction in enumerate(program):
-            if index not in known:
-                continue
-            code.place(places[index])
-            self._linear.known = known[index]
-            if not self._step(index, instruction, places, linear=True):
-                continue
-            for following in classic.successors(program, index):
-                known[following] = min(known.get(following, self._linear.known), self._linear.known)
-
-    def _write_paged(self) -> None:
-        wanted = {index for index, label in enumerate(self._in_paged) if label.used}
+    def _write_copy(
+        self, reader: Reader, places: list[Label], reached: dict[int, int], otherwise: list[Label] | None = None
+    ) -> None:
+        """The instructions that are ``reached``: by index, with the octets that are known to be there on every path."""
         for index, instruction in enumerate(self._program):
-            if index in wanted:
-                self._code.place(self._in_paged[index])
-                if self._step(index, instruction, self._in_paged, linear=False):
-                    wanted.update(classic.successors(self._program, index))
+            if index not in reached:
+                continue
+            self._code.place(places[index])
+            reader.known = reached[index]
+            if otherwise:
+                reader.otherwise = otherwise[index]
+            if self._step(index, instruction, places, reader):
+                for following in classic.successors(self._program, index):
+                    reached[following] = min(reached.get(following, reader.known), reader.known)
 
-    def _step(self, index: int, instruction: Instruction, places: list[Label], *, linear: bool) -> bool:
+    def _step(self, index: int, instruction: Instruction, places: list[Label], reader: Reader) -> bool:
         """One instruction. False: nothing follows it in this copy."""
         code, kind = instruction.code, instruction.code & 0x07
         if code in (RET_K, RET_A):
@@ -104,7 +87,7 @@ class Translation:
         elif kind in (classic.ST, classic.STX):
             self._code.store(FP, _slot(instruction.k), A if kind == classic.ST else INDEX)
         else:
-            return self._load(index, instruction, linear)
+            return self._load(instruction, reader)
         return True
 
     def _return(self, instruction: Instruction) -> None:
@@ -148,35 +131,25 @@ class Translation:
                 code.branch(self._rejected, ebpf.JEQ, INDEX)
             code.operate(operation, A, by=INDEX)
 
-    def _load(self, index: int, instruction: Instruction, linear: bool) -> bool:
-        k = instruction.k
+    def _load(self, instruction: Instruction, reader: Reader) -> bool:
+        k, mode = instruction.k, instruction.code & 0xE0
         target = A if instruction.code & 0x07 == LD else INDEX
-        mode = instruction.code & 0xE0
         if mode == IMM:
             self._code.operate(ebpf.MOV, target, value=k)
         elif mode == MEM:
             self._code.load(target, 4, FP, _slot(k))
         elif mode == LEN:
-            self._linear.length(target)
+            reader.length(target)
         elif mode == ABS and k == classic.PACKET_TYPE:
             self._packet_type()
-        else:
-            follows = self._load_packet(index, instruction, target, linear)
-            if follows and mode == MSH:
-                self._code.operate(ebpf.AND, target, value=0xF)
-                self._code.operate(ebpf.LSH, target, value=2)
-            return follows
+        elif mode == IND:
+            return reader.indirect(k, classic.SIZES[instruction.code & 0x18])
+        elif not reader.absolute(target, k, classic.SIZES[instruction.code & 0x18]):
+            return False
+        elif mode == MSH:
+            self._code.operate(ebpf.AND, target, value=0xF)
+            self._code.operate(ebpf.LSH, target, value=2)
         return True
-
-    def _load_packet(self, index: int, instruction: Instruction, target: int, linear: bool) -> bool:
-        is_indirect, k = instruction.code & 0xE0 == IND, instruction.k
-        size = classic.SIZES[instruction.code & 0x18]
-        if linear:
-            otherwise = self._in_paged[index]
-            if is_indirect:
-                return self._linear.indirect(k, size, otherwise)
-            return self._linear.absolute(target, k, size, otherwise)
-        return self._paged.indirect(k, size) if is_indirect else self._paged.absolute(target, k, size)
 
     def _packet_type(self) -> None:
         """At egress the kernel sets it only for listeners on packet sockets."""

@@ -19,7 +19,7 @@ from netobs.kernel.grace import GracePeriod
 from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.observation_points import DIRECTIONS, ObservationPoints, Purpose
 from netobs.pcap.batch import PacketBatch
-from netobs.pcap.filters.program import check_together, load_filter
+from netobs.pcap.filters.program import FilterProgram, check_together
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Selection
 from netobs.pcap.tap.filter_bits import MAX_SELECTIONS, FilterBits
 from netobs.pcap.tap.layout import COPY_SLOTS, FILTER_SLOTS
@@ -149,13 +149,13 @@ class Tap:
         with contextlib.ExitStack() as loaded:
             programs = {}
             for filter_slot, copy_slot, link in self._slots():
-                fd = load_filter(
+                fd = FilterProgram(
                     self._bits.in_use(),
                     link,
                     copy_slot,
                     self._programs.map_fd("packet_programs"),
                     self._programs.map_fd("packet_matches"),
-                )
+                ).load()
                 loaded.callback(os.close, fd)  # the slot keeps the program
                 programs[filter_slot] = fd
             try:

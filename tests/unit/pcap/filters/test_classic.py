@@ -1,4 +1,4 @@
-"""What makes a classic program valid, and where its registers are set."""
+"""What makes a classic program valid, and which memory it uses."""
 
 from __future__ import annotations
 
@@ -54,22 +54,9 @@ def test_where_a_program_goes_on() -> None:
     assert [c.successors(program, index) for index in range(4)] == [(3, 2), (3,), (3,), ()]
 
 
-def test_registers_that_are_read_as_they_were_at_first() -> None:
-    assert c.read_before_written((ACCEPT,)) == set()
-    assert c.read_before_written((step(c.RET_A),)) == {c.ACCUMULATOR}
-    assert c.read_before_written((step(c.LD | c.H | c.ABS, 12), step(c.RET_A))) == set()
-    assert c.read_before_written((step(c.LD | c.B | c.IND), step(c.RET_A))) == {c.INDEX}
-    assert c.read_before_written((step(c.LDX | c.B | c.MSH), step(c.TXA), step(c.RET_A))) == set()
-    assert c.read_before_written((step(c.LD | c.MEM, 3), step(c.STX, 4), ACCEPT)) == {3, c.INDEX}
-    assert c.read_before_written((step(c.ALU | c.NEG), ACCEPT)) == {c.ACCUMULATOR}
-    assert c.read_before_written((step(c.ALU | c.ADD | c.X), ACCEPT)) == {c.ACCUMULATOR, c.INDEX}
-
-
-def test_only_what_every_way_has_set_is_set() -> None:
-    load, store, read = step(c.LD | c.LEN), step(c.ST, 2), step(c.LD | c.MEM, 2)
-    branch = step(c.JMP | c.JGT, 60, jt=0, jf=1)
-    assert c.read_before_written((load, branch, store, read, step(c.RET_A))) == {2}
-    assert c.read_before_written((load, store, branch, store, read, step(c.RET_A))) == set()
+def test_the_memory_that_is_used() -> None:
+    assert c.memory_slots((step(c.LD | c.IMM, 5), ACCEPT)) == set()
+    assert c.memory_slots((step(c.LD | c.MEM, 3), step(c.STX, 4), step(c.ST, 3), ACCEPT)) == {3, 4}
 
 
 def test_random_programs_are_valid() -> None:
