@@ -13,9 +13,9 @@ class Instruction(NamedTuple):
     """One instruction of classic BPF (struct sock_filter of linux/filter.h)."""
 
     code: int
-    jt: int
-    jf: int
-    k: int
+    jt: int = 0
+    jf: int = 0
+    k: int = 0
 
 
 @dataclass(frozen=True)

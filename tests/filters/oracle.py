@@ -9,16 +9,16 @@ from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_uint
 
 import pytest
 
+from netobs.base.errors import FilterError
 from netobs.pcap.filters import libpcap
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.mistake import Mistake
 
 
 def need_libpcap() -> None:
     """Skips a test on a machine without libpcap; in CI that is a failure."""
     try:
         libpcap.library()
-    except Mistake as error:
+    except FilterError as error:
         (pytest.fail if os.environ.get("NETOBS_REQUIRE_KERNEL") == "1" else pytest.skip)(str(error))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netobs.base.errors import FilterError
+from netobs.config.text import one_line
 from netobs.pcap.filters import classic, libpcap, simple
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.mistake import Mistake, in_one_line
 from netobs.pcap.selection import Filter
 
 MAX_OF_LIST = 2048
@@ -42,7 +42,7 @@ def joined(texts: Sequence[str], compiled: Sequence[Compiled]) -> Filter:
     for text, programs in zip(texts, compiled):
         for reason in [classic.problem(program) for program in programs[: 1 if not programs[1] else 2]]:
             if reason:
-                raise _error(text, Mistake(reason))
+                raise _error(text, reason)
     first, *others = (Filter(text, *programs) for text, programs in zip(texts, compiled))
     if not others:
         return first
@@ -60,17 +60,17 @@ def compile_text(text: str, optimize: bool = True) -> Compiled:
     """One text. Raises FilterError."""
     try:
         return simple.compile_simple(text) if simple.is_simple(text) else _compile_expression(text, optimize)
-    except Mistake as error:
-        raise _error(text, error) from None
+    except FilterError as error:
+        raise _error(text, error.args[0], error.hint) from None
 
 
-def _error(text: str, mistake: Mistake) -> FilterError:
-    return FilterError(f'filter "{in_one_line(text)}": {mistake}', mistake.hint)
+def _error(text: str, reason: str, hint: str = "") -> FilterError:
+    return FilterError(f'filter "{one_line(text)}": {reason}', hint)
 
 
 def _compile_expression(text: str, optimize: bool) -> Compiled:
     ethernet = libpcap.compile_expression(text, libpcap.ETHERNET, optimize)
     try:
         return ethernet, libpcap.compile_expression(text, libpcap.RAW_IP, optimize)
-    except Mistake:
+    except FilterError:
         return ethernet, ()  # an expression about Ethernet selects nothing on a link without it

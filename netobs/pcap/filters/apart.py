@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from netobs.base import child
 from netobs.base.errors import FilterError, NetobsError
 from netobs.pcap.filters import compile_filter, compile_text, given, joined, libpcap, simple
-from netobs.pcap.filters.mistake import Mistake
 from netobs.pcap.selection import Filter, Instruction
 
 MAX_TIME_S = 10
@@ -127,7 +126,7 @@ def _instruction(values: Sequence[int]) -> Instruction:
 def main() -> None:
     """The other process: one request comes from standard input, a socket, and its answer goes back there."""
     child.end_with_parent()
-    with contextlib.suppress(Mistake):  # reported when a text needs it
+    with contextlib.suppress(FilterError):  # reported when a text needs it
         libpcap.library()
     child.give_up_privileges()
     with contextlib.suppress(OSError):  # a sandbox may refuse; its time is limited in any case
@@ -148,4 +147,4 @@ def _answer(request: dict[str, list[str]]) -> dict[str, object]:
     try:
         return {"programs": [compile_text(text) for text in request["texts"]]}
     except FilterError as error:
-        return {"error": [str(Exception.__str__(error)), error.hint]}
+        return {"error": [error.args[0], error.hint]}

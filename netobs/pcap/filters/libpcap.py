@@ -10,9 +10,9 @@ import functools
 from ctypes import POINTER, byref, c_char_p, c_int, c_ubyte, c_uint, c_ushort, c_void_p
 from typing import Any
 
+from netobs.base.errors import FilterError
 from netobs.pcap.filters import classic
 from netobs.pcap.filters.classic import Program
-from netobs.pcap.filters.mistake import Mistake
 from netobs.pcap.selection import Instruction
 
 SONAMES = ("libpcap.so.0.8", "libpcap.so.1")
@@ -51,7 +51,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 def library() -> ctypes.CDLL:
     """libpcap, loaded once, with all prototypes declared.
 
-    :raises Mistake: there is no usable one; the next call looks for it again.
+    :raises FilterError: there is no usable one; the next call looks for it again.
     """
     lib = _open()
     for name, (result, arguments) in _PROTOTYPES.items():
@@ -73,9 +73,9 @@ def _open() -> ctypes.CDLL:
     raise _missing(next((reason for reason in reasons if "No such file" not in reason), ""))
 
 
-def _missing(why: str) -> Mistake:
+def _missing(why: str) -> FilterError:
     what = f"which cannot be loaded ({why})" if why else f"which is not installed ({' or '.join(SONAMES)})"
-    return Mistake(
+    return FilterError(
         f"the language of pcap-filter(7) needs libpcap, {what}",
         f"install {_WHERE}, or use the form tcp,80, which works without it",
     )
@@ -98,7 +98,7 @@ def forbid_names() -> None:
 def version() -> str:
     """As libpcap says it itself: ``libpcap version 1.10.3 (with TPACKET_V3)``.
 
-    :raises Mistake: there is no libpcap.
+    :raises FilterError: there is no libpcap.
     """
     text: bytes = library().pcap_lib_version()
     return text.decode(errors="replace")
@@ -107,7 +107,7 @@ def version() -> str:
 def compile_expression(expression: str, link_type: int, optimize: bool = True) -> Program:
     """The classic BPF program of an ``expression`` for packets of ``link_type``. It may ask the name service.
 
-    :raises Mistake: libpcap cannot compile it, or there is no libpcap.
+    :raises FilterError: libpcap cannot compile it, or there is no libpcap.
     """
     lib, text = library(), _encoded(expression)
     handle, program = lib.pcap_open_dead(link_type, classic.ALL), BpfProgram()
@@ -115,7 +115,7 @@ def compile_expression(expression: str, link_type: int, optimize: bool = True) -
         raise MemoryError("pcap_open_dead")
     try:
         if lib.pcap_compile(handle, byref(program), text, optimize, NETMASK_UNKNOWN) != 0:
-            raise Mistake(" ".join(lib.pcap_geterr(handle).decode(errors="replace").split()))
+            raise FilterError(" ".join(lib.pcap_geterr(handle).decode(errors="replace").split()))
         try:
             compiled = (program.bf_insns[index] for index in range(program.bf_len))
             return tuple(Instruction(each.code, each.jt, each.jf, each.k) for each in compiled)
@@ -132,5 +132,5 @@ def _encoded(expression: str) -> bytes:
     except UnicodeEncodeError:
         text = b"\0"
     if b"\0" in text:
-        raise Mistake("it has a character that no expression may have")
+        raise FilterError("it has a character that no expression may have")
     return text

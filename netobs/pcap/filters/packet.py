@@ -7,24 +7,7 @@ the tag, what stands there in memory begins at octet 16 (_TAG).
 from __future__ import annotations
 
 from netobs.kernel import ebpf
-from netobs.kernel.ebpf import (
-    FP,
-    R0,
-    R1,
-    R2,
-    R3,
-    R4,
-    R5,
-    R6,
-    R7,
-    R8,
-    R9,
-    SKB_LEN,
-    SKB_VLAN_PROTO,
-    SKB_VLAN_TCI,
-    Assembler,
-    Label,
-)
+from netobs.kernel.ebpf import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Assembler, Label
 
 SKB, A, INDEX, DATA, DATA_END = R6, R7, R8, R9, R5
 """Registers of a translated filter. DATA_END is not kept by a call."""
@@ -69,7 +52,7 @@ class Reader:
 
     def length(self, target: int) -> None:
         """The length of the frame on the wire."""
-        self.code.load(target, 4, SKB, SKB_LEN)
+        self.code.load(target, 4, SKB, ebpf.SKB_LEN)
         if self.tagged:
             self.code.operate(ebpf.ADD, target, value=_TAG_OCTETS)
 
@@ -96,7 +79,7 @@ class Reader:
     def _half_of_tag(self, target: int, position: int) -> None:
         """``target`` = the two octets of the tag of which ``position`` is one."""
         is_protocol = position < _TAG_BEGINS + 2
-        self.code.load(target, 4, SKB, SKB_VLAN_PROTO if is_protocol else SKB_VLAN_TCI)
+        self.code.load(target, 4, SKB, ebpf.SKB_VLAN_PROTO if is_protocol else ebpf.SKB_VLAN_TCI)
         if is_protocol:
             self.code.swap(target, 2)
 

@@ -184,12 +184,12 @@ class FilterProgram:
         return f"program {NAME} for {kind} packets, {way}, of {count} filter{'' if count == 1 else 's'}"
 
 
-def check_together(selections: Sequence[tuple[int, Selection]]) -> None:
+def check_together(selections: Sequence[Selection]) -> None:
     """Checks that the filters may be in use together.
 
     :raises CaptureError: they are too large.
     """
-    sizes = [filter_.instructions for filter_ in {selection.filter for _, selection in selections}]
+    sizes = [filter_.instructions for filter_ in {selection.filter for selection in selections}]
     long = [size for size in sizes if size > SHORT]
     if len(long) > 1 and sum(long) > MAX_TOGETHER:
         raise CaptureError(

@@ -104,7 +104,7 @@ def test_the_text_that_is_wrong_is_named() -> None:
 
 def test_a_text_is_shown_in_one_line_and_not_whole() -> None:
     assert refusal(["tcp\nportx"]).startswith('filter "tcp\\nportx": ')
-    assert refusal(["host " + "x" * 300 + " y"]).startswith(f'filter "host {"x" * 195}...": ')
+    assert refusal(["host " + "x" * 300 + " y"]).startswith(f'filter "host {"x" * 115}...": ')
 
 
 @pytest.mark.parametrize("text", ["tcp\0", "host \ud800"])

@@ -121,5 +121,5 @@ def test_which_texts_are_meant_so() -> None:
     ],
 )
 def test_a_mistake_is_said_with_what_to_do(text: str, said: str) -> None:
-    shown = text if len(text) <= 200 else f"{text[:200]}..."
+    shown = text if len(text) <= 120 else f"{text[:120]}..."
     assert refusal([text]) == f'filter "{shown}": {said}'
