@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Callable
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop, Timer
-from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Selection
 from netobs.pcap.source import PacketSource, ReadContext, Sink
@@ -73,15 +72,6 @@ class Distribution:
     def active(self) -> bool:
         """Whether anything is selected."""
         return bool(self._subscriptions)
-
-    @property
-    def interfaces(self) -> Sequence[Interface]:
-        """Those that are captured now."""
-        return self._source.interfaces()
-
-    def capturable(self) -> Sequence[Interface]:
-        """Those that can be captured, whether anything is selected now or not. Asks the kernel."""
-        return self._source.capturable()
 
     def subscribe(self, selection: Selection, sink: Sink, now_ns: int) -> Subscription:
         """``sink`` gets what ``selection`` selects. Raises NetobsError."""

@@ -82,5 +82,21 @@ def _server_context(config: PacketCaptureConfig) -> ssl.SSLContext:
     return context
 
 
+def tls_reason(error: OSError) -> str:
+    """Why a TLS connection to a client broke, for the log; an empty string if TLS was not the reason."""
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return "the client went away"
+    if not isinstance(error, ssl.SSLError):
+        return ""
+    words, alert = tls.openssl_reason(error.reason or str(error))
+    if words in ("wrong version number", "http request", "unknown protocol"):
+        return "it does not speak TLS"
+    return f"it refused (TLS alert: {alert})" if alert else f"TLS: {words}"
+
+
 def _unusable(key: str, path: str, reason: str) -> NetobsError:
     return NetobsError(f'packet_capture.{key} "{path}": {reason}', f"set {key} to a file that is right")

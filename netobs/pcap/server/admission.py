@@ -9,26 +9,28 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netobs.base.errors import NetobsError
 from netobs.base.log import printable
 from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
-from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
 from netobs.pcap.server.access import ServerTls, address_of, is_allowed
-from netobs.pcap.server.connection import Connection, Owner
+from netobs.pcap.server.connection import Connection, Owner, Phase
 from netobs.pcap.server.listener import Listener
 from netobs.pcap.server.peer import GROUP, ROOT, Peer, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
-from netobs.pcap.server.transport import TlsTransport, Transport
 from netobs.pcap.source import PacketSource
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("netobs.pcap")
 
 MAX_OF_ONE, MAX_OF_ALL = 32, 64
 """Connections without a stream, of one user or address and of all: those that are to have one, and those that leave."""
+UNDECIDED, LEAVING = "too many connections without a request", "too many connections are leaving"
 ROOTS_PLACES = 1
 """So many streams root may have beyond max_clients."""
 
@@ -49,29 +51,10 @@ class Admission:
         self._owner = owner
         self._group = group
         self._tls = ServerTls(config) if config.cert and not config.listen.is_path else None
-        self._listener = Listener(config.listen, loop, self._on_accept)
-        self._connections: dict[Connection, None] = {}
-        self._undecided: dict[Connection, None] = {}  # in order
-        self._leaving: dict[Connection, None] = {}
+        self.listener = Listener(config.listen, loop, self._on_accept)
+        self.connections: dict[Connection, None] = {}
+        """All that have a socket, in the order in which they came; those that leave, in the order of that."""
         self._throttle = LogThrottle()
-
-    @property
-    def connections(self) -> tuple[Connection, ...]:
-        """All that have a socket."""
-        return tuple(self._connections)
-
-    @property
-    def addresses(self) -> list[Endpoint]:
-        """Where it listens."""
-        return self._listener.addresses
-
-    def open(self) -> None:
-        """Listen. Raises NetobsError."""
-        self._listener.open()
-
-    def close(self) -> None:
-        """Let nobody in any more."""
-        self._listener.close()
 
     def check_place(self, peer: Peer, present: Iterable[Peer]) -> None:
         """Whether ``peer`` may have a stream beside those of ``present``. Raises Refusal."""
@@ -84,43 +67,26 @@ class Admission:
             problem = f"uid {peer.uid} has {mine} clients already, and one place is kept for others"
             raise Refusal(problem, "raise packet_capture.max_clients", "max_clients")
 
-    def decided(self, connection: Connection) -> None:
-        """It is known what ``connection`` wants."""
-        self._undecided.pop(connection, None)
-
-    def is_undecided(self, connection: Connection) -> bool:
-        """Whether it is not."""
-        return connection in self._undecided
-
-    def leaves(self, connection: Connection, now_ns: int) -> None:
-        """``connection`` has no stream any more, or will have none."""
-        self.decided(connection)
-        self._leaving[connection] = None
-        if oldest := _one_too_many(self._leaving, connection):
-            oldest.abort("too many connections are leaving", now_ns)
-
     def ended(self, connection: Connection, reason: str, now_ns: int) -> None:
         """The stream of ``connection`` is over, or there was none; ``reason`` if it broke."""
-        if reason and connection in self._undecided:
+        if reason and not connection.decided:
             if connection.shook_hands:
                 log.debug("packet client %s: %s before it said what it wants", connection.peer, reason)
             else:
                 self.count_refusal(connection.peer, "tls", f"TLS handshake: {reason}", now_ns)
-        self.leaves(connection, now_ns)
+        self._make_place(connection, LEAVING, now_ns)
 
-    def left(self, connection: Connection) -> None:
+    def closed(self, connection: Connection) -> None:
         """The socket is closed."""
-        self.decided(connection)
-        self._leaving.pop(connection, None)
-        del self._connections[connection]
+        del self.connections[connection]
         if connection.peer.endpoint is not None:
             self._source.forget_stream(*connection.peer.endpoint)
 
     def refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
         """Say why to the log and to the client; then close."""
         self.count_refusal(connection.peer, refusal.reason, str(refusal), now_ns)
-        self.leaves(connection, now_ns)
         connection.refuse(printable(str(refusal)), now_ns)
+        self._make_place(connection, LEAVING, now_ns)
 
     def count_refusal(self, peer: Peer, reason: str, message: str, now_ns: int) -> None:
         """Once in a minute for a user or an address it is said; it is always counted."""
@@ -132,29 +98,26 @@ class Admission:
         self.connections_ever += 1
         try:
             peer = peer_of(sock, sockaddr)
-            transport = self._transport(sock, peer)
+            refusal = self._stranger(sock, peer)  # before TLS takes the socket over
+            size, context = self._config.queue_max_bytes, self._tls_context()
+            connection = Connection(sock, peer, self._loop, self._owner, size, context)
         except OSError as error:
             log.debug("packet client %s: gone at once: %s", sockaddr, error.strerror)
             sock.close()
             return
-        connection = Connection(transport, peer, self._loop, self._owner, self._config.queue_max_bytes)
         try:
             if peer.endpoint is not None:
                 self._source.own_stream(*peer.endpoint)
         except NetobsError as error:  # over a captured interface, each of its packets would make another
             self.count_refusal(peer, "tap", str(error), now_ns)
-            transport.close()
+            connection.discard()
             return
-        self._connections[connection] = None
-        if refusal := self._stranger(sock, peer):
+        self.connections[connection] = None
+        if refusal is not None:
             self.refuse(connection, refusal, now_ns)
-            return
-        self._undecided[connection] = None
-        if oldest := _one_too_many(self._undecided, connection):
-            self.count_refusal(oldest.peer, "undecided", "too many connections without a request", now_ns)
-            self.decided(oldest)
-            oldest.abort("too many connections without a request", now_ns)
-        connection.start(now_ns)
+        else:
+            self._make_place(connection, UNDECIDED, now_ns)
+            connection.start(now_ns)
 
     def _stranger(self, sock: socket.socket, peer: Peer) -> Refusal | None:
         """Why ``peer`` gets nothing, whatever it asks for. Who may open a Unix socket the file system has decided."""
@@ -169,18 +132,25 @@ class Admission:
             return Refusal("its user is not known", "is the kernel's module tcp_diag there?", "user")
         return Refusal(f"uid {peer.uid} is not in the group {self._group}", "add the user to it", "user")
 
-    def _transport(self, sock: socket.socket, peer: Peer) -> Transport:
+    def _tls_context(self) -> ssl.SSLContext | None:
         if self._tls is None:
-            return Transport(sock, peer)
+            return None
         try:
             self._tls.refresh()
         except NetobsError as error:
             log.error("%s; the certificate from before stays in use", error)
-        return TlsTransport(sock, peer, self._tls.context)
+        return self._tls.context
 
-
-def _one_too_many(connections: Iterable[Connection], newest: Connection) -> Connection | None:
-    """The oldest one, if there are too many of all, or of the user of ``newest``."""
-    of_all = list(connections)
-    of_one = [each for each in of_all if each.peer.key == newest.peer.key]
-    return of_one[0] if len(of_one) > MAX_OF_ONE else of_all[0] if len(of_all) > MAX_OF_ALL else None
+    def _make_place(self, newest: Connection, reason: str, now_ns: int) -> None:
+        """Abort the oldest one of the kind of ``newest``, if there are too many of all, or of its user."""
+        if newest.phase is Phase.CLOSED:
+            return
+        self.connections[newest] = self.connections.pop(newest)
+        alike = [each for each in self.connections if each.standing == newest.standing]
+        mine = [each for each in alike if each.peer.key == newest.peer.key]
+        oldest = mine[0] if len(mine) > MAX_OF_ONE else alike[0] if len(alike) > MAX_OF_ALL else None
+        if oldest is not None:
+            if not oldest.decided:
+                oldest.decided = True
+                self.count_refusal(oldest.peer, "undecided", reason, now_ns)
+            oldest.abort(reason, now_ns)

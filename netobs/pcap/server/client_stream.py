@@ -19,6 +19,7 @@ from netobs.pcap.formats.records import Records
 from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.server.connection import Connection, Phase
+from netobs.pcap.server.recorder import Recording
 from netobs.pcap.server.request import Request
 from netobs.pcap.source import ReadContext
 from netobs.pcap.stats import ClientStats, StreamCounts
@@ -96,12 +97,15 @@ class Client:
         known: Mapping[int, Interface],
         captured: Callable[[], Sequence[Interface]],
         context: ReadContext,
+        recording: Recording | None = None,
     ) -> None:
-        """``known``: interfaces by index; ``captured`` tells which may have packets for it."""
+        """``known``: interfaces by index; ``captured`` tells which may have packets for it. With ``recording`` it gets
+        that, and as fast as its socket takes it: nothing is dropped."""
         self.connection = connection
         self.terms = terms
         self.snaplen = terms.snaplen
         self.is_logged = True
+        self.recording = recording
         self.losses: Losses = dict
         self.left: Callback = _nothing
         """Called once, when it takes no more packets."""
@@ -109,6 +113,9 @@ class Client:
         """What did not get into the queue; ``stats`` has all."""
         format_ = stream_of(terms.format, terms.link, terms.snaplen, terms.filter.text)
         self.stream = PacketStream(format_, known, captured, context.now_ns)
+        if recording is not None:
+            self.losses = lambda: recording.lost
+            self.stream.start_ns = recording.since_ns
         self._captured = captured
         self._limits = Limits(terms.count, config.max_bytes, config.max_rate_bytes, context.now_ns)
         self._context = context
@@ -131,6 +138,8 @@ class Client:
             log.info("%s: gets %s", self, self.terms)
         self._put(self.stream.format.header())
         self.connection.flush(now_ns)
+        if self.recording is not None:
+            self.connection.wait_writable()
 
     def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """Put into the queue what fits and is allowed; the rest is dropped and counted."""
@@ -153,23 +162,23 @@ class Client:
             # New interfaces without end, and nobody reads of them.
             self.connection.abort("the client does not read", context.now_ns)
 
-    def take_recorded(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
-        """As ``take``, but nothing is dropped: the queue is empty, and ``may_send`` was asked."""
-        records = self._records(batch, rows, context)
-        if records is None:
+    def play(self, now_ns: int) -> None:
+        """Send the next part of the recording, if the one before is gone and the rate allows it."""
+        if self.recording is None or not self.streaming or self.connection.outbox or self._limits.tokens(now_ns) <= 0:
             return
-        allowed = self._limits.allow(records.ends, self._reserve_bytes, context.now_ns)
-        sent = allowed.rows + allowed.beyond_rate
-        if sent:
-            self.connection.outbox.put(records.body[: int(records.ends[sent - 1])], sent)
-        self._spend(records, sent)
-        self.connection.flush(context.now_ns)
-        if allowed.end:
-            self.finish(allowed.end, context.now_ns)
-
-    def may_send(self, now_ns: int) -> bool:
-        """Whether its rate allows a further part of a recording."""
-        return self._limits.tokens(now_ns) > 0
+        part = self.recording.take(now_ns)
+        if part is None:
+            self.finish("recording", now_ns)
+        elif (records := self._records(*part)) is not None:
+            allowed = self._limits.allow(records.ends, self._reserve_bytes, now_ns)
+            sent = allowed.rows + allowed.beyond_rate
+            if sent:
+                self.connection.outbox.put(records.body[: int(records.ends[sent - 1])], sent)
+            self._spend(records, sent)
+            self.connection.flush(now_ns)
+            if allowed.end:
+                self.finish(allowed.end, now_ns)
+            self.connection.wait_writable()
 
     def check(self, context: ReadContext) -> None:
         """Run periodic checks: the end of the stream, statistics, a client that is gone."""
@@ -183,6 +192,7 @@ class Client:
                 self._put_statistics(now_ns)
                 self.connection.flush(now_ns)
         self.connection.check(now_ns)
+        self.play(now_ns)
         if self.terms.interface is not None and not self.terms.recorded:
             self._check_interface(now_ns)
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+import errno
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
 
+from netobs.base import tls
 from netobs.base.clock import NS_PER_S
+from netobs.base.keepalive import notice_dead_peer
 from netobs.base.loop import Callback, EventLoop, Timer
 from netobs.pcap.batch import Numbers
 from netobs.pcap.formats import REFUSAL
+from netobs.pcap.server.access import tls_reason
 from netobs.pcap.server.outbox import Outbox
-from netobs.pcap.server.peer import Peer
-from netobs.pcap.server.request import END_LINE, MAX_LINE_BYTES
-from netobs.pcap.server.transport import Need, Transport
-from netobs.pcap.vectors import Vectors
+from netobs.pcap.server.peer import Peer, is_there
+from netobs.pcap.server.request import END_LINE, MAX_LINE_BYTES, Refusal
+from netobs.pcap.vectors import Vectors, write
 
+if TYPE_CHECKING:
+    import ssl
+
+DEAD_PEER_MS = 120_000
+"""How long a client may take nothing at all, or not answer: one that is stopped for longer loses its connection."""
 HANDSHAKE_NS = 5 * NS_PER_S
 REQUEST_NS = NS_PER_S // 4
 """When the whole line of the request must be there; without a byte until then there is none."""
@@ -22,8 +31,6 @@ LINGER_NS = 2 * NS_PER_S
 """How long the client may take to close its side after we have closed ours."""
 STALL_NS = 10 * NS_PER_S
 """How long a client may take nothing of what waits for it at the end of its stream."""
-LOOK_NS = NS_PER_S
-"""How often it is looked whether a client that has closed its side is still there."""
 MAX_TALK_BYTES = 1 << 16
 """What a client may send behind its request: it is read and thrown away."""
 
@@ -48,10 +55,10 @@ class Owner(Protocol):
     """What a connection tells the server."""
 
     def on_request(self, connection: Connection, line: bytes, now_ns: int) -> None:
-        """The client has said all that it says, nothing if ``line`` is empty: it waits for a stream or a refusal."""
+        """That is all that it says, nothing if ``line`` is empty: it waits for a stream or a refusal."""
 
-    def on_late_request(self, connection: Connection, now_ns: int) -> None:
-        """The time for a request is over, and there is a part of one."""
+    def refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
+        """What it says cannot be a request."""
 
     def on_end_line(self, connection: Connection, now_ns: int) -> None:
         """The client wants its stream to end."""
@@ -67,25 +74,65 @@ class Owner(Protocol):
 
 
 class Connection:
-    """A client's connection, from ``start`` to ``Owner.on_closed``."""
+    """A client's connection, from ``start`` to ``Owner.on_closed``. Nothing here blocks."""
 
-    def __init__(self, transport: Transport, peer: Peer, loop: EventLoop, owner: Owner, queue_max_bytes: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        loop: EventLoop,
+        owner: Owner,
+        queue_max_bytes: int,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """``sock`` was accepted, by TCP or at a Unix socket; with ``context``, TLS comes first.
+
+        :raises OSError: the peer is gone already.
+        """
         self.peer = peer
         self.outbox = Outbox(queue_max_bytes)
         self.phase = Phase.HANDSHAKE
         self.shook_hands = False
         """Whether the handshake, if there is one, has come to its end."""
-        self._transport = transport
+        self.decided = False
+        """Whether it is known what the client gets, a stream or nothing."""
+        self.is_leaving = False
+        """Whether it has no stream any more, or will have none."""
+        self._sock: Any = sock  # or an SSLSocket
+        self._encrypted = context is not None
+        self._not_now: tuple[type[OSError], ...] = (BlockingIOError,)
+        """What the socket raises that takes or has nothing at the moment."""
         self._loop = loop
         self._owner = owner
         self._line = b""
         """What came of the request; then the last that came."""
         self._talk_bytes = 0
         self._half_closed = False  # the client says nothing more; it may still read
-        self._settled_ns = self._next_look_ns = 0
+        self._settled_ns = 0
         self._timer: Timer | None = None
         self._writing = False
         self._ended = False
+        self._set_up(sock, context)
+
+    def _set_up(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            notice_dead_peer(sock, DEAD_PEER_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent is a batch already
+        if context is not None:
+            import ssl
+
+            self._sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            self._not_now += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+    @property
+    def standing(self) -> tuple[bool, bool]:
+        """Equal for all that have not said yet what they want, for all that have a stream, and for all that leave."""
+        return self.decided, self.is_leaving
+
+    def discard(self) -> None:
+        """Close it before ``start``, without a word to anybody."""
+        self._sock.close()
 
     def start(self, now_ns: int) -> None:
         """Begin with the handshake, if there is one."""
@@ -97,9 +144,9 @@ class Connection:
         if self.phase not in (Phase.REQUEST, Phase.OPEN, Phase.ENDING):
             return 0
         try:
-            sent = self.outbox.send(self._transport)
+            sent = self.outbox.send(self._send)
         except OSError as error:
-            self.abort(self._transport.reason(error), now_ns)
+            self._break(error, now_ns)
             return 0
         self._watch_writing(bool(self.outbox))
         if self.phase is Phase.ENDING:
@@ -113,15 +160,20 @@ class Connection:
         """Send what the socket takes now of packets that end at ``ends``, as nothing waits; how many bytes. The
         connection may be closed afterwards."""
         try:
-            return self.outbox.send_at_once(self._transport, pieces, ends)
-        except OSError as error:
-            self.abort(self._transport.reason(error), now_ns)
+            sent = write(self._sock.fileno(), pieces)
+        except BlockingIOError:
             return 0
+        except OSError as error:
+            self._break(error, now_ns)
+            return 0
+        self.outbox.sent_bytes += sent
+        self.outbox.sent_packets += int(ends.searchsorted(sent, side="right"))
+        return sent
 
     @property
     def sends_at_once(self) -> bool:
         """Whether ``send_at_once`` may be called: nothing waits, and nothing is encrypted."""
-        return self.phase is Phase.OPEN and not self.outbox and not self._transport.encrypted
+        return self.phase is Phase.OPEN and not self.outbox and not self._encrypted
 
     def wait_writable(self) -> None:
         """Let ``Owner.on_drained`` come in the next round, or as soon as the socket takes more."""
@@ -137,7 +189,8 @@ class Connection:
 
     def refuse(self, message: str, now_ns: int) -> None:
         """Send a line of text instead of a stream, then close."""
-        if self.phase is Phase.HANDSHAKE and self._transport.encrypted:  # nothing can be said yet
+        self.decided = self.is_leaving = True
+        if self.phase is Phase.HANDSHAKE and self._encrypted:  # nothing can be said yet
             self.abort(message, now_ns)
         else:
             self.outbox.put(REFUSAL + f"{message}\n".encode())
@@ -149,31 +202,40 @@ class Connection:
             return
         self.phase = Phase.CLOSED
         self._cancel_timer()
-        self._loop.remove(self._transport.fileno())
-        self._transport.close()
+        self._loop.remove(self._sock.fileno())
+        self._sock.close()
         self.outbox.clear()
         self._tell_ended(reason, now_ns)
         self._owner.on_closed(self, now_ns)
 
+    def _break(self, error: OSError, now_ns: int) -> None:
+        reason = tls_reason(error) if self._encrypted else ""
+        gone = error.errno in (errno.EPIPE, errno.ECONNRESET)
+        self.abort(reason or (WENT_AWAY if gone else error.strerror or str(error)), now_ns)
+
     def check(self, now_ns: int) -> None:
         """Notice that a client is gone which has closed its side before, and so is not read from any more."""
-        if self._half_closed and self.phase is not Phase.CLOSED and now_ns >= self._next_look_ns:
-            self._next_look_ns = now_ns + LOOK_NS
-            if self._transport.is_there() is False:
-                self.abort(WENT_AWAY, now_ns)
+        if self._half_closed and self.phase is not Phase.CLOSED and is_there(self._sock, self.peer) is False:
+            self.abort(WENT_AWAY, now_ns)
+
+    def _send(self, data: memoryview) -> int:
+        """Hand over a beginning of ``data``; its length, 0 if the socket takes nothing now. Raises OSError."""
+        try:  # of TLS a record at most: what OpenSSL could not write it wants to have again, the same and as long
+            return int(self._sock.send(data[: tls.RECORD_BYTES] if self._encrypted else data))
+        except self._not_now:
+            return 0
 
     def _shake_hands(self, now_ns: int) -> None:
-        fd = self._transport.fileno()
+        fd = self._sock.fileno()
         self._loop.remove(fd)
         try:
-            need = self._transport.handshake()
+            if self._encrypted:
+                self._sock.do_handshake()
+        except self._not_now as wait:
+            writes = type(wait) is self._not_now[-1]
+            (self._loop.add_writer if writes else self._loop.add_reader)(fd, self._shake_hands)
         except OSError as error:
-            self.abort(self._transport.reason(error), now_ns)
-            return
-        if need is Need.READING:
-            self._loop.add_reader(fd, self._shake_hands)
-        elif need is Need.WRITING:
-            self._loop.add_writer(fd, self._shake_hands)
+            self._break(error, now_ns)
         else:
             self.phase = Phase.REQUEST
             self.shook_hands = True
@@ -186,12 +248,14 @@ class Connection:
 
     def _on_request_time_over(self, now_ns: int) -> None:
         if self._line:
-            self._owner.on_late_request(self, now_ns)
+            message = f"the request did not end within {REQUEST_NS // 1_000_000} ms; it is one line, ended by a newline"
+            self._owner.refuse(self, Refusal(message), now_ns)
         else:
             self._settle(b"", now_ns)
 
     def _settle(self, line: bytes, now_ns: int) -> None:
         self.phase = Phase.OPEN
+        self.decided = True
         self._settled_ns = now_ns
         self._line = b""
         self._cancel_timer()
@@ -200,11 +264,11 @@ class Connection:
     def _on_readable(self, now_ns: int) -> None:
         for _ in range(_READS):
             try:
-                data = self._transport.receive(_READ_BYTES)
-            except OSError as error:
-                self.abort(self._transport.reason(error), now_ns)
+                data = self._sock.recv(_READ_BYTES)
+            except self._not_now:
                 return
-            if data is None:
+            except OSError as error:
+                self._break(error, now_ns)
                 return
             if data:
                 self._on_data(data, now_ns)
@@ -231,13 +295,13 @@ class Connection:
 
     def _on_end_of_stream(self, now_ns: int) -> None:
         self._half_closed = True
-        self._loop.remove(self._transport.fileno())  # it would be readable for ever
+        self._loop.remove(self._sock.fileno())  # it would be readable for ever
         if self._writing:
-            self._loop.add_writer(self._transport.fileno(), self._on_writable)
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
         if self.phase is Phase.LINGERING:
             self.abort("", now_ns)
             return
-        there = self._transport.is_there()
+        there = is_there(self._sock, self.peer)
         if there is None:  # on another host: who closes its side with the request, or right after it, still reads
             there = bool(self._line) if self.phase is Phase.REQUEST else now_ns <= self._settled_ns + REQUEST_NS
         if not there:
@@ -257,9 +321,11 @@ class Connection:
         """Close our side. The client's is read to its end: unread bytes would make a reset of the close, and what is
         on its way to the client would be lost."""
         try:
-            self._transport.end()
+            if self._encrypted:
+                tls.close_notify(self._sock)
+            self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self.abort(self._transport.reason(error), now_ns)
+            self._break(error, now_ns)
             return
         self.phase = Phase.LINGERING
         self._tell_ended("", now_ns)
@@ -268,11 +334,11 @@ class Connection:
         else:
             self._talk_bytes = 0
             self._set_timer(now_ns + LINGER_NS, lambda later_ns: self.abort("", later_ns))
-            self._loop.add_reader(self._transport.fileno(), self._on_readable)
+            self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
     def _tell_ended(self, reason: str, now_ns: int) -> None:
         if not self._ended:
-            self._ended = True
+            self._ended = self.is_leaving = True
             self._owner.on_ended(self, reason, now_ns)
 
     def _watch_writing(self, wanted: bool) -> None:
@@ -280,9 +346,9 @@ class Connection:
             return
         self._writing = wanted
         if wanted:
-            self._loop.add_writer(self._transport.fileno(), self._on_writable)
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
         else:
-            self._loop.remove_writer(self._transport.fileno())
+            self._loop.remove_writer(self._sock.fileno())
 
     def _set_timer(self, when_ns: int, callback: Callback) -> None:
         self._cancel_timer()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
-
-from netobs.pcap.batch import Numbers
-from netobs.pcap.server.transport import Transport
-from netobs.pcap.vectors import Vectors
+from typing import Callable, NamedTuple
 
 ROUND_BYTES = 4 << 20
 """The most bytes for one client before others have their turn."""
@@ -49,12 +45,12 @@ class Outbox:
             self.held_bytes += len(data) + _PART_BYTES
             self.most_held_bytes = max(self.most_held_bytes, self.held_bytes)
 
-    def send(self, transport: Transport) -> int:
-        """Send as much as ``transport`` accepts, up to about ``ROUND_BYTES``; returns the bytes. Raises OSError."""
+    def send(self, accept: Callable[[memoryview], int]) -> int:
+        """Hand over what ``accept`` takes, up to about ``ROUND_BYTES``; returns the bytes. Raises what it raises."""
         total = 0
         while self._parts and total < ROUND_BYTES:
             data, packets = self._parts[0]
-            taken = transport.send(memoryview(data)[self._done :])
+            taken = accept(memoryview(data)[self._done :])
             total += taken
             self.sent_bytes += taken
             self._done += taken
@@ -68,14 +64,6 @@ class Outbox:
             self.waiting_packets -= packets
             self.sent_packets += packets
         return total
-
-    def send_at_once(self, transport: Transport, pieces: Vectors, ends: Numbers) -> int:
-        """Send as much of ``pieces`` (packets that end at ``ends``) as ``transport`` accepts, while nothing waits;
-        returns the bytes. Raises OSError."""
-        sent = transport.send_pieces(pieces)
-        self.sent_bytes += sent
-        self.sent_packets += int(ends.searchsorted(sent, side="right"))
-        return sent
 
     def clear(self) -> None:
         """The client is gone. ``waiting_packets`` still has the number of unsent packets."""

@@ -12,7 +12,6 @@ from netobs.base.clock import NS_PER_S
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
 from netobs.pcap.distribution import Losses
-from netobs.pcap.server.client_stream import Client
 from netobs.pcap.source import ReadContext
 from netobs.pcap.stats import RecorderStats
 from netobs.pcap.tap.layout import META
@@ -152,26 +151,6 @@ class Recording:
     def _chosen(self, batch: PacketBatch, rows: Numbers) -> Numbers:
         rows = rows[batch.meta["time_ns"][rows] >= max(0, self._oldest_ns)]
         return rows[batch.meta["ifindex"][rows] == self._ifindex] if self._ifindex else rows
-
-
-class Playback:
-    """Sends a recording to a client, as fast as its socket takes it. Nothing is dropped."""
-
-    def __init__(self, client: Client, recording: Recording) -> None:
-        self.client = client
-        self._recording = recording
-
-    def go_on(self, now_ns: int) -> None:
-        """Send the next part, if the one before is gone and the client's rate allows it."""
-        client = self.client
-        if not client.streaming or client.connection.outbox or not client.may_send(now_ns):
-            return
-        part = self._recording.take(now_ns)
-        if part is None:
-            client.finish("recording", now_ns)
-            return
-        client.take_recorded(*part)
-        client.connection.wait_writable()
 
 
 def compact(batch: PacketBatch, rows: Numbers) -> PacketBatch:

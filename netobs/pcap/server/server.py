@@ -24,9 +24,9 @@ from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
 from netobs.pcap.server.admission import Admission
 from netobs.pcap.server.client_stream import Client, terms_of
 from netobs.pcap.server.compiling import Compiler, compile_configured
-from netobs.pcap.server.connection import REQUEST_NS, Connection, Phase
+from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.peer import GROUP
-from netobs.pcap.server.recorder import Playback, Recorder
+from netobs.pcap.server.recorder import Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
 from netobs.pcap.source import PacketSource
 from netobs.pcap.stats import PacketCaptureStats, StreamCounts
@@ -67,7 +67,6 @@ class PacketServer:
         self._admission = Admission(config, source, loop, self, group)
         self._clients: dict[Connection, Client] = {}
         self._preparing: dict[Connection, Callable[[], None]] = {}  # their filters are being compiled; how to end that
-        self._playback: Playback | None = None
         self._throttle = LogThrottle()
         self._clients_ever = 0
         self._ended = StreamCounts()
@@ -81,8 +80,8 @@ class PacketServer:
         :raises NetobsError: it cannot be done; the message names the key.
         """
         self._filter = compile_configured(self._config)
-        self._admission.open()
-        self._source.set_own_port(self._admission.addresses[0].port)
+        self._admission.listener.open()
+        self._source.set_own_port(self.addresses[0].port)
         if self._recorder is not None:
             subscription = self._distribution.subscribe(Selection(self._filter), self._recorder, now_ns)
             self._recorder.losses = subscription.losses
@@ -91,7 +90,7 @@ class PacketServer:
     @property
     def addresses(self) -> list[Endpoint]:
         """Where it listens."""
-        return self._admission.addresses
+        return self._admission.listener.addresses
 
     @property
     def closed(self) -> bool:
@@ -100,20 +99,20 @@ class PacketServer:
 
     def stop(self, now_ns: int) -> None:
         """Let nobody in, and end the streams, with what was captured so far. ``closed`` follows soon."""
-        self._admission.close()
+        self._admission.listener.close()
         for _ in range(_LAST_READS):
             if not self._distribution.read_more(now_ns):
                 break
         for client in tuple(self._clients.values()):
             client.finish("stop", now_ns)
-        for connection in self._admission.connections:
-            if self._admission.is_undecided(connection) or connection in self._preparing:
-                self._refuse(connection, Refusal("the daemon is stopping", reason="stop"), now_ns)
+        for connection in tuple(self._admission.connections):
+            if not connection.decided or connection in self._preparing:
+                self.refuse(connection, Refusal("the daemon is stopping", reason="stop"), now_ns)
         self._stop_timer = self._loop.call_at(now_ns + STOP_NS, self._abort_all)
 
     def close(self, now_ns: int) -> None:
         """Free all, whatever waits."""
-        self._admission.close()
+        self._admission.listener.close()
         self._abort_all(now_ns)
         self._compiler.close()
         self._distribution.close(now_ns)
@@ -138,12 +137,11 @@ class PacketServer:
 
     def on_request(self, connection: Connection, line: bytes, now_ns: int) -> None:
         """Parse it, compile its filter if it has one of its own, begin the stream; or refuse."""
-        self._admission.decided(connection)
         try:
             request = parse_request(line)
             self._check(request, connection)
         except Refusal as refusal:
-            self._refuse(connection, refusal, now_ns)
+            self.refuse(connection, refusal, now_ns)
             return
         if not request.filter or request.filter == self._config.filter:
             self._begin(connection, request, self._filter, now_ns)
@@ -152,7 +150,7 @@ class PacketServer:
         def compiled(result: Filter | NetobsError, later_ns: int) -> None:
             self._preparing.pop(connection, None)
             if isinstance(result, NetobsError):
-                self._refuse(connection, Refusal(str(result), reason="filter"), later_ns)
+                self.refuse(connection, Refusal(str(result), reason="filter"), later_ns)
             else:
                 self._begin(connection, request, result, later_ns)
 
@@ -160,10 +158,10 @@ class PacketServer:
         if connection.phase is Phase.OPEN and connection not in self._clients:
             self._preparing[connection] = end
 
-    def on_late_request(self, connection: Connection, now_ns: int) -> None:
-        """A part of a line is no request."""
-        message = f"the request did not end within {REQUEST_NS // 1_000_000} ms; it is one line, ended by a newline"
-        self._refuse(connection, Refusal(message), now_ns)
+    def refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
+        """It gets no stream."""
+        self._preparing.pop(connection, lambda: None)()
+        self._admission.refuse(connection, refusal, now_ns)
 
     def on_end_line(self, connection: Connection, now_ns: int) -> None:
         """With what was captured so far."""
@@ -173,8 +171,8 @@ class PacketServer:
 
     def on_drained(self, connection: Connection, now_ns: int) -> None:
         """A recording goes on."""
-        if self._playback is not None and self._playback.client.connection is connection:
-            self._playback.go_on(now_ns)
+        if connection in self._clients:
+            self._clients[connection].play(now_ns)
 
     def on_ended(self, connection: Connection, reason: str, now_ns: int) -> None:
         """Its stream is over, or there was none."""
@@ -184,20 +182,18 @@ class PacketServer:
             client.leave(now_ns)
             client.log_end(reason)
             self._ended += client.stats().counts
-            if self._playback is not None and self._playback.client is client:
-                self._playback = None
         self._admission.ended(connection, reason, now_ns)
 
     def on_closed(self, connection: Connection, now_ns: int) -> None:
         """Forget it."""
-        self._admission.left(connection)
+        self._admission.closed(connection)
 
     def _check(self, request: Request, connection: Connection) -> None:
         """Whether it can be served beside the others. Raises Refusal."""
         self._admission.check_place(connection.peer, [each.peer for each in (*self._clients, *self._preparing)])
         if request.recorded and self._recorder is None:
             raise Refusal("nothing is recorded here", "set packet_capture.recorder", "recorded")
-        if request.recorded and self._playback is not None:
+        if request.recorded and any(client.recording for client in self._clients.values()):
             # One at a time: what a slow client still has to get is kept for it, beside what is recorded meanwhile.
             raise Refusal("the recording is being sent to another client", "try again later", "recorded")
 
@@ -206,7 +202,7 @@ class PacketServer:
             self._begin_stream(connection, request, chosen, now_ns)
         except NetobsError as error:
             refusal = error if isinstance(error, Refusal) else Refusal(str(error), reason="tap")
-            self._refuse(connection, refusal, now_ns)
+            self.refuse(connection, refusal, now_ns)
         else:
             self._keep_ticking(now_ns)
 
@@ -221,15 +217,10 @@ class PacketServer:
             known = recording.interfaces
 
         def captured() -> Sequence[Interface]:
-            return [each for each in self._distribution.interfaces if not interface or each.index == interface.index]
+            return [each for each in self._source.interfaces() if not interface or each.index == interface.index]
 
-        client = Client(connection, terms, self._config, known, captured, context)
-        if recording is not None:
-            lost = recording.lost
-            client.losses = lambda: lost
-            client.stream.start_ns = recording.since_ns
-            self._playback = Playback(client, recording)
-        else:
+        client = Client(connection, terms, self._config, known, captured, context, recording)
+        if recording is None:
             subscription = self._distribution.subscribe(terms.selection, client, now_ns)
             client.losses = subscription.losses_from_now()
             client.left = lambda later_ns: self._distribution.unsubscribe(subscription, client, later_ns)
@@ -237,14 +228,12 @@ class PacketServer:
         self._clients_ever += 1
         client.is_logged = self._throttle.may_say(self._clients_ever, now_ns)
         client.begin(now_ns)
-        if recording is not None:
-            connection.wait_writable()
 
     def _interface(self, name: str) -> Interface:
         """The interface ``name``, if it can be captured. Raises Refusal."""
-        captured = {each.name: each for each in self._distribution.interfaces}
+        captured = {each.name: each for each in self._source.interfaces()}
         if name not in captured:
-            captured = {each.name: each for each in self._distribution.capturable()}
+            captured = {each.name: each for each in self._source.capturable()}
         if name not in captured:
             raise _not_captured(name, list(captured))
         return captured[name]
@@ -253,13 +242,9 @@ class PacketServer:
         """The link type of a classic pcap stream."""
         if interface is not None:
             return common_link([interface])
-        if any(each.has_ethernet for each in self._distribution.interfaces):  # the kernel need not be asked
+        if any(each.has_ethernet for each in self._source.interfaces()):  # the kernel need not be asked
             return LINK_ETHERNET
-        return common_link(self._distribution.capturable())
-
-    def _refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
-        self._preparing.pop(connection, lambda: None)()
-        self._admission.refuse(connection, refusal, now_ns)
+        return common_link(self._source.capturable())
 
     def _keep_ticking(self, now_ns: int) -> None:
         if self._tick_timer is None:
@@ -272,15 +257,13 @@ class PacketServer:
         context = self._distribution.context(now_ns)
         for client in tuple(self._clients.values()):
             client.check(context)
-        if self._playback is not None:
-            self._playback.go_on(now_ns)
         if self._recorder is not None:
             self._recorder.check(now_ns)
         if self._clients or self._distribution.active:
             self._keep_ticking(now_ns)
 
     def _abort_all(self, now_ns: int) -> None:
-        for connection in self._admission.connections:
+        for connection in tuple(self._admission.connections):
             connection.abort("netobs ends", now_ns)
 
 

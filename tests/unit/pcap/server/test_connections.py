@@ -20,10 +20,10 @@ from netobs.base.errors import NetobsError
 from netobs.pcap.cli.stream_reader import StreamReader
 from netobs.pcap.server.admission import MAX_OF_ONE, ROOTS_PLACES
 from netobs.pcap.server.client_stream import Client
-from netobs.pcap.server.connection import Connection
+from netobs.pcap.server.connection import DEAD_PEER_MS, Connection
 from netobs.pcap.server.peer import Peer
-from netobs.pcap.server.transport import DEAD_PEER_MS, Transport
 
+KiB = 1 << 10
 ROOTS = ROOTS_PLACES if os.geteuid() == 0 else 0
 
 
@@ -248,9 +248,11 @@ def test_a_name_with_several_addresses() -> None:
 
 
 def test_who_vanishes_without_a_word_is_noticed_by_the_kernel() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+    with contextlib.ExitStack() as stack:
+        site, listener = stack.enter_context(Site()), stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        stack.enter_context(socket.create_connection(listener.getsockname()))
         accepted, _ = listener.accept()
-        transport = Transport(accepted, Peer("somebody", 0))
+        connection = Connection(accepted, Peer("somebody", 0), site.loop, site.server, KiB)
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DEAD_PEER_MS
-        transport.close()
+        connection.discard()
