@@ -179,7 +179,7 @@ class ExportingProcess:
         for collector in self._collectors:
             if collector.member.clamped and not collector.said_clamped:
                 collector.said_clamped = True
-                log.warning("%s: NetFlow v5 cannot say an interface index above %d: such flows are sent with this "
+                log.warning("%s: NetFlow v5 cannot encode interface indexes above %d: such flows are sent with this "
                             "index and counted; use netflow9 or ipfix", collector.member.sink,
                             MAX_INTERFACE)  # fmt: skip
 
