@@ -32,8 +32,8 @@ class Arrived:
         self.packets = 0
 
     def read(self) -> int:
-        for message in self._sink.drain():
-            flows = self._decoder.decode(message).flows
+        for message, exporter in self._sink.drain_from():  # each Transport Session has a port of its own
+            flows = self._decoder.decode(message, exporter).flows
             self.packets += sum(flow["packetDeltaCount"] for flow in flows)
         assert (self._decoder.stats.lost_records, self._decoder.stats.sets_without_template) == (0, 0)
         return self.packets
