@@ -77,7 +77,8 @@ class EventLoop:
         self._watches: dict[int, _Watch] = {}
         self._timers: list[Timer] = []  # a heap
         self._due: list[Timer] = []  # taken from the heap in this round, not yet called
-        self._pending: deque[Callback] = deque()  # filled by signal handlers and by other threads
+        self._raised: deque[Callback] = deque()  # filled by signal handlers
+        self._pending: deque[Callback] = deque()  # filled by other threads
         self._signals: dict[int, Any] = {}  # the handlers that ours replaced
         self._wakeup_before: int | None = None
         self._stopping = False
@@ -132,7 +133,7 @@ class EventLoop:
         """Call ``callback`` from the loop (not in signal context) after ``signum``. Main thread only (ValueError)."""
 
         def handler(_signum: int, _frame: FrameType | None) -> None:
-            self._pending.append(callback)
+            self._raised.append(callback)
             self._wake()
 
         before = signal.signal(signum, handler)
@@ -142,9 +143,9 @@ class EventLoop:
             self._wakeup_before = signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
 
     @property
-    def has_pending(self) -> bool:
-        """Whether a signal, or a callback from another thread, waits for the next round."""
-        return bool(self._pending)
+    def has_signal(self) -> bool:
+        """Whether a signal waits for the next round."""
+        return bool(self._raised)
 
     def run(self) -> None:
         """Run rounds until ``stop``. A ``stop`` that came before ``run`` counts."""
@@ -171,8 +172,9 @@ class EventLoop:
                 self._call(watch.reader, now_ns)
             if events & selectors.EVENT_WRITE and watch.writer and self._watches.get(key.fd) is watch:
                 self._call(watch.writer, now_ns)
-        for _ in range(len(self._pending)):
-            self._call(self._pending.popleft(), now_ns)
+        for waiting in (self._raised, self._pending):
+            for _ in range(len(waiting)):
+                self._call(waiting.popleft(), now_ns)
         self._run_timers(now_ns)
         self._note_silence(self._at_ns - begin_ns)
 
@@ -208,7 +210,7 @@ class EventLoop:
 
     def _due_ns(self, asked_ns: int, max_wait_ns: int | None) -> int | None:
         """When the next round starts at the latest; None: with the next event."""
-        if self._pending or self._stopping:
+        if self._raised or self._pending or self._stopping:
             return asked_ns
         due = [] if max_wait_ns is None else [asked_ns + max_wait_ns]
         if self._timers:

@@ -119,7 +119,7 @@ class Daemon:
         warning = check_interfaces(self._config.capture, self._points.links.interfaces())
         if warning:
             log.warning("%s", warning)
-        elif not self._points.attach(lambda: self._loop.has_pending) and not self._loop.has_pending:
+        elif not self._points.attach(lambda: self._loop.has_signal) and not self._loop.has_signal:
             raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
 
     def _report_ready(self, now_ns: int) -> None:

@@ -178,15 +178,17 @@ def test_signal_reaches_the_loop_and_its_handler_is_given_back() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_what_waits_for_the_next_round_shows(loop: EventLoop) -> None:
+def test_a_signal_that_waits_for_the_next_round_shows(loop: EventLoop) -> None:
     called: list[int] = []
-    pending = [loop.has_pending]
+    loop.on_signal(signal.SIGUSR1, called.append)
     loop.call_from_thread(called.append)
-    pending.append(loop.has_pending)
+    waits = [loop.has_signal]  # not for what a thread hands over: that keeps nobody from going on
+    os.kill(os.getpid(), signal.SIGUSR1)
+    waits.append(loop.has_signal)
     loop.run_once(0)
-    pending.append(loop.has_pending)
-    assert pending == [False, True, False]
-    assert len(called) == 1
+    waits.append(loop.has_signal)
+    assert waits == [False, True, False]
+    assert len(called) == 2
 
 
 def test_stop_before_run_counts_and_run_can_be_called_again(loop: EventLoop) -> None:
