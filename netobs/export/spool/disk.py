@@ -129,7 +129,8 @@ class Disk:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._finished.append(job())
-            self._loop.call_from_thread(self._settle)
+            if len(self._finished) == 1:  # else the loop has been woken, and has not looked yet
+                self._loop.call_from_thread(self._settle)
 
     def _settle(self, now_ns: int) -> None:
         while self._finished:

@@ -1,7 +1,7 @@
 """Moves flows from the queue into the spool while the collector is down, and sends them, paced, when it is back.
 
 All disk access runs in the spool's thread (``netobs.export.spool.disk``). The loop gives it one part of the queue at a
-time, and lets it read one batch ahead. So a disk that hangs costs the loop no time, and memory for these two.
+time, and lets it read a few batches ahead. So a disk that hangs costs the loop no time, and memory for these only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, Generic, NamedTuple, TypeVar
 
 from netobs.base.clock import NS_PER_S
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 _PART_BYTES = 524_288
 _BATCH_BYTES = 65_536
+_AHEAD = 8
+"""Batches that are read at a time. The next are read when half of them are sent."""
 _CATCH_UP_NS = 50_000_000
 """A busy loop may send this much of its delay at once."""
 STORE_WITHIN_NS = NS_PER_S
@@ -99,7 +102,7 @@ class Replay(Generic[H, D]):
         self._unread = False  # whether there is something to read in the files
         self._reading = False
         self._stale = False  # whether the present read must be repeated, after something older
-        self._read: _Read | None = None
+        self._ready: deque[_Read] = deque()  # read, and not sent
         self._slow = False
         self._ended = False
         self._errors: list[ExportError] = []  # of the start
@@ -138,23 +141,23 @@ class Replay(Generic[H, D]):
         block = self._encoder.data_messages(part, self._header(export_time_s, sequence), message_size)
         return 0 if self._spool.append(block, now_ns) else self._spool.retry_write_ns
 
-    def _read_next(self, now_ns: int) -> _Read | int:
-        """Without anything to read: when to try again."""
-        found = self._spool.read(_BATCH_BYTES, now_ns)
-        if found is None:
-            return self._spool.retry_read_ns
-        return _Read(self._spool.own_templates(found[0]), *found)
+    def _read(self, now_ns: int) -> tuple[list[_Read], int]:
+        """Some batches; if there are none, when to try again."""
+        read: list[_Read] = []
+        while len(read) < _AHEAD and (found := self._spool.read(_BATCH_BYTES, now_ns)) is not None:
+            read.append(_Read(self._spool.own_templates(found[0]), *found))
+        return read, self._spool.retry_read_ns
 
     # The loop's.
 
     def __bool__(self) -> bool:
         """Whether there is anything to send."""
-        return self._unread or self._reading or self._read is not None
+        return self._unread or self._reading or bool(self._ready)
 
     @property
     def due_ns(self) -> int | None:
         """When ``load`` has something, if no ``wake`` comes before."""
-        return self.next_ns if self._read is not None or (self._unread and not self._reading) else None
+        return self.next_ns if self._ready or (self._unread and not self._reading) else None
 
     @property
     def writing_bytes(self) -> int:
@@ -190,17 +193,17 @@ class Replay(Generic[H, D]):
         self._watch(now_ns)
         if now_ns < self.next_ns:
             return None
-        if self._read is None:
+        if len(self._ready) <= _AHEAD // 2:
             self._read_ahead(now_ns)
+        if not self._ready:
             return None
-        templates, batch, messages, data = self._read
+        templates, batch, messages, data = self._ready[0]
         if templates is not None and templates[1] not in self._announced:
             self._announced.add(templates[1])
             return templates_block(templates[0], header), None
         if self._config.transport == "udp":
             self._announced.clear()  # a collector that restarted knows them again with the next batch
-        self._read = None
-        self._read_ahead(now_ns)
+        self._ready.popleft()
         pause_ns = len(data) * NS_PER_S // self._config.spool_rate_bytes
         self.next_ns = max(self.next_ns, now_ns - _CATCH_UP_NS) + pause_ns
         return messages_block(messages, data, header), batch
@@ -211,20 +214,29 @@ class Replay(Generic[H, D]):
 
     def hand_over(self, batch: Batch, certain: bool, now_ns: int) -> None:
         """The kernel has accepted ``batch``; ``certain``: no acknowledgement will follow."""
-        self._submit(lambda: self._spool.hand_over(batch), _nothing, now_ns)
-        if certain:
-            self.release([batch], now_ns)
+
+        def work() -> None:
+            self._spool.hand_over(batch)
+            if certain:
+                self._spool.release(batch)
+
+        self._submit(work, _nothing, now_ns)
 
     def take_back(self, batch: Batch, tally: Tally, now_ns: int) -> None:
         """``batch``, with ``tally``, waits again, or is counted if it was dropped in the meantime."""
         self._stale = self._reading
-        self._put_back_read(now_ns)
+        self._put_back_ready(now_ns)
         self._submit(lambda: self._spool.rewind(batch, tally), self._on_news, now_ns)
 
-    def release(self, batches: Iterable[Batch], now_ns: int) -> None:
+    def release(self, batches: Sequence[Batch], now_ns: int) -> None:
         """``batches`` have arrived."""
-        for batch in batches:
-            self._submit(functools.partial(self._spool.release, batch), _nothing, now_ns)
+
+        def work() -> None:
+            for batch in batches:
+                self._spool.release(batch)
+
+        if batches:
+            self._submit(work, _nothing, now_ns)
 
     def end(self, done: Callable[[int], None], now_ns: int) -> None:
         """Stops reading and writing; ``done`` is called when the folder is free."""
@@ -269,24 +281,24 @@ class Replay(Generic[H, D]):
     def _read_ahead(self, now_ns: int) -> None:
         if self._unread and not self._reading and not self._ended:
             self._reading = True
-            self._submit(lambda: self._read_next(now_ns), self._on_read, now_ns)
+            self._submit(lambda: self._read(now_ns), self._on_read, now_ns)
 
-    def _on_read(self, found: _Read | int, now_ns: int) -> None:
+    def _on_read(self, found: tuple[list[_Read], int], now_ns: int) -> None:
         self._reading = False
-        if isinstance(found, int):
-            self.next_ns = max(self.next_ns, found)
-        else:
-            self._read = found
+        read, retry_ns = found
+        self._ready += read
+        if not read:
+            self.next_ns = max(self.next_ns, retry_ns)
         if self._stale:
             self._stale = False
-            self._put_back_read(now_ns)
+            self._put_back_ready(now_ns)
         self._on_news(None, now_ns)
 
-    def _put_back_read(self, now_ns: int) -> None:
-        if self._read is not None:
-            batch, tally = self._read.batch, self._read.messages.tally()
-            self._read = None
-            self._submit(lambda: self._spool.put_back(batch, tally), self._on_news, now_ns)
+    def _put_back_ready(self, now_ns: int) -> None:
+        """The newest first: the position of a segment goes back to the oldest."""
+        while self._ready:
+            _, batch, messages, _ = self._ready.pop()
+            self._submit(functools.partial(self._spool.put_back, batch, messages.tally()), self._on_news, now_ns)
 
     def _on_news(self, _result: None, now_ns: int) -> None:
         if self._slow:
