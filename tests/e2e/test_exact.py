@@ -69,6 +69,7 @@ def test_the_collector_has_exactly_what_was_sent(lab: Lab, tmp_path: Path, plan:
     assert summary.sequence_errors == 0
 
 
+@pytest.mark.alone  # keeps all CPUs busy
 @pytest.mark.parametrize("attach", ["tcx", "tc"])
 def test_nothing_is_lost_while_flows_are_taken_out(lab: Lab, tmp_path: Path, attach: str) -> None:
     near, far = lab.pair()

@@ -19,6 +19,7 @@ SMALL_TABLE = {"max_flows": 1000}
 
 
 @pytest.mark.e2e(tools=("socat", "ipfixDump"))
+@pytest.mark.alone  # keeps all CPUs busy
 @pytest.mark.parametrize(("flows", "interval"), [(100_000, "5s"), (20_000, "100ms")])
 def test_each_packet_is_accounted_for(lab: Lab, tmp_path: Path, flows: int, interval: str) -> None:
     plan = Traffic(flows=flows, packets=3 * flows // 2, order="random")

@@ -16,7 +16,8 @@ from lab.namespaces import Lab
 from lab.traffic import Traffic
 from netobs.datapath.layout import FLOW_TABLES
 
-pytestmark = pytest.mark.e2e(tools=("make",))
+# They keep all CPUs busy, and a daemon sends for 4 s when it ends.
+pytestmark = [pytest.mark.e2e(tools=("make",)), pytest.mark.alone]
 
 LONG = os.environ.get("NETOBS_LONG") == "1"
 PACKETS = 5_000_000 if LONG else 300_000
