@@ -7,9 +7,9 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from itertools import chain, islice
 
 from netobs.base.errors import CaptureError
 from netobs.config.selector import InterfaceSelector
@@ -62,10 +62,10 @@ class Tap:
         purpose = replace(PACKETS, place=place)
         self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
         self._bits = FilterBits()
+        self._selected: dict[int, Selection] = {}
         self._grace = GracePeriod()
         self._lost_before: dict[int, Counter[int]] = {}
-        self._to_attach: list[Interface] = []
-        self._to_detach: list[int] = []
+        self._steps: Iterator[None] = iter(())
 
     def load(self) -> None:
         """Loads the programs, and checks that everything needed later is available.
@@ -90,7 +90,7 @@ class Tap:
     @property
     def is_active(self) -> bool:
         """Whether anything is selected."""
-        return bool(self._bits.in_use())
+        return bool(self._selected)
 
     @property
     def method(self) -> str:
@@ -103,66 +103,59 @@ class Tap:
         return self._rings.backlog_bytes
 
     def select(self, selection: Selection, now_ns: int) -> int:
-        """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. Equal selections
-        share one. The first makes the rings and attaches to the first interfaces; see ``attach_some``.
+        """From now on packets that ``selection`` selects come: the bit that they have in ``filters``. The first makes
+        the rings and attaches to the first interfaces; see ``attach_some``.
 
         :raises CaptureError: there are 32 others already, they are too large together, or the kernel refused something.
             Nothing has changed then.
         """
         first = not self.is_active
-        bit = self._bits.acquire(selection)
+        bit = self._bits.choose(selection)
         if bit is None:
             raise CaptureError(
                 f"packet capture: {MAX_SELECTIONS} different filters are in use, which is the limit",
                 "end one, or use an existing one",
             )
-        if self._bits.users(bit) > 1:
-            return bit
+        chosen = {**self._selected, bit: selection}
         try:
             if first:
                 self._rings.open(self._programs.map_fd("packet_rings"))
-            self._lost_before[bit] = self._lost(bit)
-            check_together(self._bits.in_use())
-            self._put_filters(now_ns)
+            lost = self._lost(bit)
+            check_together([*chosen.values()])
+            self._put_filters(chosen, now_ns)
         except CaptureError:
-            self._bits.forget(bit)
-            self._lost_before.pop(bit, None)
             if first:
                 self._stop()
             raise
+        self._selected, self._lost_before[bit] = chosen, lost
         if first:
             self._start()
         return bit
 
     def _start(self) -> None:
         self._points.links.read()  # what happened meanwhile is in the list that follows
-        self._to_attach = self._points.wanted()
-        wanted = {interface.index for interface in self._to_attach}
-        self._to_detach = [interface.index for interface in self._points.attached if interface.index not in wanted]
+        wanted = self._points.wanted()
+        indices = {interface.index for interface in wanted}
+        former = [interface for interface in self._points.attached if interface.index not in indices]
+        self._steps = chain(self._attach(wanted), self._detach(former))
         self.attach_some()
 
-    def _put_filters(self, now_ns: int) -> None:
-        """Makes programs for all selections, and replaces the present programs.
+    def _put_filters(self, selections: Mapping[int, Selection], now_ns: int) -> None:
+        """Makes programs for ``selections``, by bit, and replaces the present programs.
 
         :raises CaptureError: the kernel refused one; the former programs stay.
         """
+        maps = self._programs.map_fd("packet_programs"), self._programs.map_fd("packet_matches")
         with contextlib.ExitStack() as loaded:
             programs = {}
             for filter_slot, copy_slot, link in self._slots():
-                fd = FilterProgram(
-                    self._bits.in_use(),
-                    link,
-                    copy_slot,
-                    self._programs.map_fd("packet_programs"),
-                    self._programs.map_fd("packet_matches"),
-                ).load()
-                loaded.callback(os.close, fd)  # the slot keeps the program
-                programs[filter_slot] = fd
+                programs[filter_slot] = FilterProgram([*selections.items()], link, copy_slot, *maps).load()
+                loaded.callback(os.close, programs[filter_slot])  # the slot keeps the program
             try:
                 self._programs.set_filters(programs)
             except OSError as error:
                 raise CaptureError(f"packet capture: the filters cannot be set: {error.strerror}") from None
-        self._bits.in_force(now_ns)
+        self._bits.put_in_force(dict(selections), now_ns)
 
     def _slots(self) -> Iterator[tuple[int, int, int]]:
         """(slot of the filter, slot of the copier, link) of each kind of packet that may come."""
@@ -171,17 +164,14 @@ class Tap:
                 yield filter_slot, copy_slot, LINK_IP if way.startswith("l3_") else LINK_ETHERNET
 
     def release(self, bit: int, now_ns: int) -> None:
-        """Drops one user of this selection. Its bit may be reused when none of its packets can come any more. With the
-        last selection, all unread packets are gone."""
-        self._bits.give_back(bit)
-        if self._bits.users(bit):
-            return
-        del self._lost_before[bit]
+        """Ends this selection. Its bit may be reused when none of its packets can come any more. With the last
+        selection, all unread packets are gone."""
+        del self._selected[bit], self._lost_before[bit]
         if not self.is_active:
             self._stop()
             return
         try:
-            self._put_filters(now_ns)
+            self._put_filters(self._selected, now_ns)
         except CaptureError as error:  # the present programs select too much, and nobody gets it
             log.error("packet capture: an unused filter stays in force: %s", error)
 
@@ -191,23 +181,28 @@ class Tap:
         self._rings.release()
         self._programs.clear_losses()
         self._bits.clear()
-        self._lost_before.clear()
-        self._to_attach = []
-        self._to_detach = [interface.index for interface in self._points.attached]
+        self._steps = self._detach(self._points.attached)
         self.attach_some()
 
     def attach_some(self) -> bool:
         """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` and the last
-        ``release``. Whether there are more: then it is to be called again soon."""
-        for interface in _first(self._to_attach):
+        ``release``. Whether there may be more: then it is to be called again soon."""
+        return len(list(islice(self._steps, INTERFACES_AT_ONCE))) == INTERFACES_AT_ONCE
+
+    def _attach(self, interfaces: Iterable[Interface]) -> Iterator[None]:
+        for interface in interfaces:
             with contextlib.suppress(OSError):  # gone
                 if socket.if_indextoname(interface.index) == interface.name:
                     self._points.attach_to(interface)
-        for index in _first(self._to_detach):
-            self._points.detach_from(index)
-            self._points.names.pop(index, None)
-            self._points.interface_names.retire(index)
-        return bool(self._to_attach or self._to_detach)
+            yield
+
+    def _detach(self, interfaces: Iterable[Interface]) -> Iterator[None]:
+        for interface in interfaces:
+            if interface in self._points.attached:
+                self._points.detach_from(interface.index)
+                self._points.names.pop(interface.index)
+                self._points.interface_names.retire(interface.index)
+            yield
 
     def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
         """Takes packets out of the rings: see ``PacketRings.read``."""
@@ -281,7 +276,7 @@ class Tap:
 
     def detach(self) -> None:
         """Takes the programs off all interfaces. What was copied can still be read."""
-        self._to_attach, self._to_detach = [], []
+        self._steps = iter(())
         self._points.detach()
 
     def close(self) -> None:
@@ -291,10 +286,3 @@ class Tap:
         self._rings.close()
         self._programs.close()
         self._grace.close()
-
-
-def _first(due: list[Any]) -> list[Any]:
-    """Takes the first interfaces out of ``due``."""
-    taken = due[:INTERFACES_AT_ONCE]
-    del due[:INTERFACES_AT_ONCE]
-    return taken
