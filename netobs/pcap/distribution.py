@@ -64,7 +64,7 @@ class Distribution:
         self._offset_ns = 0
         self._next_pair_ns = 0
         self._subscriptions: dict[Selection, Subscription] = {}
-        self._lingering: tuple[Subscription, Timer] | None = None
+        self._lingering: Timer | None = None
         self._snaplen = 0
         self._last_read_ns = -1
 
@@ -84,19 +84,16 @@ class Distribution:
                 self._loop.add_reader(self._source.fileno(), self.read)
             subscription = self._subscriptions[selection] = Subscription(self._source, selection, bit)
         subscription.sinks.append(sink)
-        self._release_lingering(now_ns)
+        self._release_unused(now_ns)
         return subscription
 
     def unsubscribe(self, subscription: Subscription, sink: Sink, now_ns: int) -> None:
         """``sink`` gets no more."""
         subscription.sinks.remove(sink)
-        if subscription.sinks:
-            self._set_snaplen()
-        elif len(self._subscriptions) == 1:
-            timer = self._loop.call_at(now_ns + LINGER_NS, self._release_lingering)
-            self._lingering = subscription, timer
+        if subscription.sinks or len(self._subscriptions) > 1:
+            self._release_unused(now_ns)
         else:
-            self._release(subscription, now_ns)
+            self._lingering = self._loop.call_at(now_ns + LINGER_NS, self._release_unused)
 
     def context(self, now_ns: int) -> ReadContext:
         """What belongs to a batch that is read now."""
@@ -126,9 +123,9 @@ class Distribution:
 
     def close(self, now_ns: int) -> None:
         """End all selections."""
-        for subscription in tuple(self._subscriptions.values()):
-            self._release(subscription, now_ns)
-        self._stop_lingering()
+        for subscription in self._subscriptions.values():
+            subscription.sinks.clear()
+        self._release_unused(now_ns)
 
     def _hand_out(self, batch: PacketBatch, context: ReadContext) -> None:
         filters = batch.meta["filters"]
@@ -138,26 +135,17 @@ class Distribution:
                 for sink in tuple(subscription.sinks):
                     sink.take(batch, np.asarray(rows, dtype=np.int64), context)
 
-    def _release_lingering(self, now_ns: int) -> None:
-        """Ends the selection: its time is over, or it is not the last one any more."""
-        if self._lingering is None:
-            return
-        subscription, _ = self._lingering
-        self._stop_lingering()
-        if not subscription.sinks:
-            self._release(subscription, now_ns)
-
-    def _stop_lingering(self) -> None:
+    def _release_unused(self, now_ns: int) -> None:
+        """End the selections without users: the time of the last one is over, or it is not the last any more."""
         if self._lingering is not None:
-            self._lingering[1].cancel()
+            self._lingering.cancel()
             self._lingering = None
-
-    def _release(self, subscription: Subscription, now_ns: int) -> None:
-        del self._subscriptions[subscription.selection]
-        if not self._subscriptions:
-            self._loop.remove(self._source.fileno())
-        self._source.release(subscription.bit, now_ns)
-        self._loop.call_at(now_ns, self._step)
+        for subscription in [each for each in self._subscriptions.values() if not each.sinks]:
+            del self._subscriptions[subscription.selection]
+            if not self._subscriptions:
+                self._loop.remove(self._source.fileno())
+            self._source.release(subscription.bit, now_ns)
+            self._loop.call_at(now_ns, self._step)
         self._set_snaplen()
 
     def _step(self, now_ns: int) -> None:

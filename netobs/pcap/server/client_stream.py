@@ -49,14 +49,10 @@ ENDS = {
 class Terms:
     """What a client gets: its request, with what is configured where it said nothing."""
 
+    request: Request
     filter: Filter
     interface: Interface | None
-    format: str
     link: int
-    snaplen: int
-    count: int
-    duration_ns: int
-    recorded: bool
 
     @property
     def selection(self) -> Selection:
@@ -65,25 +61,9 @@ class Terms:
 
     def __str__(self) -> str:
         where = f" on {printable(self.interface.name)}" if self.interface else ""
-        what = "the recording of " if self.recorded else ""
-        return f"{what}{quoted(self.filter.text)}{where} as {self.format}, {self.snaplen} octets of a packet"
-
-
-def terms_of(
-    request: Request, config: PacketCaptureConfig, chosen: Filter, interface: Interface | None, link: int
-) -> Terms:
-    """The configured values where ``request`` says nothing; never more than they allow."""
-    durations = [each for each in (request.duration_ns, 0 if request.recorded else config.max_duration_ns) if each]
-    return Terms(
-        filter=chosen,
-        interface=interface,
-        format=request.format or config.format,
-        link=link,
-        snaplen=min(request.snaplen or config.snaplen, config.snaplen),
-        count=request.count,
-        duration_ns=min(durations, default=0),
-        recorded=request.recorded,
-    )
+        what = "the recording of " if self.request.recorded else ""
+        form = f"as {self.request.format}, {self.request.snaplen} octets of a packet"
+        return f"{what}{quoted(self.filter.text)}{where} {form}"
 
 
 class Client:
@@ -103,7 +83,8 @@ class Client:
         that, and as fast as its socket takes it: nothing is dropped."""
         self.connection = connection
         self.terms = terms
-        self.snaplen = terms.snaplen
+        request = terms.request
+        self.snaplen = request.snaplen
         self.is_logged = True
         self.recording = recording
         self.losses: Losses = dict
@@ -111,15 +92,15 @@ class Client:
         """Called once, when it takes no more packets."""
         self.counts = StreamCounts()
         """What did not get into the queue; ``stats`` has all."""
-        format_ = stream_of(terms.format, terms.link, terms.snaplen, terms.filter.text)
+        format_ = stream_of(request.format, terms.link, request.snaplen, terms.filter.text)
         self.stream = PacketStream(format_, known, captured, context.now_ns)
         if recording is not None:
             self.losses = lambda: recording.lost
             self.stream.start_ns = recording.since_ns
         self._captured = captured
-        self._limits = Limits(terms.count, config.max_bytes, config.max_rate_bytes, context.now_ns)
+        self._limits = Limits(request.count, config.max_bytes, config.max_rate_bytes, context.now_ns)
         self._context = context
-        self._end_ns = context.now_ns + terms.duration_ns if terms.duration_ns else None
+        self._end_ns = context.now_ns + request.duration_ns if request.duration_ns else None
         self._next_statistics_ns = context.now_ns + STATISTICS_NS
         self._end_reason = ""
         self._was_captured = False  # its interface
@@ -193,7 +174,7 @@ class Client:
                 self.connection.flush(now_ns)
         self.connection.check(now_ns)
         self.play(now_ns)
-        if self.terms.interface is not None and not self.terms.recorded:
+        if self.terms.interface is not None and self.recording is None:
             self._check_interface(now_ns)
 
     def _check_interface(self, now_ns: int) -> None:

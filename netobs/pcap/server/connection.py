@@ -34,7 +34,7 @@ STALL_NS = 10 * NS_PER_S
 MAX_TALK_BYTES = 1 << 16
 """What a client may send behind its request: it is read and thrown away."""
 
-WENT_AWAY = "the client went away"
+WENT_AWAY, STALLED = "the client went away", "the client did not take what waited for it"
 
 _READ_BYTES = 4096
 _READS = 16  # in a round: a peer that talks without end must not hold the loop
@@ -136,7 +136,7 @@ class Connection:
 
     def start(self, now_ns: int) -> None:
         """Begin with the handshake, if there is one."""
-        self._set_timer(now_ns + HANDSHAKE_NS, self._on_late_handshake)
+        self._abort_at(now_ns + HANDSHAKE_NS, "no answer in the TLS handshake")
         self._shake_hands(now_ns)
 
     def flush(self, now_ns: int) -> int:
@@ -153,7 +153,7 @@ class Connection:
             if not self.outbox:
                 self._end(now_ns)
             elif sent:
-                self._set_timer(now_ns + STALL_NS, self._on_stall)
+                self._abort_at(now_ns + STALL_NS, STALLED)
         return sent
 
     def send_at_once(self, pieces: Vectors, ends: Numbers, now_ns: int) -> int:
@@ -184,7 +184,7 @@ class Connection:
         """Send what waits, then close."""
         if self.phase in (Phase.HANDSHAKE, Phase.REQUEST, Phase.OPEN):
             self.phase = Phase.ENDING
-            self._set_timer(now_ns + STALL_NS, self._on_stall)
+            self._abort_at(now_ns + STALL_NS, STALLED)
             self.flush(now_ns)
 
     def refuse(self, message: str, now_ns: int) -> None:
@@ -242,9 +242,6 @@ class Connection:
             self._set_timer(now_ns + REQUEST_NS, self._on_request_time_over)
             self._loop.add_reader(fd, self._on_readable)
             self._on_readable(now_ns)  # TLS may have read it already
-
-    def _on_late_handshake(self, now_ns: int) -> None:
-        self.abort("no answer in the TLS handshake", now_ns)
 
     def _on_request_time_over(self, now_ns: int) -> None:
         if self._line:
@@ -314,9 +311,6 @@ class Connection:
         if self.phase is Phase.OPEN and not self.outbox:
             self._owner.on_drained(self, now_ns)
 
-    def _on_stall(self, now_ns: int) -> None:
-        self.abort("the client did not take what waited for it", now_ns)
-
     def _end(self, now_ns: int) -> None:
         """Close our side. The client's is read to its end: unread bytes would make a reset of the close, and what is
         on its way to the client would be lost."""
@@ -333,7 +327,7 @@ class Connection:
             self.abort("", now_ns)
         else:
             self._talk_bytes = 0
-            self._set_timer(now_ns + LINGER_NS, lambda later_ns: self.abort("", later_ns))
+            self._abort_at(now_ns + LINGER_NS, "")
             self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
     def _tell_ended(self, reason: str, now_ns: int) -> None:
@@ -353,6 +347,9 @@ class Connection:
     def _set_timer(self, when_ns: int, callback: Callback) -> None:
         self._cancel_timer()
         self._timer = self._loop.call_at(when_ns, callback)
+
+    def _abort_at(self, when_ns: int, reason: str) -> None:
+        self._set_timer(when_ns, lambda now_ns: self.abort(reason, now_ns))
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

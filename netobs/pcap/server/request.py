@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netobs.base.errors import NetobsError
 from netobs.base.log import printable
-from netobs.config.schema import PACKET_FORMATS
+from netobs.config.schema import PACKET_FORMATS, PacketCaptureConfig
 from netobs.config.text import nearest, quoted
 from netobs.config.values import BadValue, Boolean, Duration, FilterTexts, Integer, Kind, Text
 
@@ -52,6 +52,16 @@ class Request:
     count: int = 0
     duration_ns: int = 0
     recorded: bool = False
+
+    def completed(self, config: PacketCaptureConfig) -> Request:
+        """With the configured values where it says nothing; never more than they allow."""
+        durations = [each for each in (self.duration_ns, 0 if self.recorded else config.max_duration_ns) if each]
+        return replace(
+            self,
+            format=self.format or config.format,
+            snaplen=min(self.snaplen or config.snaplen, config.snaplen),
+            duration_ns=min(durations, default=0),
+        )
 
 
 def parse_request(line: bytes) -> Request:

@@ -22,7 +22,7 @@ from netobs.kernel.interfaces import Interface
 from netobs.pcap.distribution import Distribution
 from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
 from netobs.pcap.server.admission import Admission
-from netobs.pcap.server.client_stream import Client, terms_of
+from netobs.pcap.server.client_stream import Client, Terms
 from netobs.pcap.server.compiling import Compiler, compile_configured
 from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.peer import GROUP
@@ -210,7 +210,7 @@ class PacketServer:
         """Raises NetobsError."""
         interface = self._interface(request.interface) if request.interface else None
         context = self._distribution.context(now_ns)
-        terms = terms_of(request, self._config, chosen, interface, self._link(interface))
+        terms = Terms(request.completed(self._config), chosen, interface, self._link(interface))
         known, recording = context.interfaces, None
         if self._recorder is not None and request.recorded:
             recording = self._recorder.recording(terms.selection.ifindex, now_ns)
