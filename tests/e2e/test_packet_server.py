@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.certificates import Authority
+from lab.namespaces import Lab, in_namespace
 from lab.packet_site import Site, descriptors, numbered, numbers_in
 from lab.packets import OFFSET_NS, SECOND, mixed
 from netobs.pcap.formats import MAGIC_NUMBERS
@@ -185,3 +187,21 @@ def test_streams_of_both_formats_begin_with_their_magic_number(tmp_path: Path) -
                 site.stop()
                 until_ended(site, process)
             assert (tmp_path / format_).read_bytes().startswith(magic)
+
+
+@pytest.mark.e2e(tools=("openssl", "ip"))
+def test_over_tls_from_another_host(lab: Lab, tmp_path: Path) -> None:
+    """Without client_ca: the user there is not known, and need not be."""
+    here, there = lab.pair()
+    lab.address(here, "192.0.2.1/24")
+    lab.address(there, "192.0.2.2/24")
+    own = Authority(tmp_path).issue("own", "IP:192.0.2.1")
+    argv = ["openssl", "s_client", "-connect", "192.0.2.1:9990", "-quiet"]
+    with in_namespace(here.ns), Site(host="192.0.2.1", port=9990, cert=str(own.cert), key=str(own.key)) as site:
+        client = lab.popen(there.ns, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        site.until_clients(1)
+        site.source.feed(numbered(range(10)))
+        site.until(lambda: site.stats().total.sent == 10)
+        site.stop()
+        until_ended(site, client)
+        assert numbers_in(client.communicate()[0]) == list(range(10))
