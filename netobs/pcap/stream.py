@@ -51,10 +51,18 @@ class PacketStream:
             self._dropped = add_places(self._dropped, records.sources[sent : sent + dropped])
 
     def introduction(self, lost: Iterable[int], context: ReadContext | None = None) -> bytes:
-        """The interfaces that ``statistics`` need and the stream does not have yet."""
+        """The interfaces that ``statistics`` need and the stream does not have yet: those that only ``lost`` packets,
+        by index; if no packet was selected, the captured ones. libpcap refuses a pcapng without any interface, and one
+        with interfaces of several link types."""
         if context is not None:
             self._known = context.interfaces
-        return self.format.introduce(interfaces_to_introduce(self.format, self._known, lost, self._captured))
+        told = {interface.index for interface in self.format.interfaces}
+        missing = [self._known[index] for index in lost if index in self._known.keys() - told]
+        if not told and not missing:
+            captured = self._captured()
+            link = common_link(captured)
+            missing = [interface for interface in captured if link_of(interface) == link]
+        return self.format.introduce(missing)
 
     def statistics(self, lost: Mapping[int, int], context: ReadContext) -> bytes:
         """Of the interfaces that have had packets, in the stream or ``lost``; without any, the captured ones alone."""
@@ -65,25 +73,6 @@ class PacketStream:
 def stream_of(name: str, link: int, snaplen: int, filter_text: str) -> PacketFormat:
     """A new stream of the format ``name``: "pcap" or "pcapng"."""
     return PcapFormat(link, snaplen) if name == "pcap" else PcapngFormat(snaplen, filter_text)
-
-
-def interfaces_to_introduce(
-    stream: PacketFormat,
-    known: Mapping[int, Interface],
-    lost: Iterable[int],
-    captured: Callable[[], Sequence[Interface]],
-) -> list[Interface]:
-    """The interfaces that ``stream`` must introduce before its statistics: ``known`` ones that only ``lost`` packets,
-    by index; if no packet was selected, the ``captured`` ones. libpcap refuses a pcapng without any interface, and one
-    with interfaces of several link types.
-    """
-    told = {interface.index for interface in stream.interfaces}
-    missing = [known[index] for index in lost if index in known.keys() - told]
-    if told or missing:
-        return missing
-    interfaces = captured()
-    link = common_link(interfaces)
-    return [interface for interface in interfaces if link_of(interface) == link]
 
 
 def common_link(interfaces: Sequence[Interface]) -> int:

@@ -1,37 +1,17 @@
-"""Who may have packets: prefixes of addresses, and TLS with the certificates of clients."""
+"""TLS with the certificates of [packet_capture], and those of clients."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netobs.base import tls
 from netobs.base.errors import NetobsError
-from netobs.config.addresses import Endpoint, IPAddress, IPNetwork
 
 if TYPE_CHECKING:
     import ssl
 
     from netobs.config.schema import PacketCaptureConfig
-
-
-def address_of(host: str) -> IPAddress:
-    """The address of a peer. What a dual-stack socket calls ::ffff:192.0.2.1 is an IPv4 address."""
-    address = ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
-
-
-def endpoint_of(sockaddr: tuple[Any, ...]) -> Endpoint:
-    """Who is at the other end, for people."""
-    return Endpoint(str(address_of(sockaddr[0])), sockaddr[1])
-
-
-def is_allowed(address: IPAddress, allow: Sequence[IPNetwork]) -> bool:
-    """Whether ``address`` may connect. No prefix at all: everybody may."""
-    return not allow or any(address in network for network in allow)
 
 
 class ServerTls:
@@ -41,19 +21,15 @@ class ServerTls:
         """Raises NetobsError that names the file that cannot be used."""
         self._config = config
         self._state = self._files()
-        self._context = _server_context(config)
+        self.context = _server_context(config)
+        """For the next connection."""
 
     def refresh(self) -> None:
         """Read what has changed since. Raises NetobsError, once for a change; the earlier certificates stay."""
         state = self._files()
         if state != self._state:
             self._state = state
-            self._context = _server_context(self._config)
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For the next connection."""
-        return self._context
+            self.context = _server_context(self._config)
 
     def _files(self) -> list[tuple[int, ...]]:
         return [_state_of(path) for path in (self._config.cert, self._config.key, self._config.client_ca)]

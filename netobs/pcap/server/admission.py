@@ -16,10 +16,10 @@ from netobs.base.log import printable
 from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
 from netobs.config.schema import PacketCaptureConfig
-from netobs.pcap.server.access import ServerTls, address_of, is_allowed
+from netobs.pcap.server.access import ServerTls
 from netobs.pcap.server.connection import Connection, Owner, Phase
 from netobs.pcap.server.listener import Listener
-from netobs.pcap.server.peer import GROUP, ROOT, Peer, is_local, may_connect, peer_of
+from netobs.pcap.server.peer import GROUP, ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
 from netobs.pcap.source import PacketSource
 

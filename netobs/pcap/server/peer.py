@@ -9,10 +9,11 @@ import pwd
 import select
 import socket
 import struct
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
-from netobs.config.addresses import Endpoint
-from netobs.pcap.server.access import endpoint_of
+from netobs.config.addresses import Endpoint, IPAddress, IPNetwork
 
 GROUP = "netobs"
 """Whose members may have packets, beside root and the user that the service runs as."""
@@ -50,6 +51,23 @@ def peer_of(sock: socket.socket, sockaddr: Any) -> Peer:
     endpoint = endpoint_of(sockaddr)
     owner = _owner(sock)
     return Peer(str(endpoint), owner.uid if owner else None, endpoint)
+
+
+def address_of(host: str) -> IPAddress:
+    """The address of a peer. What a dual-stack socket calls ::ffff:192.0.2.1 is an IPv4 address."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def endpoint_of(sockaddr: tuple[Any, ...]) -> Endpoint:
+    """Who is at the other end, for people."""
+    return Endpoint(str(address_of(sockaddr[0])), sockaddr[1])
+
+
+def is_allowed(address: IPAddress, allow: Sequence[IPNetwork]) -> bool:
+    """Whether ``address`` may connect. No prefix at all: everybody may."""
+    return not allow or any(address in network for network in allow)
 
 
 def is_local(sock: socket.socket, peer: Peer) -> bool:

@@ -12,7 +12,8 @@ from lab.certificates import Authority, encrypt_key
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
-from netobs.pcap.server.access import ServerTls, address_of, endpoint_of, is_allowed
+from netobs.pcap.server.access import ServerTls
+from netobs.pcap.server.peer import address_of, endpoint_of, is_allowed
 
 
 @pytest.mark.parametrize(
