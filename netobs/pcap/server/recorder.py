@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -90,7 +91,10 @@ class Recorder:
             for index, count in counts.items():
                 if ifindex in (0, index):
                     lost[index] = lost.get(index, 0) + count
-        return Recording(deque(self._entries), dict(self._interfaces), lost, ifindex, now_ns - self._keep_ns)
+        oldest_ns = max(0, now_ns - self._keep_ns)
+        since_ns = max(oldest_ns, int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0)
+        parts = _parts(deque(self._entries), ifindex, oldest_ns)
+        return Recording(dict(self._interfaces), lost, since_ns, parts)
 
     def stats(self, now_ns: int) -> RecorderStats:
         """Now."""
@@ -110,47 +114,37 @@ class Recorder:
         self.packets -= len(entry.batch)
 
 
+@dataclass(frozen=True)
 class Recording:
-    """What was kept when somebody asked for it. It is taken part by part, and each part is freed then."""
+    """What was kept when somebody asked for it. It is taken part by part, and each batch is freed then."""
 
-    def __init__(
-        self,
-        entries: deque[_Entry],
-        interfaces: Mapping[int, Interface],
-        lost: Mapping[int, int],
-        ifindex: int,
-        oldest_ns: int,
-    ) -> None:
-        self.interfaces = interfaces
-        self.lost = lost
-        self._entries = entries
-        self._ifindex = ifindex
-        self._oldest_ns = oldest_ns
-        self._row = 0  # of the first entry
-
-    @property
-    def since_ns(self) -> int:
-        """When its first packet was captured, CLOCK_MONOTONIC; when it would be kept no longer, if there is none."""
-        return max(self._oldest_ns, int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0)
+    interfaces: Mapping[int, Interface]
+    lost: Mapping[int, int]
+    since_ns: int
+    """When its first packet was captured, CLOCK_MONOTONIC; when it would be kept no longer, if there is none."""
+    parts: Iterator[tuple[PacketBatch, Numbers, int]]
+    """Packets of a batch, and the offset of its clock."""
 
     def take(self, now_ns: int) -> tuple[PacketBatch, Numbers, ReadContext] | None:
         """The next part: packets of a batch, and what belongs to it. None: that was all."""
-        while self._entries:
-            batch, offset_ns, _, _ = self._entries[0]
-            begin = int(batch.start[self._row])
-            stop = max(self._row + 1, int(batch.start.searchsorted(begin + PART_BYTES)))
-            rows = self._chosen(batch, np.arange(self._row, stop))
-            self._row = stop
-            if stop == len(batch):
-                self._entries.popleft()
-                self._row = 0
-            if len(rows):
-                return batch, rows, ReadContext(now_ns, offset_ns, self.interfaces)
+        for batch, rows, offset_ns in self.parts:
+            return batch, rows, ReadContext(now_ns, offset_ns, self.interfaces)
         return None
 
-    def _chosen(self, batch: PacketBatch, rows: Numbers) -> Numbers:
-        rows = rows[batch.meta["time_ns"][rows] >= max(0, self._oldest_ns)]
-        return rows[batch.meta["ifindex"][rows] == self._ifindex] if self._ifindex else rows
+
+def _parts(entries: deque[_Entry], ifindex: int, oldest_ns: int) -> Iterator[tuple[PacketBatch, Numbers, int]]:
+    while entries:
+        batch, offset_ns, _, _ = entries.popleft()
+        stop = 0
+        while stop < len(batch):
+            begin, first = stop, int(batch.start[stop])
+            stop = max(begin + 1, int(batch.start.searchsorted(first + PART_BYTES)))
+            rows = np.arange(begin, stop)
+            rows = rows[batch.meta["time_ns"][rows] >= oldest_ns]
+            if ifindex:
+                rows = rows[batch.meta["ifindex"][rows] == ifindex]
+            if len(rows):
+                yield batch, rows, offset_ns
 
 
 def compact(batch: PacketBatch, rows: Numbers) -> PacketBatch:
