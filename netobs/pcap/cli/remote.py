@@ -87,27 +87,21 @@ def encrypt(sock: socket.socket, tls: Tls, endpoint: Endpoint) -> ssl.SSLSocket:
     try:
         return context.wrap_socket(sock, server_hostname=endpoint.host)
     except OSError as error:
-        raise CaptureError(f"{endpoint}: TLS: {_reason(error)}", _hint(error)) from error
+        raise _tls_error(endpoint, error) from error
 
 
-def _reason(error: OSError) -> str:
+def _tls_error(endpoint: Endpoint, error: OSError) -> CaptureError:
     import ssl
 
+    reason, hint = error.strerror or str(error), ""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if not isinstance(error, ssl.SSLError):
-        return error.strerror or str(error)
-    reason, alert = openssl_reason(error.reason or str(error))
-    return f"the daemon refused: {alert}" if alert else reason
-
-
-def _hint(error: OSError) -> str:
-    import ssl
-
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "name the authority of the daemon's certificate with --ca"
-    no_tls = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
-    return "the daemon there does not speak TLS: connect without --tls, --ca and --cert" if no_tls else ""
+        reason, hint = error.verify_message, "name the authority of the daemon's certificate with --ca"
+    elif isinstance(error, ssl.SSLError):
+        reason, alert = openssl_reason(error.reason or str(error))
+        reason = f"the daemon refused: {alert}" if alert else reason
+        if error.reason == "WRONG_VERSION_NUMBER":
+            hint = "the daemon there does not speak TLS: connect without --tls, --ca and --cert"
+    return CaptureError(f"{endpoint}: TLS: {reason}", hint)
 
 
 def _unusable(option: str, path: str, reason: str) -> CaptureError:

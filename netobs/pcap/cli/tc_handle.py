@@ -24,22 +24,13 @@ def own_place() -> Iterator[FilterPlace]:
     :raises CaptureError: there are too many.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        yield FilterPlace(_take(lock))
-
-
-def _take(lock: socket.socket) -> int:
-    for handle in range(FIRST_HANDLE, FIRST_HANDLE + MAX_PLACES):
-        if _is_free(lock, handle):
-            return handle
-    raise CaptureError(f"{MAX_PLACES} captures are running already", "end one: ss -xa lists netobs-capture")
-
-
-def _is_free(lock: socket.socket, handle: int) -> bool:
-    """Whether ``lock`` now holds ``handle``."""
-    try:
-        lock.bind(f"\0netobs-capture-{handle:x}")
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
-    return True
+        for handle in range(FIRST_HANDLE, FIRST_HANDLE + MAX_PLACES):
+            try:
+                lock.bind(f"\0netobs-capture-{handle:x}")
+                break
+            except OSError as error:  # noqa: PERF203 - mostly the first is free
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        else:
+            raise CaptureError(f"{MAX_PLACES} captures are running already", "end one: ss -xa lists netobs-capture")
+        yield FilterPlace(handle)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import ipaddress
-import mmap
 import os
 from collections.abc import Mapping
 from ctypes import byref, c_uint32, c_uint64
@@ -40,9 +40,7 @@ class PacketPrograms:
 
     def __init__(self) -> None:
         self._cpus = libbpf.possible_cpus()
-        self._object: BpfObject | None = None
-        self._state: mmap.mmap | None = None
-        self._counters: mmap.mmap | None = None
+        self._held = contextlib.ExitStack()
 
     def load(self, wakeup_bytes: int) -> None:
         """Loads and verifies the programs; no filter is set. They wake the reader of the rings whenever a CPU has
@@ -56,14 +54,14 @@ class PacketPrograms:
                 "and packet capture could give one to the wrong stream",
                 "boot a kernel without PREEMPT_RT to capture packets; flows are measured in this one too",
             )
-        self._object = obj = BpfObject(
-            OBJECT.with_name("packets.bpf.o"), "the kernel has too little memory for its maps"
-        )
+        obj = BpfObject(OBJECT.with_name("packets.bpf.o"), "the kernel has too little memory for its maps")
+        self._held.callback(obj.close)
+        self._object = obj
         obj.set_max_entries("packet_counters", self._cpus)
         obj.set_max_entries("packet_rings", self._cpus)
         obj.load()
-        self._state = obj.shared(".bss", STATE.itemsize, writable=True)
-        self._counters = obj.shared("packet_counters", self._cpus * COUNTERS.itemsize)
+        self._state = self._held.enter_context(obj.shared(".bss", STATE.itemsize, writable=True))
+        self._counters = self._held.enter_context(obj.shared("packet_counters", self._cpus * COUNTERS.itemsize))
         self.set_snaplen(SNAPLEN)
         self._set_state("wakeup_bytes", wakeup_bytes)
         for slot, way in zip(COPY_SLOTS, WAYS):
@@ -71,12 +69,10 @@ class PacketPrograms:
 
     def program_fd(self, name: str) -> int:
         """File descriptor of a program; it belongs to the object."""
-        assert self._object is not None
         return self._object.program_fd(name)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of a map; it belongs to the object."""
-        assert self._object is not None
         return self._object.map_fd(name)
 
     def set_filters(self, programs: Mapping[int, int]) -> None:
@@ -89,7 +85,6 @@ class PacketPrograms:
         self.set_filters(dict.fromkeys(FILTER_SLOTS, self.program_fd("packets_none")))
 
     def _set_state(self, field: str, value: int) -> None:
-        assert self._state is not None
         np.frombuffer(self._state, dtype=STATE, count=1)[field] = value
 
     def set_snaplen(self, octets: int) -> None:
@@ -116,7 +111,6 @@ class PacketPrograms:
 
     def count(self) -> PacketCount:
         """The counters now, summed over the CPUs."""
-        assert self._counters is not None
         rows = np.frombuffer(self._counters, dtype=COUNTERS, count=self._cpus)
         return PacketCount(*(int(rows[name].sum()) for name in ("copied", "lost", "own")))
 
@@ -140,13 +134,7 @@ class PacketPrograms:
 
     def close(self) -> None:
         """Frees the maps, and the programs that are not attached."""
-        for memory in (self._state, self._counters):
-            if memory is not None:
-                memory.close()
-        self._state = self._counters = None
-        if self._object is not None:
-            self._object.close()
-            self._object = None
+        self._held.close()
 
 
 def _peer(address: str, port: int) -> ctypes.Array[ctypes.c_char]:
