@@ -28,7 +28,7 @@ def own_place() -> Iterator[FilterPlace]:
             try:
                 lock.bind(f"\0netobs-capture-{handle:x}")
                 break
-            except OSError as error:  # noqa: PERF203 - mostly the first is free
+            except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
         else:

@@ -60,9 +60,7 @@ class Tap:
         self._programs = PacketPrograms()
         self._rings = PacketRings(bytes_per_cpu)
         purpose = replace(PACKETS, place=place)
-        self._points = ObservationPoints(
-            selector, direction, attach, purpose, lambda name: self._programs.program_fd(name)
-        )
+        self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
         self._bits = FilterBits()
         self._selected: dict[int, Selection] = {}
         self._grace = GracePeriod()
