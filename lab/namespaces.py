@@ -237,7 +237,12 @@ class Lab:
         for ns in namespaces():
             match = re.match(rf"{PREFIX}(\d+)-", ns)
             if match and not Path("/proc", match[1]).exists():
-                _delete(ns)
+                try:
+                    _delete(ns)
+                except LabError:
+                    if ns in namespaces():
+                        raise
+                    continue  # another process swept it away meanwhile
                 swept.append(ns)
         return swept
 

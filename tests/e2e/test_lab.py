@@ -16,7 +16,7 @@ import pytest
 from lab.collectors import IpfixDump, Nfcapd, Tshark, UdpSink
 from lab.namespaces import Lab, LabError, in_namespace, namespaces
 from lab.programs import Capture, bound_socket, wait_until
-from lab.traffic import Traffic
+from lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 
@@ -77,22 +77,43 @@ def test_everything_is_cleaned_up_after_an_exception() -> None:
     assert [process.returncode for process in processes] == [-signal.SIGTERM]
 
 
+KILLED = """
+import os, signal, sys
+from lab.namespaces import Lab
+lab = Lab()
+for _ in range(int(sys.argv[1])):
+    ns = lab.namespace()
+    print(ns, lab.popen(ns, ["sleep", "1000"], stdout=-3).pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left_by_a_killed_process(count: int) -> list[str]:
+    """The names of its namespaces, each followed by the process that runs there."""
+    argv = [sys.executable, "-c", KILLED, str(count)]
+    done = subprocess.run(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    return done.stdout.split()
+
+
 @pytest.mark.alone  # a test beside it may kill a process that has a namespace
 def test_sweep_removes_what_a_killed_process_left_and_nothing_else(lab: Lab) -> None:
     mine = lab.namespace()
-    script = (
-        "import os, signal; from lab.namespaces import Lab; lab = Lab(); ns = lab.namespace()\n"
-        "print(ns, lab.popen(ns, ['sleep', '1000'], stdout=-3).pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True, check=False)
-    ns, pid = done.stdout.split()
-    assert done.returncode == -signal.SIGKILL
+    ns, pid = left_by_a_killed_process(1)
     assert ns in namespaces()
     assert Lab.sweep() == [ns]
     assert mine in namespaces()
     wait_until(lambda: _ended(int(pid)), "the process in the swept namespace ends")
+
+
+@pytest.mark.alone
+def test_several_may_sweep_at_the_same_time() -> None:
+    """As the workers of one run do when it begins."""
+    made = left_by_a_killed_process(5)[::2]
+    argv = [sys.executable, "-c", "from lab.namespaces import Lab; Lab.sweep()"]
+    sweepers = [subprocess.Popen(argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [sweeper.communicate()[1] for sweeper in sweepers] == [""] * 3
+    assert not {*made} & {*namespaces()}
 
 
 def _ended(pid: int) -> bool:
