@@ -261,6 +261,7 @@ def _delete(ns: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
     command(["ip", "netns", "delete", ns])
-    shutil.rmtree(_NETNS_FILES / ns, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others have files there
-        _NETNS_FILES.rmdir()
+    if (_NETNS_FILES / ns).is_dir():
+        shutil.rmtree(_NETNS_FILES / ns, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others have files there
+            _NETNS_FILES.rmdir()
