@@ -11,7 +11,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch
 from netobs.pcap.formats import MAGIC_NUMBERS
-from netobs.pcap.formats.records import Counts, Records
+from netobs.pcap.formats.records import PacketFormat, Records
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.vectors import Vectors
 
@@ -22,15 +22,12 @@ _HEADER = struct.Struct("<4sHHiIII")
 _WORDS = HEADROOM_BYTES // 4  # a record header: seconds, nanoseconds, captured and original length
 
 
-class PcapFormat:
+class PcapFormat(PacketFormat):
     """Packets that start with ``link``, cut to ``snaplen`` octets. It cannot hold packets of other links."""
 
-    statistics_bytes = 0
-
     def __init__(self, link: int, snaplen: int) -> None:
-        self.interfaces: list[Interface] = []
+        super().__init__(snaplen)
         self._link = link
-        self._snaplen = snaplen
 
     def header(self) -> bytes:
         """24 bytes: version 2.4, times in UTC."""
@@ -51,14 +48,6 @@ class PcapFormat:
             return vectors
 
         return Records(b"", np.cumsum(captured + HEADROOM_BYTES), np.zeros(len(rows), dtype=np.int64), gather)
-
-    def introduce(self, interfaces: list[Interface]) -> bytes:
-        """Nothing: the format has no interfaces."""
-        return b""
-
-    def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
-        """Nothing: the format has no statistics."""
-        return b""
 
 
 def _write_headers(batch: PacketBatch, rows: Numbers, start: Numbers, captured: Numbers, offset_ns: int) -> None:

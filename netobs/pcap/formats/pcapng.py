@@ -14,7 +14,7 @@ from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.formats import MAGIC_NUMBERS
 from netobs.pcap.formats.pcap import LINK_TYPES
-from netobs.pcap.formats.records import Counts, Records, link_of
+from netobs.pcap.formats.records import Counts, PacketFormat, Records, link_of
 from netobs.pcap.vectors import Vectors
 
 _SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
@@ -53,14 +53,13 @@ _PADDING_BYTES = 4  # room for 3, and aligned
 _FRAMED = np.dtype([("padding", f"V{_PADDING_BYTES}"), ("between", _OPAQUE)])
 
 
-class PcapngFormat:
+class PcapngFormat(PacketFormat):
     """Packets of any interface, cut to ``snaplen`` octets."""
 
     statistics_bytes = 24 + 7 * 12 + 4  # the block's fields, seven options of 8 bytes, the end of the options
 
     def __init__(self, snaplen: int, filter_text: str) -> None:
-        self.interfaces: list[Interface] = []
-        self._snaplen = snaplen
+        super().__init__(snaplen)
         self._filter_text = filter_text
         self._links: list[int] = []
         self._places: dict[tuple[int, str, int], int] = {}  # by index, name and link: a change makes another interface

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Callable, NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -50,17 +50,20 @@ class Counts(NamedTuple):
     """In the kernel: the ring buffer of a CPU was full."""
 
 
-class PacketFormat(Protocol):
-    """A stream of one format. It remembers the interfaces that it has introduced."""
+class PacketFormat:
+    """A stream of one format, without interfaces and statistics if the format has none."""
 
-    interfaces: list[Interface]
-    """The interfaces that the stream has introduced, in order."""
-
-    statistics_bytes: int
+    statistics_bytes = 0
     """Bytes of ``statistics`` for one interface."""
+
+    def __init__(self, snaplen: int) -> None:
+        self.interfaces: list[Interface] = []
+        """The interfaces that the stream has introduced, in order."""
+        self._snaplen = snaplen
 
     def header(self) -> bytes:
         """The start of the stream."""
+        raise NotImplementedError
 
     def records(
         self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
@@ -69,13 +72,16 @@ class PacketFormat(Protocol):
 
         ``offset_ns``: CLOCK_REALTIME minus CLOCK_MONOTONIC. ``interfaces``: the known ones, by index.
         """
+        raise NotImplementedError
 
     def introduce(self, interfaces: list[Interface]) -> bytes:
         """The blocks to send before ``statistics`` of interfaces without packets; those already introduced are left
         out."""
+        return b""
 
     def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
         """Counts by place in ``interfaces``, from ``start_ns`` to ``now_ns`` (CLOCK_REALTIME)."""
+        return b""
 
 
 def link_of(interface: Interface) -> int:
