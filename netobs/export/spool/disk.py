@@ -123,6 +123,7 @@ class Disk:
             return _Finished(_nothing, [])
 
         self._abandoned = True
+        self._submitted_ns.clear()
         self._jobs.put(job)
         self.end()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import tempfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netobs.flow.tally import Tally
@@ -86,7 +87,7 @@ class Collector:
             self.up.close()
 
 
-def play(bench: Bench, collector: Collector, events: list[tuple[str, float]]) -> None:
+def act(bench: Bench, collector: Collector, events: list[tuple[str, float]]) -> None:
     bench.open()
     for name, value in events:
         if name == "send":
@@ -96,6 +97,9 @@ def play(bench: Bench, collector: Collector, events: list[tuple[str, float]]) ->
         else:
             collector.event(name, int(value))
         bench.rounds(2)
+
+
+def end(bench: Bench, collector: Collector) -> None:
     bench.session.close(bench.now_ns, bench.now_ns + SECOND)
     for _ in range(3):
         collector.read(1 << 30)
@@ -104,6 +108,11 @@ def play(bench: Bench, collector: Collector, events: list[tuple[str, float]]) ->
     assert bench.session.closed
     assert bench.stats.seen == bench.stats.sent + bench.stats.not_sent_total()
     collector.read_to_the_end()
+
+
+def play(bench: Bench, collector: Collector, events: list[tuple[str, float]]) -> None:
+    act(bench, collector, events)
+    end(bench, collector)
 
 
 @pytest.mark.parametrize("queue_flows", [50, 3000, 100_000])
@@ -146,3 +155,31 @@ def test_udp(events: list[tuple[str, float]]) -> None:
             for before, after in zip(session, session[1:]):
                 assert after.sequence >= before.sequence + len(before.numbers)
                 assert after.export_time_s >= before.export_time_s
+
+
+@given(events=EVENTS)
+@settings(max_examples=40, deadline=None)
+@example([("send", 4000)] * 3 + [("up", 0), ("move", 1.1), ("read", 1000)] + [("move", 0.1)] * 3 + [("hang up", 0)])
+def test_spool(events: list[tuple[str, float]]) -> None:
+    """All that is in the files, or was read ahead when a connection broke, is sent when the collector stays."""
+    port = free_port(socket.SOCK_STREAM)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        collector = Collector(TcpCollector, port)
+        stack.callback(collector.close)
+        bench = Bench(tcp_config(port, spool=f"{folder}/spool", spool_rate_bytes=1 << 20, reconnect_max_ns=SECOND))
+        stack.callback(bench.close)
+        act(bench, collector, events)
+        collector.event("up", 0)
+        for _ in range(300):
+            bench.move(0.1)
+            collector.read(1 << 30)
+            waiting = bench.stats.spooled.flows or bench.stats.queued.flows
+            if not waiting and bench.session._waiting.release(bench.now_ns):
+                break
+        assert (bench.stats.sent, bench.stats.not_sent) == (bench.stats.seen, {})
+        end(bench, collector)
+        got = [number for session in collector.sessions for number in numbers_of(session)]
+        assert len(got) == len(set(got)), "none twice"
+        if not {"down", "hang up"}.intersection(name for name, _ in events):
+            assert sorted(got) == list(range(bench.stats.seen.flows))
