@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab import frames
-from lab.daemon import NETOBS, Daemon, configuration, netobs, traffic_control
+from lab.daemon import NETOBS, Daemon, children, configuration, netobs, traffic_control
 from lab.namespaces import Lab, Link, in_namespace
 from lab.programs import WAIT_S, wait_until
 from lab.traffic import REPOSITORY, Traffic
@@ -174,15 +174,29 @@ def ended_by(process: subprocess.Popen[str], number: signal.Signals) -> bool:
 def test_a_signal_ends_it_at_any_moment_of_its_start(
     lab: Lab, tmp_path: Path, moment: str, number: signal.Signals, in_background: bool
 ) -> None:
-    """``moment``: a library is loaded. A script's shell starts what it puts into the background with SIGINT ignored."""
+    """``moment``: a library is loaded, libpcap in a process of its own. A script's shell starts what it puts into the
+    background with SIGINT ignored."""
     takes_minutes = " or ".join(f"host 10.{number // 250}.{number % 250}.9" for number in range(2000))
     argv = [*NETOBS, "capture", "--alone", "--filter", takes_minutes, "--write", str(tmp_path / "x")]
     if in_background:
         argv = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *argv]
     process = lab.popen(lab.namespace(), argv, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-    maps = Path(f"/proc/{process.pid}/maps")
-    wait_until(lambda: moment in maps.read_text(encoding="utf-8"), f"{moment} is loaded")
+
+    def is_loaded() -> bool:
+        return any(moment in mapped(pid) for pid in (process.pid, *children(process.pid)))
+
+    wait_until(is_loaded, f"{moment} is loaded")
+    others = children(process.pid)
     assert ended_by(process, number)
+    wait_until(lambda: not any(map(mapped, others)), "the processes that it started are gone")
+
+
+def mapped(pid: int) -> str:
+    """What a process has in its memory; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -178,9 +178,9 @@ def test_nothing_is_attached_while_nothing_is_selected(lab: Lab, pair: Pair, sen
     with tap_on(pair[1].ns, "target", method=method) as tap:
         assert nothing_is_left(lab, pair[1], method)
         assert (tap.is_active, tap.interfaces()) == (False, [])
-        assert [tap.select(one, now_ns()) for one in (udp, tcp, udp)] == [0, 1, 0]
+        assert [tap.select(one, now_ns()) for one in (udp, tcp)] == [0, 1]
         assert [interface.name for interface in tap.interfaces()] == ["target"]
-        for bit, left in ((0, True), (1, True), (0, False)):
+        for bit, left in ((1, True), (0, False)):
             tap.release(bit, now_ns())
             assert tap.is_active == left
             assert nothing_is_left(lab, pair[1], method) != left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 
@@ -100,6 +101,9 @@ def test_file_descriptors(lab: Lab) -> None:
 def test_memory() -> None:
     with memory_cgroup(192 * MIB) as folder:
         argv = [*inside(folder), sys.executable, "-c", CAPTURE, str(256 * MIB), "-1", "-1"]
-        done = command(argv, check=False)
+        for _ in range(5):
+            done = command(argv, check=False)
+            if done.returncode != -signal.SIGKILL:  # by the kernel, if another thread asked while nothing was left
+                break
     refused = "no ring buffer of 262144 KiB for each CPU can be made: Cannot allocate memory"
     assert (done.returncode, done.stderr) == (1, f"netobs: {refused}; lower packet_capture.buffer\n")

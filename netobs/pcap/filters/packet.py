@@ -77,7 +77,7 @@ class Reader:
                 self.code.operate(ebpf.OR, target, by=R1)
 
     def _half_of_tag(self, target: int, position: int) -> None:
-        """``target`` = the two octets of the tag of which ``position`` is one."""
+        """``target`` = the two octets of the tag that hold octet ``position``."""
         is_protocol = position < _TAG_BEGINS + 2
         self.code.load(target, 4, SKB, ebpf.SKB_VLAN_PROTO if is_protocol else ebpf.SKB_VLAN_TCI)
         if is_protocol:
