@@ -39,7 +39,7 @@ class Silence(NamedTuple):
 
 
 POLL_NS = 20_000_000
-"""How often one looks at what nobody announces."""
+"""How often a caller looks at a state that no event tells it of."""
 
 
 class _Watch:

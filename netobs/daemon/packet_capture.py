@@ -19,7 +19,7 @@ from typing import Any, Callable
 
 from netobs.base import child
 from netobs.base.clock import NS_PER_S
-from netobs.base.loop import EventLoop, Timer
+from netobs.base.loop import POLL_NS, EventLoop, Timer
 from netobs.config import Config
 from netobs.config.packet_capture import Settings, effective
 from netobs.config.text import one_line, quoted
@@ -34,7 +34,6 @@ PROVEN_NS = 60 * NS_PER_S
 """A process that listened for this long is restarted after the first pause."""
 STOP_NS = 4 * NS_PER_S
 """How long the process may take to end its streams: they have 2 s of it."""
-POLL_NS = NS_PER_S // 50
 CHECK_S = 30
 _MESSAGE_BYTES = 1 << 20
 

@@ -40,7 +40,7 @@ def nodes(listed: str) -> list[int]:
 
 
 def policy() -> int:
-    """The memory policy of this thread (MPOL_*); what nobody has set is MPOL_DEFAULT.
+    """The memory policy of this thread (MPOL_*); it is MPOL_DEFAULT unless somebody set it.
 
     :raises OSError: the kernel refused, or has no NUMA.
     """

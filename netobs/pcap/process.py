@@ -23,7 +23,7 @@ from typing import Callable
 
 from netobs.base import child, clock, log, malloc
 from netobs.base.errors import NetobsError
-from netobs.base.loop import EventLoop
+from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config.packet_capture import Settings
 from netobs.config.text import quoted
 from netobs.kernel.observation_points import RESTORE_NS
@@ -38,7 +38,6 @@ logger = logging.getLogger("netobs.pcap")
 MESSAGE_BYTES = 1 << 20
 END_S = 10
 """How long the end may take in every case."""
-POLL_NS = clock.NS_PER_S // 50
 _OOM_ADJUSTMENT = "500"  # when memory runs out, the kernel ends this process, not the daemon (oom_score_adj, proc(5))
 
 

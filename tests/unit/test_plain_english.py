@@ -27,7 +27,7 @@ PHRASES = {
     r"\bwhich is none\b|\bthat is none\b(?!\.\"\"\")": "a false ...",
     r"\blooks up\b(?! )": "appears to be up",
     r"cannot say an?\b": "cannot encode",
-    r"\bwhat (time brings|nobody needs)\b": "the thing itself",
+    r"\bwhat (time brings|nobody)\b": "the thing itself",
     r"\bone who wants\b|\bwho wants this\b": "a user, a client",
     r"\bnobody needs to do\b": "may resolve by itself",
     r"\bmay pass by (it|them)sel(f|ves)\b": "may resolve by itself",
