@@ -104,15 +104,17 @@ static __always_inline int copy_into(struct __sk_buff *skb, void *ring, const st
 {
 	__u64 flags = BPF_RB_NO_WAKEUP, bytes = RECORD_HEADER + sizeof(*meta) + room;
 	struct packet_meta *record = bpf_ringbuf_reserve(ring, sizeof(*meta) + room, 0);
-	__u32 octets = meta->caplen;
+	__u32 last = meta->caplen - 1;
 	int error = 0;
 
 	if (!record)
 		return -1;
 	*record = *meta;
-	barrier_var(octets); /* else clang, which knows it, leaves out what the verifier needs to see */
-	if (octets > 0 && octets <= room)
-		error = bpf_skb_load_bytes(skb, 0, record + 1, octets);
+	barrier_var(last); /* else clang, which knows it, leaves out what the verifier needs to see */
+	if (last < room) {
+		barrier_var(last); /* else clang adds 1 before the comparison, and Linux 5.10 forgets what that was */
+		error = bpf_skb_load_bytes(skb, 0, record + 1, last + 1);
+	}
 	if (error)
 		record->filters = 0; /* not discarded: the reader knows one kind of record */
 	counters->unannounced += bytes;
