@@ -100,11 +100,11 @@ static const __u32 rooms[] = {
 
 /* 0, or an error where the ring buffer has no room for ``room`` octets, or the packet cannot be read. */
 static __always_inline int copy_into(struct __sk_buff *skb, void *ring, const struct packet_meta *meta,
-				     struct packet_counters *counters, const __u32 room)
+				     struct packet_counters *counters, __u32 octets, const __u32 room)
 {
 	__u64 flags = BPF_RB_NO_WAKEUP, bytes = RECORD_HEADER + sizeof(*meta) + room;
 	struct packet_meta *record = bpf_ringbuf_reserve(ring, sizeof(*meta) + room, 0);
-	__u32 last = meta->caplen - 1;
+	__u32 last = octets - 1;
 	int error = 0;
 
 	if (!record)
@@ -126,7 +126,9 @@ static __always_inline int copy_into(struct __sk_buff *skb, void *ring, const st
 	return error;
 }
 
-static __noinline int copy_octets(struct __sk_buff *skb, const struct packet_meta *meta, __u32 cpu)
+/* ``octets`` is meta->caplen. Before Linux 6.8 the verifier loses sight of what it knows of a number that a function
+ * reads from the stack of its caller: it takes branches for dead that are not (backtrack_insn: not through r10). */
+static __noinline int copy_octets(struct __sk_buff *skb, const struct packet_meta *meta, __u32 cpu, __u32 octets)
 {
 	struct packet_counters *counters = bpf_map_lookup_elem(&packet_counters, &cpu);
 	void *ring = bpf_map_lookup_elem(&packet_rings, &cpu);
@@ -135,8 +137,8 @@ static __noinline int copy_octets(struct __sk_buff *skb, const struct packet_met
 		return -1;
 #pragma unroll
 	for (unsigned int i = 0; i < sizeof(rooms) / sizeof(rooms[0]); i++)
-		if (meta->caplen <= rooms[i])
-			return copy_into(skb, ring, meta, counters, rooms[i]);
+		if (octets <= rooms[i])
+			return copy_into(skb, ring, meta, counters, octets, rooms[i]);
 	return -1;
 }
 
@@ -197,7 +199,7 @@ static __always_inline int copy(struct __sk_buff *skb, enum netobs_direction dir
 		set_tag(skb, &meta);
 	meta.caplen = octets_to_copy(&meta);
 	meta.time_ns = bpf_ktime_get_ns();
-	error = copy_octets(skb, &meta, cpu);
+	error = copy_octets(skb, &meta, cpu, meta.caplen);
 	if (error) {
 		counters->lost++;
 		count_loss(&meta);
