@@ -32,10 +32,10 @@ def lacking() -> list[str]:
 def explain(number: int) -> tuple[str, str]:
     """The problem behind errno ``number`` of a load, and what to do. Empty if no capability is missing.
 
-    EPERM comes for lack of CAP_BPF or CAP_NET_ADMIN (kernel/bpf/syscall.c: bpf_prog_load), EACCES from a verifier that
-    misses CAP_PERFMON.
+    EPERM comes for lack of CAP_BPF or CAP_NET_ADMIN (kernel/bpf/syscall.c: bpf_prog_load). Without CAP_PERFMON the
+    verifier returns EACCES, or in Linux 5.10 EFAULT, because it also follows the paths that a CPU only speculates on.
     """
-    names = lacking() if number in (errno.EPERM, errno.EACCES) else []
+    names = lacking() if number in (errno.EPERM, errno.EACCES, errno.EFAULT) else []
     return (f"not permitted: {_missing(names)}", _grant(names)) if names else ("", "")
 
 
