@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -55,11 +57,25 @@ def arrivals(collector: UdpCollector) -> list[Arrival]:
         found.append(Arrival(Message.parse(data), seconds * SECOND + nanoseconds))
 
 
+def ask_for_stamps(collector: UdpCollector) -> None:
+    """Until the kernel stamps what arrives, and not what is read: a worker switches that on (net_enable_timestamp)."""
+    collector.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        stamp_ns = read_from_ns = 0
+        while stamp_ns >= read_from_ns:
+            sender.sendto(b"?", ("127.0.0.1", collector.port))
+            select.select([collector.sock], [], [])
+            read_from_ns = time.time_ns()
+            _, ((_, _, stamp),), _, _ = collector.sock.recvmsg(1, 64)
+            seconds, nanoseconds = TIMESPEC.unpack(stamp)
+            stamp_ns = seconds * SECOND + nanoseconds
+
+
 @pytest.mark.parametrize("options", [0, 2])
 def test_the_kernel_sees_the_templates_before_the_data(make_udp: MakeUdp, options: int) -> None:
     """With the clock of the daemon and the kernel's own time stamps: the gap is what the design guarantees."""
     collector = make_udp()
-    collector.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    ask_for_stamps(collector)
     loop = EventLoop()
     session = TransportSession(udp_config(collector.port), Encoder(2, options), Header, loop)
     now_ns = monotonic_ns()
