@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,12 +29,13 @@ from netobs.pcap.batch import PacketBatch, no_packets
 from netobs.pcap.selection import Selection
 from netobs.pcap.server.server import PacketServer
 from netobs.pcap.stats import PacketCaptureStats
+from netobs.pcap.tap.tap import Tap
 
 MAX_SELECTIONS = 32
 
 
 class PacketsAtHand:
-    """Hands out what ``feed`` was given, to whom it is addressed; keeps the books that a tap keeps."""
+    """What a server uses of a Tap: hands out what ``feed`` was given, to whom it is addressed; keeps a tap's books."""
 
     def __init__(self, interfaces: Sequence[Interface] = (ETH0, ETH1, WG0)) -> None:
         self.captured = list(interfaces)
@@ -131,7 +132,7 @@ class Site:
         self.source = PacketsAtHand(config.pop("interfaces", (ETH0, ETH1, WG0)))
         self.clients: list[socket.socket] = []
         self.config = PacketCaptureConfig(listen=Endpoint(host, port), **config)
-        self.server = PacketServer(self.config, self.source, self.loop, clock_pair, group)
+        self.server = PacketServer(self.config, cast(Tap, self.source), self.loop, clock_pair, group)
 
     def __enter__(self) -> Site:
         try:

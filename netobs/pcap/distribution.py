@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Callable
+from typing import Callable, NamedTuple, Protocol
 
 import numpy as np
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop, Timer
-from netobs.pcap.batch import PacketBatch
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.selection import Selection
-from netobs.pcap.source import PacketSource, ReadContext, Sink
+from netobs.pcap.tap.tap import Tap
 
 READ_BYTES = 960 << 10
 """The most that is read in a round: small enough for short rounds, large enough for a low cost per round. Its results
@@ -21,23 +22,42 @@ LINGER_NS = clock.NS_PER_S
 """How long the last selection stays without users, so that clients that come and go do not attach again."""
 CLOCK_NS = clock.NS_PER_S
 
-
 Losses = Callable[[], Mapping[int, int]]
 """Packets that the kernel had no room for, by interface index."""
+
+
+class ReadContext(NamedTuple):
+    """The context of a batch: when it was read, the offset of its clock, its interfaces."""
+
+    now_ns: int
+    offset_ns: int
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC."""
+    interfaces: Mapping[int, Interface]
+    """By index; also some that are gone by now."""
+
+
+class Sink(Protocol):
+    """A user of packets."""
+
+    snaplen: int
+    """Octets of each packet that it needs."""
+
+    def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
+        """The packets ``rows`` of ``batch``. The batch is used for others afterwards."""
 
 
 class Subscription:
     """A selection, and who gets its packets."""
 
-    def __init__(self, source: PacketSource, selection: Selection, bit: int) -> None:
+    def __init__(self, tap: Tap, selection: Selection, bit: int) -> None:
         self.selection = selection
         self.bit = bit
         self.sinks: list[Sink] = []
-        self._source = source
+        self._tap = tap
 
     def losses(self) -> Mapping[int, int]:
         """Packets that the kernel had no room for, by interface index."""
-        return self._source.losses(self.bit)
+        return self._tap.losses(self.bit)
 
     def losses_from_now(self) -> Losses:
         """The same, but for what was lost up to now."""
@@ -53,12 +73,10 @@ class Subscription:
 class Distribution:
     """Reads the tap and hands out what it has. ``read_pair`` is asked once in a second."""
 
-    def __init__(
-        self, source: PacketSource, loop: EventLoop, read_pair: Callable[[], ClockPair] = clock.read_pair
-    ) -> None:
+    def __init__(self, tap: Tap, loop: EventLoop, read_pair: Callable[[], ClockPair] = clock.read_pair) -> None:
         self.packets = 0
         """All that were read."""
-        self._source = source
+        self._tap = tap
         self._loop = loop
         self._read_pair = read_pair
         self._offset_ns = 0
@@ -78,11 +96,11 @@ class Distribution:
         self._set_snaplen(sink.snaplen)
         subscription = self._subscriptions.get(selection)
         if subscription is None:
-            bit = self._source.select(selection, now_ns)
+            bit = self._tap.select(selection, now_ns)
             self._loop.call_at(now_ns, self._step)
             if not self._subscriptions:
-                self._loop.add_reader(self._source.fileno(), self.read)
-            subscription = self._subscriptions[selection] = Subscription(self._source, selection, bit)
+                self._loop.add_reader(self._tap.fileno(), self.read)
+            subscription = self._subscriptions[selection] = Subscription(self._tap, selection, bit)
         subscription.sinks.append(sink)
         self._release_unused(now_ns)
         return subscription
@@ -101,21 +119,21 @@ class Distribution:
             pair = self._read_pair()
             self._offset_ns = pair.realtime_ns - pair.monotonic_ns
             self._next_pair_ns = now_ns + CLOCK_NS
-        return ReadContext(now_ns, self._offset_ns, self._source.known_interfaces())
+        return ReadContext(now_ns, self._offset_ns, self._tap.known_interfaces())
 
     def read(self, now_ns: int) -> None:
         """Hand out what the tap has, once in a round of the loop, and go on in the next if there is more."""
         if now_ns != self._last_read_ns:
             self._last_read_ns = now_ns
             self.read_more(now_ns)
-            if self._source.backlog_bytes:
+            if self._tap.backlog_bytes:
                 self._loop.call_at(now_ns + 1, self.read)  # not in this round, which is over for us
 
     def read_more(self, now_ns: int) -> int:
         """Hand out what the tap has; how many packets."""
         if not self._subscriptions:
             return 0
-        batch = self._source.read(READ_BYTES, now_ns)
+        batch = self._tap.read(READ_BYTES, now_ns)
         if len(batch):
             self.packets += len(batch)
             self._hand_out(batch, self.context(now_ns))
@@ -143,13 +161,13 @@ class Distribution:
         for subscription in [each for each in self._subscriptions.values() if not each.sinks]:
             del self._subscriptions[subscription.selection]
             if not self._subscriptions:
-                self._loop.remove(self._source.fileno())
-            self._source.release(subscription.bit, now_ns)
+                self._loop.remove(self._tap.fileno())
+            self._tap.release(subscription.bit, now_ns)
             self._loop.call_at(now_ns, self._step)
         self._set_snaplen()
 
     def _step(self, now_ns: int) -> None:
-        if self._source.attach_some():
+        if self._tap.attach_some():
             self._loop.call_at(now_ns, self._step)
 
     def _set_snaplen(self, least: int = 0) -> None:
@@ -157,4 +175,4 @@ class Distribution:
         wanted = max([least, *(sink.snaplen for each in self._subscriptions.values() for sink in each.sinks)])
         if wanted and wanted != self._snaplen:
             self._snaplen = wanted
-            self._source.set_snaplen(wanted)
+            self._tap.set_snaplen(wanted)

@@ -9,11 +9,11 @@ import numpy as np
 
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.distribution import ReadContext
 from netobs.pcap.formats.pcap import PcapFormat
 from netobs.pcap.formats.pcapng import PcapngFormat
 from netobs.pcap.formats.records import PacketFormat, Records, add_places, counts_by_place, link_of
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.source import ReadContext
 
 
 class PacketStream:

@@ -17,10 +17,9 @@ from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.cli.stream_reader import WholeRecords
 from netobs.pcap.cli.tc_handle import own_place
-from netobs.pcap.distribution import Distribution, Losses
+from netobs.pcap.distribution import Distribution, Losses, ReadContext
 from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.source import ReadContext
 from netobs.pcap.stream import PacketStream, common_link, stream_of
 from netobs.pcap.tap.tap import Tap
 

@@ -21,7 +21,7 @@ from netobs.pcap.server.connection import Connection, Owner, Phase
 from netobs.pcap.server.listener import Listener
 from netobs.pcap.server.peer import GROUP, ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
-from netobs.pcap.source import PacketSource
+from netobs.pcap.tap.tap import Tap
 
 if TYPE_CHECKING:
     import ssl
@@ -39,7 +39,7 @@ class Admission:
     """Makes connections, which then belong to ``owner``; it tells what becomes of them."""
 
     def __init__(
-        self, config: PacketCaptureConfig, source: PacketSource, loop: EventLoop, owner: Owner, group: str = GROUP
+        self, config: PacketCaptureConfig, source: Tap, loop: EventLoop, owner: Owner, group: str = GROUP
     ) -> None:
         """Raises NetobsError if a certificate cannot be used."""
         self.connections_ever = 0

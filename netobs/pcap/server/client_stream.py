@@ -14,14 +14,13 @@ from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.distribution import Losses
+from netobs.pcap.distribution import Losses, ReadContext
 from netobs.pcap.formats.records import Records
 from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.recorder import Recording
 from netobs.pcap.server.request import Request
-from netobs.pcap.source import ReadContext
 from netobs.pcap.stats import ClientStats, StreamCounts
 from netobs.pcap.stream import PacketStream, stream_of
 

@@ -12,8 +12,7 @@ import numpy as np
 from netobs.base.clock import NS_PER_S
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
-from netobs.pcap.distribution import Losses
-from netobs.pcap.source import ReadContext
+from netobs.pcap.distribution import Losses, ReadContext
 from netobs.pcap.stats import RecorderStats
 from netobs.pcap.tap.layout import META
 

@@ -1,6 +1,6 @@
 """The packet capture agent's server: who connects gets selected packets as a pcap stream.
 
-It has no part in capturing: packets come from a tap (``PacketSource``). Nothing blocks, and memory is bounded: by
+It has no part in capturing: packets come from a tap (``Tap``). Nothing blocks, and memory is bounded: by
 ``max_clients`` queues, by the recorder, and by so many connections that have no stream yet, or no more.
 """
 
@@ -28,9 +28,9 @@ from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.peer import GROUP
 from netobs.pcap.server.recorder import Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
-from netobs.pcap.source import PacketSource
 from netobs.pcap.stats import PacketCaptureStats, StreamCounts
 from netobs.pcap.stream import common_link
+from netobs.pcap.tap.tap import Tap
 
 TICK_NS = 50_000_000
 """How often the tap is read when it has little, and how exact the limits of time are."""
@@ -47,7 +47,7 @@ class PacketServer:
     def __init__(
         self,
         config: PacketCaptureConfig,
-        source: PacketSource,
+        source: Tap,
         loop: EventLoop,
         read_pair: Callable[[], ClockPair] = clock.read_pair,
         group: str = GROUP,

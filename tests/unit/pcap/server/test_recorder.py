@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lab.packets import ETH0, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed, udp
+from netobs.pcap.distribution import ReadContext
 from netobs.pcap.server.recorder import PART_BYTES, Recorder, compact
-from netobs.pcap.source import ReadContext
 
 MiB = 1 << 20
 
