@@ -90,8 +90,8 @@ class PacketsAtHand:
             os.read(self._readable, 1 << 16)  # like a tap, it tells once that there is something
         return self._batches.popleft() if self._batches else no_packets()
 
-    def losses(self, bit: int) -> Mapping[int, int]:
-        return self.lost[bit]
+    def losses(self, bit: int) -> Counter[int]:
+        return Counter(self.lost[bit])
 
     def interfaces(self) -> Sequence[Interface]:
         return self.captured

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -111,6 +112,23 @@ class ObservationPoints:
             self.attach_to(interface)
         self._say_short()
         return len(self.attached)
+
+    def change_to(self, interfaces: Sequence[Interface]) -> Iterator[None]:
+        """Attaches to ``interfaces``, and detaches from all others: one of them in each step of the iterator, so that a
+        caller can do other work in between."""
+        indices = {interface.index for interface in interfaces}
+        former = [interface for interface in self.attached if interface.index not in indices]
+        for interface in interfaces:
+            with contextlib.suppress(OSError):  # gone
+                if socket.if_indextoname(interface.index) == interface.name:
+                    self.attach_to(interface)
+            yield
+        for interface in former:
+            if interface in self.attached:
+                self.detach_from(interface.index)
+                self.names.pop(interface.index)
+                self.interface_names.retire(interface.index)
+            yield
 
     def attach_to(self, interface: Interface) -> None:
         """Attaches the missing programs to one interface. A failure is logged, and affects no other interface."""

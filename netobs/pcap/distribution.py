@@ -55,19 +55,10 @@ class Subscription:
         self.sinks: list[Sink] = []
         self._tap = tap
 
-    def losses(self) -> Mapping[int, int]:
-        """Packets that the kernel had no room for, by interface index."""
-        return self._tap.losses(self.bit)
-
     def losses_from_now(self) -> Losses:
-        """The same, but for what was lost up to now."""
-        before = dict(self.losses())
-
-        def losses() -> Mapping[int, int]:
-            since = {index: count - before.get(index, 0) for index, count in self.losses().items()}
-            return {index: count for index, count in since.items() if count > 0}
-
-        return losses
+        """What tells how many packets were lost since this call."""
+        before = self._tap.losses(self.bit)
+        return lambda: dict(self._tap.losses(self.bit) - before)
 
 
 class Distribution:

@@ -50,19 +50,19 @@ def capture(
         start_ns = clock.monotonic_ns()
         _keep_restoring(tap, loop, start_ns)
         sink = _Sink(config, tap.capturable, chosen.text, count)
-        subscription = distribution.subscribe(Selection(chosen), sink, start_ns)
+        losses = distribution.subscribe(Selection(chosen), sink, start_ns).losses_from_now()
         yield sink.stream.format.header()
         while not (sink.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
             loop.run_once(TURN_NS)
             now_ns = clock.monotonic_ns()
             distribution.read(now_ns)
             yield from sink.take_pieces()
-            yield sink.statistics(subscription.losses, distribution.context(now_ns))
+            yield sink.statistics(losses, distribution.context(now_ns))
         tap.detach()
         while not sink.is_full and distribution.read_more(clock.monotonic_ns()):
             yield from sink.take_pieces()
         yield from sink.take_pieces()
-        yield sink.statistics(subscription.losses, distribution.context(clock.monotonic_ns()), is_last=True)
+        yield sink.statistics(losses, distribution.context(clock.monotonic_ns()), is_last=True)
         if sink.stream.other_link:
             log.warning(
                 "%d packets were left out: classic pcap has one link type, pcapng has place for all",

@@ -84,7 +84,7 @@ class PacketServer:
         self._source.set_own_port(self.addresses[0].port)
         if self._recorder is not None:
             subscription = self._distribution.subscribe(Selection(self._filter), self._recorder, now_ns)
-            self._recorder.losses = subscription.losses
+            self._recorder.losses = subscription.losses_from_now()
             self._keep_ticking(now_ns)
 
     @property

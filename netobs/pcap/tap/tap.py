@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 
 from netobs.base.errors import CaptureError
 from netobs.config.selector import InterfaceSelector
@@ -64,7 +63,6 @@ class Tap:
         self._bits = FilterBits()
         self._selected: dict[int, Selection] = {}
         self._grace = GracePeriod()
-        self._lost_before: dict[int, Counter[int]] = {}
         self._steps: Iterator[None] = iter(())
 
     def load(self) -> None:
@@ -120,24 +118,20 @@ class Tap:
         try:
             if first:
                 self._rings.open(self._programs.map_fd("packet_rings"))
-            lost = self._lost(bit)
             check_together([*chosen.values()])
             self._put_filters(chosen, now_ns)
         except CaptureError:
             if first:
                 self._stop()
             raise
-        self._selected, self._lost_before[bit] = chosen, lost
+        self._selected = chosen
         if first:
             self._start()
         return bit
 
     def _start(self) -> None:
         self._points.links.read()  # what happened meanwhile is in the list that follows
-        wanted = self._points.wanted()
-        indices = {interface.index for interface in wanted}
-        former = [interface for interface in self._points.attached if interface.index not in indices]
-        self._steps = chain(self._attach(wanted), self._detach(former))
+        self._steps = self._points.change_to(self._points.wanted())
         self.attach_some()
 
     def _put_filters(self, selections: Mapping[int, Selection], now_ns: int) -> None:
@@ -166,7 +160,7 @@ class Tap:
     def release(self, bit: int, now_ns: int) -> None:
         """Ends this selection. Its bit may be reused when none of its packets can come any more. With the last
         selection, all unread packets are gone."""
-        del self._selected[bit], self._lost_before[bit]
+        del self._selected[bit]
         if not self.is_active:
             self._stop()
             return
@@ -181,28 +175,13 @@ class Tap:
         self._rings.release()
         self._programs.clear_losses()
         self._bits.clear()
-        self._steps = self._detach(self._points.attached)
+        self._steps = self._points.change_to([])
         self.attach_some()
 
     def attach_some(self) -> bool:
         """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` and the last
         ``release``. Whether there may be more: then it is to be called again soon."""
         return len(list(islice(self._steps, INTERFACES_AT_ONCE))) == INTERFACES_AT_ONCE
-
-    def _attach(self, interfaces: Iterable[Interface]) -> Iterator[None]:
-        for interface in interfaces:
-            with contextlib.suppress(OSError):  # gone
-                if socket.if_indextoname(interface.index) == interface.name:
-                    self._points.attach_to(interface)
-            yield
-
-    def _detach(self, interfaces: Iterable[Interface]) -> Iterator[None]:
-        for interface in interfaces:
-            if interface in self._points.attached:
-                self._points.detach_from(interface.index)
-                self._points.names.pop(interface.index)
-                self._points.interface_names.retire(interface.index)
-            yield
 
     def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
         """Takes packets out of the rings: see ``PacketRings.read``."""
@@ -234,12 +213,10 @@ class Tap:
         """The connection has ended."""
         self._programs.remove_own_stream(address, port)
 
-    def losses(self, bit: int) -> dict[int, int]:
-        """Packets of this selection that the rings had no room for since ``select``, by interface index. If more than
-        4,096 sets of filters and interfaces lose packets, only ``count`` has all."""
-        return dict(self._lost(bit) - self._lost_before[bit])
-
-    def _lost(self, bit: int) -> Counter[int]:
+    def losses(self, bit: int) -> Counter[int]:
+        """Packets with this bit that the rings had no room for, by interface index; those of earlier selections that
+        had the bit count, too. If more than 4,096 sets of filters and interfaces lose packets, only ``count`` has
+        all."""
         lost: Counter[int] = Counter()
         for (filters, ifindex), packets in self._programs.losses().items():
             if filters >> bit & 1:
