@@ -7,6 +7,7 @@ import errno
 import logging
 import mmap
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -101,13 +102,9 @@ class BpfObject:
         result = self._lib.bpf_object__load(self._handle)
         if result == 0:
             return
-        warnings = libbpf.take_warnings()
-        what, hint = privileges.explain(-result)
-        hint = hint or requirements.explanation(-result)
-        for line in [] if hint else warnings[-VERIFIER_LINES:]:
-            log.error("libbpf: %s", line)
-        what = f"{self.path.name}: the kernel refused it: {what or libbpf.error_text(-result)}"
-        raise CaptureError(what, hint or self._hint(-result), may_pass=-result == errno.ENOMEM)
+        too_large = f"{self._size_hint}, or the kernel's verifier found the program too complex"
+        hints = {errno.ENOMEM: self._size_hint, errno.E2BIG: too_large}
+        raise refused(self.path.name, -result, libbpf.take_warnings(), hints)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -120,11 +117,16 @@ class BpfObject:
             raise CaptureError(f"{self.path}: no program {name}", "the object is of another version: reinstall netobs")
         return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
 
-    def _hint(self, number: int) -> str:
-        if number == errno.EPERM:
-            return privileges.forbidden_by()
-        if number == errno.ENOMEM:
-            return self._size_hint
-        if number == errno.E2BIG:
-            return f"{self._size_hint}, or the kernel's verifier found the program too complex"
-        return "the lines above are what libbpf and the kernel's verifier said"
+
+def refused(what: str, number: int, verifier_log: Sequence[str], hints: Mapping[int, str]) -> CaptureError:
+    """Why the kernel did not load ``what``, by errno ``number``, and what to do, perhaps from ``hints``. The end of
+    ``verifier_log`` goes to the log, unless the reason is known."""
+    why, hint = privileges.explain(number)
+    hint = hint or requirements.explanation(number)
+    if not hint:
+        for line in verifier_log[-VERIFIER_LINES:]:
+            log.error("libbpf: %s", line)
+        known = {errno.EPERM: privileges.forbidden_by(), **hints}
+        hint = known.get(number, "the lines above are what libbpf and the kernel's verifier said")
+    text = f"{what}: the kernel refused it: {why or libbpf.error_text(number)}"
+    return CaptureError(text, hint, may_pass=number == errno.ENOMEM)

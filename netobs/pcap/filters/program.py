@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
-import logging
 from collections.abc import Mapping, Sequence
 
 from netobs.base.errors import CaptureError
 from netobs.config.text import one_line
-from netobs.kernel import ebpf, libbpf, privileges, requirements
+from netobs.kernel import ebpf, libbpf
 from netobs.kernel.ebpf import FP, R0, R1, R2, R3, Assembler, Label
+from netobs.kernel.object import refused
 from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.packet import DATA, DATA_END, KEY_AT, MASK_AT, SKB
 from netobs.pcap.filters.translate import Translation
 from netobs.pcap.selection import LINK_ETHERNET, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS
-
-log = logging.getLogger("netobs.pcap")
 
 NAME = "packet_filter"
 MAX_INSTRUCTIONS = 1_000_000  # linux/bpf.h: BPF_COMPLEXITY_LIMIT_INSNS, what the verifier goes through at most
@@ -27,7 +26,7 @@ SHORT, MAX_TOGETHER = 128, 2048
 """Instructions of classic programs: of a filter that may always be added, and of all longer ones at a time. To make and
 verify the programs for so many takes up to a second, when the loop does nothing else: strangers whose filters are long
 must not hold it for longer. A single filter may have more."""
-LOG_BYTES, LOG_LINES = 1 << 20, 12
+LOG_BYTES = 1 << 20
 EVERYWHERE = 0
 """In place of an interface index."""
 
@@ -160,14 +159,7 @@ class FilterProgram:
     def _refused(self, number: int, code: bytes) -> CaptureError:
         if number == errno.E2BIG:
             return self._too_large(f"{len(code) // ebpf.INSTRUCTION_BYTES} instructions")
-        what, hint = privileges.explain(number)
-        hint = hint or requirements.explanation(number)
-        if not hint:
-            hint = privileges.forbidden_by() if number == errno.EPERM else "the lines above are what the verifier said"
-            for line in _verifier_log(code):
-                log.error("libbpf: %s", line)
-        what = what or libbpf.error_text(number)
-        return CaptureError(f"{self}: the kernel refused it: {what}", hint, may_pass=number == errno.ENOMEM)
+        return refused(str(self), number, _verifier_log(code), {})
 
     def _too_large(self, size: str) -> CaptureError:
         filters = [selection.filter for _, selection in self.selections]
@@ -200,10 +192,8 @@ def check_together(selections: Sequence[Selection]) -> None:
 
 
 def _verifier_log(code: bytes) -> list[str]:
-    """The last lines of the verifier's log."""
+    """What the verifier says of a program that it refuses."""
     buffer = ctypes.create_string_buffer(LOG_BYTES)
-    try:
+    with contextlib.suppress(OSError):
         libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code, buffer)
-    except OSError:
-        pass
-    return buffer.value.decode(errors="replace").rstrip().split("\n")[-LOG_LINES:]
+    return buffer.value.decode(errors="replace").rstrip().split("\n")
