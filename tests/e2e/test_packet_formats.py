@@ -6,15 +6,16 @@ import json
 import re
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab.packets import EGRESS, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed
-from netobs.pcap.formats.pcapng import PcapngFormat
-from netobs.pcap.formats.records import Counts, PacketFormat
+from lab.packets import EGRESS, ETH0, INTERFACES, OFFSET_NS, SECOND, Packet, all_rows, batch_of, mixed
+from netobs.pcap.distribution import ReadContext
+from netobs.pcap.formats import stream_of
+from netobs.pcap.formats.stream import PacketStream
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.stream import stream_of
 
 TOOLS = ("tshark", "tcpdump", "capinfos", "editcap")
 pytestmark = pytest.mark.e2e(tools=TOOLS)
@@ -31,13 +32,17 @@ def read_by(*argv: str | Path) -> str:
     return done.stdout
 
 
-def stream_file(path: Path, stream: PacketFormat, packets: Sequence[Packet], counts: dict[int, Counts]) -> Path:
-    """A stream of ``packets`` in batches of 100, with statistics in its middle and at its end."""
+def stream_file(path: Path, stream: PacketStream, packets: Sequence[Packet], dropped: int = 0, lost: int = 0) -> Path:
+    """A stream of ``packets`` in batches of 100, each followed by statistics. Of the last batch, so many are said to be
+    ``dropped``; of the first packet's interface, ``lost``."""
     data = stream.header()
     for begin in range(0, len(packets), 100):
         batch = batch_of(packets[begin : begin + 100])
-        made = stream.records(batch, all_rows(batch), OFFSET_NS, INTERFACES)
-        data += made.head + made.body + stream.statistics(counts, OFFSET_NS, packets[begin].time_ns + OFFSET_NS)
+        context = ReadContext(packets[begin].time_ns, OFFSET_NS, INTERFACES)
+        made = stream.records(batch, all_rows(batch), context)
+        sent = len(made) - (dropped if begin + 100 >= len(packets) else 0)
+        stream.count(made, sent, len(made) - sent)
+        data += made.head + made.body + stream.statistics({packets[0].ifindex: lost}, context)
     path.write_bytes(data)
     return path
 
@@ -62,7 +67,7 @@ def put_in(packets: Sequence[Packet]) -> list[tuple[bytes, int, str]]:
 @pytest.mark.parametrize("name", ["pcap", "pcapng"])
 def test_ethernet_is_read_by_all_three(name: str, tmp_path: Path) -> None:
     packets = mixed(1000)
-    path = stream_file(tmp_path / name, stream_of(name, LINK_ETHERNET, 262_144, "tcp,80"), packets, {})
+    path = stream_file(tmp_path / name, stream_of(name, LINK_ETHERNET, 262_144, "tcp,80"), packets)
     assert seen_by_tshark(path) == put_in(packets)
 
     said = read_by("tcpdump", "-v", "-n", "-tt", "--time-stamp-precision=nano", "-r", path).splitlines()
@@ -84,7 +89,7 @@ def test_ethernet_is_read_by_all_three(name: str, tmp_path: Path) -> None:
 
 def test_raw_ip_in_pcap(tmp_path: Path) -> None:
     packets = mixed(300, links=(LINK_IP,))
-    path = stream_file(tmp_path / "pcap", stream_of("pcap", LINK_IP, 262_144, ""), packets, {})
+    path = stream_file(tmp_path / "pcap", stream_of("pcap", LINK_IP, 262_144, ""), packets)
     assert seen_by_tshark(path) == put_in(packets)
     assert len(read_by("tcpdump", "-v", "-n", "-r", path).splitlines()) >= 300
     assert re.search(r"File encapsulation: +Raw IP$", read_by("capinfos", path), re.M)
@@ -92,7 +97,7 @@ def test_raw_ip_in_pcap(tmp_path: Path) -> None:
 
 def test_mixed_links_names_and_directions_in_pcapng(tmp_path: Path) -> None:
     packets = mixed(1000, links=BOTH)
-    path = stream_file(tmp_path / "pcapng", PcapngFormat(262_144, "udp"), packets, {})
+    path = stream_file(tmp_path / "pcapng", stream_of("pcapng", LINK_ETHERNET, 262_144, "udp"), packets)
     assert seen_by_tshark(path) == put_in(packets)
     names = ("frame.interface_name", "frame.interface_description", "frame.packet_flags_direction")
     lines = read_by("tshark", "-n", "-r", path, "-T", "fields", *(word for name in names for word in ("-e", name)))
@@ -117,19 +122,18 @@ def test_mixed_links_names_and_directions_in_pcapng(tmp_path: Path) -> None:
 
 
 def test_drop_counters_of_pcapng(tmp_path: Path) -> None:
-    packets = mixed(200)
-    counts = {0: Counts(120, 3, 40), 1: Counts(80, 0, 0)}
-    path = stream_file(tmp_path / "pcapng", PcapngFormat(262_144, "udp"), packets, counts)
-    assert re.findall(r"Number of stat entries = (\d+)$", read_by("capinfos", path), re.M) == ["2", "2"]
+    packets = [replace(packet, ifindex=ETH0.index) for packet in mixed(200)]
+    path = stream_file(tmp_path / "pcapng", stream_of("pcapng", LINK_ETHERNET, 262_144, "udp"), packets, 3, 40)
+    assert re.findall(r"Number of stat entries = (\d+)$", read_by("capinfos", path), re.M) == ["2"]
     # tshark's dissector of the file itself; capinfos counts the statistics and does not print them
     said = read_by("tshark", "-X", "read_format:MIME Files Format", "-r", path, "-V")
-    last = said.rpartition("Block: Interface Statistics Block")[0].rpartition("Block: Interface Statistics Block")[2]
+    last = said.rpartition("Block: Interface Statistics Block")[2]
     assert re.findall(r"Option: Number of (.*)", last) == [
-        "Received Packets = 163",
+        "Received Packets = 240",
         "Dropped Packets = 43",
-        "Accepted Packets = 163",
+        "Accepted Packets = 240",
         "Packets Dropped by OS = 40",
-        "Packets Delivered to the User = 120",
+        "Packets Delivered to the User = 197",
     ]
     assert "Malformed" not in said
 
@@ -137,13 +141,13 @@ def test_drop_counters_of_pcapng(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pcap", "pcapng"])
 def test_snaplen_is_seen_as_such(name: str, tmp_path: Path) -> None:
     packets = mixed(200)
-    path = stream_file(tmp_path / name, stream_of(name, LINK_ETHERNET, 64, "udp"), packets, {})
+    path = stream_file(tmp_path / name, stream_of(name, LINK_ETHERNET, 64, "udp"), packets)
     assert seen_by_tshark(path) == [(octets[:64], length, time) for octets, length, time in put_in(packets)]
     assert re.search(r"(Packet size limit: +file hdr: 64 bytes|Capture length = 64)$", read_by("capinfos", path), re.M)
 
 
 def test_editcap_makes_a_pcap_of_a_pcapng(tmp_path: Path) -> None:
     packets = mixed(200)
-    path = stream_file(tmp_path / "pcapng", PcapngFormat(262_144, "udp"), packets, {})
+    path = stream_file(tmp_path / "pcapng", stream_of("pcapng", LINK_ETHERNET, 262_144, "udp"), packets)
     read_by("editcap", "-F", "nsecpcap", path, tmp_path / "pcap")
     assert seen_by_tshark(tmp_path / "pcap") == put_in(packets)

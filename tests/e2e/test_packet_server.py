@@ -16,7 +16,7 @@ from lab.certificates import Authority
 from lab.namespaces import Lab, in_namespace
 from lab.packet_site import Site, descriptors, numbered, numbers_in
 from lab.packets import OFFSET_NS, SECOND, mixed
-from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.formats.stream import MAGIC_NUMBERS
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.stats import ClientStats
 

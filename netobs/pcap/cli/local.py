@@ -18,9 +18,10 @@ from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.cli.stream_reader import WholeRecords
 from netobs.pcap.cli.tc_handle import own_place
 from netobs.pcap.distribution import Distribution, Losses, ReadContext
+from netobs.pcap.formats import stream_of
+from netobs.pcap.formats.stream import common_link
 from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.stream import PacketStream, common_link, stream_of
 from netobs.pcap.tap.tap import Tap
 
 log = logging.getLogger("netobs.pcap")
@@ -51,7 +52,7 @@ def capture(
         _keep_restoring(tap, loop, start_ns)
         sink = _Sink(config, tap.capturable, chosen.text, count)
         losses = distribution.subscribe(Selection(chosen), sink, start_ns).losses_from_now()
-        yield sink.stream.format.header()
+        yield sink.stream.header()
         while not (sink.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
             loop.run_once(TURN_NS)
             now_ns = clock.monotonic_ns()
@@ -96,8 +97,8 @@ class _Sink:
     ) -> None:
         now_ns = clock.monotonic_ns()
         self.snaplen = config.snaplen
-        format_ = stream_of(config.format, common_link(capturable()), config.snaplen, text)
-        self.stream = PacketStream(format_, {}, capturable, now_ns)
+        link = common_link(capturable())
+        self.stream = stream_of(config.format, link, config.snaplen, text, {}, capturable, now_ns)
         self._limits = Limits(count, 0, 0, now_ns)
         self.is_full = False
         """Whether it has the requested number of packets."""
@@ -126,4 +127,4 @@ class _Sink:
             return b""
         self._next_statistics_ns = context.now_ns + STATISTICS_NS
         lost = losses()
-        return self.stream.introduction(lost, context) + self.stream.statistics(lost, context)
+        return self.stream.introduction(lost) + self.stream.statistics(lost, context)

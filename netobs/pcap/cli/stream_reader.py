@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from netobs.base.errors import CaptureError
 from netobs.base.log import printable
-from netobs.pcap.formats import MAGIC_NUMBERS, REFUSAL
+from netobs.pcap.formats.stream import MAGIC_NUMBERS, REFUSAL
 from netobs.pcap.vectors import Vectors
 
 PCAPNG_STATISTICS, PCAPNG_PACKET = 5, 6

@@ -1,7 +1,27 @@
 """What a stream of packets is made of: classic pcap, and pcapng."""
 
-MAGIC_NUMBERS = {"pcap": b"\x4d\x3c\xb2\xa1", "pcapng": b"\x0a\x0d\x0d\x0a"}
-"""What the header of each begins with: pcap with times in nanoseconds, little endian; the block type of a section."""
+from __future__ import annotations
 
-REFUSAL = b"netobs: "
-"""What stands in place of a stream that there is not begins with; a line of text follows."""
+from collections.abc import Mapping, Sequence
+from typing import Callable
+
+from netobs.kernel.interfaces import Interface
+from netobs.pcap.formats.pcap import PcapStream
+from netobs.pcap.formats.pcapng import PcapngStream
+from netobs.pcap.formats.stream import PacketStream
+
+
+def stream_of(
+    name: str,
+    link: int,
+    snaplen: int,
+    filter_text: str = "",
+    known: Mapping[int, Interface] | None = None,
+    captured: Callable[[], Sequence[Interface]] = list,
+    start_ns: int = 0,
+) -> PacketStream:
+    """A new stream of the format ``name``, "pcap" or "pcapng". ``known``: interfaces by index; ``captured`` tells which
+    may have packets for it; ``start_ns``: from when they are, CLOCK_MONOTONIC."""
+    if name == "pcap":
+        return PcapStream(snaplen, link)
+    return PcapngStream(snaplen, filter_text, known or {}, captured, start_ns)

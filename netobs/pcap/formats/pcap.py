@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
-from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch
-from netobs.pcap.formats import MAGIC_NUMBERS
-from netobs.pcap.formats.records import PacketFormat, Records
+from netobs.pcap.distribution import ReadContext
+from netobs.pcap.formats.stream import MAGIC_NUMBERS, PacketStream, Records
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
 from netobs.pcap.vectors import Vectors
 
@@ -22,10 +20,10 @@ _HEADER = struct.Struct("<4sHHiIII")
 _WORDS = HEADROOM_BYTES // 4  # a record header: seconds, nanoseconds, captured and original length
 
 
-class PcapFormat(PacketFormat):
+class PcapStream(PacketStream):
     """Packets that start with ``link``, cut to ``snaplen`` octets. It cannot hold packets of other links."""
 
-    def __init__(self, link: int, snaplen: int) -> None:
+    def __init__(self, snaplen: int, link: int) -> None:
         super().__init__(snaplen)
         self._link = link
 
@@ -33,16 +31,15 @@ class PcapFormat(PacketFormat):
         """24 bytes: version 2.4, times in UTC."""
         return _HEADER.pack(MAGIC_NUMBERS["pcap"], 2, 4, 0, 0, self._snaplen, LINK_TYPES[self._link])
 
-    def records(
-        self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
-    ) -> Records:
+    def records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records:
         """The record headers go into the headroom of the packets, when they are asked for."""
-        rows = rows[batch.meta["link"][rows] == self._link]
+        selected, rows = rows, rows[batch.meta["link"][rows] == self._link]
+        self.other_link += len(selected) - len(rows)
         captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
 
         def gather(count: int) -> Vectors:
             start = batch.start[rows[:count]]
-            _write_headers(batch, rows[:count], start, captured[:count], offset_ns)
+            _write_headers(batch, rows[:count], start, captured[:count], context.offset_ns)
             vectors = Vectors(count)
             vectors.put(slice(None), batch.buffer, start - HEADROOM_BYTES, start + captured[:count])
             return vectors

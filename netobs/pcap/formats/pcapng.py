@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,9 @@ import numpy.typing as npt
 from netobs import __version__
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.distribution import ReadContext
 from netobs.pcap.formats.pcap import LINK_TYPES
-from netobs.pcap.formats.records import Counts, PacketFormat, Records, link_of
+from netobs.pcap.formats.stream import MAGIC_NUMBERS, PacketStream, Records, common_link, link_of
 from netobs.pcap.vectors import Vectors
 
 _SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
@@ -53,66 +54,99 @@ _PADDING_BYTES = 4  # room for 3, and aligned
 _FRAMED = np.dtype([("padding", f"V{_PADDING_BYTES}"), ("between", _OPAQUE)])
 
 
-class PcapngFormat(PacketFormat):
+STATISTICS_BYTES = 24 + 7 * 12 + 4  # the block's fields, seven options of 8 bytes, the end of the options
+
+
+class PcapngStream(PacketStream):
     """Packets of any interface, cut to ``snaplen`` octets."""
 
-    statistics_bytes = 24 + 7 * 12 + 4  # the block's fields, seven options of 8 bytes, the end of the options
-
-    def __init__(self, snaplen: int, filter_text: str) -> None:
+    def __init__(
+        self,
+        snaplen: int,
+        filter_text: str,
+        known: Mapping[int, Interface],
+        captured: Callable[[], Sequence[Interface]],
+        start_ns: int,
+    ) -> None:
+        """See ``stream_of``."""
         super().__init__(snaplen)
+        self.interfaces: list[Interface] = []
+        """The interfaces that the stream has introduced, in order."""
         self._filter_text = filter_text
-        self._links: list[int] = []
+        self._known, self._captured, self._start_ns = known, captured, start_ns
+        self._counts = np.zeros((0, 2), dtype=np.int64)  # sent and dropped packets, by place of the interface
         self._places: dict[tuple[int, str, int], int] = {}  # by index, name and link: a change makes another interface
 
     def header(self) -> bytes:
-        """The section, and the interfaces so far."""
+        """The section."""
         system = os.uname()
         options = _options(
             (_SHB_HARDWARE, system.machine.encode()),
             (_SHB_OS, f"{system.sysname} {system.release}".encode()),
             (_SHB_USERAPPL, f"netobs {__version__}".encode()),
         )
-        section = _block(_SECTION, struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1) + options)  # -1: length not known
-        known = zip(self.interfaces, self._links)
-        return section + b"".join(self._interface_block(interface, link) for interface, link in known)
+        return _block(_SECTION, struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1) + options)  # -1: length not known
 
-    def records(
-        self, batch: PacketBatch, rows: Numbers, offset_ns: int, interfaces: Mapping[int, Interface]
-    ) -> Records:
+    @property
+    def reserve_bytes(self) -> int:
+        """A block for each interface."""
+        return STATISTICS_BYTES * len(self.interfaces)
+
+    def records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records:
         """An Enhanced Packet Block for each packet, after the blocks of interfaces that are new."""
-        sources, head = self._sources(batch.meta["ifindex"][rows], batch.meta["link"][rows], interfaces)
+        self._known = context.interfaces
+        sources, head = self._sources(batch.meta["ifindex"][rows], batch.meta["link"][rows])
         captured = np.minimum(batch.meta["caplen"][rows], self._snaplen).astype(np.int64)
         padded = (captured + 3) & ~3
         total = padded + _BETWEEN.itemsize
 
         def gather(count: int) -> Vectors:
             first = slice(0, count)
-            between = _between(batch, rows[first], offset_ns, sources[first], captured[first], total[first])
+            between = _between(batch, rows[first], context.offset_ns, sources[first], captured[first], total[first])
             return _padded_vectors(batch, batch.start[rows[first]], captured[first], padded[first], between)
 
         return Records(head, np.cumsum(total), sources, gather)
 
-    def introduce(self, interfaces: list[Interface]) -> bytes:
-        """Interface Description Blocks of interfaces that the stream does not have yet."""
-        return b"".join(self._place(interface, link_of(interface))[1] for interface in interfaces)
+    def count(self, records: Records, sent: int, dropped: int = 0) -> None:
+        """By interface."""
+        places = len(self.interfaces)
+        parts = records.sources[:sent], records.sources[sent : sent + dropped]
+        counts = np.stack([np.bincount(part, minlength=places) for part in parts], axis=1)
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
 
-    def statistics(self, counts: Mapping[int, Counts], start_ns: int, now_ns: int) -> bytes:
-        """An Interface Statistics Block for each place of ``counts``.
+    def introduction(self, lost: Mapping[int, int]) -> bytes:
+        """Interface Description Blocks: of interfaces that only ``lost`` packets; if no packet was selected, of the
+        captured ones. libpcap refuses a pcapng without any interface, and one with interfaces of several link types."""
+        told = {interface.index for interface in self.interfaces}
+        missing = [self._known[index] for index in lost if index in self._known.keys() - told]
+        if not told and not missing:
+            captured = self._captured()
+            link = common_link(captured)
+            missing = [interface for interface in captured if link_of(interface) == link]
+        return b"".join(self._place(interface, link_of(interface))[1] for interface in missing)
+
+    def statistics(self, lost: Mapping[int, int], context: ReadContext) -> bytes:
+        """An Interface Statistics Block for each interface that has had packets. An interface that got another name has
+        two places; what it lost is known by its index alone, and counts at the later one.
 
         The numbers have the meaning of dumpcap's files on Linux, where libpcap sees only packets that the filter
         accepts: ifrecv and filteraccept count selected packets, usrdeliv those in the stream, ifdrop all that are
         missing in it (Wireshark shows them as dropped), osdrop those of ifdrop that the kernel had no room for.
         """
-        return b"".join(_statistics(place, each, start_ns, now_ns) for place, each in counts.items())
+        times = _time(self._start_ns + context.offset_ns), _time(context.now_ns + context.offset_ns)
+        counts = [*self._counts.tolist(), *[(0, 0)] * (len(self.interfaces) - len(self._counts))]
+        latest = {interface.index: place for place, interface in enumerate(self.interfaces)}
+        missing = {place: lost.get(index, 0) for index, place in latest.items()}
+        each = [(place, sent, dropped, missing.get(place, 0)) for place, (sent, dropped) in enumerate(counts)]
+        return b"".join(_statistics(*one, *times) for one in each if any(one[1:]))
 
-    def _sources(
-        self, ifindex: npt.NDArray[np.uint32], link: npt.NDArray[np.uint8], known: Mapping[int, Interface]
-    ) -> tuple[Numbers, bytes]:
+    def _sources(self, ifindex: npt.NDArray[np.uint32], link: npt.NDArray[np.uint8]) -> tuple[Numbers, bytes]:
         """The place of each packet's interface, and the blocks of new ones."""
         found, first, inverse = np.unique(ifindex, return_index=True, return_inverse=True)
         places, blocks = np.empty(len(found), dtype=np.int64), []
         for number, (index, row) in enumerate(zip(found.tolist(), first.tolist())):
-            place, block = self._place(known.get(index) or Interface(index, f"if{index}", 0), int(link[row]))
+            place, block = self._place(self._known.get(index) or Interface(index, f"if{index}", 0), int(link[row]))
             places[number] = place
             blocks.append(block)
         return places[inverse], b"".join(blocks)
@@ -125,7 +159,6 @@ class PcapngFormat(PacketFormat):
             return place, b""
         self._places[key] = len(self.interfaces)
         self.interfaces.append(interface)
-        self._links.append(link)
         return self._places[key], self._interface_block(interface, link)
 
     def _interface_block(self, interface: Interface, link: int) -> bytes:
@@ -175,18 +208,17 @@ def _padded_vectors(
     return vectors
 
 
-def _statistics(place: int, counts: Counts, start_ns: int, now_ns: int) -> bytes:
-    selected, missing = counts.sent + counts.dropped + counts.lost, counts.dropped + counts.lost
+def _statistics(place: int, sent: int, dropped: int, lost: int, start: bytes, now: bytes) -> bytes:
     numbers = (
-        (_ISB_IFRECV, selected),
-        (_ISB_IFDROP, missing),
-        (_ISB_FILTERACCEPT, selected),
-        (_ISB_OSDROP, counts.lost),
-        (_ISB_USRDELIV, counts.sent),
+        (_ISB_IFRECV, sent + dropped + lost),
+        (_ISB_IFDROP, dropped + lost),
+        (_ISB_FILTERACCEPT, sent + dropped + lost),
+        (_ISB_OSDROP, lost),
+        (_ISB_USRDELIV, sent),
     )
-    times = ((_ISB_STARTTIME, _time(start_ns)), (_ISB_ENDTIME, _time(now_ns)))
+    times = ((_ISB_STARTTIME, start), (_ISB_ENDTIME, now))
     options = _options(*times, *((code, struct.pack("<Q", number)) for code, number in numbers))
-    return _block(_STATISTICS, struct.pack("<I", place) + _time(now_ns) + options)
+    return _block(_STATISTICS, struct.pack("<I", place) + now + options)
 
 
 def _time(time_ns: int) -> bytes:

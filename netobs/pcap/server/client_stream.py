@@ -15,14 +15,14 @@ from netobs.config.text import quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import Numbers, PacketBatch
 from netobs.pcap.distribution import Losses, ReadContext
-from netobs.pcap.formats.records import Records
+from netobs.pcap.formats import stream_of
+from netobs.pcap.formats.stream import Records
 from netobs.pcap.limits import Limits
 from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.recorder import Recording
 from netobs.pcap.server.request import Request
 from netobs.pcap.stats import ClientStats, StreamCounts
-from netobs.pcap.stream import PacketStream, stream_of
 
 log = logging.getLogger("netobs.pcap")
 
@@ -91,11 +91,11 @@ class Client:
         """Called once, when it takes no more packets."""
         self.counts = StreamCounts()
         """What did not get into the queue; ``stats`` has all."""
-        format_ = stream_of(request.format, terms.link, request.snaplen, terms.filter.text)
-        self.stream = PacketStream(format_, known, captured, context.now_ns)
+        start_ns, text = context.now_ns, terms.filter.text
         if recording is not None:
             self.losses = lambda: recording.lost
-            self.stream.start_ns = recording.since_ns
+            start_ns = recording.since_ns
+        self.stream = stream_of(request.format, terms.link, request.snaplen, text, known, captured, start_ns)
         self._captured = captured
         self._limits = Limits(request.count, config.max_bytes, config.max_rate_bytes, context.now_ns)
         self._context = context
@@ -116,7 +116,7 @@ class Client:
         """Sends what stands in front."""
         if self.is_logged:
             log.info("%s: gets %s", self, self.terms)
-        self._put(self.stream.format.header())
+        self._put(self.stream.header())
         self.connection.flush(now_ns)
         if self.recording is not None:
             self.connection.wait_writable()
@@ -128,7 +128,7 @@ class Client:
         records = self._records(batch, rows, context)
         if records is None:
             return
-        allowed = self._limits.allow(records.ends, self._reserve_bytes, context.now_ns)
+        allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, context.now_ns)
         self.counts.beyond_rate += allowed.beyond_rate
         self.counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
         sent = self._queue(records, allowed.rows, context.now_ns)
@@ -150,7 +150,7 @@ class Client:
         if part is None:
             self.finish("recording", now_ns)
         elif (records := self._records(*part)) is not None:
-            allowed = self._limits.allow(records.ends, self._reserve_bytes, now_ns)
+            allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, now_ns)
             sent = allowed.rows + allowed.beyond_rate
             if sent:
                 self.connection.outbox.put(records.body[: int(records.ends[sent - 1])], sent)
@@ -218,15 +218,10 @@ class Client:
         )
         return ClientStats(str(self), counts + self.counts, outbox.held_bytes, outbox.most_held_bytes)
 
-    @property
-    def _reserve_bytes(self) -> int:
-        """For the last statistics."""
-        return self.stream.format.statistics_bytes * len(self.stream.format.interfaces)
-
     def _records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records | None:
         """What is new in the stream with them has a place in the queue, if there is one in max_bytes; else it ends."""
         records = self.stream.records(batch, rows, context)
-        if records.head and self._limits.has_room(len(records.head) + self._reserve_bytes):
+        if records.head and self._limits.has_room(len(records.head) + self.stream.reserve_bytes):
             self._put(records.head)
         elif records.head:
             self.finish("max_bytes", context.now_ns)
@@ -277,11 +272,10 @@ class Client:
         self.stream.count(records, sent, dropped)
 
     def _put_statistics(self, now_ns: int) -> None:
-        if self.stream.format.statistics_bytes:
-            lost = self.losses()
-            if self._limits.has_room(MAX_HEAD_BYTES):
-                self._put(self.stream.introduction(lost))
-            self._put(self.stream.statistics(lost, self._context._replace(now_ns=now_ns)))
+        lost = self.losses()
+        if self._limits.has_room(MAX_HEAD_BYTES):
+            self._put(self.stream.introduction(lost))
+        self._put(self.stream.statistics(lost, self._context._replace(now_ns=now_ns)))
 
 
 def _nothing(_now_ns: int) -> None:

@@ -12,7 +12,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.keepalive import notice_dead_peer
 from netobs.base.loop import Callback, EventLoop, Timer
 from netobs.pcap.batch import Numbers
-from netobs.pcap.formats import REFUSAL
+from netobs.pcap.formats.stream import REFUSAL
 from netobs.pcap.server.access import tls_reason
 from netobs.pcap.server.outbox import Outbox
 from netobs.pcap.server.peer import Peer, is_there

@@ -20,6 +20,7 @@ from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import nearest, quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.distribution import Distribution
+from netobs.pcap.formats.stream import common_link
 from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
 from netobs.pcap.server.admission import Admission
 from netobs.pcap.server.client_stream import Client, Terms
@@ -29,7 +30,6 @@ from netobs.pcap.server.peer import GROUP
 from netobs.pcap.server.recorder import Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
 from netobs.pcap.stats import PacketCaptureStats, StreamCounts
-from netobs.pcap.stream import common_link
 from netobs.pcap.tap.tap import Tap
 
 TICK_NS = 50_000_000

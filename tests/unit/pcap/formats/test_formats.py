@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,15 +28,20 @@ from lab.packets import (
 )
 from netobs import __version__
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.formats import MAGIC_NUMBERS
-from netobs.pcap.formats.pcap import PcapFormat
-from netobs.pcap.formats.pcapng import PcapngFormat
-from netobs.pcap.formats.records import Counts, add_places, counts_by_place
+from netobs.pcap.distribution import ReadContext
+from netobs.pcap.formats import stream_of
+from netobs.pcap.formats.pcap import PcapStream
+from netobs.pcap.formats.pcapng import STATISTICS_BYTES, PcapngStream
+from netobs.pcap.formats.stream import MAGIC_NUMBERS
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.stream import stream_of
 from netobs.pcap.vectors import write
 
 BOTH_LINKS = (LINK_ETHERNET, LINK_IP)
+CONTEXT = ReadContext(now_ns=7 * SECOND, offset_ns=OFFSET_NS, interfaces=INTERFACES)
+
+
+def pcapng(snaplen: int, filter_text: str, captured: Sequence[Interface] = ()) -> PcapngStream:
+    return PcapngStream(snaplen, filter_text, INTERFACES, lambda: captured, start_ns=0)
 
 
 class Block(NamedTuple):
@@ -89,13 +95,13 @@ def in_pcap(packet: Packet, snaplen: int = 262_144) -> tuple[int, int, int, byte
 
 
 def test_header_of_pcap() -> None:
-    assert PcapFormat(LINK_ETHERNET, 262_144).header().hex() == "4d3cb2a10200040000000000000000000000040001000000"
-    assert PcapFormat(LINK_IP, 96).header().hex() == "4d3cb2a10200040000000000000000006000000065000000"
+    assert PcapStream(262_144, LINK_ETHERNET).header().hex() == "4d3cb2a10200040000000000000000000000040001000000"
+    assert PcapStream(96, LINK_IP).header().hex() == "4d3cb2a10200040000000000000000006000000065000000"
 
 
 @pytest.mark.parametrize("name", MAGIC_NUMBERS)
 def test_magic_number(name: str) -> None:
-    stream = PcapFormat(LINK_ETHERNET, 96) if name == "pcap" else PcapngFormat(96, "tcp")
+    stream = PcapStream(96, LINK_ETHERNET) if name == "pcap" else pcapng(96, "tcp")
     assert stream.header().startswith(MAGIC_NUMBERS[name])
 
 
@@ -103,7 +109,7 @@ def test_magic_number(name: str) -> None:
 def test_pcap_has_every_octet_time_and_length(snaplen: int) -> None:
     packets = mixed(300)
     batch = batch_of(packets)
-    made = PcapFormat(LINK_ETHERNET, snaplen).records(batch, all_rows(batch), OFFSET_NS, INTERFACES)
+    made = PcapStream(snaplen, LINK_ETHERNET).records(batch, all_rows(batch), CONTEXT)
     assert records(made.body) == [in_pcap(packet, snaplen) for packet in packets]
     assert made.head == b""
     assert made.ends[-1] == len(made.body)
@@ -112,11 +118,11 @@ def test_pcap_has_every_octet_time_and_length(snaplen: int) -> None:
 def test_a_record_ends_where_it_is_said_to() -> None:
     packets = mixed(50)
     batch = batch_of(packets)
-    for stream in (PcapFormat(LINK_ETHERNET, 1000), PcapngFormat(1000, "tcp")):
-        made = stream.records(batch, all_rows(batch), OFFSET_NS, INTERFACES)
+    for stream in (PcapStream(1000, LINK_ETHERNET), pcapng(1000, "tcp")):
+        made = stream.records(batch, all_rows(batch), CONTEXT)
         for count in (1, 7, 50):
             part = made.body[: int(made.ends[count - 1])]
-            assert len(records(part) if isinstance(stream, PcapFormat) else blocks(part)) == count
+            assert len(records(part) if isinstance(stream, PcapStream) else blocks(part)) == count
 
 
 @pytest.mark.parametrize("snaplen", [262_144, 65, 64])
@@ -125,7 +131,7 @@ def test_where_it_lies_is_what_is_joined(name: str, snaplen: int, tmp_path: Path
     packets = mixed(400)
     batch = batch_of(packets, gap=0)
     rows = np.arange(1, 400, 3)
-    made = stream_of(name, LINK_ETHERNET, snaplen, "tcp").records(batch, rows, OFFSET_NS, INTERFACES)
+    made = stream_of(name, LINK_ETHERNET, snaplen, "tcp").records(batch, rows, CONTEXT)
     for count in (1, 2, 130, len(made)):
         with (tmp_path / str(count)).open("wb") as file:
             assert write(file.fileno(), made.gather(count)) == made.ends[count - 1]
@@ -137,7 +143,7 @@ def test_pcap_leaves_out_other_links() -> None:
     packets = mixed(100, links=BOTH_LINKS)
     batch = batch_of(packets)
     for link in BOTH_LINKS:
-        made = PcapFormat(link, 262_144).records(batch, all_rows(batch), OFFSET_NS, INTERFACES)
+        made = PcapStream(262_144, link).records(batch, all_rows(batch), CONTEXT)
         assert records(made.body) == [in_pcap(packet) for packet in packets if packet.link == link]
 
 
@@ -145,22 +151,22 @@ def test_only_the_rows_that_were_asked_for() -> None:
     packets = mixed(100)
     batch = batch_of(packets)
     rows = np.arange(3, 100, 7)
-    made = PcapFormat(LINK_ETHERNET, 262_144).records(batch, rows, OFFSET_NS, INTERFACES)
+    made = PcapStream(262_144, LINK_ETHERNET).records(batch, rows, CONTEXT)
     assert records(made.body) == [in_pcap(packets[row]) for row in rows]
 
 
 def test_no_rows_no_bytes() -> None:
     batch = batch_of(mixed(3))
-    for stream in (PcapFormat(LINK_ETHERNET, 96), PcapngFormat(96, "tcp")):
-        made = stream.records(batch, np.arange(0), OFFSET_NS, INTERFACES)
+    for stream in (PcapStream(96, LINK_ETHERNET), pcapng(96, "tcp")):
+        made = stream.records(batch, np.arange(0), CONTEXT)
         assert (len(made), made.head, made.body) == (0, b"", b"")
 
 
 def test_section_and_interfaces_of_pcapng() -> None:
-    stream = PcapngFormat(4096, "tcp,80")
+    stream = pcapng(4096, "tcp,80")
     batch = batch_of([Packet(udp(60)), Packet(udp(60, link=LINK_IP), ifindex=9, link=LINK_IP), Packet(udp(61))])
-    made = stream.records(batch, all_rows(batch), OFFSET_NS, INTERFACES)
-    (section,) = blocks(PcapngFormat(4096, "tcp,80").header())
+    made = stream.records(batch, all_rows(batch), CONTEXT)
+    (section,) = blocks(pcapng(4096, "tcp,80").header())
     assert section.fields == struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
     assert section.options[4].decode() == f"netobs {__version__}"
     assert section.options[3].decode() == f"Linux {os.uname().release}"
@@ -169,17 +175,15 @@ def test_section_and_interfaces_of_pcapng() -> None:
     assert eth0.options == {2: b"eth0", 3: ETH0.alias.encode(), 9: b"\x09", 11: b"\0tcp,80"}
     assert (wg0.fields, wg0.options) == (struct.pack("<HHI", 101, 0, 4096), {2: b"wg0", 9: b"\x09", 11: b"\0tcp,80"})
     assert [block.fields[:4] for block in blocks(made.body)] == [b"\0\0\0\0", b"\1\0\0\0", b"\0\0\0\0"]
-    # who joins later is told of them at once
-    assert blocks(stream.header())[1:] == [eth0, wg0]
-    assert stream.records(batch, all_rows(batch), OFFSET_NS, INTERFACES).head == b""
+    assert stream.records(batch, all_rows(batch), CONTEXT).head == b""
 
 
 @pytest.mark.parametrize("snaplen", [262_144, 65])
 def test_pcapng_has_every_octet_time_length_and_direction(snaplen: int) -> None:
     packets = mixed(300, links=BOTH_LINKS)
     batch = batch_of(packets)
-    stream = PcapngFormat(snaplen, "tcp")
-    made = stream.records(batch, all_rows(batch), OFFSET_NS, INTERFACES)
+    stream = pcapng(snaplen, "tcp")
+    made = stream.records(batch, all_rows(batch), CONTEXT)
     places = {interface.index: place for place, interface in enumerate(stream.interfaces)}
     for packet, block in zip(packets, blocks(made.body)):
         octets = packet.octets[:snaplen]
@@ -198,8 +202,8 @@ def test_a_format_leaves_the_packets_as_they_were() -> None:
     batch = batch_of(packets)
     before = [bytes(batch.buffer[start : start + len(packet.octets)]) for start, packet in zip(batch.start, packets)]
     for snaplen in (61, 62, 63, 262_144):
-        for stream in (PcapFormat(LINK_ETHERNET, snaplen), PcapngFormat(snaplen, "tcp")):
-            assert stream.records(batch, all_rows(batch), OFFSET_NS, INTERFACES).body
+        for stream in (PcapStream(snaplen, LINK_ETHERNET), pcapng(snaplen, "tcp")):
+            assert stream.records(batch, all_rows(batch), CONTEXT).body
     after = [bytes(batch.buffer[start : start + len(packet.octets)]) for start, packet in zip(batch.start, packets)]
     assert after == before == [packet.octets for packet in packets]
 
@@ -208,69 +212,91 @@ def test_a_format_leaves_the_packets_as_they_were() -> None:
 @pytest.mark.parametrize("tail", [0, 1, 3])
 def test_padding_beyond_the_end_of_the_buffer(size: int, tail: int) -> None:
     batch = batch_of([Packet(udp(size))], tail=tail)
-    (block,) = blocks(PcapngFormat(96, "tcp").records(batch, all_rows(batch), OFFSET_NS, INTERFACES).body)
+    (block,) = blocks(pcapng(96, "tcp").records(batch, all_rows(batch), CONTEXT).body)
     assert block.fields[20:] == udp(size) + bytes(-size % 4)
     assert batch.buffer.endswith(b"\xee" * tail)
 
 
 def test_an_interface_that_comes_back_is_another_one() -> None:
-    stream = PcapngFormat(96, "tcp")
+    stream = pcapng(96, "tcp")
     batch = batch_of([Packet(udp(60))])
     rows = all_rows(batch)
     again = batch_of([Packet(udp(60), ifindex=12)])
+
+    def known(*interfaces: Interface) -> ReadContext:
+        return CONTEXT._replace(interfaces={interface.index: interface for interface in interfaces})
+
+    uplink = replace(ETH0, name="uplink")
     heads = [
-        stream.records(batch, rows, OFFSET_NS, INTERFACES).head,
-        stream.records(again, rows, OFFSET_NS, {12: replace(ETH0, index=12)}).head,  # made anew, with its old name
-        stream.records(batch, rows, OFFSET_NS, {2: replace(ETH0, name="uplink")}).head,  # given another name
-        stream.records(batch, rows, OFFSET_NS, {2: replace(ETH0, name="uplink", alias="new")}).head,  # the same
-        stream.records(again, rows, OFFSET_NS, {}).head,  # gone, and nobody knows its name
+        stream.records(batch, rows, CONTEXT).head,
+        stream.records(again, rows, known(replace(ETH0, index=12))).head,  # made anew, with its old name
+        stream.records(batch, rows, known(uplink)).head,  # given another name
+        stream.records(batch, rows, known(replace(uplink, alias="new"))).head,  # the same
+        stream.records(again, rows, known()).head,  # gone, and nobody knows its name
     ]
     names = [[block.options[2] for block in blocks(head)] for head in heads]
     assert names == [[b"eth0"], [b"eth0"], [b"uplink"], [], [b"if12"]]
-    last = stream.records(again, rows, OFFSET_NS, {12: replace(ETH0, index=12)})
+    last = stream.records(again, rows, known(replace(ETH0, index=12)))
     assert (last.head, last.body[8:12]) == (b"", b"\1\0\0\0")
 
 
+def statistics(stream: PcapngStream, lost: dict[int, int]) -> dict[int, dict[int, int]]:
+    """The counts of each block, by interface."""
+    made = stream.statistics(lost, CONTEXT)
+    assert len(made) % STATISTICS_BYTES == 0
+    assert len(made) <= stream.reserve_bytes
+    found = {}
+    for block in blocks(made):
+        place, high, low = struct.unpack("<III", block.fields)
+        assert (block.kind, high << 32 | low) == (5, OFFSET_NS + 7 * SECOND)
+        times = {code: struct.unpack("<II", block.options[code]) for code in (2, 3)}
+        assert times == {2: divmod(OFFSET_NS, 1 << 32), 3: divmod(OFFSET_NS + 7 * SECOND, 1 << 32)}
+        found[place] = {code: struct.unpack("<Q", block.options[code])[0] for code in (4, 5, 6, 7, 8)}
+    return found
+
+
 def test_statistics_of_pcapng() -> None:
-    stream = PcapngFormat(96, "tcp")
-    stream.introduce([ETH0, WG0])
-    start_ns, now_ns = OFFSET_NS, OFFSET_NS + 7 * SECOND
-    made = stream.statistics({1: Counts(sent=10, dropped=2, lost=3)}, start_ns, now_ns)
-    assert len(made) == stream.statistics_bytes
-    (block,) = blocks(made)
-    assert (block.kind, block.fields) == (5, struct.pack("<III", 1, now_ns >> 32, now_ns & 0xFFFFFFFF))
-    times = {code: struct.unpack("<II", block.options[code]) for code in (2, 3)}
-    assert times == {2: divmod(start_ns, 1 << 32), 3: divmod(now_ns, 1 << 32)}
-    numbers = {code: struct.unpack("<Q", block.options[code])[0] for code in (4, 5, 6, 7, 8)}
-    assert numbers == {4: 15, 5: 5, 6: 15, 7: 3, 8: 10}
+    stream = pcapng(96, "tcp", [ETH0, WG0])
+    batch = batch_of([Packet(udp(60))] * 12)
+    made = stream.records(batch, all_rows(batch), CONTEXT)
+    stream.count(made, 4)
+    stream.count(made, 6, 2)
+    assert statistics(stream, {ETH0.index: 3}) == {0: {4: 15, 5: 5, 6: 15, 7: 3, 8: 10}}
 
 
-def test_introduce_tells_only_what_is_new() -> None:
-    stream = PcapngFormat(96, "tcp")
-    assert [block.options[2] for block in blocks(stream.introduce([ETH0, WG0]))] == [b"eth0", b"wg0"]
-    assert stream.introduce([ETH0, WG0]) == b""
+def test_introduction_tells_only_what_is_new() -> None:
+    stream = pcapng(96, "tcp", [ETH0, WG0])
+    assert [block.options[2] for block in blocks(stream.introduction({WG0.index: 1}))] == [b"wg0"]
+    assert stream.introduction({WG0.index: 2, 1234: 1}) == b""
+    assert statistics(stream, {WG0.index: 2, 1234: 1}) == {0: {4: 2, 5: 2, 6: 2, 7: 2, 8: 0}}
+
+
+def test_without_a_packet_the_captured_interfaces_of_one_link_are_introduced() -> None:
+    introduced = blocks(pcapng(96, "tcp", [WG0, ETH0]).introduction({}))
+    assert [block.options[2] for block in introduced] == [b"eth0"]
 
 
 def test_counts_of_an_interface_that_got_another_name() -> None:
     """It has two places: what it lost is known by its index alone, and counts once."""
-    interfaces = [ETH0, WG0, replace(ETH0, name="uplink"), Interface(99, "idle", 1)]
-    none = np.zeros(0, dtype=np.int64)
-    sent = add_places(add_places(none, np.array([0, 0, 1])), np.array([2, 0]))
-    dropped = add_places(none, np.array([2]))
-    lost = {ETH0.index: 5, 1234: 7}
-    assert counts_by_place(interfaces, sent, dropped, lost) == {
-        0: Counts(sent=3, dropped=0, lost=0),
-        1: Counts(sent=1, dropped=0, lost=0),
-        2: Counts(sent=1, dropped=1, lost=5),
+    stream = pcapng(96, "tcp")
+    both = batch_of([Packet(udp(60)), Packet(udp(60)), Packet(udp(60, link=LINK_IP), ifindex=9, link=LINK_IP)])
+    stream.count(stream.records(both, all_rows(both), CONTEXT), 3)
+    renamed = CONTEXT._replace(interfaces={**INTERFACES, ETH0.index: replace(ETH0, name="uplink")})
+    again = batch_of([Packet(udp(60))] * 2)
+    stream.count(stream.records(again, all_rows(again), renamed), 1, 1)
+    assert statistics(stream, {ETH0.index: 5, 1234: 7}) == {
+        0: {4: 2, 5: 0, 6: 2, 7: 0, 8: 2},
+        1: {4: 1, 5: 0, 6: 1, 7: 0, 8: 1},
+        2: {4: 7, 5: 6, 6: 7, 7: 5, 8: 1},
     }
 
 
 def test_pcap_has_no_place_for_statistics() -> None:
-    stream = PcapFormat(LINK_ETHERNET, 96)
-    assert (stream.introduce([ETH0]), stream.statistics({0: Counts(1, 2, 3)}, 1, 2)) == (b"", b"")
+    stream = PcapStream(96, LINK_ETHERNET)
+    assert (stream.introduction({1: 1}), stream.statistics({1: 1}, CONTEXT), stream.reserve_bytes) == (b"", b"", 0)
 
 
 def test_names_that_are_no_unicode() -> None:
-    stream = PcapngFormat(96, "tcp")
-    (block,) = blocks(stream.introduce([Interface(5, "v\udcff0", 1)]))
+    stream = PcapngStream(96, "tcp", {}, lambda: [Interface(5, "v\udcff0", 1)], 0)
+    (block,) = blocks(stream.introduction({}))
     assert block.options[2] == b"v?0"

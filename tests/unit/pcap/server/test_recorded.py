@@ -9,7 +9,7 @@ import pytest
 
 from lab.packet_site import Site, ask, numbered, numbers_in
 from lab.packets import ETH0, ETH1, SECOND, Packet, udp
-from netobs.pcap.formats import MAGIC_NUMBERS
+from netobs.pcap.formats.stream import MAGIC_NUMBERS
 
 MiB = 1 << 20
 
