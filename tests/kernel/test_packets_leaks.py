@@ -35,8 +35,8 @@ def slots(tap: Tap) -> set[int]:
     return {int.from_bytes(value, "little") for value in values if value is not None}
 
 
-@pytest.mark.parametrize(("method", "rounds"), [("tc", 500), ("tcx", 50)])
-def test_a_thousand_selections_leave_nothing(lab: Lab, pair: Pair, method: str, rounds: int) -> None:
+@pytest.mark.parametrize(("method", "rounds"), [("tc", 100), ("tcx", 50)])
+def test_many_selections_leave_nothing(lab: Lab, pair: Pair, method: str, rounds: int) -> None:
     """Half of them the only one, so that all is made and undone; half beside another one."""
     selections = [Selection(compile_filter([f"udp,{number + 1}"])) for number in range(7)]
     programs: set[int] = set()

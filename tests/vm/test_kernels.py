@@ -65,7 +65,7 @@ SLOW = (
     "test_exact and nothing_is_lost",
     "test_gso and test_tcp and ipv4",  # ten times as much as IPv6
     "test_tables and not (1000] or percpu_array-5000)",
-    "every_packet_is_there or a_thousand_selections",  # the same in hundreds of rounds
+    "every_packet_is_there or many_selections",  # the same in hundreds of rounds
     "each_packet_is_accounted_for",  # the reader here needs longer than the 4 s that a daemon takes to end
 )
 
