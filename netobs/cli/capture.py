@@ -19,8 +19,7 @@ from netobs.config.packet_capture import effective
 from netobs.config.selector import is_name
 from netobs.config.text import quoted
 from netobs.pcap.cli import remote
-from netobs.pcap.cli.stream_reader import StreamReader, WholeRecords
-from netobs.pcap.vectors import Vectors, write_all
+from netobs.pcap.cli.stream_reader import StreamReader
 
 COUNTER_NS = clock.NS_PER_S // 4
 """The interval at which the counter on a terminal moves."""
@@ -157,7 +156,7 @@ def run(options: Options) -> None:
     with contextlib.closing(pieces), _output(options.write) as fd, contextlib.suppress(BrokenPipeError):
         _write(fd, first)
         for piece in pieces:
-            _pass_on(fd, piece, reader)
+            _write(fd, reader.feed(piece))
             counter.show(reader, clock.monotonic_ns())
         is_at_end = True
     counter.finish(reader)
@@ -167,15 +166,15 @@ def run(options: Options) -> None:
         raise CaptureError("the stream broke off within a packet", "the daemon's log has the reason")
 
 
-def _first(pieces: Iterator[bytes | WholeRecords], reader: StreamReader) -> bytes:
+def _first(pieces: Iterator[bytes], reader: StreamReader) -> bytes:
     """The start of the stream. A refusal must not leave an empty file, or truncate a former capture."""
     for piece in pieces:
-        if isinstance(piece, bytes) and (whole := reader.feed(piece)):
+        if whole := reader.feed(piece):
             return whole
     raise CaptureError("the daemon closed the connection without a packet", "its log has the reason")
 
 
-def _pieces(options: Options, stop: Stop) -> Generator[bytes | WholeRecords, None, None]:
+def _pieces(options: Options, stop: Stop) -> Generator[bytes, None, None]:
     """The stream of the daemon, or of our own programs."""
     settings, capture = _settings(options)
     endpoint = options.connect or settings.listen
@@ -249,20 +248,8 @@ def _output(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _pass_on(fd: int, piece: bytes | WholeRecords, reader: StreamReader) -> None:
-    """Counts ``piece`` and writes it, as far as its records are whole."""
-    if isinstance(piece, WholeRecords):
-        reader.count(piece)
-        _write(fd, piece.vectors)
-    else:
-        _write(fd, reader.feed(piece))
-
-
-def _write(fd: int, data: bytes | Vectors) -> None:
+def _write(fd: int, data: bytes) -> None:
     try:
-        if isinstance(data, Vectors):
-            write_all(fd, data)
-            return
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]

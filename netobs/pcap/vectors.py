@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 
@@ -39,16 +38,6 @@ class Vectors:
             parts[places] = slices(buffer, first, last)
         return b"".join(parts)
 
-    def skip(self, count: int) -> None:
-        """Drops the first ``count`` bytes."""
-        ends = self.table["length"].cumsum()
-        whole = int(ends.searchsorted(count, side="right"))
-        self.table = self.table[whole:]
-        begun = count - (int(ends[whole - 1]) if whole else 0)
-        if begun:
-            self.table["address"][0] += np.uint64(begun)
-            self.table["length"][0] -= np.uint64(begun)
-
 
 def write(fd: int, pieces: Vectors) -> int:
     """Writes as much of the start of ``pieces`` as ``fd`` accepts; returns the number of bytes.
@@ -67,13 +56,3 @@ def write(fd: int, pieces: Vectors) -> int:
         if taken < int(table["length"][begin : begin + count].sum()):
             break
     return written
-
-
-def write_all(fd: int, pieces: Vectors) -> None:
-    """Writes all ``pieces`` to ``fd``, and empties them, however long that takes; continues after signals.
-
-    :raises OSError: it accepts nothing more.
-    """
-    while len(pieces.table):
-        with contextlib.suppress(InterruptedError):
-            pieces.skip(write(fd, pieces))

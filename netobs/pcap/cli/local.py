@@ -15,7 +15,6 @@ from netobs.kernel.attach import FilterPlace
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.batch import Numbers, PacketBatch
-from netobs.pcap.cli.stream_reader import WholeRecords
 from netobs.pcap.cli.tc_handle import own_place
 from netobs.pcap.distribution import Distribution, Losses, ReadContext
 from netobs.pcap.formats import stream_of
@@ -38,7 +37,7 @@ def capture(
     count: int,
     duration_ns: int,
     stopping: Callable[[], bool],
-) -> Generator[bytes | WholeRecords, None, None]:
+) -> Generator[bytes, None, None]:
     """Whole records of a stream in ``config.format`` with the packets of ``chosen``, in pieces, now and then empty.
 
     It ends with ``count`` packets or after ``duration_ns`` (0: neither), or when ``stopping`` says so.
@@ -102,7 +101,7 @@ class _Sink:
         self._limits = Limits(count, 0, 0, now_ns)
         self.is_full = False
         """Whether it has the requested number of packets."""
-        self._pieces: list[bytes | WholeRecords] = []
+        self._pieces: list[bytes] = []
         self._next_statistics_ns = now_ns + STATISTICS_NS
 
     def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
@@ -111,12 +110,11 @@ class _Sink:
         allowed = self._limits.allow(records.ends, 0, context.now_ns)
         self.is_full = self.is_full or bool(allowed.end)
         if allowed.rows:
-            end = int(records.ends[allowed.rows - 1])
-            self._limits.spend(end, allowed.rows)
-            self._pieces += [records.head, WholeRecords(records.gather(allowed.rows), allowed.rows, end)]
+            self._limits.spend(int(records.ends[allowed.rows - 1]), allowed.rows)
+            self._pieces += [records.head, records.gather(allowed.rows).join()]
             self.stream.count(records, allowed.rows)
 
-    def take_pieces(self) -> list[bytes | WholeRecords]:
+    def take_pieces(self) -> list[bytes]:
         """The records since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces

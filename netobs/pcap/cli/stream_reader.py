@@ -6,12 +6,10 @@ The file formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng, in the su
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from netobs.base.errors import CaptureError
 from netobs.base.log import printable
 from netobs.pcap.formats.stream import MAGIC_NUMBERS, REFUSAL
-from netobs.pcap.vectors import Vectors
 
 PCAPNG_STATISTICS, PCAPNG_PACKET = 5, 6
 ISB_IFDROP = 5
@@ -21,14 +19,6 @@ _PCAP_RECORD = struct.Struct("<8xII")
 _BLOCK = struct.Struct("<II")
 _OPTION = struct.Struct("<HH")
 _LONGEST = 1 << 24  # longest record or line; a longer one does not come from netobs
-
-
-class WholeRecords(NamedTuple):
-    """Records whose number is known: nobody has to look for them."""
-
-    vectors: Vectors
-    packets: int
-    bytes: int
 
 
 class StreamReader:
@@ -53,11 +43,6 @@ class StreamReader:
     def is_whole(self) -> bool:
         """Whether the data so far end with a whole record."""
         return not self._rest
-
-    def count(self, records: WholeRecords) -> None:
-        """``records`` are the next ones."""
-        self.packets += records.packets
-        self.bytes += records.bytes
 
     def feed(self, data: bytes) -> bytes:
         """The whole records that ``data`` completes; the rest is kept for the next call.

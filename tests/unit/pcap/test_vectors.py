@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
 
 import numpy as np
 import pytest
 
 from netobs.pcap.batch import Numbers
-from netobs.pcap.vectors import MOST, Vectors, write, write_all
+from netobs.pcap.vectors import MOST, Vectors, write
 
 BUFFER = bytearray(os.urandom(1 << 20))
 
@@ -62,39 +60,6 @@ def test_what_is_not_taken_is_known() -> None:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-@pytest.mark.parametrize("taken", [0, 1, 19, 20, 21, 59, 60])
-def test_what_is_written_is_skipped(pair: tuple[socket.socket, socket.socket], taken: int) -> None:
-    made, octets = pieces(3, 20, 5)
-    made.skip(taken)
-    assert write(pair[0].fileno(), made) == len(octets) - taken
-    assert taken == 60 or pair[1].recv(100) == octets[taken:]
-
-
-def test_a_slow_reader_gets_all_in_spite_of_signals() -> None:
-    """A pipe is full again and again, and the writer is interrupted in the middle."""
-    made, octets = pieces(3000, 301, 7)
-    reader, writer = os.pipe()
-    signals, got = [], bytearray()
-
-    def read_all() -> None:
-        while part := os.read(reader, 5000):
-            got.extend(part)
-            signal.pthread_kill(main, signal.SIGUSR1)
-
-    main, before = threading.get_ident(), signal.signal(signal.SIGUSR1, lambda *_: signals.append(1))
-    thread = threading.Thread(target=read_all)
-    thread.start()
-    try:
-        write_all(writer, made)
-    finally:
-        os.close(writer)
-        thread.join()
-        os.close(reader)
-        signal.signal(signal.SIGUSR1, before)
-    assert got == octets
-    assert signals
 
 
 def test_nobody_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
