@@ -14,17 +14,13 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from netobs.config.addresses import Endpoint, IPAddress, IPNetwork
+from netobs.kernel.sock_diag import peer_owner
 
 GROUP = "netobs"
 """Whose members may have packets, beside root and the user that the service runs as."""
 ROOT = 0
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_REQUEST = struct.Struct("=BBBBI4s16s16sIII")  # struct inet_diag_req_v2, its sockid with both ports in one piece
-_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _NO_COOKIE, _ALL_STATES = 4, 20, 1, 0xFFFFFFFF, 0xFFFFFFFF
-_STATE_AT, _OWNER_AT = _HEADER.size + 1, _HEADER.size + 4 + 48 + 12  # in struct inet_diag_msg: idiag_uid, idiag_inode
-_TCP_LISTEN = 10
 
 
 class Peer(NamedTuple):
@@ -49,7 +45,7 @@ def peer_of(sock: socket.socket, sockaddr: Any) -> Peer:
         pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         return Peer(f"of uid {uid}, pid {pid}", uid)
     endpoint = endpoint_of(sockaddr)
-    owner = _owner(sock)
+    owner = peer_owner(sock)
     return Peer(str(endpoint), owner.uid if owner else None, endpoint)
 
 
@@ -95,40 +91,8 @@ def is_there(sock: socket.socket, peer: Peer) -> bool | None:
     if sock.family == socket.AF_UNIX:
         return True
     with contextlib.suppress(OSError):
-        owner = _owner(sock)
+        owner = peer_owner(sock)
         if owner is not None or is_local(sock, peer):
             return owner is not None and owner.inode != 0
         return None
     return False
-
-
-class _Owner(NamedTuple):
-    uid: int
-    inode: int
-
-
-def _owner(sock: socket.socket) -> _Owner | None:
-    """Whose the socket at the other end of the TCP connection ``sock`` is, if it is on this host, in this network
-    namespace (sock_diag(7)). A socket that nobody holds any more has inode 0, and says nothing of its owner: it belongs
-    to nobody who may have anything.
-
-    :raises OSError: the connection is gone.
-    """
-    here, there = sock.getsockname(), sock.getpeername()
-    family, scope = sock.family, there[3] if len(there) > 3 else 0
-    ends = [address.partition("%")[0] for address in (there[0], here[0])]
-    if all(end.startswith("::ffff:") for end in ends):
-        family, ends = socket.AF_INET, [end[len("::ffff:") :] for end in ends]
-    packed = [socket.inet_pton(family, end).ljust(16, b"\0") for end in ends]
-    ports = struct.pack(">HH", there[1], here[1])
-    request = _REQUEST.pack(
-        family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES, ports, *packed, scope, _NO_COOKIE, _NO_COOKIE
-    )
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as diag:
-        header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
-        diag.sendto(header + request, (0, 0))
-        answer = diag.recv(8192)
-    if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY or answer[_STATE_AT] == _TCP_LISTEN:
-        return None
-    uid, inode = struct.unpack_from("=II", answer, _OWNER_AT)
-    return _Owner(uid, inode)
