@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.vectors import Numbers
 from netobs.pcap.tap.layout import META
-
-Numbers = npt.NDArray[np.int64]
-Buffer = Union[bytearray, memoryview]
 
 HEADROOM_BYTES = 16
 """Free bytes before each packet in the buffer: a format writes the header of its record there."""
-
-_SHORT_OCTETS = 1024  # below this, joining slices of a bytearray (copies) is faster than those of a memoryview
 
 
 @dataclass(frozen=True)
@@ -41,12 +35,3 @@ class PacketBatch:
 def no_packets() -> PacketBatch:
     """An empty batch."""
     return PacketBatch(bytearray(), np.empty(0, dtype=META), np.empty(0, dtype=np.int64))
-
-
-def slices(buffer: Buffer, first: Numbers, last: Numbers) -> Sequence[Buffer]:
-    """The bytes ``first`` to ``last`` of each packet."""
-    bounds = zip(first.tolist(), last.tolist())
-    if int((last - first).sum()) <= _SHORT_OCTETS * len(first):
-        return [buffer[start:stop] for start, stop in bounds]
-    view = memoryview(buffer)
-    return [view[start:stop] for start, stop in bounds]

@@ -10,8 +10,9 @@ import numpy as np
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop, Timer
+from netobs.base.vectors import Numbers
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.tap import Tap
 

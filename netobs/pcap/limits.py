@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from netobs.base.clock import NS_PER_S
-from netobs.pcap.batch import Numbers
+from netobs.base.vectors import Numbers
 
 
 class Allowance(NamedTuple):

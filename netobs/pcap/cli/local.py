@@ -10,11 +10,12 @@ from typing import Callable
 from netobs.base import clock
 from netobs.base.errors import CaptureError
 from netobs.base.loop import EventLoop
+from netobs.base.vectors import Numbers
 from netobs.config import PacketCaptureConfig
 from netobs.kernel.attach import FilterPlace
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.observation_points import RESTORE_NS
-from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.batch import PacketBatch
 from netobs.pcap.cli.tc_handle import own_place
 from netobs.pcap.distribution import Distribution, Losses, ReadContext
 from netobs.pcap.formats import stream_of

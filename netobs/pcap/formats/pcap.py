@@ -7,11 +7,11 @@ import struct
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
-from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch
+from netobs.base.vectors import Numbers, Vectors
+from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch
 from netobs.pcap.distribution import ReadContext
 from netobs.pcap.formats.stream import MAGIC_NUMBERS, PacketStream, Records
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.vectors import Vectors
 
 LINK_TYPES = {LINK_ETHERNET: 1, LINK_IP: 101}
 """LINKTYPE_ETHERNET and LINKTYPE_RAW, of pcap and of pcapng."""

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs import __version__
+from netobs.base.vectors import Numbers, Vectors
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.batch import PacketBatch
 from netobs.pcap.distribution import ReadContext
 from netobs.pcap.formats.pcap import LINK_TYPES
 from netobs.pcap.formats.stream import MAGIC_NUMBERS, PacketStream, Records, common_link, link_of
-from netobs.pcap.vectors import Vectors
 
 _SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
 _INTERFACE, _STATISTICS, _PACKET = 1, 5, 6  # block types

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable
 
+from netobs.base.vectors import Numbers, Vectors
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.batch import PacketBatch
 from netobs.pcap.distribution import ReadContext
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.vectors import Vectors
 
 MAGIC_NUMBERS = {"pcap": b"\x4d\x3c\xb2\xa1", "pcapng": b"\x0a\x0d\x0d\x0a"}
 """What the header of each begins with: pcap with times in nanoseconds, little endian; the block type of a section."""

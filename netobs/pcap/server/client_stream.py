@@ -10,10 +10,11 @@ from typing import Callable
 from netobs.base.clock import NS_PER_S
 from netobs.base.log import printable
 from netobs.base.loop import Callback
+from netobs.base.vectors import Numbers
 from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import quoted
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.batch import Numbers, PacketBatch
+from netobs.pcap.batch import PacketBatch
 from netobs.pcap.distribution import Losses, ReadContext
 from netobs.pcap.formats import stream_of
 from netobs.pcap.formats.stream import Records

@@ -11,13 +11,12 @@ from netobs.base import tls
 from netobs.base.clock import NS_PER_S
 from netobs.base.keepalive import notice_dead_peer
 from netobs.base.loop import Callback, EventLoop, Timer
-from netobs.pcap.batch import Numbers
+from netobs.base.vectors import Numbers, Vectors, write
 from netobs.pcap.formats.stream import REFUSAL
 from netobs.pcap.server.access import tls_reason
 from netobs.pcap.server.outbox import Outbox
 from netobs.pcap.server.peer import Peer, is_there
 from netobs.pcap.server.request import END_LINE, MAX_LINE_BYTES, Refusal
-from netobs.pcap.vectors import Vectors, write
 
 if TYPE_CHECKING:
     import ssl

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
+from netobs.base.vectors import Numbers, slices
 from netobs.kernel.interfaces import Interface
-from netobs.pcap.batch import HEADROOM_BYTES, Numbers, PacketBatch, slices
+from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch
 from netobs.pcap.distribution import Losses, ReadContext
 from netobs.pcap.stats import RecorderStats
 from netobs.pcap.tap.layout import META

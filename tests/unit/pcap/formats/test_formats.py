@@ -27,6 +27,7 @@ from lab.packets import (
     udp,
 )
 from netobs import __version__
+from netobs.base.vectors import write
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.distribution import ReadContext
 from netobs.pcap.formats import stream_of
@@ -34,7 +35,6 @@ from netobs.pcap.formats.pcap import PcapStream
 from netobs.pcap.formats.pcapng import STATISTICS_BYTES, PcapngStream
 from netobs.pcap.formats.stream import MAGIC_NUMBERS
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.vectors import write
 
 BOTH_LINKS = (LINK_ETHERNET, LINK_IP)
 CONTEXT = ReadContext(now_ns=7 * SECOND, offset_ns=OFFSET_NS, interfaces=INTERFACES)

@@ -8,8 +8,7 @@ import socket
 import numpy as np
 import pytest
 
-from netobs.pcap.batch import Numbers
-from netobs.pcap.vectors import MOST, Vectors, write
+from netobs.base.vectors import MOST, Numbers, Vectors, write
 
 BUFFER = bytearray(os.urandom(1 << 20))
 

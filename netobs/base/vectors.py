@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
+from typing import Union
 
 import numpy as np
+import numpy.typing as npt
 
-from netobs.pcap.batch import Buffer, Numbers, slices
+Numbers = npt.NDArray[np.int64]
+Buffer = Union[bytearray, memoryview]
 
 MOST = 1024  # UIO_MAXIOV (include/uapi/linux/uio.h)
+_SHORT_OCTETS = 1024  # below this, joining slices of a bytearray (copies) is faster than those of a memoryview
 VECTOR = np.dtype([("address", "=u8"), ("length", "=u8")])  # struct iovec, where addresses have 64 bits
 
 _writev = ctypes.CDLL(None, use_errno=True).writev
 _writev.restype = ctypes.c_ssize_t
 _writev.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+
+
+def slices(buffer: Buffer, first: Numbers, last: Numbers) -> Sequence[Buffer]:
+    """The bytes ``first`` to ``last`` of each piece."""
+    bounds = zip(first.tolist(), last.tolist())
+    if int((last - first).sum()) <= _SHORT_OCTETS * len(first):
+        return [buffer[start:stop] for start, stop in bounds]
+    view = memoryview(buffer)
+    return [view[start:stop] for start, stop in bounds]
 
 
 class Vectors:
