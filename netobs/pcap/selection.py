@@ -18,32 +18,32 @@ class Instruction(NamedTuple):
     k: int = 0
 
 
+Program = tuple[Instruction, ...]
+"""Classic BPF. It selects a packet if it returns anything but 0."""
+
+
 @dataclass(frozen=True)
 class Filter:
-    """A filter, compiled for each kind of link. It selects a packet if its program returns anything but 0."""
+    """A filter, or a list of filters, compiled for each kind of link: a packet is selected if any of the programs
+    selects it. Those of a list are not joined to one, because a load beyond the end of a short packet would end all."""
 
     text: str
     """As the operator wrote it."""
 
-    ethernet: tuple[Instruction, ...]
-    """The classic BPF program for packets that start with an Ethernet header; empty = it selects none of them."""
+    ethernet: tuple[Program, ...]
+    """For packets that start with an Ethernet header."""
 
-    ip: tuple[Instruction, ...]
-    """The one for packets that start with the IP header (LINKTYPE_RAW)."""
-
-    others: tuple[Filter, ...] = ()
-    """The other filters of a list: a packet is selected if any of them selects it. They are not joined to one classic
-    program, because there a load beyond the end of a short packet would end all of them."""
+    ip: tuple[Program, ...]
+    """For packets that start with the IP header (LINKTYPE_RAW)."""
 
     @property
     def instructions(self) -> int:
         """How many it has, for both kinds of link."""
-        return len(self.ethernet) + len(self.ip) + sum(other.instructions for other in self.others)
+        return sum(map(len, self.ethernet + self.ip))
 
-    def programs(self, link: int) -> tuple[tuple[Instruction, ...], ...]:
-        """The classic BPF programs for packets of ``link`` (netobs.pcap.tap.layout): any of them selects a packet."""
-        mine = self.ethernet if link == LINK_ETHERNET else self.ip
-        return (*([mine] if mine else []), *(program for other in self.others for program in other.programs(link)))
+    def programs(self, link: int) -> tuple[Program, ...]:
+        """The programs for packets of ``link``."""
+        return self.ethernet if link == LINK_ETHERNET else self.ip
 
 
 class Selection(NamedTuple):

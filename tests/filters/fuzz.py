@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from netobs.pcap.filters import classic as c
-from netobs.pcap.selection import Instruction
+from netobs.pcap.selection import Instruction, Program
 
 SLOTS = (0, 1, 7, 15)
 _OFFSETS = (0, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 30, 34, 36, 47, 54, 58, 80, 500, 8999, 40000)
@@ -63,7 +63,7 @@ _STEPS = (_packet_load, _constant_load, _memory, _copy, _arithmetic, _jump, _ret
 _WEIGHTS = (30, 12, 12, 8, 16, 20, 5)
 
 
-def random_program(rng: random.Random) -> c.Program:
+def random_program(rng: random.Random) -> Program:
     """5 to 60 instructions behind those that set the memory slots, which libpcap leaves as the stack has them."""
     length = rng.randint(5, 60)
     begin = [instruction for slot in SLOTS for instruction in (

@@ -11,7 +11,7 @@ import pytest
 
 from netobs.base.errors import FilterError
 from netobs.pcap.filters import libpcap
-from netobs.pcap.filters.classic import Program
+from netobs.pcap.selection import Program
 
 
 def need_libpcap() -> None:

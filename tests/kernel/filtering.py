@@ -12,9 +12,8 @@ import numpy as np
 from lab.prog_run import Run, get, put
 from netobs.kernel import libbpf
 from netobs.kernel.object import BpfObject
-from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.program import FilterProgram
-from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
+from netobs.pcap.selection import LINK_ETHERNET, Filter, Program, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS
 from tests.filters.packets import LONGEST
 from tests.kernel.foreign import compile_bpf
@@ -35,9 +34,8 @@ def selections(
     made = []
     for bit, each in enumerate(programs):
         both = [(program, ()) if link == LINK_ETHERNET else ((), program) for program in each]
-        filters = [Filter(f"filter {bit}", *pair) for pair in both]
-        first = filters[0] if filters else Filter(f"filter {bit}", (), ())
-        made.append((bit, Selection(Filter(first.text, first.ethernet, first.ip, tuple(filters[1:])), ifindex)))
+        ethernet, ip = (tuple(filter(None, programs)) for programs in zip(*both)) if both else ((), ())
+        made.append((bit, Selection(Filter(f"filter {bit}", ethernet, ip), ifindex)))
     return made
 
 

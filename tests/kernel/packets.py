@@ -25,7 +25,7 @@ Pair = tuple[Link, Link]
 
 MIB = 1 << 20
 RETURN = 0x06  # BPF_RET|BPF_K
-ALL = Filter("all", (Instruction(RETURN, 0, 0, 1),), (Instruction(RETURN, 0, 0, 1),))
+ALL = Filter("all", ((Instruction(RETURN, 0, 0, 1),),), ((Instruction(RETURN, 0, 0, 1),),))
 
 TAG, TAG_OCTETS = 77, bytes.fromhex("8100004d")  # what tag.bpf.c pushes
 

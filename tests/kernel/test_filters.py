@@ -9,8 +9,7 @@ import pytest
 
 from lab import frames as f
 from netobs.pcap.filters import compile_filter, libpcap
-from netobs.pcap.filters.classic import Program
-from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Program
 from tests.filters import packets
 from tests.filters.expressions import EXPRESSIONS
 from tests.filters.fuzz import random_program
@@ -84,8 +83,8 @@ def test_verdicts_of_programs_that_libpcap_did_not_optimize(filtering: Filtering
 
 
 def test_verdicts_on_packets_that_begin_with_ip(filtering: Filtering, report: list[str]) -> None:
-    programs = [[compile_filter([expression]).ip] for expression in EXPRESSIONS]
-    programs = [each for each in programs if each != [()]]  # which has no meaning there
+    programs = [[*compile_filter([expression]).ip] for expression in EXPRESSIONS]
+    programs = [each for each in programs if each]  # none has no meaning there
     selected = compare(filtering, programs, packets.ip_packets(FRAMES, SEED), LINK_IP)
     report.append(f"{len(programs)} expressions x {FRAMES} IP packets: the same verdicts, {selected} of them select")
     assert len(programs) > 150

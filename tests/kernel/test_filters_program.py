@@ -58,7 +58,7 @@ def test_all_bits_at_once(filtering: Filtering) -> None:
 
 
 def test_a_selection_on_one_interface(filtering: Filtering) -> None:
-    udp, everything = of("udp,53"), Filter("", ALL, ALL)
+    udp, everything = of("udp,53"), Filter("", (ALL,), (ALL,))
     chosen = [(0, Selection(udp, LOOPBACK)), (1, Selection(udp, OTHER)), (2, Selection(udp)), (3, Selection(udp))]
     chosen += [(4, Selection(everything, LOOPBACK)), (5, Selection(everything, OTHER))]
     filtering.place(SLOT, filtering.load(chosen))
@@ -78,7 +78,7 @@ def test_the_same_program_is_evaluated_once() -> None:
 
 
 def test_nothing_to_select(filtering: Filtering) -> None:
-    nothing = [(0, Selection(Filter("nothing", NONE, NONE))), (1, Selection(Filter("no such link", (), ())))]
+    nothing = [(0, Selection(Filter("nothing", (NONE,), (NONE,)))), (1, Selection(Filter("no such link", (), ())))]
     for chosen in ([], nothing[1:], nothing):
         for link in (LINK_ETHERNET, LINK_IP):
             filtering.place(SLOT, filtering.load(chosen, link))
@@ -146,7 +146,7 @@ def test_a_filter_with_jumps_that_are_too_long_for_one_instruction(filtering: Fi
 def test_what_is_too_large_is_said(filtering: Filtering) -> None:
     loads = [Instruction(c.LD | c.W | c.IND, 0, 0, 1)] * 4000
     chosen = [
-        (bit, Selection(Filter(f"filter {bit}", (*loads, *[Instruction(c.MISC, 0, 0, 0)] * bit, *ALL), ())))
+        (bit, Selection(Filter(f"filter {bit}", ((*loads, *[Instruction(c.MISC, 0, 0, 0)] * bit, *ALL),), ())))
         for bit in range(32)
     ]
     with pytest.raises(CaptureError) as caught:

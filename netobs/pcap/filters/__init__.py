@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from netobs.base.errors import FilterError
 from netobs.config.text import one_line
 from netobs.pcap.filters import classic, libpcap, simple
-from netobs.pcap.filters.classic import Program
-from netobs.pcap.selection import Filter
+from netobs.pcap.selection import Filter, Program
 
 MAX_OF_LIST = 2048
 """Instructions of all filters of a list. To make and verify the programs of this many takes up to half a second, in
@@ -43,17 +42,15 @@ def joined(texts: Sequence[str], compiled: Sequence[Compiled]) -> Filter:
         for reason in [classic.problem(program) for program in programs[: 1 if not programs[1] else 2]]:
             if reason:
                 raise _error(text, reason)
-    first, *others = (Filter(text, *programs) for text, programs in zip(texts, compiled))
-    if not others:
-        return first
-    of_list = Filter(" or ".join(texts), first.ethernet, first.ip, tuple(others))
-    if of_list.instructions > MAX_OF_LIST:
+    ethernet, ip = (tuple(program for program in programs if program) for programs in zip(*compiled))
+    whole = Filter(" or ".join(texts), ethernet, ip)
+    if len(texts) > 1 and whole.instructions > MAX_OF_LIST:
         raise FilterError(
-            f"a list of {len(texts)} filters has {of_list.instructions} instructions, and at most {MAX_OF_LIST} are "
+            f"a list of {len(texts)} filters has {whole.instructions} instructions, and at most {MAX_OF_LIST} are "
             "possible",
             'join filters by "or" to one, which has fewer',
         )
-    return of_list
+    return whole
 
 
 def compile_text(text: str, optimize: bool = True) -> Compiled:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netobs.pcap.selection import Instruction
-
-Program = tuple[Instruction, ...]
+from netobs.pcap.selection import Instruction, Program
 
 MAX_INSTRUCTIONS = 4096  # linux/bpf_common.h: BPF_MAXINSNS
 MEMORY_SLOTS = 16  # linux/filter.h: BPF_MEMWORDS

@@ -12,8 +12,7 @@ from typing import Any
 
 from netobs.base.errors import FilterError
 from netobs.pcap.filters import classic
-from netobs.pcap.filters.classic import Program
-from netobs.pcap.selection import Instruction
+from netobs.pcap.selection import Instruction, Program
 
 SONAMES = ("libpcap.so.0.8", "libpcap.so.1")
 """Debian and what comes from it; the others."""

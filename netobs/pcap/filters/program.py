@@ -12,10 +12,9 @@ from netobs.config.text import one_line
 from netobs.kernel import ebpf, libbpf
 from netobs.kernel.ebpf import FP, R0, R1, R2, R3, Assembler, Label
 from netobs.kernel.object import refused
-from netobs.pcap.filters.classic import Program
 from netobs.pcap.filters.packet import DATA, DATA_END, KEY_AT, MASK_AT, SKB
 from netobs.pcap.filters.translate import Translation
-from netobs.pcap.selection import LINK_ETHERNET, Selection
+from netobs.pcap.selection import LINK_ETHERNET, Program, Selection
 from netobs.pcap.tap.layout import COPY_SLOTS
 
 NAME = "packet_filter"

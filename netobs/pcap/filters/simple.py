@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from netobs.base.errors import FilterError
 from netobs.config.text import nearest
 from netobs.pcap.filters import classic
-from netobs.pcap.filters.classic import ABS, ADD, ALL, ALU, IMM, IND, JMP, LD, LDX, MSH, RET_K, TAX, TXA, B, H, Program
-from netobs.pcap.selection import Instruction
+from netobs.pcap.filters.classic import ABS, ADD, ALL, ALU, IMM, IND, JMP, LD, LDX, MSH, RET_K, TAX, TXA, B, H
+from netobs.pcap.selection import Instruction, Program
 
 MAX_PORT = 65535
 MAX_PORTS = 255  # the reach of a conditional jump

@@ -13,9 +13,9 @@ from __future__ import annotations
 from netobs.kernel import ebpf
 from netobs.kernel.ebpf import FP, SKB_PACKET_TYPE, Assembler, Label
 from netobs.pcap.filters import classic
-from netobs.pcap.filters.classic import ABS, ALU, IMM, IND, JMP, LD, LEN, MEM, MSH, RET_A, RET_K, TAX, TXA, Program
+from netobs.pcap.filters.classic import ABS, ALU, IMM, IND, JMP, LD, LEN, MEM, MSH, RET_A, RET_K, TAX, TXA
 from netobs.pcap.filters.packet import INDEX, MEMORY_AT, SKB, A, LinearReader, PagedReader, Reader
-from netobs.pcap.selection import Instruction
+from netobs.pcap.selection import Instruction, Program
 
 PACKET_OUTGOING = 4  # linux/if_packet.h
 _CONDITIONS = {

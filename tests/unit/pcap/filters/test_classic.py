@@ -7,7 +7,7 @@ import random
 import pytest
 
 from netobs.pcap.filters import classic as c
-from netobs.pcap.selection import Instruction
+from netobs.pcap.selection import Instruction, Program
 from tests.filters.fuzz import random_program
 
 ACCEPT = Instruction(c.RET_K, 0, 0, 1)
@@ -39,7 +39,7 @@ def step(code: int, k: int = 0, jt: int = 0, jf: int = 0) -> Instruction:
         ((step(c.ALU | c.LSH, 32), ACCEPT), "it shifts 32 bits by 32 (instruction 0 of 2)"),
     ],
 )
-def test_what_the_kernel_cannot_run(program: c.Program, reason: str) -> None:
+def test_what_the_kernel_cannot_run(program: Program, reason: str) -> None:
     assert c.problem(program) == reason
 
 

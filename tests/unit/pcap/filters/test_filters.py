@@ -35,9 +35,9 @@ def test_an_expression_is_compiled_by_libpcap_for_both_links() -> None:
     text = "host 10.0.0.1 and tcp port 443"
     filter_ = compile_filter([text])
     assert filter_.text == text
-    assert filter_.ethernet == compiled(text)
-    assert filter_.ip == compiled(text, libpcap.RAW_IP)
-    assert {each.k for each in filter_.ethernet if classic.is_return(each)} == {0, 262144}
+    assert filter_.ethernet == (compiled(text),)
+    assert filter_.ip == (compiled(text, libpcap.RAW_IP),)
+    assert {each.k for each in filter_.ethernet[0] if classic.is_return(each)} == {0, 262144}
     assert filter_ == compile_filter([text])  # equal selections share a bit
     assert hash(filter_) == hash(compile_filter([text]))
 
@@ -48,17 +48,17 @@ def test_what_asks_for_ethernet_selects_nothing_without_it(text: str) -> None:
     assert filter_.ethernet
     assert filter_.ip == ()
     assert filter_.programs(LINK_IP) == ()
-    assert filter_.programs(LINK_ETHERNET) == (filter_.ethernet,)
+    assert filter_.programs(LINK_ETHERNET) == filter_.ethernet
 
 
 def test_nothing_selects_everything() -> None:
-    assert compile_filter([""]).ethernet == compiled("")
-    assert compile_filter([" "]).ip == compiled("", libpcap.RAW_IP)
+    assert compile_filter([""]).ethernet == (compiled(""),)
+    assert compile_filter([""]).ip == (compiled("", libpcap.RAW_IP),)
 
 
 def test_optimizing_can_be_left_out() -> None:
     text = "tcp port 80 or tcp port 443"
-    assert len(compile_filter([text], optimize=False).ethernet) > len(compile_filter([text]).ethernet)
+    assert len(compile_filter([text], optimize=False).ethernet[0]) > len(compile_filter([text]).ethernet[0])
 
 
 def test_a_list_keeps_each_program_apart() -> None:
@@ -66,8 +66,8 @@ def test_a_list_keeps_each_program_apart() -> None:
     filter_ = compile_filter(texts)
     assert filter_.text == "tcp,80 or udp port 53 or arp"
     each = [compile_filter([text]) for text in texts[:3]]
-    assert filter_.programs(LINK_ETHERNET) == tuple(one.ethernet for one in each)
-    assert filter_.programs(LINK_IP) == tuple(one.ip for one in each[:2])
+    assert filter_.programs(LINK_ETHERNET) == tuple(one.ethernet[0] for one in each)
+    assert filter_.programs(LINK_IP) == tuple(one.ip[0] for one in each[:2])
 
 
 def test_a_list_has_a_bound_and_the_same_joined_is_within_it() -> None:
@@ -141,13 +141,13 @@ def said_with(library: Path) -> str:
     for soname in libpcap.SONAMES:
         (library.parent / soname).symlink_to(library)
     code = "from tests.filters.refusals import refusal, compile_filter\n"
-    code += "print(refusal(['host 10.0.0.1']))\nprint(len(compile_filter(['tcp,80']).ethernet))"
+    code += "print(refusal(['host 10.0.0.1']))\nprint(len(compile_filter(['tcp,80']).ethernet[0]))"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     message, length = done.stdout.splitlines()
-    assert int(length) == len(compile_filter(["tcp,80"]).ethernet)
+    assert int(length) == len(compile_filter(["tcp,80"]).ethernet[0])
     return message
 
 

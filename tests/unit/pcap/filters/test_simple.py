@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from netobs.pcap.filters import classic, compile_filter, libpcap, simple
-from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
+from netobs.pcap.filters import compile_filter, libpcap, simple
+from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Program
 from tests.filters import packets
 from tests.filters.oracle import Oracle, compiled, need_libpcap
 from tests.filters.refusals import refusal
@@ -20,7 +20,7 @@ def there_is_libpcap() -> None:
     need_libpcap()
 
 
-def selected(program: classic.Program, of: list[bytes]) -> list[bool]:
+def selected(program: Program, of: list[bytes]) -> list[bool]:
     oracle = Oracle(program)
     return [oracle(packet) for packet in of]
 
@@ -39,10 +39,10 @@ WITH_PORTS = [
 @pytest.mark.parametrize(("text", "expression"), WITH_PORTS)
 def test_ports_are_those_of_an_expression_with_and_without_a_tag(text: str, expression: str) -> None:
     filter_ = compile_filter([text])
-    verdicts = selected(filter_.ethernet, FRAMES)
+    verdicts = selected(filter_.ethernet[0], FRAMES)
     assert verdicts == selected(compiled(f"({expression}) or (vlan and ({expression}))"), FRAMES)
     assert any(verdicts)
-    verdicts = selected(filter_.ip, IP_PACKETS)
+    verdicts = selected(filter_.ip[0], IP_PACKETS)
     assert verdicts == selected(compiled(expression, libpcap.RAW_IP), IP_PACKETS)
     assert any(verdicts)
 
@@ -80,11 +80,11 @@ def test_the_instructions_of_a_long_list_grow_with_its_ports_not_with_its_texts(
 @pytest.mark.parametrize("word", simple.PROTOCOLS)
 def test_a_word_alone_is_what_libpcap_takes_it_for(word: str) -> None:
     filter_ = compile_filter([word])
-    verdicts = selected(filter_.ethernet, FRAMES)
+    verdicts = selected(filter_.ethernet[0], FRAMES)
     assert verdicts == selected(compiled(word), FRAMES)
     assert any(verdicts)
     if filter_.ip:
-        assert selected(filter_.ip, IP_PACKETS) == selected(compiled(word, libpcap.RAW_IP), IP_PACKETS)
+        assert selected(filter_.ip[0], IP_PACKETS) == selected(compiled(word, libpcap.RAW_IP), IP_PACKETS)
     else:
         assert word == "arp"
 
