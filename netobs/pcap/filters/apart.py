@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-import select
 import signal
 import socket
 import subprocess
@@ -27,67 +26,49 @@ _MAX_CPU_S, _MAX_MEMORY_BYTES, _MAX_ANSWER_BYTES = 5, 512 << 20, 32 << 20
 _UNKNOWN = ("unknown host", "unknown network", "unknown ether host")
 
 
-def late() -> NetobsError:
-    """The error after MAX_TIME_S."""
-    reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
-    return NetobsError(reason, "use addresses instead of names", may_pass=True)
-
-
 class Compilation:
-    """A filter that is being compiled. Ask for ``result`` when ``fileno`` is readable; ``close`` at any time."""
+    """A filter that another process compiles. ``result`` waits for it; ``close``, in any other thread, ends that."""
 
     def __init__(self, texts: Sequence[str], names: bool) -> None:
         """``names``: whether the name service may be asked for hosts and networks. Raises NetobsError."""
         self._texts, self._names = given(texts), names
-        self._answer = bytearray()
+        self._is_late = False
         self._socket, theirs = socket.socketpair()
         try:
             with theirs:
                 self._process = subprocess.Popen(
                     child.command(__name__), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
-            self._socket.setblocking(False)
+            self._socket.settimeout(MAX_TIME_S)
             self._socket.sendall(json.dumps({"texts": self._texts, "names": names}).encode())
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._socket.close()
             raise NetobsError(f"no process to compile the filter can be started: {error.strerror}") from error
 
-    def fileno(self) -> int:
-        """For the loop."""
-        return self._socket.fileno()
+    def result(self) -> Filter:
+        """Blocks until the process has answered, MAX_TIME_S at most. Call it once.
 
-    def result(self) -> Filter | NetobsError | None:
-        """The filter, or its error; None while it is unknown."""
+        :raises NetobsError: a text cannot be compiled, or not in time, or before ``close``.
+        """
+        answer = bytearray()
         try:
-            while data := self._socket.recv(1 << 16):
-                self._answer += data
-                if len(self._answer) > _MAX_ANSWER_BYTES:
-                    break
-        except BlockingIOError:
-            return None
-        except OSError:
-            pass  # it was killed
-        try:
-            return self._filter(json.loads(self._answer))
-        except NetobsError as error:
-            return error
-        except (ValueError, TypeError, KeyError):
-            return NetobsError("the process that compiles the filter failed", "use a simpler filter")
-
-    def _filter(self, answer: dict[str, list[list[list[list[int]]]]]) -> Filter:
-        """Checks the other process's answer before it is used."""
-        if "error" in answer:
-            message, hint = map(str, answer["error"])
-            if not self._names and any(word in message for word in _UNKNOWN):
-                hint = f"write addresses; names are looked up for clients only if {NAMES_KEY} says so"
-            raise FilterError(message, hint)
-        compiled = [tuple(tuple(map(_instruction, program)) for program in pair) for pair in answer["programs"]]
-        return joined(self._texts, [(ethernet, ip) for ethernet, ip in compiled])
+            with self._socket, contextlib.suppress(ConnectionError):
+                while len(answer) <= _MAX_ANSWER_BYTES and (data := self._socket.recv(1 << 16)):
+                    answer += data
+        except socket.timeout:
+            self._is_late = True
+        finally:
+            late = self._is_late
+            self.close()
+        if late:
+            reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
+            raise NetobsError(reason, "use addresses instead of names", may_pass=True)
+        return read_answer(self._texts, self._names, answer)
 
     def close(self) -> None:
-        """Ends the process, if it has not ended."""
-        self._socket.close()
+        """Ends the process, if it has not ended: its time is over."""
+        self._is_late = True
         self._process.kill()
         self._process.wait()
 
@@ -97,22 +78,25 @@ def compile_apart(texts: Sequence[str], names: bool = True) -> Filter:
 
     :raises NetobsError: a text cannot be compiled, or not in time.
     """
-    if all(map(simple.is_simple, texts)):
-        return compile_filter(texts)
-    compilation = Compilation(texts, names)
+    return compile_filter(texts) if all(map(simple.is_simple, texts)) else Compilation(texts, names).result()
+
+
+def read_answer(texts: Sequence[str], names: bool, answer: bytes | bytearray) -> Filter:
+    """The filter for ``texts`` in the other process's answer, which is checked before it is used.
+
+    :raises NetobsError: it has none.
+    """
     try:
-        poll = select.poll()
-        poll.register(compilation, select.POLLIN)
-        result: Filter | NetobsError | None = None
-        while result is None:
-            if not poll.poll(MAX_TIME_S * 1000):
-                raise late()
-            result = compilation.result()
-    finally:
-        compilation.close()
-    if isinstance(result, NetobsError):
-        raise result
-    return result
+        found = json.loads(answer)
+        if "error" in found:
+            message, hint = map(str, found["error"])
+            if not names and any(word in message for word in _UNKNOWN):
+                hint = f"write addresses; names are looked up for clients only if {NAMES_KEY} says so"
+            raise FilterError(message, hint)
+        compiled = [tuple(tuple(map(_instruction, program)) for program in pair) for pair in found["programs"]]
+        return joined(texts, [(ethernet, ip) for ethernet, ip in compiled])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise NetobsError("the process that compiles the filter failed", "use a simpler filter") from None
 
 
 def _instruction(values: Sequence[int]) -> Instruction:

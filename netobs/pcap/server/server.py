@@ -20,12 +20,14 @@ from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import nearest, quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.distribution import Distribution
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.filters.simple import is_simple
 from netobs.pcap.formats.stream import common_link
 from netobs.pcap.selection import LINK_ETHERNET, Filter, Selection
 from netobs.pcap.server.admission import Admission
 from netobs.pcap.server.client_stream import Client, Terms
 from netobs.pcap.server.compiling import Compiler, compile_configured
-from netobs.pcap.server.connection import Connection, Phase
+from netobs.pcap.server.connection import Connection
 from netobs.pcap.server.peer import GROUP
 from netobs.pcap.server.recorder import Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
@@ -154,9 +156,13 @@ class PacketServer:
             else:
                 self._begin(connection, request, result, later_ns)
 
-        end = self._compiler.submit(request.filter, connection.peer, compiled, now_ns)
-        if connection.phase is Phase.OPEN and connection not in self._clients:
-            self._preparing[connection] = end
+        try:
+            if all(map(is_simple, request.filter)):
+                self._begin(connection, request, compile_filter(request.filter), now_ns)
+            else:
+                self._preparing[connection] = self._compiler.submit(request.filter, connection.peer, compiled, now_ns)
+        except NetobsError as error:
+            compiled(error, now_ns)
 
     def refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
         """It gets no stream."""

@@ -6,17 +6,19 @@ import json
 import re
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from lab.packet_site import compiling, stop
 from lab.programs import gone, wait_until
+from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.filters.apart import MAX_TIME_S, Compilation, compile_apart
+from netobs.pcap.filters.apart import MAX_TIME_S, Compilation, compile_apart, read_answer
 from netobs.pcap.selection import Filter
 from netobs.pcap.server.compiling import MAX_AT_ONCE, Compiler
 from netobs.pcap.server.peer import Peer
@@ -59,6 +61,8 @@ def test_it_has_no_privileges() -> None:
         assert not re.search(r"^Uid:.*\b0\b", text, re.MULTILINE)
     finally:
         compilation.close()
+        with pytest.raises(NetobsError):
+            compilation.result()
     assert gone(pid)
 
 
@@ -70,50 +74,50 @@ def test_it_ends_with_the_process_that_started_it() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"{", b"[]", b"{}", json.dumps({"programs": [[[[6, 0, 0, 1 << 32]], []]]}).encode(),
+    [b"", b"{", b"[]", b"{}", b"[" * 100_000, json.dumps({"programs": [[[[6, 0, 0, 1 << 32]], []]]}).encode(),
      json.dumps({"programs": [[[[5, 0, 0, 9]], []]]}).encode(), json.dumps({"programs": [[[], [], []]]}).encode()],
 )  # fmt: skip
 def test_what_it_says_is_not_believed(answer: bytes) -> None:
     """As if libpcap had been taken over: an answer that is none, or a program that the kernel must not run."""
-    compilation = Compilation([TEXT], names=False)
-    compilation._process.kill()
-    compilation._process.wait()
-    compilation._answer[:] = answer
-    result = compilation.result()
-    compilation.close()
-    assert isinstance(result, NetobsError)
+    with pytest.raises(NetobsError, match=r"the process that compiles the filter failed|it runs beyond its end"):
+        read_answer([TEXT], False, answer)
 
 
-def test_an_answer_comes_once_and_in_time() -> None:
-    now_ns, answers = [0], []
+def test_an_answer_comes_once_and_in_time_and_none_after_the_end() -> None:
+    now_ns = [0]
+    answers: list[object] = []
+
+    def submit() -> Callable[[], None]:
+        return compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), now_ns[0])
+
     with EventLoop(lambda: now_ns[0]) as loop:
         compiler = Compiler(loop, names=True)
-        compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), 0)
-        end = time.monotonic() + 30
-        while not answers and time.monotonic() < end:
-            loop.run_once(10_000_000)
-        compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), 0)
-        wait_until(lambda: len(compiling()) == 1, "it is there")
+        for number in (1, 2):
+            submit()
+            if number == 2:
+                stop(compiling()[0])
+                now_ns[0] = MAX_TIME_S * NS_PER_S
+            while len(answers) < number:
+                loop.run_once(10_000_000)
+        end = submit()
         stop(compiling()[0])
-        now_ns[0] = MAX_TIME_S * 1_000_000_000
-        loop.run_once(0)
-        loop.run_once(0)
+        end()
         assert compiling() == []
+        wait_until(lambda: not any(each.name == "netobs-filter" for each in threading.enumerate()), "its thread ends")
+        loop.run_once(0)
     assert isinstance(answers[0], Filter)
     assert "the filter was not compiled within 10 s" in str(answers[1])
     assert len(answers) == 2
 
 
 def test_a_user_cannot_take_all_places() -> None:
-    answers: list[object] = []
     with EventLoop() as loop:
         compiler = Compiler(loop, names=True)
         for uid in range(1, MAX_AT_ONCE + 1):
-            compiler.submit([TEXT], Peer("a user", uid), lambda result, _now_ns: answers.append(result), 0)
-        compiler.submit([TEXT], Peer("a user", 99), lambda result, _now_ns: answers.append(result), 0)
-        assert len(answers) == 1
-        compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), 0)
-        assert len(answers) == 1
-        wait_until(lambda: len(compiling()) == MAX_AT_ONCE + 1, "root has its own")
+            compiler.submit([TEXT], Peer("a user", uid), lambda *_: None, 0)
+        with pytest.raises(NetobsError, match="too many filters are being compiled"):
+            compiler.submit([TEXT], Peer("a user", 99), lambda *_: None, 0)
+        compiler.submit([TEXT], ROOT, lambda *_: None, 0)
+        assert len(compiling()) == MAX_AT_ONCE + 1, "root has its own"
         compiler.close()
     assert compiling() == []
