@@ -28,7 +28,6 @@ from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch, no_packets
 from netobs.pcap.selection import Selection
 from netobs.pcap.server.server import PacketServer
-from netobs.pcap.stats import PacketCaptureStats
 from netobs.pcap.tap.tap import Tap
 
 MAX_SELECTIONS = 32
@@ -176,19 +175,20 @@ class Site:
             client.sendall(request)
         return client
 
-    def stats(self) -> PacketCaptureStats:
-        return self.server.stats(self.now_ns())
+    def account(self) -> str:
+        """As it is in the log."""
+        return "\n".join(self.server.account(self.now_ns()))
 
     def until(self, condition: Callable[[], bool], what: str = "what the test waits for") -> None:
         """Let the server work until ``condition`` holds."""
         end = time.monotonic() + WAIT_S
         while not condition():
-            assert time.monotonic() < end, f"waited {WAIT_S:g} s without: {what}; {'; '.join(self.stats().lines())}"
+            assert time.monotonic() < end, f"waited {WAIT_S:g} s without: {what}; {self.account()}"
             self.loop.run_once(10_000_000)
 
     def until_clients(self, count: int) -> None:
         """Until so many clients have a stream."""
-        self.until(lambda: len(self.stats().clients) == count, f"{count} clients have a stream")
+        self.until(lambda: len(self.server.clients) == count, f"{count} clients have a stream")
 
     def all_of(self, client: socket.socket) -> bytes:
         """What ``client`` gets until its stream ends."""

@@ -105,7 +105,7 @@ class Process:
     def _account(self, level: int, now_ns: int) -> None:
         count = self._tap.count()
         buffer = f"{count.copied} packets copied, {count.lost} lost, {count.own} left out, of streams of our own"
-        lines = [*self._server.stats(now_ns).lines(), f"packet buffer: {buffer}"]
+        lines = [*self._server.account(now_ns), f"packet buffer: {buffer}"]
         self._tell(account=lines, level=level)
 
     def _stop(self, now_ns: int) -> None:

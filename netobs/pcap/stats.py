@@ -1,8 +1,7 @@
-"""The account of the packet capture agent at one moment."""
+"""What became of the packets that were selected for clients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 
@@ -43,67 +42,3 @@ class StreamCounts:
             (self.lost, "lost: the kernel's buffer was full"),
         )
         return "".join([said, *(f"; {count} {what}" for count, what in others if count)])
-
-
-@dataclass(frozen=True)
-class ClientStats:
-    """One client: ``name`` as in the log."""
-
-    name: str
-    counts: StreamCounts
-    queue_bytes: int
-    """Memory of its queue now."""
-    most_queue_bytes: int
-    """The same, at its highest."""
-
-
-@dataclass(frozen=True)
-class RecorderStats:
-    """The flight recorder: what it keeps now, and from how long ago."""
-
-    packets: int
-    bytes: int
-    max_bytes: int
-    age_ns: int
-
-
-@dataclass(frozen=True)
-class PacketCaptureStats:
-    """Everything. ``ended`` sums up the clients that are gone."""
-
-    clients: tuple[ClientStats, ...]
-    clients_ever: int
-    connections_ever: int
-    refused: dict[str, int]
-    """Connections that got no stream, by reason."""
-    packets_read: int
-    ended: StreamCounts
-    recorder: RecorderStats | None = None
-    unlogged: int = 0
-    """Streams without a line in the log, because there were too many in a minute."""
-
-    @property
-    def total(self) -> StreamCounts:
-        """Over all clients that there ever were."""
-        return sum((client.counts for client in self.clients), self.ended)
-
-    def lines(self) -> Iterator[str]:
-        """The whole account, as lines of the log."""
-        yield (
-            f"packet capture: {len(self.clients)} clients now, {self.clients_ever} ever, of {self.connections_ever} "
-            f"connections; {self.packets_read} packets read"
-        )
-        if self.unlogged:
-            yield f"packet capture: {self.unlogged} streams without a line in the log, as there were so many"
-        for reason, count in sorted(self.refused.items()):
-            yield f"packet capture: refused, {reason}: {count} connections"
-        for client in self.clients:
-            yield f"{client.name}: {client.counts}; {client.queue_bytes} bytes wait"
-        if self.clients_ever:
-            yield f"packet capture, all clients: {self.total}"
-        if self.recorder is not None:
-            recorder = self.recorder
-            yield (
-                f"packet recorder: {recorder.packets} packets of the last {recorder.age_ns / 1e9:.1f} s, "
-                f"{recorder.bytes} of {recorder.max_bytes} bytes"
-            )

@@ -18,7 +18,7 @@ from lab.packet_site import Site, descriptors, numbered, numbers_in
 from lab.packets import OFFSET_NS, SECOND, mixed
 from netobs.pcap.formats.stream import MAGIC_NUMBERS
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP
-from netobs.pcap.stats import ClientStats
+from netobs.pcap.server.client_stream import Client
 
 TOOLS = ("tshark", "dumpcap", "tcpdump", "socat", "bash")
 pytestmark = pytest.mark.e2e(tools=TOOLS)
@@ -55,7 +55,7 @@ def serve(site: Site, process: subprocess.Popen[bytes], packets: int = COUNT) ->
     everything = mixed(packets, links=(LINK_ETHERNET, LINK_IP) if site.config.format == "pcapng" else (LINK_ETHERNET,))
     for begin in range(0, packets, 100):
         site.source.feed(everything[begin : begin + 100])
-    site.until(lambda: site.stats().total.sent == packets)
+    site.until(lambda: site.server.total.sent == packets)
     site.stop()
     until_ended(site, process)
     assert process.returncode == 0
@@ -146,7 +146,7 @@ def test_one_stops_one_dies_one_is_fast(size: int, tmp_path: Path) -> None:
                 killed.kill()
                 killed.wait()
             site.until(lambda: _client(site, ports["fast"]).counts.waiting == 0, "the fast one has it")
-            assert all(client.most_queue_bytes <= queue_max_bytes for client in site.stats().clients)
+            assert all(client.connection.outbox.most_held_bytes <= queue_max_bytes for client in site.server.clients)
         site.until_clients(2)
         assert descriptors() == before - 1
         quick, slow = (_client(site, ports[name]).counts for name in ("fast", "stopped"))
@@ -161,12 +161,12 @@ def test_one_stops_one_dies_one_is_fast(size: int, tmp_path: Path) -> None:
         numbers = numbers_in((tmp_path / "stopped").read_bytes())
         assert numbers == sorted(set(numbers))
         assert len(numbers) == total - slow.queue_full
-        gone = site.stats().ended
+        gone = site.server.ended
         assert gone.sent + gone.not_sent + gone.queue_full < 3 * total  # of the killed one not everything came
 
 
-def _client(site: Site, port: int) -> ClientStats:
-    return next(client for client in site.stats().clients if client.name.endswith(f":{port}"))
+def _client(site: Site, port: int) -> Client:
+    return next(client for client in site.server.clients if str(client).endswith(f":{port}"))
 
 
 def _port_of(process: subprocess.Popen[bytes]) -> int:
@@ -201,7 +201,7 @@ def test_over_tls_from_another_host(lab: Lab, tmp_path: Path) -> None:
         client = lab.popen(there.ns, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         site.until_clients(1)
         site.source.feed(numbered(range(10)))
-        site.until(lambda: site.stats().total.sent == 10)
+        site.until(lambda: site.server.total.sent == 10)
         site.stop()
         until_ended(site, client)
         assert numbers_in(client.communicate()[0]) == list(range(10))

@@ -23,7 +23,7 @@ from netobs.pcap.selection import Filter, Selection
 from netobs.pcap.server.connection import Connection, Phase
 from netobs.pcap.server.recorder import Recording
 from netobs.pcap.server.request import Request
-from netobs.pcap.stats import ClientStats, StreamCounts
+from netobs.pcap.stats import StreamCounts
 
 log = logging.getLogger("netobs.pcap")
 
@@ -90,8 +90,7 @@ class Client:
         self.losses: Losses = dict
         self.left: Callback = _nothing
         """Called once, when it takes no more packets."""
-        self.counts = StreamCounts()
-        """What did not get into the queue; ``stats`` has all."""
+        self._counts = StreamCounts()  # of what did not get into the queue
         start_ns, text = context.now_ns, terms.filter.text
         if recording is not None:
             self.losses = lambda: recording.lost
@@ -130,12 +129,12 @@ class Client:
         if records is None:
             return
         allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, context.now_ns)
-        self.counts.beyond_rate += allowed.beyond_rate
-        self.counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
+        self._counts.beyond_rate += allowed.beyond_rate
+        self._counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
         sent = self._queue(records, allowed.rows, context.now_ns)
         if self.streaming:
-            self.counts.not_sent -= allowed.rows - sent
-            self.counts.queue_full += allowed.rows - sent
+            self._counts.not_sent -= allowed.rows - sent
+            self._counts.queue_full += allowed.rows - sent
         self._spend(records, sent, allowed.rows - sent + allowed.beyond_rate)
         if sent == allowed.rows and allowed.end:
             self.finish(allowed.end, context.now_ns)
@@ -203,13 +202,14 @@ class Client:
     def log_end(self, broken: str) -> None:
         """``broken``: why it is over, if it did not end by itself."""
         if self.is_logged:
-            log.info("%s: %s: %s", self, broken or self._end_reason, self.stats().counts)
+            log.info("%s: %s: %s", self, broken or self._end_reason, self.counts)
 
-    def stats(self) -> ClientStats:
-        """Now."""
+    @property
+    def counts(self) -> StreamCounts:
+        """What became of its packets up to now."""
         outbox = self.connection.outbox
         closed = self.connection.phase is Phase.CLOSED
-        counts = StreamCounts(
+        queued = StreamCounts(
             sent=outbox.sent_packets,
             bytes=outbox.sent_bytes,
             waiting=0 if closed else outbox.waiting_packets,
@@ -217,7 +217,7 @@ class Client:
             other_link=self.stream.other_link,
             lost=sum(self.losses().values()),
         )
-        return ClientStats(str(self), counts + self.counts, outbox.held_bytes, outbox.most_held_bytes)
+        return queued + self._counts
 
     def _records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records | None:
         """What is new in the stream with them has a place in the queue, if there is one in max_bytes; else it ends."""
@@ -233,13 +233,13 @@ class Client:
         """Put the first ``wanted`` records into the queue, as many as fit; how many that are."""
         outbox, ends = self.connection.outbox, records.ends
         rows, begin = self._send_at_once(records, wanted, now_ns)
-        self.counts.not_sent -= rows
+        self._counts.not_sent -= rows
         while rows < wanted and self.streaming:
             stop = _part(ends[:wanted], rows, begin, outbox.room)
             if stop > rows:
                 end = int(ends[stop - 1])
                 outbox.put(records.body[begin:end], stop - rows)  # all of it: no copy
-                self.counts.not_sent -= stop - rows
+                self._counts.not_sent -= stop - rows
                 rows, begin = stop, end
             elif not self.connection.flush(now_ns):
                 break

@@ -14,7 +14,6 @@ from netobs.base.vectors import Numbers, slices
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import HEADROOM_BYTES, PacketBatch
 from netobs.pcap.distribution import Losses, ReadContext
-from netobs.pcap.stats import RecorderStats
 from netobs.pcap.tap.layout import META
 
 PART_BYTES = 128 << 10
@@ -96,10 +95,10 @@ class Recorder:
         parts = _parts(deque(self._entries), ifindex, oldest_ns)
         return Recording(dict(self._interfaces), lost, since_ns, parts)
 
-    def stats(self, now_ns: int) -> RecorderStats:
-        """Now."""
+    def account(self, now_ns: int) -> str:
+        """What is kept now, and from how long ago, for people."""
         age_ns = now_ns - int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0
-        return RecorderStats(self.packets, self.bytes, self._max_bytes, age_ns)
+        return f"{self.packets} packets of the last {age_ns / 1e9:.1f} s, {self.bytes} of {self._max_bytes} bytes"
 
     def _see_losses(self, now_ns: int) -> None:
         current = dict(self.losses())

@@ -6,7 +6,7 @@ It has no part in capturing: packets come from a tap (``Tap``). Nothing blocks, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from netobs.base import clock
@@ -31,7 +31,7 @@ from netobs.pcap.server.connection import Connection
 from netobs.pcap.server.peer import GROUP
 from netobs.pcap.server.recorder import Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
-from netobs.pcap.stats import PacketCaptureStats, StreamCounts
+from netobs.pcap.stats import StreamCounts
 from netobs.pcap.tap.tap import Tap
 
 TICK_NS = 50_000_000
@@ -63,15 +63,16 @@ class PacketServer:
         self._loop = loop
         self._compiler = Compiler(loop, config.filter_names)
         self._distribution = Distribution(source, loop, read_pair)
-        self._recorder = (
+        self.recorder = (
             Recorder(config.recorder_ns, config.recorder_max_bytes, config.snaplen) if config.recorder_ns else None
         )
-        self._admission = Admission(config, source, loop, self, group)
+        self.admission = Admission(config, source, loop, self, group)
         self._clients: dict[Connection, Client] = {}
         self._preparing: dict[Connection, Callable[[], None]] = {}  # their filters are being compiled; how to end that
         self._throttle = LogThrottle()
-        self._clients_ever = 0
-        self._ended = StreamCounts()
+        self.clients_ever = 0
+        self.ended = StreamCounts()
+        """Of clients that are gone."""
         self._filter: Filter
         self._tick_timer: Timer | None = None
         self._stop_timer: Timer | None = None
@@ -82,39 +83,39 @@ class PacketServer:
         :raises NetobsError: it cannot be done; the message names the key.
         """
         self._filter = compile_configured(self._config)
-        self._admission.listener.open()
+        self.admission.listener.open()
         self._source.set_own_port(self.addresses[0].port)
-        if self._recorder is not None:
-            subscription = self._distribution.subscribe(Selection(self._filter), self._recorder, now_ns)
-            self._recorder.losses = subscription.losses_from_now()
+        if self.recorder is not None:
+            subscription = self._distribution.subscribe(Selection(self._filter), self.recorder, now_ns)
+            self.recorder.losses = subscription.losses_from_now()
             self._keep_ticking(now_ns)
 
     @property
     def addresses(self) -> list[Endpoint]:
         """Where it listens."""
-        return self._admission.listener.addresses
+        return self.admission.listener.addresses
 
     @property
     def closed(self) -> bool:
         """Whether there is no connection."""
-        return not self._admission.connections
+        return not self.admission.connections
 
     def stop(self, now_ns: int) -> None:
         """Let nobody in, and end the streams, with what was captured so far. ``closed`` follows soon."""
-        self._admission.listener.close()
+        self.admission.listener.close()
         for _ in range(_LAST_READS):
             if not self._distribution.read_more(now_ns):
                 break
         for client in tuple(self._clients.values()):
             client.finish("stop", now_ns)
-        for connection in tuple(self._admission.connections):
+        for connection in tuple(self.admission.connections):
             if not connection.decided or connection in self._preparing:
                 self.refuse(connection, Refusal("the daemon is stopping", reason="stop"), now_ns)
         self._stop_timer = self._loop.call_at(now_ns + STOP_NS, self._abort_all)
 
     def close(self, now_ns: int) -> None:
         """Free all, whatever waits."""
-        self._admission.listener.close()
+        self.admission.listener.close()
         self._abort_all(now_ns)
         self._compiler.close()
         self._distribution.close(now_ns)
@@ -122,18 +123,32 @@ class PacketServer:
             if timer is not None:
                 timer.cancel()
 
-    def stats(self, now_ns: int) -> PacketCaptureStats:
-        """The state of everything now."""
-        return PacketCaptureStats(
-            clients=tuple(client.stats() for client in self._clients.values()),
-            clients_ever=self._clients_ever,
-            connections_ever=self._admission.connections_ever,
-            refused=dict(self._admission.refused),
-            packets_read=self._distribution.packets,
-            ended=self._ended,
-            recorder=self._recorder.stats(now_ns) if self._recorder else None,
-            unlogged=self._throttle.withheld,
+    @property
+    def clients(self) -> list[Client]:
+        """Those that have a stream."""
+        return list(self._clients.values())
+
+    @property
+    def total(self) -> StreamCounts:
+        """Over all clients that there ever were."""
+        return sum((client.counts for client in self._clients.values()), self.ended)
+
+    def account(self, now_ns: int) -> Iterator[str]:
+        """The whole account, as lines of the log."""
+        yield (
+            f"packet capture: {len(self._clients)} clients now, {self.clients_ever} ever, of "
+            f"{self.admission.connections_ever} connections; {self._distribution.packets} packets read"
         )
+        if self._throttle.withheld:
+            yield f"packet capture: {self._throttle.withheld} streams without a line in the log, as there were so many"
+        for reason, count in sorted(self.admission.refused.items()):
+            yield f"packet capture: refused, {reason}: {count} connections"
+        for client in self._clients.values():
+            yield f"{client}: {client.counts}; {client.connection.outbox.held_bytes} bytes wait"
+        if self.clients_ever:
+            yield f"packet capture, all clients: {self.total}"
+        if self.recorder is not None:
+            yield f"packet recorder: {self.recorder.account(now_ns)}"
 
     # What connections tell (connection.Owner).
 
@@ -167,7 +182,7 @@ class PacketServer:
     def refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
         """It gets no stream."""
         self._preparing.pop(connection, lambda: None)()
-        self._admission.refuse(connection, refusal, now_ns)
+        self.admission.refuse(connection, refusal, now_ns)
 
     def on_end_line(self, connection: Connection, now_ns: int) -> None:
         """With what was captured so far."""
@@ -187,17 +202,17 @@ class PacketServer:
         if client is not None:
             client.leave(now_ns)
             client.log_end(reason)
-            self._ended += client.stats().counts
-        self._admission.ended(connection, reason, now_ns)
+            self.ended += client.counts
+        self.admission.ended(connection, reason, now_ns)
 
     def on_closed(self, connection: Connection, now_ns: int) -> None:
         """Forget it."""
-        self._admission.closed(connection)
+        self.admission.closed(connection)
 
     def _check(self, request: Request, connection: Connection) -> None:
         """Whether it can be served beside the others. Raises Refusal."""
-        self._admission.check_place(connection.peer, [each.peer for each in (*self._clients, *self._preparing)])
-        if request.recorded and self._recorder is None:
+        self.admission.check_place(connection.peer, [each.peer for each in (*self._clients, *self._preparing)])
+        if request.recorded and self.recorder is None:
             raise Refusal("nothing is recorded here", "set packet_capture.recorder", "recorded")
         if request.recorded and any(client.recording for client in self._clients.values()):
             # One at a time: what a slow client still has to get is kept for it, beside what is recorded meanwhile.
@@ -218,8 +233,8 @@ class PacketServer:
         context = self._distribution.context(now_ns)
         terms = Terms(request.completed(self._config), chosen, interface, self._link(interface))
         known, recording = context.interfaces, None
-        if self._recorder is not None and request.recorded:
-            recording = self._recorder.recording(terms.selection.ifindex, now_ns)
+        if self.recorder is not None and request.recorded:
+            recording = self.recorder.recording(terms.selection.ifindex, now_ns)
             known = recording.interfaces
 
         def captured() -> Sequence[Interface]:
@@ -231,8 +246,8 @@ class PacketServer:
             client.losses = subscription.losses_from_now()
             client.left = lambda later_ns: self._distribution.unsubscribe(subscription, client, later_ns)
         self._clients[connection] = client
-        self._clients_ever += 1
-        client.is_logged = self._throttle.may_say(self._clients_ever, now_ns)
+        self.clients_ever += 1
+        client.is_logged = self._throttle.may_say(self.clients_ever, now_ns)
         client.begin(now_ns)
 
     def _interface(self, name: str) -> Interface:
@@ -263,13 +278,13 @@ class PacketServer:
         context = self._distribution.context(now_ns)
         for client in tuple(self._clients.values()):
             client.check(context)
-        if self._recorder is not None:
-            self._recorder.check(now_ns)
+        if self.recorder is not None:
+            self.recorder.check(now_ns)
         if self._clients or self._distribution.active:
             self._keep_ticking(now_ns)
 
     def _abort_all(self, now_ns: int) -> None:
-        for connection in tuple(self._admission.connections):
+        for connection in tuple(self.admission.connections):
             connection.abort("netobs ends", now_ns)
 
 

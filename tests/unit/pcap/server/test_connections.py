@@ -34,7 +34,7 @@ def test_a_client_that_closes_its_side_at_once_gets_its_stream(format_: str) -> 
         client.shutdown(socket.SHUT_WR)  # nc -N, socat -u
         site.until_clients(1)
         site.source.feed(numbered(range(10)))
-        site.until(lambda: site.stats().total.sent == 10)
+        site.until(lambda: site.server.total.sent == 10)
         site.stop()
         stream = site.all_of(client)
         if format_ == "pcap":
@@ -77,9 +77,9 @@ def test_a_port_scan_attaches_nothing(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(300):
             site.connect(None).close()
             site.loop.run_once(0)
-        site.until(lambda: site.stats().connections_ever == 300 and site.server.closed)
+        site.until(lambda: site.server.admission.connections_ever == 300 and site.server.closed)
         assert site.source.selections_ever == 0
-        assert site.stats().clients_ever == 0
+        assert site.server.clients_ever == 0
         assert not site.source.streams
         assert len(caplog.messages) <= 1  # if they were faster than the server: too many without a request
 
@@ -97,11 +97,12 @@ def test_clients_come_and_go_and_leave_nothing(caplog: pytest.LogCaptureFixture)
             if number % 2:
                 site.loop.run_once(1_000_000)
             client.close()
-        site.until(lambda: site.stats().connections_ever == 1001)
+        site.until(lambda: site.server.admission.connections_ever == 1001)
         site.source.feed(numbered(range(10), filters=0xFFFFFFFF))  # who is gone is noticed when something is sent
         site.until_clients(1)
         site.until(lambda: len(site.source.streams) == 1, "all sockets are closed")
         site.until(lambda: len(site.source.selected) == 1, "one selection is left")
+        site.until(lambda: descriptors() == before[0], "the threads that compiled filters have ended, too")
         gc.collect()
         assert (descriptors(), _instances(Client), _instances(Connection)) == before
         site.stop()
@@ -134,7 +135,7 @@ def test_one_more_than_max_clients() -> None:
         assert site.answer(b"\n") == (
             "netobs: 2 clients are connected already, as many as packet_capture.max_clients allows\n"
         )
-        assert site.stats().refused == {"max_clients": 1}
+        assert site.server.admission.refused == {"max_clients": 1}
         clients[0].close()
         site.source.feed(numbered(range(1)))
         site.until_clients(places - 1)
@@ -149,12 +150,12 @@ def test_connections_that_say_nothing_are_bounded() -> None:
         keepers = [site.connect() for _ in range(1 + ROOTS)]
         site.until_clients(len(keepers))
         silent = [site.connect(None) for _ in range(100)]
-        site.until(lambda: site.stats().connections_ever == 100 + len(keepers))
-        refused = site.stats().refused
+        site.until(lambda: site.server.admission.connections_ever == 100 + len(keepers))
+        refused = site.server.admission.refused
         assert refused["undecided"] >= 100 - MAX_OF_ONE - refused.get("max_clients", 0) - len(refused)
         assert len(site.source.streams) <= len(keepers) + 2 * MAX_OF_ONE + 1
         site.until(lambda: len(site.source.streams) == len(keepers), "those who said nothing are gone")
-        assert len(site.stats().clients) == len(keepers)
+        assert len(site.server.clients) == len(keepers)
         for client in (*silent, *keepers):
             client.close()
 
@@ -162,7 +163,7 @@ def test_connections_that_say_nothing_are_bounded() -> None:
 def test_allow() -> None:
     with Site(allow=(ip_network("192.0.2.0/24"),)) as site:
         assert site.answer(b"\n") == "netobs: 127.0.0.1 is not in packet_capture.allow\n"
-        assert site.stats().refused == {"address": 1}
+        assert site.server.admission.refused == {"address": 1}
     with Site(allow=(ip_network("127.0.0.0/8"),), host="::") as site:
         client = socket.create_connection(("127.0.0.1", site.port))  # ::ffff:127.0.0.1 for the server
         client.setblocking(False)
@@ -176,7 +177,7 @@ def test_refusals_are_logged_once_in_a_minute(caplog: pytest.LogCaptureFixture) 
         for _ in range(20):
             assert site.answer(b"no such\n").startswith("netobs: filter")
         assert sum("refused" in line for line in caplog.messages) == 1
-        assert site.stats().refused == {"filter": 20}
+        assert site.server.admission.refused == {"filter": 20}
 
 
 def test_a_client_that_talks_without_end_is_closed(caplog: pytest.LogCaptureFixture) -> None:
@@ -212,10 +213,10 @@ def test_without_a_descriptor_for_one_more(caplog: pytest.LogCaptureFixture) -> 
                     spare.append(os.dup(0))
             waiting.connect(("127.0.0.1", site.port))
             waiting.setblocking(False)
-            site.until(lambda: bool(site.server.stats(0)) and len(caplog.messages) == 2)
+            site.until(lambda: len(caplog.messages) == 2)
             assert "no client can connect for now: Too many open files; raise LimitNOFILE" in caplog.messages[1]
             site.source.feed(numbered(range(10)))
-            site.until(lambda: site.stats().total.sent == 10)
+            site.until(lambda: site.server.total.sent == 10)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for fd in spare:

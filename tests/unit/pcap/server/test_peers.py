@@ -47,7 +47,7 @@ def test_who_is_not_in_the_group_gets_nothing_by_tcp() -> None:
     with Site(group=GROUP) as site:
         answer = site.all_of(connect(site, OTHER.pw_uid))
         assert answer.decode() == f"netobs: uid {OTHER.pw_uid} is not in the group {GROUP}; add the user to it\n"
-        assert site.stats().refused == {"user": 1}
+        assert site.server.admission.refused == {"user": 1}
         connect(site, ONE.pw_uid)
         site.connect()  # root
         site.until_clients(2)
@@ -119,7 +119,7 @@ def test_a_client_that_closes_after_its_request_is_gone_at_once(tmp_path: Path, 
                 client.shutdown(socket.SHUT_WR)
             site.until_clients(1)
             site.source.feed(numbered(range(3)))
-            site.until(lambda: site.stats().total.sent == 3)
+            site.until(lambda: site.server.total.sent == 3)
             client.close()
             if half_close_first:
                 site.skip(1_000_000_000)
@@ -135,11 +135,11 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         client, silent = site.connect(ask(format="pcap")), site.connect(None)
         silent.shutdown(socket.SHUT_WR)  # socat -u
         site.until_clients(2)
-        assert {each.name for each in site.stats().clients} == {
+        assert {str(each) for each in site.server.clients} == {
             f"packet client of uid {os.geteuid()}, pid {os.getpid()}"
         }
         site.source.feed(numbered(range(10), filters=3))
-        site.until(lambda: site.stats().total.sent == 20)
+        site.until(lambda: site.server.total.sent == 20)
         site.stop()
         assert numbers_in(site.all_of(client)) == list(range(10))
         assert site.all_of(silent)[:4] == b"\x0a\x0d\x0d\x0a"

@@ -39,12 +39,12 @@ def test_a_slow_client_loses_its_own_packets_only(queue_max_bytes: int, size: in
             site.source.feed(numbered(range(begin, min(total, begin + 400)), size, filters=3))
             site.until(lambda: not site.source.waiting)
             got += received(fast)
-        site.until(lambda: site.stats().clients[1].counts.sent == total)
-        stopped, quick = site.stats().clients
+        site.until(lambda: site.server.clients[1].counts.sent == total)
+        stopped, quick = site.server.clients
         assert quick.counts.queue_full == 0
         assert stopped.counts.queue_full > 0
         assert stopped.counts.sent + stopped.counts.waiting + stopped.counts.queue_full == total
-        assert stopped.queue_bytes <= stopped.most_queue_bytes <= queue_max_bytes
+        assert stopped.connection.outbox.held_bytes <= stopped.connection.outbox.most_held_bytes <= queue_max_bytes
         got += received(fast)
         site.stop()
         rest = site.all_of(slow)
@@ -85,8 +85,8 @@ def test_a_packet_longer_than_the_queue_passes_if_the_socket_takes_it() -> None:
         for number in range(5):
             site.source.feed([Packet(udp(200_000, number)), Packet(udp(60, number))])
             site.until(lambda: not site.source.waiting)
-        site.until(lambda: site.stats().total.waiting == 0)
-        assert site.stats().total.sent == 10
+        site.until(lambda: site.server.total.waiting == 0)
+        assert site.server.total.sent == 10
         site.stop()
         assert len(numbers_in(site.all_of(client))) == 10
 
@@ -96,15 +96,15 @@ def test_statistics_do_not_fill_the_queue_of_a_client_that_does_not_read() -> No
         client = site.connect(receive_buffer=8192)
         site.until_clients(1)
         begin = 0
-        while not site.stats().total.queue_full:
+        while not site.server.total.queue_full:
             site.source.feed(numbered(range(begin, begin + 400), 1500))
             begin += 400
             site.until(lambda: not site.source.waiting)
-        held = site.stats().clients[0].queue_bytes
+        held = site.server.clients[0].connection.outbox.held_bytes
         site.skip(STATISTICS_NS)
         site.loop.run_once(0)
         site.loop.run_once(0)
-        assert site.stats().clients[0].queue_bytes == held
+        assert site.server.clients[0].connection.outbox.held_bytes == held
         client.close()
 
 
@@ -113,15 +113,15 @@ def test_interfaces_without_end_end_the_stream_of_a_client_that_does_not_read() 
         site.connect(receive_buffer=8192)
         site.until_clients(1)
         index = 100
-        while site.stats().clients:
+        while site.server.clients:
             site.source.captured[1:] = [
                 Interface(number, f"tap{number}", 1, alias="a" * 200) for number in range(index, index + 400)
             ]
             site.source.feed([Packet(udp(1500), ifindex=number) for number in range(index, index + 400)])
             index += 400
             site.until(lambda: not site.source.waiting)
-            assert all(client.queue_bytes <= 3 * 256 * KiB for client in site.stats().clients)
-        assert site.stats().ended.queue_full > 0
+            assert all(client.connection.outbox.held_bytes <= 3 * 256 * KiB for client in site.server.clients)
+        assert site.server.ended.queue_full > 0
 
 
 def test_a_client_that_reads_again_goes_on() -> None:
@@ -129,7 +129,7 @@ def test_a_client_that_reads_again_goes_on() -> None:
         client = site.connect(receive_buffer=8192)
         site.until_clients(1)
         begin = 0
-        while not site.stats().total.queue_full:
+        while not site.server.total.queue_full:
             site.source.feed(numbered(range(begin, begin + 400), 1500))
             begin += 400
             site.until(lambda: not site.source.waiting)
@@ -137,15 +137,15 @@ def test_a_client_that_reads_again_goes_on() -> None:
 
         def caught_up() -> bool:
             got.extend(received(client))
-            return site.stats().total.waiting == 0
+            return site.server.total.waiting == 0
 
         site.until(caught_up)
-        dropped = site.stats().total.queue_full
+        dropped = site.server.total.queue_full
         site.source.feed(numbered(range(1_000_000, 1_000_010)))
         site.until(caught_up)
         site.stop()
         numbers = numbers_in(bytes(got) + site.all_of(client))
-        assert site.stats().total.queue_full == dropped
+        assert site.server.total.queue_full == dropped
         assert len(numbers) == begin - dropped + 10
         assert numbers[-10:] == list(range(1_000_000, 1_000_010))
 
@@ -157,12 +157,12 @@ def test_the_end_does_not_wait_for_ever() -> None:
         for begin in range(0, 8000, 400):
             site.source.feed(numbered(range(begin, begin + 400), 1500))
         site.until(lambda: not site.source.waiting)
-        waiting = site.stats().total.waiting
+        waiting = site.server.total.waiting
         assert waiting > 0
         site.stop()
         site.skip(2 * SECOND)
         site.until(lambda: site.server.closed)
-        total = site.stats().total
+        total = site.server.total
         # The client's kernel may have made room for another packet meanwhile.
         assert 0 < total.not_sent <= waiting
         assert total.sent + total.not_sent == 8000
@@ -188,5 +188,5 @@ def test_what_a_connection_that_breaks_had_to_get_is_all_counted(limits: dict[st
         client.close()  # a reset, which the first write of the batch notices: it is read before the socket is
         site.stop()
         site.until_clients(0)
-        counts = site.stats().total
+        counts = site.server.total
         assert counts.sent + counts.not_sent + counts.queue_full + counts.beyond_rate == 5000

@@ -30,7 +30,7 @@ def fill(site: Site, packets: int, size: int = 100) -> None:
 
 
 def recorded_packets(site: Site) -> int:
-    recorder = site.stats().recorder
+    recorder = site.server.recorder
     assert recorder is not None
     return recorder.packets
 
@@ -46,7 +46,11 @@ def test_what_is_kept_is_sent_and_the_stream_ends(caplog: pytest.LogCaptureFixtu
         assert recorded_packets(site) == 1000
         assert 'gets the recording of "tcp,80" as pcap' in caplog.messages[0]
         assert "the recording is complete: 1000 packets" in caplog.messages[1]
-        assert [line for line in site.stats().lines() if line.startswith("packet recorder: 1000 packets of the last ")]
+        assert [
+            line
+            for line in site.account().splitlines()
+            if line.startswith("packet recorder: 1000 packets of the last ")
+        ]
 
 
 def test_of_one_interface_in_pcapng_cut() -> None:
@@ -67,11 +71,11 @@ def test_a_recording_larger_than_the_queue_and_the_sockets_is_not_dropped() -> N
         fill(site, 16_000, 1500)
         client = site.connect(recorded(), receive_buffer=8192)
         site.until_clients(1)
-        site.until(lambda: site.stats().total.waiting > 0, "nobody reads: something waits")
-        assert 0 < site.stats().clients[0].most_queue_bytes <= 256 << 10
+        site.until(lambda: site.server.total.waiting > 0, "nobody reads: something waits")
+        assert 0 < site.server.clients[0].connection.outbox.most_held_bytes <= 256 << 10
         fill(site, 400)  # recording goes on meanwhile, and that is not in the stream
         assert numbers_in(site.all_of(client)) == list(range(16_000))
-        assert site.stats().total.queue_full == 0
+        assert site.server.total.queue_full == 0
 
 
 def test_one_recording_at_a_time() -> None:
@@ -90,7 +94,7 @@ def test_max_rate_slows_a_recording_down() -> None:
     with Site(recorder_ns=60 * SECOND, max_rate_bytes=400_000) as site:
         fill(site, 5000)
         assert numbers_in(site.all_of(site.connect(recorded()))) == list(range(5000))
-        assert site.stats().total.beyond_rate == 0
+        assert site.server.total.beyond_rate == 0
 
 
 def test_max_bytes_cuts_a_recording_at_a_record() -> None:

@@ -21,7 +21,7 @@ def test_a_silent_client_gets_what_is_configured() -> None:
         assert next(iter(site.source.selected.values())).filter.text == "tcp,80"
         assert site.source.snaplen == 262_144
         site.source.feed(numbered(range(1000)))
-        site.until(lambda: site.stats().total.sent == 1000)
+        site.until(lambda: site.server.total.sent == 1000)
         site.stop()
         assert numbers_in(site.all_of(client)) == list(range(1000))
 
@@ -46,7 +46,7 @@ def test_each_gets_what_it_selects_in_its_own_form() -> None:
         first, second = numbered(range(50)), numbered(range(50, 100), filters=2)
         both = numbered(range(100, 150), filters=3)
         site.source.feed(first + second + both)
-        site.until(lambda: site.stats().total.sent == 300)
+        site.until(lambda: site.server.total.sent == 300)
         site.stop()
         streams = {name: site.all_of(client) for name, client in (("plain", plain), ("other", other), ("same", same))}
     assert numbers_in(streams["plain"]) == [*range(50), *range(100, 150)]
@@ -108,8 +108,8 @@ def test_packets_of_another_link_type_are_counted() -> None:
         site.until_clients(1)
         site.source.feed(packets)
         raw = sum(packet.link for packet in packets)
-        site.until(lambda: site.stats().total.sent == 100 - raw)
-        assert site.stats().total.other_link == raw
+        site.until(lambda: site.server.total.sent == 100 - raw)
+        assert site.server.total.other_link == raw
         site.stop()
         site.all_of(client)
 
@@ -153,9 +153,9 @@ def test_a_refused_request_gets_one_line(request_: bytes, answer: str | None, ca
         assert said.count("\n") == 1
         assert answer in (None, said)
         assert sum("refused" in line for line in caplog.messages) == 1
-        assert sum(site.stats().refused.values()) == 1
+        assert sum(site.server.admission.refused.values()) == 1
         site.source.feed(numbered(range(10)))
-        site.until(lambda: site.stats().total.sent == 10)
+        site.until(lambda: site.server.total.sent == 10)
         site.stop()
         assert numbers_in(site.all_of(other)) == list(range(10))
 
@@ -192,7 +192,7 @@ def test_a_request_that_is_ended_by_the_end_of_the_sender() -> None:
         site.until_clients(1)
         assert [selection.filter.text for selection in site.source.selected.values()] == ["udp"]
         site.source.feed(numbered(range(10)))
-        site.until(lambda: site.stats().total.sent == 10)
+        site.until(lambda: site.server.total.sent == 10)
         site.stop()
         assert numbers_in(site.all_of(client)) == list(range(10))
 
@@ -207,7 +207,7 @@ def test_a_filter_whose_names_are_not_found_in_time() -> None:
         quick = site.connect(b"udp\n")
         site.until_clients(2)  # the others go on
         site.source.feed(numbered(range(10), filters=3))
-        site.until(lambda: site.stats().total.sent == 20)
+        site.until(lambda: site.server.total.sent == 20)
         site.skip(10 * SECOND)
         answer = site.all_of(slow).decode()
         assert answer.startswith("netobs: the filter was not compiled within 10 s: the name service does not answer")
@@ -230,7 +230,7 @@ def test_a_client_that_leaves_takes_its_compilation_along() -> None:
             stop(compiling()[0])
             client.close()
             site.until(lambda: compiling() == [])
-        assert site.stats().refused == {}
+        assert site.server.admission.refused == {}
 
 
 def test_filters_of_one_user_that_are_compiled_at_a_time() -> None:
@@ -241,7 +241,7 @@ def test_filters_of_one_user_that_are_compiled_at_a_time() -> None:
             for pid in compiling():
                 stop(pid)
         many = [site.connect(b"host slow%d.example\n" % number) for number in range(3, 7)]
-        site.until(lambda: site.stats().refused.get("filter") == 4)
+        site.until(lambda: site.server.admission.refused.get("filter") == 4)
         assert len(compiling()) == 2
         assert site.all_of(many[-1]) == b"netobs: too many filters are being compiled; try again later\n"
 

@@ -42,7 +42,7 @@ def test_max_bytes_ends_at_a_record(format_: str) -> None:
             assert numbers_in(stream) == list(range((10_000 - 24) // 116))
         else:
             assert stream[-112:-108] == b"\5\0\0\0"  # its last words are statistics
-        assert site.stats().total.queue_full == 0
+        assert site.server.total.queue_full == 0
 
 
 def test_duration() -> None:
@@ -57,8 +57,8 @@ def test_max_rate_drops_and_counts() -> None:
         client = site.connect()
         site.until_clients(1)
         site.source.feed(numbered(range(5000)))
-        site.until(lambda: site.stats().total.sent > 0)
-        counts = site.stats().total
+        site.until(lambda: site.server.total.sent > 0)
+        counts = site.server.total
         assert counts.sent + counts.beyond_rate == 5000
         assert 100_000 - 24 <= counts.sent * 116 < 100_000 + 116
         site.stop()
@@ -71,8 +71,8 @@ def test_statistics_tell_what_was_dropped_and_lost() -> None:
         site.until_clients(1)
         site.source.feed(numbered(range(5000)))
         site.source.lost[0] = {ETH0.index: 7, ETH1.index: 3}  # of eth1, all were lost
-        site.until(lambda: site.stats().total.sent > 0)
-        counts = site.stats().total
+        site.until(lambda: site.server.total.sent > 0)
+        counts = site.server.total
         assert counts.lost == 10
         site.stop()
         stream = site.all_of(client)
@@ -99,10 +99,10 @@ def test_a_stream_ends_with_the_interface_that_it_is_of(caplog: pytest.LogCaptur
         site.until(lambda: site.source.captured == [ETH0, ETH1], "both are attached to")
         site.skip(SECOND)
         site.loop.run_once(0)
-        assert len(site.stats().clients) == 2
+        assert len(site.server.clients) == 2
         site.source.captured = [ETH0, replace(ETH1, index=77)]  # deleted, and made again
         assert numbers_in(site.all_of(one)) == []
-        assert len(site.stats().clients) == 1
+        assert len(site.server.clients) == 1
         site.stop()
         site.all_of(every)
     assert "its interface is not captured any more: 0 packets in 24 bytes sent" in caplog.text
@@ -113,12 +113,12 @@ def test_a_new_interface_in_the_middle_reaches_all_streams() -> None:
         first = site.connect()
         site.until_clients(1)
         site.source.feed([Packet(udp(60))])
-        site.until(lambda: site.stats().total.sent == 1)
+        site.until(lambda: site.server.total.sent == 1)
         second = site.connect()
         site.until_clients(2)
         site.source.captured.append(Interface(30, "tap30", 1))
         site.source.feed([Packet(udp(60), ifindex=30), Packet(udp(60))])
-        site.until(lambda: site.stats().total.sent == 5)
+        site.until(lambda: site.server.total.sent == 5)
         site.stop()
         streams = [site.all_of(client) for client in (first, second)]
     assert [stream.count(b"tap30") for stream in streams] == [1, 1]
@@ -136,7 +136,7 @@ def test_a_stream_tells_of_the_interfaces_that_it_has_packets_of() -> None:
         second = site.connect()
         site.until_clients(2)
         site.source.feed([Packet(udp(60))])
-        site.until(lambda: site.stats().total.sent == 302)
+        site.until(lambda: site.server.total.sent == 302)
         assert len(site.source.selected) == 1
         site.stop()
         assert b"tap101" in site.all_of(first)
@@ -169,7 +169,7 @@ def test_end_with_unread_bytes_is_no_reset() -> None:
         site.until_clients(1)
         client.send(b"y" * 10_000)
         site.source.feed(numbered(range(1000)))
-        site.until(lambda: site.stats().total.sent == 1000)
+        site.until(lambda: site.server.total.sent == 1000)
         client.send(b"z" * 10_000)
         site.stop()
         client.send(b"z" * 10_000)
@@ -182,12 +182,12 @@ def test_statistics_come_at_intervals_too() -> None:
         client = site.connect()
         site.until_clients(1)
         site.source.feed(numbered(range(3)))
-        site.until(lambda: site.stats().total.sent == 3)
-        before = site.stats().total.bytes
+        site.until(lambda: site.server.total.sent == 3)
+        before = site.server.total.bytes
         site.skip(STATISTICS_NS)
-        site.until(lambda: site.stats().total.bytes == before + 112, "a block of statistics")
+        site.until(lambda: site.server.total.bytes == before + 112, "a block of statistics")
         site.source.feed(numbered(range(3)))
-        site.until(lambda: site.stats().total.sent == 6)
+        site.until(lambda: site.server.total.sent == 6)
         site.stop()
         first, second = (each[:104] for each in site.all_of(client).split(b"\5\0\0\0\x70\0\0\0")[1:])
     assert [struct.unpack_from("<Q", block, 12 + 6 * 12 + 4)[0] for block in (first, second)] == [3, 6]
@@ -202,4 +202,4 @@ def test_many_streams_are_not_all_in_the_log(caplog: pytest.LogCaptureFixture) -
             site.source.feed(numbered(range(1)))
             assert numbers_in(site.all_of(client)) == [0]
         assert len(caplog.messages) == 2 * 64
-        assert "136 streams without a line in the log" in "".join(site.stats().lines())
+        assert "136 streams without a line in the log" in site.account()

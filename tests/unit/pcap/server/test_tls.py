@@ -60,7 +60,7 @@ def test_a_stream_over_tls(authority: Authority, own: Certificate, tmp_path: Pat
             site.until_clients(1)
             for begin in range(0, 20_000, 400):
                 site.source.feed(numbered(range(begin, begin + 400), 1000))
-            site.until(lambda: site.stats().total.sent == 20_000)
+            site.until(lambda: site.server.total.sent == 20_000)
             site.stop()
             ended(site, process)
         assert numbers_in((tmp_path / "out").read_bytes()) == list(range(20_000))
@@ -75,7 +75,7 @@ def test_with_a_certificate_of_the_client(authority: Authority, own: Certificate
         with s_client(site, tmp_path / "out", authority, *shown) as process:
             site.until_clients(1)  # it says nothing: the configured values
             site.source.feed(numbered(range(100)))
-            site.until(lambda: site.stats().total.sent == 100)
+            site.until(lambda: site.server.total.sent == 100)
             site.stop()
             ended(site, process)
         assert numbers_in((tmp_path / "out").read_bytes()) == list(range(100))
@@ -98,8 +98,8 @@ def test_without_the_certificate_that_is_asked_for(
             said = ended(site, process)
         assert "alert" in said
         assert (tmp_path / "out").read_bytes() == b""
-        assert site.stats().clients_ever == 0
-        assert site.stats().refused == {"tls": 1}
+        assert site.server.clients_ever == 0
+        assert site.server.admission.refused == {"tls": 1}
         assert site.source.selections_ever == 0
     reason = (
         "peer did not return a certificate" if shown == "none" else "its certificate is not accepted: unable to get"
@@ -129,7 +129,7 @@ def test_plain_text_and_garbage_on_a_tls_port(own: Certificate, caplog: pytest.L
 
             site.until(gone)
         site.until(lambda: site.server.closed)
-        assert site.stats().refused == {"tls": 4}
+        assert site.server.admission.refused == {"tls": 4}
         assert sum("refused: TLS handshake: it does not speak TLS" in line for line in caplog.messages) == 1
         assert len(caplog.messages) == 1
 
@@ -138,10 +138,10 @@ def test_half_a_handshake_does_not_last(own: Certificate) -> None:
     with Site(cert=str(own.cert), key=str(own.key)) as site:
         site.connect(b"\x16\x03\x01")
         site.connect(None)
-        site.until(lambda: site.stats().connections_ever == 2)
+        site.until(lambda: site.server.admission.connections_ever == 2)
         site.skip(5 * SECOND)
         site.until(lambda: site.server.closed)
-        assert site.stats().refused == {"tls": 2}
+        assert site.server.admission.refused == {"tls": 2}
 
 
 def tls_client(site: Site, authority: Authority) -> ssl.SSLSocket:
@@ -194,13 +194,13 @@ def test_a_slow_client_over_tls_gets_whole_records(authority: Authority, own: Ce
         client = tls_client(site, authority)
         site.until_clients(1)
         begin = 0
-        while not site.stats().total.queue_full:
+        while not site.server.total.queue_full:
             site.source.feed(numbered(range(begin, begin + 400), 1500))
             begin += 400
             site.until(lambda: not site.source.waiting)
         site.stop()
         numbers = numbers_in(read_all(site, client))
-        assert len(numbers) == begin - site.stats().total.queue_full
+        assert len(numbers) == begin - site.server.total.queue_full
         assert numbers == sorted(set(numbers))
 
 
