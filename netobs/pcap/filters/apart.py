@@ -26,13 +26,18 @@ _MAX_CPU_S, _MAX_MEMORY_BYTES, _MAX_ANSWER_BYTES = 5, 512 << 20, 32 << 20
 _UNKNOWN = ("unknown host", "unknown network", "unknown ether host")
 
 
+def late() -> NetobsError:
+    """The error after MAX_TIME_S."""
+    reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
+    return NetobsError(reason, "use addresses instead of names", may_pass=True)
+
+
 class Compilation:
     """A filter that another process compiles. ``result`` waits for it; ``close``, in any other thread, ends that."""
 
     def __init__(self, texts: Sequence[str], names: bool) -> None:
         """``names``: whether the name service may be asked for hosts and networks. Raises NetobsError."""
         self._texts, self._names = given(texts), names
-        self._is_late = False
         self._socket, theirs = socket.socketpair()
         try:
             with theirs:
@@ -47,9 +52,9 @@ class Compilation:
             raise NetobsError(f"no process to compile the filter can be started: {error.strerror}") from error
 
     def result(self) -> Filter:
-        """Blocks until the process has answered, MAX_TIME_S at most. Call it once.
+        """Blocks until the process has answered, or is closed; MAX_TIME_S at most. Call it once.
 
-        :raises NetobsError: a text cannot be compiled, or not in time, or before ``close``.
+        :raises NetobsError: a text cannot be compiled, or not in time.
         """
         answer = bytearray()
         try:
@@ -57,18 +62,13 @@ class Compilation:
                 while len(answer) <= _MAX_ANSWER_BYTES and (data := self._socket.recv(1 << 16)):
                     answer += data
         except socket.timeout:
-            self._is_late = True
+            raise late() from None
         finally:
-            late = self._is_late
             self.close()
-        if late:
-            reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
-            raise NetobsError(reason, "use addresses instead of names", may_pass=True)
         return read_answer(self._texts, self._names, answer)
 
     def close(self) -> None:
-        """Ends the process, if it has not ended: its time is over."""
-        self._is_late = True
+        """Ends the process, if it has not ended."""
         self._process.kill()
         self._process.wait()
 

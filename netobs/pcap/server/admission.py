@@ -6,19 +6,24 @@ leaving, the oldest go first. Streams have their places (``check_place``).
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import logging
+import os
 import socket
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Union
 
+from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.log import printable
 from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
+from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
 from netobs.pcap.server.access import ServerTls
-from netobs.pcap.server.connection import Connection, Owner, Phase
-from netobs.pcap.server.listener import Listener
+from netobs.pcap.server.connection import Connection, Conversation, Gone, Stage
+from netobs.pcap.server.listener import listening_sockets
 from netobs.pcap.server.peer import GROUP, ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
 from netobs.pcap.tap.tap import Tap
@@ -33,33 +38,63 @@ MAX_OF_ONE, MAX_OF_ALL = 32, 64
 UNDECIDED, LEAVING = "too many connections without a request", "too many connections are leaving"
 ROOTS_PLACES = 1
 """So many streams root may have beyond max_clients."""
+PAUSE_NS = NS_PER_S
+"""How long nobody is let in when the process has no descriptor for one more."""
+
+_ACCEPTS = 16  # in a round
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+Serve = Callable[[Connection, Union[Refusal, None]], Conversation]
+"""Makes the conversation of a connection, or of one that is to be refused."""
 
 
 class Admission:
-    """Makes connections, which then belong to ``owner``; it tells what becomes of them."""
+    """Listens (``open`` before use, ``close`` at the end), and lets connections in."""
 
     def __init__(
-        self, config: PacketCaptureConfig, source: Tap, loop: EventLoop, owner: Owner, group: str = GROUP
+        self, config: PacketCaptureConfig, tap: Tap, loop: EventLoop, serve: Serve, group: str = GROUP
     ) -> None:
         """Raises NetobsError if a certificate cannot be used."""
         self.connections_ever = 0
         self.refused: dict[str, int] = {}
         """Connections that got no stream, by reason."""
-        self._config = config
-        self._source = source
-        self._loop = loop
-        self._owner = owner
-        self._group = group
-        self._tls = ServerTls(config) if config.cert and not config.listen.is_path else None
-        self.listener = Listener(config.listen, loop, self._on_accept)
         self.connections: dict[Connection, None] = {}
         """All that have a socket, in the order in which they came; those that leave, in the order of that."""
+        self._config = config
+        self._tap = tap
+        self._loop = loop
+        self._serve = serve
+        self._group = group
+        self._tls = ServerTls(config) if config.cert and not config.listen.is_path else None
+        self._sockets: list[socket.socket] = []
         self._throttle = LogThrottle()
+        self._warned = False
 
-    def check_place(self, peer: Peer, present: Iterable[Peer]) -> None:
-        """Whether ``peer`` may have a stream beside those of ``present``. Raises Refusal."""
-        present, places = list(present), self._config.max_clients
-        mine = sum(each.key == peer.key for each in present)
+    def open(self) -> None:
+        """Raises NetobsError. A host name is resolved here, once; that may take a while."""
+        self._sockets = listening_sockets(self._config.listen)
+        self._watch(0)
+
+    @property
+    def addresses(self) -> list[Endpoint]:
+        """Where it listens."""
+        listen = self._config.listen
+        return [listen if listen.is_path else Endpoint(*sock.getsockname()[:2]) for sock in self._sockets]
+
+    def close(self) -> None:
+        """Listen no more."""
+        for sock in self._sockets:
+            self._loop.remove(sock.fileno())
+            sock.close()
+            if self._config.listen.is_path:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._config.listen.host)
+        self._sockets = []
+
+    def check_place(self, peer: Peer) -> None:
+        """Whether ``peer`` may have a stream beside those that there are. Raises Refusal."""
+        present = [each.peer for each in self.connections if each.stage is Stage.PLACED]
+        places, mine = self._config.max_clients, sum(each.key == peer.key for each in present)
         if len(present) >= places + (ROOTS_PLACES if peer.uid == ROOT else 0):
             problem = f"{places} clients are connected already, as many as packet_capture.max_clients allows"
             raise Refusal(problem, reason="max_clients")
@@ -67,26 +102,22 @@ class Admission:
             problem = f"uid {peer.uid} has {mine} clients already, and one place is kept for others"
             raise Refusal(problem, "raise packet_capture.max_clients", "max_clients")
 
-    def ended(self, connection: Connection, reason: str, now_ns: int) -> None:
-        """The stream of ``connection`` is over, or there was none; ``reason`` if it broke."""
-        if reason and not connection.decided:
+    def leave(self, connection: Connection, reason: str) -> None:
+        """``connection`` has no stream any more, or will have none; ``reason`` if it broke."""
+        if reason and connection.stage is Stage.UNDECIDED:
             if connection.shook_hands:
                 log.debug("packet client %s: %s before it said what it wants", connection.peer, reason)
             else:
-                self.count_refusal(connection.peer, "tls", f"TLS handshake: {reason}", now_ns)
-        self._make_place(connection, LEAVING, now_ns)
+                self.count_refusal(connection.peer, "tls", f"TLS handshake: {reason}", connection.now_ns)
+        connection.stage = Stage.LEAVING
+        if not connection.is_closed:
+            self._make_place(connection, LEAVING)
 
-    def closed(self, connection: Connection) -> None:
-        """The socket is closed."""
+    def forget(self, connection: Connection) -> None:
+        """Its conversation is over."""
         del self.connections[connection]
         if connection.peer.endpoint is not None:
-            self._source.forget_stream(*connection.peer.endpoint)
-
-    def refuse(self, connection: Connection, refusal: Refusal, now_ns: int) -> None:
-        """Say why to the log and to the client; then close."""
-        self.count_refusal(connection.peer, refusal.reason, str(refusal), now_ns)
-        connection.refuse(printable(str(refusal)), now_ns)
-        self._make_place(connection, LEAVING, now_ns)
+            self._tap.forget_stream(*connection.peer.endpoint)
 
     def count_refusal(self, peer: Peer, reason: str, message: str, now_ns: int) -> None:
         """Once in a minute for a user or an address it is said; it is always counted."""
@@ -94,30 +125,54 @@ class Admission:
         if self._throttle.may_say(peer.key, now_ns):
             log.warning("packet client %s: refused: %s", peer, printable(message))
 
-    def _on_accept(self, sock: socket.socket, sockaddr: Any, now_ns: int) -> None:
+    def _watch(self, _now_ns: int) -> None:
+        for sock in self._sockets:
+            self._loop.add_reader(sock.fileno(), functools.partial(self._on_readable, sock))
+
+    def _on_readable(self, listening: socket.socket, now_ns: int) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, sockaddr = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error, now_ns)
+                    return
+                continue  # accept(2): a network error of the connection that is to be treated as none being there
+            self._accept(sock, sockaddr, now_ns)
+
+    def _pause(self, error: OSError, now_ns: int) -> None:
+        """The connection that waits would make the socket readable without end."""
+        if not self._warned:
+            self._warned = True
+            hint = "raise LimitNOFILE in the unit, or the limit for open files of the system"
+            log.warning("packet capture: no client can connect for now: %s; %s", error.strerror, hint)
+        for sock in self._sockets:
+            self._loop.remove(sock.fileno())
+        self._loop.call_at(now_ns + PAUSE_NS, self._watch)
+
+    def _accept(self, sock: socket.socket, sockaddr: Any, now_ns: int) -> None:
         self.connections_ever += 1
         try:
             peer = peer_of(sock, sockaddr)
             refusal = self._stranger(sock, peer)  # before TLS takes the socket over
-            size, context = self._config.queue_max_bytes, self._tls_context()
-            connection = Connection(sock, peer, self._loop, self._owner, size, context)
+            connection = Connection(sock, peer, self._loop, self._config.queue_max_bytes, self._tls_context())
         except OSError as error:
             log.debug("packet client %s: gone at once: %s", sockaddr, error.strerror)
             sock.close()
             return
         try:
             if peer.endpoint is not None:
-                self._source.own_stream(*peer.endpoint)
+                self._tap.own_stream(*peer.endpoint)
         except NetobsError as error:  # over a captured interface, each of its packets would make another
             self.count_refusal(peer, "tap", str(error), now_ns)
-            connection.discard()
+            connection.close()
             return
         self.connections[connection] = None
-        if refusal is not None:
-            self.refuse(connection, refusal, now_ns)
-        else:
-            self._make_place(connection, UNDECIDED, now_ns)
-            connection.start(now_ns)
+        connection.begin(self._serve(connection, refusal), now_ns)
+        if connection.stage is Stage.UNDECIDED and not connection.is_closed:
+            self._make_place(connection, UNDECIDED)
 
     def _stranger(self, sock: socket.socket, peer: Peer) -> Refusal | None:
         """Why ``peer`` gets nothing, whatever it asks for. Who may open a Unix socket the file system has decided."""
@@ -141,16 +196,14 @@ class Admission:
             log.error("%s; the certificate from before stays in use", error)
         return self._tls.context
 
-    def _make_place(self, newest: Connection, reason: str, now_ns: int) -> None:
-        """Abort the oldest one of the kind of ``newest``, if there are too many of all, or of its user."""
-        if newest.phase is Phase.CLOSED:
-            return
+    def _make_place(self, newest: Connection, reason: str) -> None:
+        """End the oldest one of the kind of ``newest``, if there are too many of all, or of its user."""
         self.connections[newest] = self.connections.pop(newest)
-        alike = [each for each in self.connections if each.standing == newest.standing]
+        alike = [each for each in self.connections if each.stage is newest.stage]
         mine = [each for each in alike if each.peer.key == newest.peer.key]
         oldest = mine[0] if len(mine) > MAX_OF_ONE else alike[0] if len(alike) > MAX_OF_ALL else None
         if oldest is not None:
-            if not oldest.decided:
-                oldest.decided = True
-                self.count_refusal(oldest.peer, "undecided", reason, now_ns)
-            oldest.abort(reason, now_ns)
+            if oldest.stage is Stage.UNDECIDED:
+                oldest.stage = Stage.LEAVING
+                self.count_refusal(oldest.peer, "undecided", reason, newest.now_ns)
+            oldest.fail(Gone(reason), newest.now_ns)

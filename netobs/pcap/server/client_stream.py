@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
@@ -16,17 +14,16 @@ from netobs.config.text import quoted
 from netobs.kernel.interfaces import Interface
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.distribution import Losses, ReadContext
-from netobs.pcap.formats import stream_of
-from netobs.pcap.formats.stream import Records
+from netobs.pcap.formats.stream import PacketStream, Records
 from netobs.pcap.limits import Limits
-from netobs.pcap.selection import Filter, Selection
-from netobs.pcap.server.connection import Connection, Phase
+from netobs.pcap.selection import Filter
+from netobs.pcap.server.connection import Connection, Conversation, Gone, Wait
 from netobs.pcap.server.recorder import Recording
-from netobs.pcap.server.request import Request
+from netobs.pcap.server.request import END_LINE, Request
 from netobs.pcap.stats import StreamCounts
 
-log = logging.getLogger("netobs.pcap")
-
+TICK_NS = 50_000_000
+"""How often the tap is read when it has little, and how exact the limits of time are."""
 STATISTICS_NS = 10 * NS_PER_S
 """How often the statistics of a stream go into it."""
 PART_BYTES = 256 << 10
@@ -45,62 +42,41 @@ ENDS = {
 }
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a client gets: its request, with what is configured where it said nothing."""
-
-    request: Request
-    filter: Filter
-    interface: Interface | None
-    link: int
-
-    @property
-    def selection(self) -> Selection:
-        """What is selected for it."""
-        return Selection(self.filter, self.interface.index if self.interface else 0)
-
-    def __str__(self) -> str:
-        where = f" on {printable(self.interface.name)}" if self.interface else ""
-        what = "the recording of " if self.request.recorded else ""
-        form = f"as {self.request.format}, {self.request.snaplen} octets of a packet"
-        return f"{what}{quoted(self.filter.text)}{where} {form}"
-
-
 class Client:
-    """A sink: takes packets until a limit or ``finish``. The connection may be closed after any call."""
+    """A sink: takes packets until a limit, ``finish``, or the end of its connection."""
 
     def __init__(
         self,
         connection: Connection,
-        terms: Terms,
+        request: Request,
+        filter_: Filter,
+        interface: Interface | None,
         config: PacketCaptureConfig,
-        known: Mapping[int, Interface],
+        stream: PacketStream,
         captured: Callable[[], Sequence[Interface]],
-        context: ReadContext,
-        recording: Recording | None = None,
+        recording: Recording | None,
     ) -> None:
-        """``known``: interfaces by index; ``captured`` tells which may have packets for it. With ``recording`` it gets
-        that, and as fast as its socket takes it: nothing is dropped."""
+        """``request`` is complete; ``interface``: the only one whose packets it gets; ``captured`` tells which may have
+        packets for it. With ``recording`` it gets that, and as fast as its socket takes it: nothing is dropped."""
         self.connection = connection
-        self.terms = terms
-        request = terms.request
+        self.request = request
+        self.filter = filter_
+        self.interface = interface
         self.snaplen = request.snaplen
-        self.is_logged = True
+        self.is_logged = False
         self.recording = recording
         self.losses: Losses = dict
         self.left: Callback = _nothing
         """Called once, when it takes no more packets."""
+        self.stream = stream
+        self._captured = captured
         self._counts = StreamCounts()  # of what did not get into the queue
-        start_ns, text = context.now_ns, terms.filter.text
         if recording is not None:
             self.losses = lambda: recording.lost
-            start_ns = recording.since_ns
-        self.stream = stream_of(request.format, terms.link, request.snaplen, text, known, captured, start_ns)
-        self._captured = captured
-        self._limits = Limits(request.count, config.max_bytes, config.max_rate_bytes, context.now_ns)
-        self._context = context
-        self._end_ns = context.now_ns + request.duration_ns if request.duration_ns else None
-        self._next_statistics_ns = context.now_ns + STATISTICS_NS
+        now_ns = connection.now_ns
+        self._limits = Limits(request.count, config.max_bytes, config.max_rate_bytes, now_ns)
+        self._end_ns = now_ns + request.duration_ns if request.duration_ns else None
+        self._next_statistics_ns = now_ns + STATISTICS_NS
         self._end_reason = ""
         self._was_captured = False  # its interface
 
@@ -108,18 +84,37 @@ class Client:
         return f"packet client {self.connection.peer}"
 
     @property
+    def terms(self) -> str:
+        """What it gets, for people."""
+        where = f" on {printable(self.interface.name)}" if self.interface else ""
+        what = "the recording of " if self.recording else ""
+        form = f"as {self.request.format}, {self.snaplen} octets of a packet"
+        return f"{what}{quoted(self.filter.text)}{where} {form}"
+
+    @property
     def streaming(self) -> bool:
         """Whether it takes packets."""
-        return self.connection.phase is Phase.OPEN
+        return not self._end_reason and self.connection.broken is None and not self.connection.is_closed
 
-    def begin(self, now_ns: int) -> None:
-        """Sends what stands in front."""
-        if self.is_logged:
-            log.info("%s: gets %s", self, self.terms)
+    def run(self, read_tap: Callable[[int], ReadContext]) -> Conversation:
+        """The stream, from its header to what waits at its end. ``read_tap`` hands out what was captured."""
         self._put(self.stream.header())
-        self.connection.flush(now_ns)
-        if self.recording is not None:
-            self.connection.wait_writable()
+        tail = b""
+        while True:
+            now_ns = self.connection.now_ns
+            tail = (tail + self.connection.read())[-len(END_LINE) :]
+            context = read_tap(now_ns)
+            if tail == END_LINE:
+                self.finish("asked", context)
+            elif self._end_ns is not None and now_ns >= self._end_ns:
+                self.finish("duration", context)
+            self._check_statistics(context)
+            self._check_interface(context)
+            plays = self._play(context)
+            self.connection.flush(now_ns)
+            if self._end_reason:
+                return
+            yield Wait(now_ns + TICK_NS, writes=plays or bool(self.connection.outbox))
 
     def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """Put into the queue what fits and is allowed; the rest is dropped and counted."""
@@ -130,67 +125,58 @@ class Client:
             return
         allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, context.now_ns)
         self._counts.beyond_rate += allowed.beyond_rate
-        self._counts.not_sent += allowed.rows  # so it is if the connection breaks meanwhile
         sent = self._queue(records, allowed.rows, context.now_ns)
-        if self.streaming:
-            self._counts.not_sent -= allowed.rows - sent
+        if self.connection.broken is None:
             self._counts.queue_full += allowed.rows - sent
+        else:
+            self._counts.not_sent += allowed.rows - sent
         self._spend(records, sent, allowed.rows - sent + allowed.beyond_rate)
         if sent == allowed.rows and allowed.end:
-            self.finish(allowed.end, context.now_ns)
+            self.finish(allowed.end, context)
         elif self.connection.outbox.held_bytes > 2 * self.connection.outbox.max_bytes:
             # New interfaces without end, and nobody reads of them.
-            self.connection.abort("the client does not read", context.now_ns)
+            self.connection.fail_soon(Gone("the client does not read"), context.now_ns)
 
-    def play(self, now_ns: int) -> None:
-        """Send the next part of the recording, if the one before is gone and the rate allows it."""
-        if self.recording is None or not self.streaming or self.connection.outbox or self._limits.tokens(now_ns) <= 0:
-            return
+    def _play(self, context: ReadContext) -> bool:
+        """Queue the next part of the recording, if the one before is gone and the rate allows it. Whether it was."""
+        outbox, now_ns = self.connection.outbox, context.now_ns
+        if self.recording is None or not self.streaming or outbox or self._limits.tokens(now_ns) <= 0:
+            return False
         part = self.recording.take(now_ns)
         if part is None:
-            self.finish("recording", now_ns)
+            self.finish("recording", context)
         elif (records := self._records(*part)) is not None:
             allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, now_ns)
             sent = allowed.rows + allowed.beyond_rate
             if sent:
-                self.connection.outbox.put(records.body[: int(records.ends[sent - 1])], sent)
+                outbox.put(records.body[: int(records.ends[sent - 1])], sent)
             self._spend(records, sent)
-            self.connection.flush(now_ns)
             if allowed.end:
-                self.finish(allowed.end, now_ns)
-            self.connection.wait_writable()
+                self.finish(allowed.end, context)
+        return True
 
-    def check(self, context: ReadContext) -> None:
-        """Run periodic checks: the end of the stream, statistics, a client that is gone."""
-        self._context = context
-        now_ns = context.now_ns
-        if self._end_ns is not None and now_ns >= self._end_ns:
-            self.finish("duration", now_ns)
-        elif now_ns >= self._next_statistics_ns and self.streaming:
-            self._next_statistics_ns = now_ns + STATISTICS_NS
+    def _check_statistics(self, context: ReadContext) -> None:
+        if context.now_ns >= self._next_statistics_ns and self.streaming:
+            self._next_statistics_ns = context.now_ns + STATISTICS_NS
             if not self.connection.outbox:  # else it is slow, and gets them at its end
-                self._put_statistics(now_ns)
-                self.connection.flush(now_ns)
-        self.connection.check(now_ns)
-        self.play(now_ns)
-        if self.terms.interface is not None and self.recording is None:
-            self._check_interface(now_ns)
+                self._put_statistics(context)
 
-    def _check_interface(self, now_ns: int) -> None:
+    def _check_interface(self, context: ReadContext) -> None:
         """End the stream with the interface that it is of: another one may get its name, but not its packets. Before it
         was captured, it is waited for."""
-        is_captured = bool(self._captured())
-        if self._was_captured and not is_captured:
-            self.finish("interface", now_ns)
-        self._was_captured = is_captured
+        if self.interface is not None and self.recording is None:
+            is_captured = bool(self._captured())
+            if self._was_captured and not is_captured:
+                self.finish("interface", context)
+            self._was_captured = is_captured
 
-    def finish(self, reason: str, now_ns: int) -> None:
+    def finish(self, reason: str, context: ReadContext) -> None:
         """End the stream, with statistics as its last words. ``reason``: a key of ENDS."""
-        if self.streaming and not self._end_reason:
+        if self.streaming:
+            self._put_statistics(context)
             self._end_reason = ENDS[reason]
-            self._put_statistics(now_ns)
-            self.leave(now_ns)
-            self.connection.finish(now_ns)
+            self.leave(context.now_ns)
+            self.connection.wake_soon(context.now_ns)
 
     def leave(self, now_ns: int) -> None:
         """Take no more packets."""
@@ -199,21 +185,19 @@ class Client:
         left, self.left = self.left, _nothing
         left(now_ns)
 
-    def log_end(self, broken: str) -> None:
-        """``broken``: why it is over, if it did not end by itself."""
-        if self.is_logged:
-            log.info("%s: %s: %s", self, broken or self._end_reason, self.counts)
+    def end(self, broken: str) -> str:
+        """Why it is over, and what it got, for people; ``broken``: why, if it did not end by itself."""
+        return f"{broken or self._end_reason}: {self.counts}"
 
     @property
     def counts(self) -> StreamCounts:
         """What became of its packets up to now."""
-        outbox = self.connection.outbox
-        closed = self.connection.phase is Phase.CLOSED
+        outbox, is_closed = self.connection.outbox, self.connection.is_closed
         queued = StreamCounts(
             sent=outbox.sent_packets,
             bytes=outbox.sent_bytes,
-            waiting=0 if closed else outbox.waiting_packets,
-            not_sent=outbox.waiting_packets if closed else 0,
+            waiting=0 if is_closed else outbox.waiting_packets,
+            not_sent=outbox.waiting_packets if is_closed else 0,
             other_link=self.stream.other_link,
             lost=sum(self.losses().values()),
         )
@@ -225,43 +209,26 @@ class Client:
         if records.head and self._limits.has_room(len(records.head) + self.stream.reserve_bytes):
             self._put(records.head)
         elif records.head:
-            self.finish("max_bytes", context.now_ns)
+            self.finish("max_bytes", context)
             return None
         return records
 
     def _queue(self, records: Records, wanted: int, now_ns: int) -> int:
-        """Put the first ``wanted`` records into the queue, as many as fit; how many that are."""
-        outbox, ends = self.connection.outbox, records.ends
-        rows, begin = self._send_at_once(records, wanted, now_ns)
-        self._counts.not_sent -= rows
+        """Send the first ``wanted`` records, or put them into the queue, as many as fit; how many that are."""
+        outbox, ends = self.connection.outbox, records.ends[:wanted]
+        begin = self.connection.send_at_once(records, wanted, now_ns)
+        rows = int(ends.searchsorted(begin, side="right"))
+        begun = begin > (int(ends[rows - 1]) if rows else 0)
         while rows < wanted and self.streaming:
-            stop = _part(ends[:wanted], rows, begin, outbox.room)
+            stop = max(_part(ends, rows, begin, outbox.room), rows + begun)  # what is begun has to be sent
             if stop > rows:
                 end = int(ends[stop - 1])
                 outbox.put(records.body[begin:end], stop - rows)  # all of it: no copy
-                self._counts.not_sent -= stop - rows
-                rows, begin = stop, end
+                rows, begin, begun = stop, end, False
             elif not self.connection.flush(now_ns):
                 break
         self.connection.flush(now_ns)
         return rows
-
-    def _send_at_once(self, records: Records, wanted: int, now_ns: int) -> tuple[int, int]:
-        """Past the queue, if nothing waits there: nothing is copied but by the kernel. How many records, and bytes, are
-        sent or, of the last one, have to be."""
-        connection, ends = self.connection, records.ends[:wanted]
-        if not wanted or not connection.sends_at_once:
-            return 0, 0
-        sent = connection.send_at_once(records.gather(wanted), ends, now_ns)
-        rows = int(ends.searchsorted(sent, side="right"))
-        if rows == wanted or not self.streaming:
-            return rows, sent
-        begun = int(ends[rows - 1]) if rows else 0
-        if sent == begun:
-            return rows, sent
-        end = int(ends[rows])
-        connection.outbox.put(records.body[sent:end], 1)
-        return rows + 1, end
 
     def _put(self, data: bytes) -> None:
         self.connection.outbox.put(data)
@@ -272,11 +239,11 @@ class Client:
             self._limits.spend(int(records.ends[sent - 1]), sent)
         self.stream.count(records, sent, dropped)
 
-    def _put_statistics(self, now_ns: int) -> None:
+    def _put_statistics(self, context: ReadContext) -> None:
         lost = self.losses()
         if self._limits.has_room(MAX_HEAD_BYTES):
             self._put(self.stream.introduction(lost))
-        self._put(self.stream.statistics(lost, self._context._replace(now_ns=now_ns)))
+        self._put(self.stream.statistics(lost, context))
 
 
 def _nothing(_now_ns: int) -> None:

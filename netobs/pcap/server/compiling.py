@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Callable, Union
+from collections.abc import Generator, Sequence
 
 from netobs.base import background
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
 from netobs.config.schema import PacketCaptureConfig
-from netobs.pcap.filters import apart
+from netobs.pcap.filters import apart, compile_filter, simple
 from netobs.pcap.selection import Filter
+from netobs.pcap.server.connection import Connection, Wait
 from netobs.pcap.server.peer import ROOT, Peer
 
 MAX_AT_ONCE, MAX_OF_ONE = 8, 2
 """Processes: of all clients, and of one user or address. Root is not kept waiting by others: it may have one more."""
-
-Done = Callable[[Union[Filter, NetobsError], int], None]
-"""Gets the filter or what is wrong with it, and ``now_ns``. Called once."""
 
 
 def compile_configured(config: PacketCaptureConfig) -> Filter:
@@ -38,37 +35,38 @@ class Compiler:
     def __init__(self, loop: EventLoop, names: bool) -> None:
         self._loop = loop
         self._names = names
-        self._running: dict[apart.Compilation, Peer] = {}
+        self._peers: dict[apart.Compilation, Peer] = {}
 
-    def submit(self, texts: Sequence[str], peer: Peer, done: Done, now_ns: int) -> Callable[[], None]:
-        """Calls ``done`` when ``texts`` is compiled, or cannot be, or takes too long. What is returned ends that,
-        without ``done``.
+    def compile(self, texts: Sequence[str], connection: Connection) -> Generator[Wait, None, Filter]:
+        """A part of the conversation of ``connection``. The process ends with it.
 
-        :raises NetobsError: there is no place for it, or it cannot be started.
+        :raises NetobsError: it cannot be compiled, or not in time, or there is no place for it.
         """
-        others = list(self._running.values())
+        if all(map(simple.is_simple, texts)):
+            return compile_filter(texts)
+        others, peer = list(self._peers.values()), connection.peer
         mine = sum(each.key == peer.key for each in others)
         if len(others) >= MAX_AT_ONCE + (peer.uid == ROOT) or mine >= MAX_OF_ONE:
             raise NetobsError("too many filters are being compiled", "try again later")
+        answers: list[Filter | NetobsError] = []
+
+        def answered(answer: Filter | NetobsError, now_ns: int) -> None:
+            answers.append(answer)
+            connection.wake_soon(now_ns)
+
         compilation = apart.Compilation(texts, self._names)
-        self._running[compilation] = peer
-
-        def end() -> None:
-            timer.cancel()
-            if self._running.pop(compilation, None) is not None:
-                compilation.close()
-
-        def answered(result: Filter | NetobsError, later_ns: int) -> None:
-            if compilation in self._running:
-                end()
-                done(result, later_ns)
-
-        timer = self._loop.call_at(now_ns + apart.MAX_TIME_S * NS_PER_S, lambda _now_ns: compilation.close())
-        background.run(self._loop, "filter", compilation.result, answered)
-        return end
-
-    def close(self) -> None:
-        """Ends all that is at work, without a word."""
-        for compilation in self._running:
+        self._peers[compilation] = peer
+        try:
+            background.run(self._loop, "filter", compilation.result, answered)
+            until_ns = connection.now_ns + apart.MAX_TIME_S * NS_PER_S
+            while not answers:
+                yield Wait(until_ns)
+                connection.read()
+                if connection.now_ns >= until_ns:
+                    raise apart.late()
+        finally:
+            del self._peers[compilation]
             compilation.close()
-        self._running.clear()
+        if isinstance(answers[0], NetobsError):
+            raise answers[0]
+        return answers[0]

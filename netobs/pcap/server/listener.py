@@ -4,94 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import grp
 import logging
 import os
 import socket
 import stat
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
-from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
-from netobs.base.loop import EventLoop
 from netobs.config.addresses import Endpoint
 from netobs.pcap.server.peer import GROUP
 
 log = logging.getLogger("netobs.pcap")
 
-PAUSE_NS = NS_PER_S
-"""How long nobody is let in when the process has no descriptor for one more."""
-
 _BACKLOG = 128
-_ACCEPTS = 16  # in a round
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _DIRECTORY_MODE, _FOR_OWNER, _FOR_GROUP = 0o755, 0o600, 0o660
-
-Accepted = Callable[[socket.socket, Any, int], None]
-"""Gets a connection, who is at its other end, and ``now_ns``."""
-
-
-class Listener:
-    """Listens on all addresses of ``endpoint``. ``open`` before use, ``close`` at the end."""
-
-    def __init__(self, endpoint: Endpoint, loop: EventLoop, accepted: Accepted) -> None:
-        self._endpoint = endpoint
-        self._loop = loop
-        self._accepted = accepted
-        self._sockets: list[socket.socket] = []
-        self._warned = False
-
-    def open(self) -> None:
-        """Raises NetobsError. A host name is resolved here, once; that may take a while."""
-        self._sockets = listening_sockets(self._endpoint)
-        self._watch(0)
-
-    @property
-    def addresses(self) -> list[Endpoint]:
-        """Where it listens."""
-        return [
-            self._endpoint if self._endpoint.is_path else Endpoint(*sock.getsockname()[:2]) for sock in self._sockets
-        ]
-
-    def close(self) -> None:
-        """Listen no more."""
-        for sock in self._sockets:
-            self._loop.remove(sock.fileno())
-            sock.close()
-            if self._endpoint.is_path:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._endpoint.host)
-        self._sockets = []
-
-    def _watch(self, _now_ns: int) -> None:
-        for sock in self._sockets:
-            self._loop.add_reader(sock.fileno(), functools.partial(self._accept, sock))
-
-    def _accept(self, sock: socket.socket, now_ns: int) -> None:
-        for _ in range(_ACCEPTS):
-            try:
-                connection, peer = sock.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error, now_ns)
-                    return
-                continue  # accept(2): a network error of the connection that is to be treated as none being there
-            self._accepted(connection, peer, now_ns)
-
-    def _pause(self, error: OSError, now_ns: int) -> None:
-        """The connection that waits would make the socket readable without end."""
-        if not self._warned:
-            self._warned = True
-            hint = "raise LimitNOFILE in the unit, or the limit for open files of the system"
-            log.warning("packet capture: no client can connect for now: %s; %s", error.strerror, hint)
-        for sock in self._sockets:
-            self._loop.remove(sock.fileno())
-        self._loop.call_at(now_ns + PAUSE_NS, self._watch)
 
 
 def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
 from lab.packet_site import compiling, stop
 from lab.programs import gone, wait_until
-from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop
 from netobs.pcap.filters import compile_filter
-from netobs.pcap.filters.apart import MAX_TIME_S, Compilation, compile_apart, read_answer
-from netobs.pcap.selection import Filter
+from netobs.pcap.filters.apart import Compilation, compile_apart, read_answer
 from netobs.pcap.server.compiling import MAX_AT_ONCE, Compiler
+from netobs.pcap.server.connection import Connection
 from netobs.pcap.server.peer import Peer
 
-ROOT = Peer("root", 0)
 TEXT = "host 192.0.2.1 or port 53"
 PROGRAM = """
 import os, sys
@@ -83,41 +81,22 @@ def test_what_it_says_is_not_believed(answer: bytes) -> None:
         read_answer([TEXT], False, answer)
 
 
-def test_an_answer_comes_once_and_in_time_and_none_after_the_end() -> None:
-    now_ns = [0]
-    answers: list[object] = []
-
-    def submit() -> Callable[[], None]:
-        return compiler.submit([TEXT], ROOT, lambda result, _now_ns: answers.append(result), now_ns[0])
-
-    with EventLoop(lambda: now_ns[0]) as loop:
-        compiler = Compiler(loop, names=True)
-        for number in (1, 2):
-            submit()
-            if number == 2:
-                stop(compiling()[0])
-                now_ns[0] = MAX_TIME_S * NS_PER_S
-            while len(answers) < number:
-                loop.run_once(10_000_000)
-        end = submit()
-        stop(compiling()[0])
-        end()
-        assert compiling() == []
-        wait_until(lambda: not any(each.name == "netobs-filter" for each in threading.enumerate()), "its thread ends")
-        loop.run_once(0)
-    assert isinstance(answers[0], Filter)
-    assert "the filter was not compiled within 10 s" in str(answers[1])
-    assert len(answers) == 2
-
-
 def test_a_user_cannot_take_all_places() -> None:
-    with EventLoop() as loop:
+    with EventLoop() as loop, contextlib.ExitStack() as stack:
         compiler = Compiler(loop, names=True)
+
+        def begin(uid: int) -> None:
+            ours, _theirs = map(stack.enter_context, socket.socketpair())
+            connection = Connection(ours, Peer("a user", uid), loop, 1 << 20, None)
+            conversation = compiler.compile([TEXT], connection)
+            next(conversation)
+            stack.callback(conversation.close)
+
         for uid in range(1, MAX_AT_ONCE + 1):
-            compiler.submit([TEXT], Peer("a user", uid), lambda *_: None, 0)
+            begin(uid)
         with pytest.raises(NetobsError, match="too many filters are being compiled"):
-            compiler.submit([TEXT], Peer("a user", 99), lambda *_: None, 0)
-        compiler.submit([TEXT], ROOT, lambda *_: None, 0)
+            begin(99)
+        begin(0)
         assert len(compiling()) == MAX_AT_ONCE + 1, "root has its own"
-        compiler.close()
+        stack.close()
     assert compiling() == []

@@ -255,7 +255,7 @@ def test_who_vanishes_without_a_word_is_noticed_by_the_kernel() -> None:
         site, listener = stack.enter_context(Site()), stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         stack.enter_context(socket.create_connection(listener.getsockname()))
         accepted, _ = listener.accept()
-        connection = Connection(accepted, Peer("somebody", 0), site.loop, site.server, KiB)
+        connection = Connection(accepted, Peer("somebody", 0), site.loop, KiB, None)
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DEAD_PEER_MS
-        connection.discard()
+        connection.close()

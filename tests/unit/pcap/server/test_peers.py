@@ -15,9 +15,8 @@ import pytest
 
 from lab.packet_site import Site, ask, numbered, numbers_in
 from netobs.base.errors import NetobsError
-from netobs.base.loop import EventLoop
 from netobs.config.addresses import Endpoint
-from netobs.pcap.server.listener import Listener, check, listening_sockets
+from netobs.pcap.server.listener import check, listening_sockets
 from netobs.pcap.server.peer import is_there, may_connect, peer_of
 
 IS_ROOT = os.geteuid() == 0
@@ -161,15 +160,12 @@ def test_what_is_where_the_socket_is_to_be(tmp_path: Path) -> None:
     endpoint = Endpoint(str(path))
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    with EventLoop() as loop:
-        listener = Listener(endpoint, loop, print)
-        listener.open()  # the one before was killed
+    with Site(host=str(path)):  # the one before was killed
         with pytest.raises(NetobsError, match="another program listens there; end it, or set another socket") as caught:
             listening_sockets(endpoint)
         assert caught.value.may_pass
         check(endpoint)  # it may be we
         assert path.exists()
-        listener.close()
     assert not path.exists()
     check(endpoint)
     assert not path.exists()
