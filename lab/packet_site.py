@@ -158,7 +158,7 @@ class Site:
 
     @property
     def port(self) -> int:
-        return self.server.addresses[0].port
+        return self.server.admission.addresses[0].port
 
     def connect(self, request: bytes | None = b"\n", receive_buffer: int = 0) -> socket.socket:
         """A client that has said what it wants (the configured values), or with None nothing. The site closes it."""

@@ -73,7 +73,7 @@ class Process:
         self._server.start(now_ns)
         self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
         self._restore(now_ns)
-        where = ", ".join(map(str, self._server.addresses))
+        where = ", ".join(map(str, self._server.admission.addresses))
         chosen = " or ".join(map(quoted, self._config.filter))
         logger.info("packet capture: listening on %s, filter %s", where, chosen)
 
@@ -117,7 +117,7 @@ class Process:
             self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
-        if self._server.closed:
+        if not self._server.admission.connections:
             self._account(logging.INFO, now_ns)
             self._loop.stop()
         else:

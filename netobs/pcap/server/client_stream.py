@@ -139,13 +139,16 @@ class Client:
 
     def _play(self, context: ReadContext) -> bool:
         """Queue the next part of the recording, if the one before is gone and the rate allows it. Whether it was."""
-        outbox, now_ns = self.connection.outbox, context.now_ns
-        if self.recording is None or not self.streaming or outbox or self._limits.tokens(now_ns) <= 0:
+        recording, outbox, now_ns = self.recording, self.connection.outbox, context.now_ns
+        if recording is None or not self.streaming or outbox or self._limits.tokens(now_ns) <= 0:
             return False
-        part = self.recording.take(now_ns)
+        part = next(recording.parts, None)
         if part is None:
             self.finish("recording", context)
-        elif (records := self._records(*part)) is not None:
+            return False
+        batch, rows, offset_ns = part
+        records = self._records(batch, rows, ReadContext(now_ns, offset_ns, recording.interfaces))
+        if records is not None:
             allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, now_ns)
             sent = allowed.rows + allowed.beyond_rate
             if sent:

@@ -13,6 +13,7 @@ from netobs.pcap.filters import apart, compile_filter, simple
 from netobs.pcap.selection import Filter
 from netobs.pcap.server.connection import Connection, Wait
 from netobs.pcap.server.peer import ROOT, Peer
+from netobs.pcap.server.request import Refusal
 
 MAX_AT_ONCE, MAX_OF_ONE = 8, 2
 """Processes: of all clients, and of one user or address. Root is not kept waiting by others: it may have one more."""
@@ -40,8 +41,16 @@ class Compiler:
     def compile(self, texts: Sequence[str], connection: Connection) -> Generator[Wait, None, Filter]:
         """A part of the conversation of ``connection``. The process ends with it.
 
-        :raises NetobsError: it cannot be compiled, or not in time, or there is no place for it.
+        :raises Refusal: it cannot be compiled, or not in time, or there is no place for it.
         """
+        try:
+            return (yield from self._compile(texts, connection))
+        except Refusal:  # for another reason
+            raise
+        except NetobsError as error:
+            raise Refusal(str(error), reason="filter") from error
+
+    def _compile(self, texts: Sequence[str], connection: Connection) -> Generator[Wait, None, Filter]:
         if all(map(simple.is_simple, texts)):
             return compile_filter(texts)
         others, peer = list(self._peers.values()), connection.peer

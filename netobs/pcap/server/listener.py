@@ -10,7 +10,6 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import Any
 
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
@@ -41,10 +40,13 @@ def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     problems: list[OSError] = []
     for family, _, _, _, sockaddr in dict.fromkeys(found):
+        dual = family == socket.AF_INET6 and len(found) == 1  # "::" alone is for IPv4 too
         try:
-            sockets.append(_tcp_socket(family, sockaddr, alone=len(found) == 1))
-        except OSError as error:  # noqa: PERF203 - there are two, as a rule
+            sockets.append(socket.create_server(sockaddr, family=family, backlog=_BACKLOG, dualstack_ipv6=dual))
+        except OSError as error:
             problems.append(error)
+        else:
+            sockets[-1].setblocking(False)
     # A name may have addresses that are not of this host now, as ::1 where IPv6 is switched off: one is enough.
     serious = [each for each in problems if each.errno not in _NO_SUCH_ADDRESS or not sockets]
     if serious:
@@ -54,37 +56,22 @@ def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
     return sockets
 
 
-def _tcp_socket(family: int, sockaddr: Any, alone: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    with contextlib.ExitStack() as undo:
-        undo.callback(sock.close)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:  # "::" alone is for IPv4 too, whatever net.ipv6.bindv6only says
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if alone else 1)
-        sock.bind(sockaddr)
-        sock.listen(_BACKLOG)
-        undo.pop_all()
-    return sock
-
-
 def _unix_socket(path: str) -> socket.socket:
-    """For its owner and, where there is a group netobs and this process may give it the socket, for that group."""
+    """For its owner and, where there is a group netobs and this process may give it the socket, for that group. Nobody
+    can connect before it listens."""
     os.makedirs(os.path.dirname(path), _DIRECTORY_MODE, exist_ok=True)
     _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with contextlib.ExitStack() as undo:
-        undo.callback(sock.close)
-        before = os.umask(0o777 & ~_FOR_OWNER)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
+        sock = undo.enter_context(socket.socket(socket.AF_UNIX))
+        sock.bind(path)
+        os.chmod(path, _FOR_OWNER)
         with contextlib.suppress(KeyError, PermissionError):
             group = grp.getgrnam(GROUP).gr_gid
             if os.lstat(path).st_gid != group:
                 os.chown(path, -1, group, follow_symlinks=False)
             os.chmod(path, _FOR_GROUP)
         sock.listen(_BACKLOG)
+        sock.setblocking(False)
         undo.pop_all()
     return sock
 
@@ -130,7 +117,7 @@ def _problem(endpoint: Endpoint, error: OSError) -> NetobsError:
     if error.errno == errno.EACCES and not endpoint.is_path:
         return _unusable(endpoint, "ports below 1024 need CAP_NET_BIND_SERVICE", "set a port from 1024 on", False)
     hint = "make its folder, writable for the user that netobs runs as" if endpoint.is_path else "set another address"
-    return _unusable(endpoint, error.strerror or os.strerror(error.errno or 0), hint, False)
+    return _unusable(endpoint, error.strerror or str(error), hint, False)
 
 
 def _unusable(endpoint: Endpoint, reason: str, hint: str, may_pass: bool) -> NetobsError:

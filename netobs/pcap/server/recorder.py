@@ -115,20 +115,14 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Recording:
-    """What was kept when somebody asked for it. It is taken part by part, and each batch is freed then."""
+    """What was kept when somebody asked for it."""
 
     interfaces: Mapping[int, Interface]
     lost: Mapping[int, int]
     since_ns: int
     """When its first packet was captured, CLOCK_MONOTONIC; when it would be kept no longer, if there is none."""
     parts: Iterator[tuple[PacketBatch, Numbers, int]]
-    """Packets of a batch, and the offset of its clock."""
-
-    def take(self, now_ns: int) -> tuple[PacketBatch, Numbers, ReadContext] | None:
-        """The next part: packets of a batch, and what belongs to it. None: that was all."""
-        for batch, rows, offset_ns in self.parts:
-            return batch, rows, ReadContext(now_ns, offset_ns, self.interfaces)
-        return None
+    """Packets of a batch, and the offset of its clock. Each batch is freed when the next is asked for."""
 
 
 def _parts(entries: deque[_Entry], ifindex: int, oldest_ns: int) -> Iterator[tuple[PacketBatch, Numbers, int]]:

@@ -17,7 +17,6 @@ from netobs.base.errors import NetobsError
 from netobs.base.log import printable
 from netobs.base.loop import EventLoop, Timer
 from netobs.base.throttle import LogThrottle
-from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import nearest, quoted
 from netobs.kernel.interfaces import Interface
@@ -45,7 +44,7 @@ _NAMES_SAID = 20
 
 
 class PacketServer:
-    """``start`` -> the loop runs -> ``stop``, until ``closed`` -> ``close``."""
+    """``start`` -> the loop runs -> ``stop``, until ``admission`` has no connections -> ``close``."""
 
     def __init__(
         self,
@@ -84,24 +83,14 @@ class PacketServer:
         """
         self._filter = compile_configured(self._config)
         self.admission.open()
-        self._tap.set_own_port(self.addresses[0].port)
+        self._tap.set_own_port(self.admission.addresses[0].port)
         if self.recorder is not None:
             subscription = self._distribution.subscribe(Selection(self._filter), self.recorder, now_ns)
             self.recorder.losses = subscription.losses_from_now()
             self._record(now_ns)
 
-    @property
-    def addresses(self) -> list[Endpoint]:
-        """Where it listens."""
-        return self.admission.addresses
-
-    @property
-    def closed(self) -> bool:
-        """Whether there is no connection."""
-        return not self.admission.connections
-
     def stop(self, now_ns: int) -> None:
-        """Let nobody in, and end the streams, with what was captured so far. ``closed`` follows soon."""
+        """Let nobody in, and end the streams, with what was captured so far. The connections are gone soon."""
         self.admission.close()
         for _ in range(_LAST_READS):
             if not self._distribution.read_more(now_ns):
@@ -156,8 +145,8 @@ class PacketServer:
                 line = yield from connection.request()
                 client = yield from self._client(connection, line)
                 yield from client.run(self._read)
-            except Refusal as reason:
-                self._refuse(connection, reason)
+            except NetobsError as error:
+                self._refuse(connection, error)
             yield from connection.drain()
         except (Gone, OSError) as error:
             broken = connection.reason_of(error)
@@ -170,26 +159,24 @@ class PacketServer:
                 yield from connection.linger()
         self.admission.forget(connection)
 
-    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
+    def _refuse(self, connection: Connection, error: NetobsError) -> None:
         """Say why to the log and to the client. Raises Gone if it cannot be said."""
-        self.admission.count_refusal(connection.peer, refusal.reason, str(refusal), connection.now_ns)
+        reason = error.reason if isinstance(error, Refusal) else "tap"
+        self.admission.count_refusal(connection.peer, reason, str(error), connection.now_ns)
         connection.stage = Stage.LEAVING
         if not connection.shook_hands:
-            raise Gone(str(refusal))
-        connection.outbox.put(REFUSAL + f"{printable(str(refusal))}\n".encode())
+            raise Gone(str(error))
+        connection.outbox.put(REFUSAL + f"{printable(str(error))}\n".encode())
 
     def _client(self, connection: Connection, line: bytes) -> Generator[Wait, None, Client]:
-        """Who gets the stream that ``line`` asks for. Raises Refusal."""
+        """Who gets the stream that ``line`` asks for. Raises NetobsError."""
         request = parse_request(line)
         self._check(request, connection)
         connection.stage = Stage.PLACED
-        with _refusing("filter"):
-            if not request.filter or request.filter == self._config.filter:
-                chosen = self._filter
-            else:
-                chosen = yield from self._compiler.compile(request.filter, connection)
-        with _refusing("tap"):
-            client = self._begin(connection, request.completed(self._config), chosen)
+        chosen = self._filter
+        if request.filter and request.filter != self._config.filter:
+            chosen = yield from self._compiler.compile(request.filter, connection)
+        client = self._begin(connection, request.completed(self._config), chosen)
         self.clients.append(client)
         self.clients_ever += 1
         if self._throttle.may_say(self.clients_ever, connection.now_ns):
@@ -266,17 +253,6 @@ class PacketServer:
     def _end_all(self, now_ns: int) -> None:
         for connection in tuple(self.admission.connections):
             connection.fail(Gone("netobs ends"), now_ns)
-
-
-@contextlib.contextmanager
-def _refusing(reason: str) -> Iterator[None]:
-    """What goes wrong is a refusal."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except NetobsError as error:
-        raise Refusal(str(error), reason=reason) from error
 
 
 def _not_captured(name: str, names: Sequence[str]) -> Refusal:

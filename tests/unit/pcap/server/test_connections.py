@@ -78,7 +78,7 @@ def test_a_port_scan_attaches_nothing(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(300):
             site.connect(None).close()
             site.loop.run_once(0)
-        site.until(lambda: site.server.admission.connections_ever == 300 and site.server.closed)
+        site.until(lambda: site.server.admission.connections_ever == 300 and not site.server.admission.connections)
         assert site.source.selections_ever == 0
         assert site.server.clients_ever == 0
         assert not site.source.streams
@@ -245,8 +245,8 @@ def test_where_it_cannot_listen() -> None:
 
 def test_a_name_with_several_addresses() -> None:
     with Site(host="localhost", port=0) as site:
-        assert {address.host for address in site.server.addresses} <= {"127.0.0.1", "::1"}
-        with socket.create_connection(site.server.addresses[0]):
+        assert {address.host for address in site.server.admission.addresses} <= {"127.0.0.1", "::1"}
+        with socket.create_connection(site.server.admission.addresses[0]):
             site.until_clients(1)
 
 

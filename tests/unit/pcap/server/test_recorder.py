@@ -25,8 +25,7 @@ def feed(recorder: Recorder, packets: list[Packet], now_ns: int = 10 * SECOND) -
 
 def octets(recorder: Recorder, now_ns: int, ifindex: int = 0) -> list[bytes]:
     recording, found = recorder.recording(ifindex, now_ns), []
-    while part := recording.take(0):
-        batch, rows, _ = part
+    for batch, rows, _ in recording.parts:
         found += [bytes(batch.buffer[batch.start[row] :][: batch.meta["caplen"][row]]) for row in rows]
     return found
 
@@ -117,8 +116,7 @@ def test_parts_are_bounded_and_a_long_packet_is_whole() -> None:
     sizes = (1000,) * 500 + (200_000,) * 3
     feed(recorder, [Packet(bytes(size), time_ns=5 * SECOND) for size in sizes])
     recording, parts = recorder.recording(0, 10 * SECOND), []
-    while part := recording.take(0):
-        batch, rows, _ = part
+    for batch, rows, _ in recording.parts:
         parts.append(batch.meta["caplen"][rows].tolist())
     assert [size for part in parts for size in part] == list(sizes)
     assert parts[-2:] == [[200_000], [200_000]]

@@ -219,7 +219,7 @@ def test_a_filter_whose_names_are_not_found_in_time() -> None:
         assert compiling() == []
         for client in (keeper, quick):
             client.close()
-        site.until(lambda: site.server.closed)
+        site.until(lambda: not site.server.admission.connections)
 
 
 def test_a_client_that_leaves_takes_its_compilation_along() -> None:

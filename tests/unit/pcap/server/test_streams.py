@@ -23,7 +23,7 @@ def test_begin_and_end_of_a_stream_are_logged(caplog: pytest.LogCaptureFixture) 
         site.until_clients(1)
         site.source.feed(numbered(range(10)))
         assert numbers_in(site.all_of(client)) == list(range(5))
-        site.until(lambda: site.server.closed)
+        site.until(lambda: not site.server.admission.connections)
     assert caplog.messages == [
         f'{peer}: gets "udp" as pcap, 262144 octets of a packet',
         f"{peer}: it has the packets that it asked for: 5 packets in {24 + 5 * 116} bytes sent",
@@ -174,7 +174,7 @@ def test_end_with_unread_bytes_is_no_reset() -> None:
         site.stop()
         client.send(b"z" * 10_000)
         assert numbers_in(site.all_of(client)) == list(range(1000))
-        site.until(lambda: site.server.closed)
+        site.until(lambda: not site.server.admission.connections)
 
 
 def test_statistics_come_at_intervals_too() -> None:

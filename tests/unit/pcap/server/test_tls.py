@@ -64,7 +64,7 @@ def test_a_stream_over_tls(authority: Authority, own: Certificate, tmp_path: Pat
             site.stop()
             ended(site, process)
         assert numbers_in((tmp_path / "out").read_bytes()) == list(range(20_000))
-        site.until(lambda: site.server.closed)
+        site.until(lambda: not site.server.admission.connections)
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
@@ -128,7 +128,7 @@ def test_plain_text_and_garbage_on_a_tls_port(own: Certificate, caplog: pytest.L
                 return got[-1] == b""
 
             site.until(gone)
-        site.until(lambda: site.server.closed)
+        site.until(lambda: not site.server.admission.connections)
         assert site.server.admission.refused == {"tls": 4}
         assert sum("refused: TLS handshake: it does not speak TLS" in line for line in caplog.messages) == 1
         assert len(caplog.messages) == 1
@@ -140,7 +140,7 @@ def test_half_a_handshake_does_not_last(own: Certificate) -> None:
         site.connect(None)
         site.until(lambda: site.server.admission.connections_ever == 2)
         site.skip(5 * SECOND)
-        site.until(lambda: site.server.closed)
+        site.until(lambda: not site.server.admission.connections)
         assert site.server.admission.refused == {"tls": 2}
 
 
