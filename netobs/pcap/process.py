@@ -26,10 +26,10 @@ from netobs.base.errors import NetobsError
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config.packet_capture import Settings
 from netobs.config.text import quoted
+from netobs.kernel.listening import check
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.server.access import ServerTls
 from netobs.pcap.server.compiling import compile_configured
-from netobs.pcap.server.listener import check
 from netobs.pcap.server.server import PacketServer
 from netobs.pcap.tap.tap import Tap
 

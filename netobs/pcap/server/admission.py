@@ -21,10 +21,10 @@ from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
+from netobs.kernel.listening import GROUP, listening_sockets
 from netobs.pcap.server.access import ServerTls
 from netobs.pcap.server.connection import Connection, Conversation, Gone, Stage
-from netobs.pcap.server.listener import listening_sockets
-from netobs.pcap.server.peer import GROUP, ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
+from netobs.pcap.server.peer import ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
 from netobs.pcap.tap.tap import Tap
 

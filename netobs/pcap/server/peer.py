@@ -14,10 +14,9 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from netobs.config.addresses import Endpoint, IPAddress, IPNetwork
+from netobs.kernel.listening import GROUP
 from netobs.kernel.sock_diag import peer_owner
 
-GROUP = "netobs"
-"""Whose members may have packets, beside root and the user that the service runs as."""
 ROOT = 0
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred

@@ -20,6 +20,7 @@ from netobs.base.throttle import LogThrottle
 from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import nearest, quoted
 from netobs.kernel.interfaces import Interface
+from netobs.kernel.listening import GROUP
 from netobs.pcap.distribution import Distribution, ReadContext
 from netobs.pcap.formats import stream_of
 from netobs.pcap.formats.stream import REFUSAL, common_link
@@ -28,7 +29,6 @@ from netobs.pcap.server.admission import Admission
 from netobs.pcap.server.client_stream import TICK_NS, Client
 from netobs.pcap.server.compiling import Compiler, compile_configured
 from netobs.pcap.server.connection import Connection, Conversation, Gone, Stage, Wait
-from netobs.pcap.server.peer import GROUP
 from netobs.pcap.server.recorder import Recorder
 from netobs.pcap.server.request import Refusal, Request, parse_request
 from netobs.pcap.stats import StreamCounts

@@ -16,7 +16,7 @@ import pytest
 from lab.packet_site import Site, ask, numbered, numbers_in
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
-from netobs.pcap.server.listener import check, listening_sockets
+from netobs.kernel.listening import check, listening_sockets
 from netobs.pcap.server.peer import is_there, may_connect, peer_of
 
 IS_ROOT = os.geteuid() == 0

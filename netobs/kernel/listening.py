@@ -1,11 +1,10 @@
-"""The listening sockets of the packet capture agent."""
+"""Listening sockets: by TCP, or at a Unix socket for its owner and the group netobs."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import grp
-import logging
 import os
 import socket
 import stat
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
-from netobs.pcap.server.peer import GROUP
 
-log = logging.getLogger("netobs.pcap")
+GROUP = "netobs"
+"""Its members may connect, beside root and the user that the service runs as."""
 
 _BACKLOG = 128
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
