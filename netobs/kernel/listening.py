@@ -21,8 +21,9 @@ _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _DIRECTORY_MODE, _FOR_OWNER, _FOR_GROUP = 0o755, 0o600, 0o660
 
 
-def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
-    """A socket for each address of ``endpoint``, or the one of a path. Resolves a name.
+def listening_sockets(key: str, endpoint: Endpoint) -> list[socket.socket]:
+    """A socket for each address of ``endpoint``, or the one of a path. Resolves a name. ``key``: the setting
+    that has it, for errors.
 
     :raises NetobsError: none can be had, or one of them not; its cause is the OSError.
     """
@@ -30,12 +31,12 @@ def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
         try:
             return [_unix_socket(endpoint.host)]
         except OSError as error:
-            raise _problem(endpoint, error) from error
+            raise _problem(key, endpoint, error) from error
     try:
         found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a valid name"
-        raise _unusable(endpoint, f"the name has no address: {reason}", "set an address", True) from error
+        raise _unusable(key, endpoint, f"the name has no address: {reason}", "set an address", True) from error
     sockets: list[socket.socket] = []
     problems: list[OSError] = []
     for family, _, _, _, sockaddr in dict.fromkeys(found):
@@ -51,7 +52,7 @@ def listening_sockets(endpoint: Endpoint) -> list[socket.socket]:
     if serious:
         for sock in sockets:
             sock.close()
-        raise _problem(endpoint, serious[0]) from serious[0]
+        raise _problem(key, endpoint, serious[0]) from serious[0]
     return sockets
 
 
@@ -87,7 +88,7 @@ def _remove_stale(path: str) -> None:
                 os.unlink(path)
 
 
-def check(endpoint: Endpoint) -> None:
+def check(key: str, endpoint: Endpoint) -> None:
     """Whether ``endpoint`` could be listened at, but for the netobs that does so already. Leaves nothing there.
 
     :raises NetobsError: it could not.
@@ -97,27 +98,27 @@ def check(endpoint: Endpoint) -> None:
         while not directory.exists():
             directory = directory.parent
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise _problem(endpoint, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            raise _problem(key, endpoint, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return
     try:
-        for sock in listening_sockets(endpoint):
+        for sock in listening_sockets(key, endpoint):
             sock.close()
     except NetobsError as error:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
             raise
 
 
-def _problem(endpoint: Endpoint, error: OSError) -> NetobsError:
+def _problem(key: str, endpoint: Endpoint, error: OSError) -> NetobsError:
     if error.errno == errno.EADDRINUSE:
         end = "socket" if endpoint.is_path else "port"
-        return _unusable(endpoint, "another program listens there", f"end it, or set another {end}", True)
+        return _unusable(key, endpoint, "another program listens there", f"end it, or set another {end}", True)
     if error.errno in _NO_SUCH_ADDRESS:
-        return _unusable(endpoint, "not an address of this host", "set one of this host, or 0.0.0.0 or [::]", True)
+        return _unusable(key, endpoint, "not an address of this host", "set one of this host, or 0.0.0.0 or [::]", True)
     if error.errno == errno.EACCES and not endpoint.is_path:
-        return _unusable(endpoint, "ports below 1024 need CAP_NET_BIND_SERVICE", "set a port from 1024 on", False)
+        return _unusable(key, endpoint, "ports below 1024 need CAP_NET_BIND_SERVICE", "set a port from 1024 on", False)
     hint = "make its folder, writable for the user that netobs runs as" if endpoint.is_path else "set another address"
-    return _unusable(endpoint, error.strerror or str(error), hint, False)
+    return _unusable(key, endpoint, error.strerror or str(error), hint, False)
 
 
-def _unusable(endpoint: Endpoint, reason: str, hint: str, may_pass: bool) -> NetobsError:
-    return NetobsError(f'packet_capture.listen "{endpoint}": {reason}', hint, may_pass)
+def _unusable(key: str, endpoint: Endpoint, reason: str, hint: str, may_pass: bool) -> NetobsError:
+    return NetobsError(f'{key} "{endpoint}": {reason}', hint, may_pass)

@@ -29,6 +29,7 @@ from netobs.config.text import quoted
 from netobs.kernel.listening import check
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.server.access import ServerTls
+from netobs.pcap.server.admission import LISTEN
 from netobs.pcap.server.compiling import compile_configured
 from netobs.pcap.server.server import PacketServer
 from netobs.pcap.tap.tap import Tap
@@ -149,7 +150,7 @@ def _check(settings: Settings, kernel: bool) -> None:
         with contextlib.closing(Tap(config.selector, config.direction, config.buffer_bytes, settings.attach)) as tap:
             tap.load()
 
-    checks: list[Callable[[], object]] = [lambda: compile_configured(config), lambda: check(config.listen)]
+    checks: list[Callable[[], object]] = [lambda: compile_configured(config), lambda: check(LISTEN, config.listen)]
     if config.cert and not config.listen.is_path:
         checks.insert(1, lambda: ServerTls(config))
     for each in [*checks, load] if kernel else checks:

@@ -35,6 +35,7 @@ log = logging.getLogger("netobs.pcap")
 
 MAX_OF_ONE, MAX_OF_ALL = 32, 64
 """Connections without a stream, of one user or address and of all: those that are to have one, and those that leave."""
+LISTEN = "packet_capture.listen"
 UNDECIDED, LEAVING = "too many connections without a request", "too many connections are leaving"
 ROOTS_PLACES = 1
 """So many streams root may have beyond max_clients."""
@@ -72,7 +73,7 @@ class Admission:
 
     def open(self) -> None:
         """Raises NetobsError. A host name is resolved here, once; that may take a while."""
-        self._sockets = listening_sockets(self._config.listen)
+        self._sockets = listening_sockets(LISTEN, self._config.listen)
         self._watch(0)
 
     @property

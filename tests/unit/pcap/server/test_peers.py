@@ -17,6 +17,7 @@ from lab.packet_site import Site, ask, numbered, numbers_in
 from netobs.base.errors import NetobsError
 from netobs.config.addresses import Endpoint
 from netobs.kernel.listening import check, listening_sockets
+from netobs.pcap.server.admission import LISTEN
 from netobs.pcap.server.peer import is_there, may_connect, peer_of
 
 IS_ROOT = os.geteuid() == 0
@@ -162,16 +163,16 @@ def test_what_is_where_the_socket_is_to_be(tmp_path: Path) -> None:
         stale.bind(str(path))
     with Site(host=str(path)):  # the one before was killed
         with pytest.raises(NetobsError, match="another program listens there; end it, or set another socket") as caught:
-            listening_sockets(endpoint)
+            listening_sockets(LISTEN, endpoint)
         assert caught.value.may_pass
-        check(endpoint)  # it may be we
+        check(LISTEN, endpoint)  # it may be we
         assert path.exists()
     assert not path.exists()
-    check(endpoint)
+    check(LISTEN, endpoint)
     assert not path.exists()
     path.write_text("precious")
     with pytest.raises(NetobsError, match="a file is there that is no socket"):
-        listening_sockets(endpoint)
+        listening_sockets(LISTEN, endpoint)
     assert path.read_text() == "precious"
 
 
