@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from netobs.base import child
-from netobs.base.errors import FilterError, NetobsError
+from netobs.base.errors import FilterError
 from netobs.pcap.filters import compile_filter, compile_text, given, joined, libpcap, simple
 from netobs.pcap.selection import Filter, Instruction
 
@@ -26,17 +26,17 @@ _MAX_CPU_S, _MAX_MEMORY_BYTES, _MAX_ANSWER_BYTES = 5, 512 << 20, 32 << 20
 _UNKNOWN = ("unknown host", "unknown network", "unknown ether host")
 
 
-def late() -> NetobsError:
+def late() -> FilterError:
     """The error after MAX_TIME_S."""
     reason = f"the filter was not compiled within {MAX_TIME_S} s: the name service does not answer"
-    return NetobsError(reason, "use addresses instead of names", may_pass=True)
+    return FilterError(reason, "use addresses instead of names", may_pass=True)
 
 
 class Compilation:
     """A filter that another process compiles. ``result`` waits for it; ``close``, in any other thread, ends that."""
 
     def __init__(self, texts: Sequence[str], names: bool) -> None:
-        """``names``: whether the name service may be asked for hosts and networks. Raises NetobsError."""
+        """``names``: whether the name service may be asked for hosts and networks. Raises FilterError."""
         self._texts, self._names = given(texts), names
         self._socket, theirs = socket.socketpair()
         try:
@@ -49,12 +49,12 @@ class Compilation:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._socket.close()
-            raise NetobsError(f"no process to compile the filter can be started: {error.strerror}") from error
+            raise FilterError(f"no process to compile the filter can be started: {error.strerror}") from error
 
     def result(self) -> Filter:
         """Blocks until the process has answered, or is closed; MAX_TIME_S at most. Call it once.
 
-        :raises NetobsError: a text cannot be compiled, or not in time.
+        :raises FilterError: a text cannot be compiled, or not in time.
         """
         answer = bytearray()
         try:
@@ -76,7 +76,7 @@ class Compilation:
 def compile_apart(texts: Sequence[str], names: bool = True) -> Filter:
     """As ``compile_filter``, but libpcap runs in another process. Blocks, MAX_TIME_S at most.
 
-    :raises NetobsError: a text cannot be compiled, or not in time.
+    :raises FilterError: a text cannot be compiled, or not in time.
     """
     return compile_filter(texts) if all(map(simple.is_simple, texts)) else Compilation(texts, names).result()
 
@@ -84,7 +84,7 @@ def compile_apart(texts: Sequence[str], names: bool = True) -> Filter:
 def read_answer(texts: Sequence[str], names: bool, answer: bytes | bytearray) -> Filter:
     """The filter for ``texts`` in the other process's answer, which is checked before it is used.
 
-    :raises NetobsError: it has none.
+    :raises FilterError: it has none.
     """
     try:
         found = json.loads(answer)
@@ -96,7 +96,7 @@ def read_answer(texts: Sequence[str], names: bool, answer: bytes | bytearray) ->
         compiled = [tuple(tuple(map(_instruction, program)) for program in pair) for pair in found["programs"]]
         return joined(texts, [(ethernet, ip) for ethernet, ip in compiled])
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise NetobsError("the process that compiles the filter failed", "use a simpler filter") from None
+        raise FilterError("the process that compiles the filter failed", "use a simpler filter") from None
 
 
 def _instruction(values: Sequence[int]) -> Instruction:

@@ -54,6 +54,7 @@ class Client:
         config: PacketCaptureConfig,
         stream: PacketStream,
         captured: Callable[[], Sequence[Interface]],
+        context: ReadContext,
         recording: Recording | None,
     ) -> None:
         """``request`` is complete; ``interface``: the only one whose packets it gets; ``captured`` tells which may have
@@ -73,7 +74,7 @@ class Client:
         self._counts = StreamCounts()  # of what did not get into the queue
         if recording is not None:
             self.losses = lambda: recording.lost
-        now_ns = connection.now_ns
+        self._context, now_ns = context, context.now_ns
         self._limits = Limits(request.count, config.max_bytes, config.max_rate_bytes, now_ns)
         self._end_ns = now_ns + request.duration_ns if request.duration_ns else None
         self._next_statistics_ns = now_ns + STATISTICS_NS
@@ -99,22 +100,18 @@ class Client:
     def run(self, read_tap: Callable[[int], ReadContext]) -> Conversation:
         """The stream, from its header to what waits at its end. ``read_tap`` hands out what was captured."""
         self._put(self.stream.header())
-        tail = b""
-        while True:
+        tail, due_ns = b"", 0
+        while not self._end_reason:
             now_ns = self.connection.now_ns
             tail = (tail + self.connection.read())[-len(END_LINE) :]
-            context = read_tap(now_ns)
-            if tail == END_LINE:
-                self.finish("asked", context)
-            elif self._end_ns is not None and now_ns >= self._end_ns:
-                self.finish("duration", context)
-            self._check_statistics(context)
-            self._check_interface(context)
-            plays = self._play(context)
+            if now_ns >= due_ns or tail == END_LINE:
+                due_ns = (now_ns // TICK_NS + 1) * TICK_NS  # for all clients in the same round
+                self._context = read_tap(now_ns)
+                self._check(tail == END_LINE, now_ns)
+            plays = self._play(now_ns)
             self.connection.flush(now_ns)
-            if self._end_reason:
-                return
-            yield Wait(now_ns + TICK_NS, writes=plays or bool(self.connection.outbox))
+            if not self._end_reason:
+                yield Wait(due_ns, writes=plays or bool(self.connection.outbox))
 
     def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """Put into the queue what fits and is allowed; the rest is dropped and counted."""
@@ -124,6 +121,8 @@ class Client:
         if records is None:
             return
         allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, context.now_ns)
+        if self.recording is not None:
+            allowed = allowed._replace(rows=allowed.rows + allowed.beyond_rate, beyond_rate=0)
         self._counts.beyond_rate += allowed.beyond_rate
         sent = self._queue(records, allowed.rows, context.now_ns)
         if self.connection.broken is None:
@@ -132,54 +131,48 @@ class Client:
             self._counts.not_sent += allowed.rows - sent
         self._spend(records, sent, allowed.rows - sent + allowed.beyond_rate)
         if sent == allowed.rows and allowed.end:
-            self.finish(allowed.end, context)
+            self.finish(allowed.end, context.now_ns)
         elif self.connection.outbox.held_bytes > 2 * self.connection.outbox.max_bytes:
             # New interfaces without end, and nobody reads of them.
             self.connection.fail_soon(Gone("the client does not read"), context.now_ns)
 
-    def _play(self, context: ReadContext) -> bool:
-        """Queue the next part of the recording, if the one before is gone and the rate allows it. Whether it was."""
-        recording, outbox, now_ns = self.recording, self.connection.outbox, context.now_ns
-        if recording is None or not self.streaming or outbox or self._limits.tokens(now_ns) <= 0:
+    def _play(self, now_ns: int) -> bool:
+        """Take the next part of the recording, if the one before is gone and the rate allows it. Whether it did."""
+        recording, waits = self.recording, bool(self.connection.outbox)
+        if recording is None or not self.streaming or waits or self._limits.tokens(now_ns) <= 0:
             return False
         part = next(recording.parts, None)
         if part is None:
-            self.finish("recording", context)
+            self.finish("recording", now_ns)
             return False
         batch, rows, offset_ns = part
-        records = self._records(batch, rows, ReadContext(now_ns, offset_ns, recording.interfaces))
-        if records is not None:
-            allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, now_ns)
-            sent = allowed.rows + allowed.beyond_rate
-            if sent:
-                outbox.put(records.body[: int(records.ends[sent - 1])], sent)
-            self._spend(records, sent)
-            if allowed.end:
-                self.finish(allowed.end, context)
+        self.take(batch, rows, ReadContext(now_ns, offset_ns, recording.interfaces))
         return True
 
-    def _check_statistics(self, context: ReadContext) -> None:
-        if context.now_ns >= self._next_statistics_ns and self.streaming:
-            self._next_statistics_ns = context.now_ns + STATISTICS_NS
+    def _check(self, is_asked: bool, now_ns: int) -> None:
+        """Whether the stream ends; statistics. It ends with the interface that it is of: another one may get its name,
+        but not its packets. Before it was captured, it is waited for."""
+        if is_asked:
+            self.finish("asked", now_ns)
+        elif self._end_ns is not None and now_ns >= self._end_ns:
+            self.finish("duration", now_ns)
+        elif now_ns >= self._next_statistics_ns:
+            self._next_statistics_ns = now_ns + STATISTICS_NS
             if not self.connection.outbox:  # else it is slow, and gets them at its end
-                self._put_statistics(context)
-
-    def _check_interface(self, context: ReadContext) -> None:
-        """End the stream with the interface that it is of: another one may get its name, but not its packets. Before it
-        was captured, it is waited for."""
+                self._put_statistics(now_ns)
         if self.interface is not None and self.recording is None:
             is_captured = bool(self._captured())
             if self._was_captured and not is_captured:
-                self.finish("interface", context)
+                self.finish("interface", now_ns)
             self._was_captured = is_captured
 
-    def finish(self, reason: str, context: ReadContext) -> None:
+    def finish(self, reason: str, now_ns: int) -> None:
         """End the stream, with statistics as its last words. ``reason``: a key of ENDS."""
         if self.streaming:
-            self._put_statistics(context)
+            self._put_statistics(now_ns)
             self._end_reason = ENDS[reason]
-            self.leave(context.now_ns)
-            self.connection.wake_soon(context.now_ns)
+            self.leave(now_ns)
+            self.connection.wake_soon(now_ns)
 
     def leave(self, now_ns: int) -> None:
         """Take no more packets."""
@@ -212,7 +205,7 @@ class Client:
         if records.head and self._limits.has_room(len(records.head) + self.stream.reserve_bytes):
             self._put(records.head)
         elif records.head:
-            self.finish("max_bytes", context)
+            self.finish("max_bytes", context.now_ns)
             return None
         return records
 
@@ -223,7 +216,8 @@ class Client:
         rows = int(ends.searchsorted(begin, side="right"))
         begun = begin > (int(ends[rows - 1]) if rows else 0)
         while rows < wanted and self.streaming:
-            stop = max(_part(ends, rows, begin, outbox.room), rows + begun)  # what is begun has to be sent
+            room = int(ends[-1]) if self.recording else outbox.room
+            stop = max(_part(ends, rows, begin, room), rows + begun)  # what is begun has to be sent
             if stop > rows:
                 end = int(ends[stop - 1])
                 outbox.put(records.body[begin:end], stop - rows)  # all of it: no copy
@@ -242,11 +236,11 @@ class Client:
             self._limits.spend(int(records.ends[sent - 1]), sent)
         self.stream.count(records, sent, dropped)
 
-    def _put_statistics(self, context: ReadContext) -> None:
+    def _put_statistics(self, now_ns: int) -> None:
         lost = self.losses()
         if self._limits.has_room(MAX_HEAD_BYTES):
             self._put(self.stream.introduction(lost))
-        self._put(self.stream.statistics(lost, context))
+        self._put(self.stream.statistics(lost, self._context._replace(now_ns=now_ns)))
 
 
 def _nothing(_now_ns: int) -> None:

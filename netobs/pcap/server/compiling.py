@@ -6,14 +6,13 @@ from collections.abc import Generator, Sequence
 
 from netobs.base import background
 from netobs.base.clock import NS_PER_S
-from netobs.base.errors import NetobsError
+from netobs.base.errors import FilterError, NetobsError
 from netobs.base.loop import EventLoop
 from netobs.config.schema import PacketCaptureConfig
 from netobs.pcap.filters import apart, compile_filter, simple
 from netobs.pcap.selection import Filter
 from netobs.pcap.server.connection import Connection, Wait
 from netobs.pcap.server.peer import ROOT, Peer
-from netobs.pcap.server.request import Refusal
 
 MAX_AT_ONCE, MAX_OF_ONE = 8, 2
 """Processes: of all clients, and of one user or address. Root is not kept waiting by others: it may have one more."""
@@ -41,22 +40,14 @@ class Compiler:
     def compile(self, texts: Sequence[str], connection: Connection) -> Generator[Wait, None, Filter]:
         """A part of the conversation of ``connection``. The process ends with it.
 
-        :raises Refusal: it cannot be compiled, or not in time, or there is no place for it.
+        :raises FilterError: it cannot be compiled, or not in time, or there is no place for it.
         """
-        try:
-            return (yield from self._compile(texts, connection))
-        except Refusal:  # for another reason
-            raise
-        except NetobsError as error:
-            raise Refusal(str(error), reason="filter") from error
-
-    def _compile(self, texts: Sequence[str], connection: Connection) -> Generator[Wait, None, Filter]:
         if all(map(simple.is_simple, texts)):
             return compile_filter(texts)
         others, peer = list(self._peers.values()), connection.peer
         mine = sum(each.key == peer.key for each in others)
         if len(others) >= MAX_AT_ONCE + (peer.uid == ROOT) or mine >= MAX_OF_ONE:
-            raise NetobsError("too many filters are being compiled", "try again later")
+            raise FilterError("too many filters are being compiled", "try again later")
         answers: list[Filter | NetobsError] = []
 
         def answered(answer: Filter | NetobsError, now_ns: int) -> None:

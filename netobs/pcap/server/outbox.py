@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, NamedTuple
+from typing import Callable
 
 ROUND_BYTES = 4 << 20
 """The most bytes for one client before others have their turn."""
 
 _PART_BYTES = 100  # memory of the objects of a part
-
-
-class _Part(NamedTuple):
-    data: bytes
-    packets: int
 
 
 class Outbox:
@@ -26,8 +21,7 @@ class Outbox:
         self.waiting_packets = 0
         self.sent_packets = 0
         self.sent_bytes = 0
-        self._parts: deque[_Part] = deque()
-        self._done = 0  # bytes of the first part that are sent
+        self._parts: deque[tuple[bytes, int, int]] = deque()  # a part, its bytes that are sent, its packets
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -40,7 +34,7 @@ class Outbox:
     def put(self, data: bytes, packets: int = 0) -> None:
         """Queues ``data`` with its number of packets. Essential parts of a stream always have a place."""
         if data:
-            self._parts.append(_Part(data, packets))
+            self._parts.append((data, 0, packets))
             self.waiting_packets += packets
             self.held_bytes += len(data) + _PART_BYTES
             self.most_held_bytes = max(self.most_held_bytes, self.held_bytes)
@@ -49,20 +43,19 @@ class Outbox:
         """Hand over what ``accept`` takes, up to about ``ROUND_BYTES``; returns the bytes. Raises what it raises."""
         total = 0
         while self._parts and total < ROUND_BYTES:
-            data, packets = self._parts[0]
-            taken = accept(memoryview(data)[self._done :])
+            data, done, packets = self._parts[0]
+            taken = accept(memoryview(data)[done:])
             total += taken
             self.sent_bytes += taken
-            self._done += taken
-            if self._done < len(data):
-                if not taken:
-                    break
-                continue
-            self._parts.popleft()
-            self._done = 0
-            self.held_bytes -= len(data) + _PART_BYTES
-            self.waiting_packets -= packets
-            self.sent_packets += packets
+            if done + taken == len(data):
+                self._parts.popleft()
+                self.held_bytes -= len(data) + _PART_BYTES
+                self.waiting_packets -= packets
+                self.sent_packets += packets
+            elif taken:
+                self._parts[0] = data, done + taken, packets
+            else:
+                break
         return total
 
     def clear(self) -> None:

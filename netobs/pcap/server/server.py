@@ -13,7 +13,7 @@ from typing import Callable
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
-from netobs.base.errors import NetobsError
+from netobs.base.errors import FilterError, NetobsError
 from netobs.base.log import printable
 from netobs.base.loop import EventLoop, Timer
 from netobs.base.throttle import LogThrottle
@@ -95,9 +95,8 @@ class PacketServer:
         for _ in range(_LAST_READS):
             if not self._distribution.read_more(now_ns):
                 break
-        context = self._distribution.context(now_ns)
         for client in tuple(self.clients):
-            client.finish("stop", context)
+            client.finish("stop", now_ns)
         with_stream = {client.connection for client in self.clients}
         for connection in tuple(self.admission.connections):
             if connection not in with_stream and connection.stage is not Stage.LEAVING:
@@ -161,7 +160,7 @@ class PacketServer:
 
     def _refuse(self, connection: Connection, error: NetobsError) -> None:
         """Say why to the log and to the client. Raises Gone if it cannot be said."""
-        reason = error.reason if isinstance(error, Refusal) else "tap"
+        reason = error.reason if isinstance(error, Refusal) else "filter" if isinstance(error, FilterError) else "tap"
         self.admission.count_refusal(connection.peer, reason, str(error), connection.now_ns)
         connection.stage = Stage.LEAVING
         if not connection.shook_hands:
@@ -208,7 +207,7 @@ class PacketServer:
         if recording is not None:
             known, start_ns = recording.interfaces, recording.since_ns
         stream = stream_of(request.format, link, request.snaplen, chosen.text, known, captured, start_ns)
-        client = Client(connection, request, chosen, interface, self._config, stream, captured, recording)
+        client = Client(connection, request, chosen, interface, self._config, stream, captured, context, recording)
         if recording is None:
             subscription = self._distribution.subscribe(selection, client, now_ns)
             client.losses = subscription.losses_from_now()
