@@ -24,12 +24,12 @@ from typing import Callable
 from netobs.base import child, clock, log, malloc
 from netobs.base.errors import NetobsError
 from netobs.base.loop import POLL_NS, EventLoop
+from netobs.base.tls_server import ServerTls
 from netobs.config.packet_capture import Settings
 from netobs.config.text import quoted
 from netobs.kernel.listening import check
 from netobs.kernel.observation_points import RESTORE_NS
-from netobs.pcap.server.access import ServerTls
-from netobs.pcap.server.admission import LISTEN
+from netobs.pcap.server.admission import LISTEN, server_files
 from netobs.pcap.server.compiling import compile_configured
 from netobs.pcap.server.server import PacketServer
 from netobs.pcap.tap.tap import Tap
@@ -152,7 +152,7 @@ def _check(settings: Settings, kernel: bool) -> None:
 
     checks: list[Callable[[], object]] = [lambda: compile_configured(config), lambda: check(LISTEN, config.listen)]
     if config.cert and not config.listen.is_path:
-        checks.insert(1, lambda: ServerTls(config))
+        checks.insert(1, lambda: ServerTls(server_files(config)))
     for each in [*checks, load] if kernel else checks:
         try:
             each()

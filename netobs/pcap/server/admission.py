@@ -19,10 +19,10 @@ from netobs.base.errors import NetobsError
 from netobs.base.log import printable
 from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
+from netobs.base.tls_server import ServerFiles, ServerTls
 from netobs.config.addresses import Endpoint
 from netobs.config.schema import PacketCaptureConfig
 from netobs.kernel.listening import GROUP, listening_sockets
-from netobs.pcap.server.access import ServerTls
 from netobs.pcap.server.connection import Connection, Conversation, Gone, Stage
 from netobs.pcap.server.peer import ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
@@ -49,6 +49,11 @@ Serve = Callable[[Connection, Union[Refusal, None]], Conversation]
 """Makes the conversation of a connection, or of one that is to be refused."""
 
 
+def server_files(config: PacketCaptureConfig) -> ServerFiles:
+    """The certificates of [packet_capture]."""
+    return ServerFiles("packet_capture", config.cert, config.key, config.client_ca)
+
+
 class Admission:
     """Listens (``open`` before use, ``close`` at the end), and lets connections in."""
 
@@ -66,7 +71,7 @@ class Admission:
         self._loop = loop
         self._serve = serve
         self._group = group
-        self._tls = ServerTls(config) if config.cert and not config.listen.is_path else None
+        self._tls = ServerTls(server_files(config)) if config.cert and not config.listen.is_path else None
         self._sockets: list[socket.socket] = []
         self._throttle = LogThrottle()
         self._warned = False

@@ -15,9 +15,9 @@ from netobs.base import tls
 from netobs.base.clock import NS_PER_S
 from netobs.base.keepalive import notice_dead_peer
 from netobs.base.loop import POLL_NS, EventLoop, Timer
+from netobs.base.tls_server import tls_reason
 from netobs.base.vectors import write
 from netobs.pcap.formats.stream import Records
-from netobs.pcap.server.access import tls_reason
 from netobs.pcap.server.outbox import Outbox
 from netobs.pcap.server.peer import Peer, is_there
 from netobs.pcap.server.request import MAX_LINE_BYTES, Refusal

@@ -1,9 +1,12 @@
-"""TLS with the certificates of [packet_capture], and those of clients."""
+"""The side of TLS that listens: its certificates, which get renewed, and what clients did wrong, in words.
+
+``ssl`` is imported when it is needed: a process without TLS does not pay for it with memory.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from netobs.base import tls
 from netobs.base.errors import NetobsError
@@ -11,28 +14,36 @@ from netobs.base.errors import NetobsError
 if TYPE_CHECKING:
     import ssl
 
-    from netobs.config.schema import PacketCaptureConfig
+
+class ServerFiles(NamedTuple):
+    """PEM files: our certificate with its key and, unless empty, the authorities of the certificates that clients must
+    show. ``table`` is that of the keys ``cert``, ``key`` and ``client_ca`` in the configuration."""
+
+    table: str
+    cert: str
+    key: str
+    client_ca: str = ""
 
 
 class ServerTls:
-    """The certificates of [packet_capture]. They are read again when the files have changed, as they get renewed."""
+    """A server's certificates. They are read again when the files have changed."""
 
-    def __init__(self, config: PacketCaptureConfig) -> None:
+    def __init__(self, files: ServerFiles) -> None:
         """Raises NetobsError that names the file that cannot be used."""
-        self._config = config
-        self._state = self._files()
-        self.context = _server_context(config)
+        self._files = files
+        self._states = self._look()
+        self.context = _server_context(files)
         """For the next connection."""
 
     def refresh(self) -> None:
         """Read what has changed since. Raises NetobsError, once for a change; the earlier certificates stay."""
-        state = self._files()
-        if state != self._state:
-            self._state = state
-            self.context = _server_context(self._config)
+        states = self._look()
+        if states != self._states:
+            self._states = states
+            self.context = _server_context(self._files)
 
-    def _files(self) -> list[tuple[int, ...]]:
-        return [_state_of(path) for path in (self._config.cert, self._config.key, self._config.client_ca)]
+    def _look(self) -> list[tuple[int, ...]]:
+        return [_state_of(path) for path in self._files[1:]]
 
 
 def _state_of(path: str) -> tuple[int, ...]:
@@ -44,16 +55,19 @@ def _state_of(path: str) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def _server_context(config: PacketCaptureConfig) -> ssl.SSLContext:
+def _server_context(files: ServerFiles) -> ssl.SSLContext:
     """TLS 1.2 or later; with ``client_ca``, clients must show a certificate that it has signed."""
     import ssl
+
+    def unusable(key: str, path: str, reason: str) -> NetobsError:
+        return NetobsError(f'{files.table}.{key} "{path}": {reason}', f"set {key} to a file that is right")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # a write never waits for a read
-    tls.load_own(context, config.cert, config.key, _unusable)
-    if config.client_ca:
-        tls.load_authorities(context, "client_ca", config.client_ca, _unusable)
+    tls.load_own(context, files.cert, files.key, unusable)
+    if files.client_ca:
+        tls.load_authorities(context, "client_ca", files.client_ca, unusable)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -72,7 +86,3 @@ def tls_reason(error: OSError) -> str:
     if words in ("wrong version number", "http request", "unknown protocol"):
         return "it does not speak TLS"
     return f"it refused (TLS alert: {alert})" if alert else f"TLS: {words}"
-
-
-def _unusable(key: str, path: str, reason: str) -> NetobsError:
-    return NetobsError(f'packet_capture.{key} "{path}": {reason}', f"set {key} to a file that is right")
