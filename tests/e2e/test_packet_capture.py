@@ -115,13 +115,15 @@ def test_every_packet_is_in_the_stream_and_in_a_flow(lab: Lab, tmp_path: Path, a
     ):
         sent = send_all(lab, sender)
         tcpdump.stop()
+        captured, wanted = read_pcap(tcpdump.pcap), selected(tcpdump, expression, tmp_path)
+        for client, packets in ((everything, captured), (some, wanted)):
+            size = 24 + sum(16 + len(packet.octets) for packet in packets)
+            wait_until(lambda: client.file.stat().st_size == size, "it has all")  # noqa: B023 - at once
         account = daemon.finish()
         words = everything.finish(), some.finish()
     total = sum(each.packets for each in sent)
     assert total == 100_000
-    captured = read_pcap(tcpdump.pcap)
     assert_same(read_pcap(everything.file), captured)
-    wanted = selected(tcpdump, expression, tmp_path)
     assert 10_000 < len(wanted) < total
     assert_same(read_pcap(some.file), wanted)
     assert [f"{number} packets" in text for number, text in zip((total, len(wanted)), words)] == [True, True]

@@ -83,7 +83,7 @@ def complaints(directory: Path) -> list[str]:
         "socat -u TCP:127.0.0.1:{port} - | tshark -n -r - {fields}",
         "socat -u TCP:127.0.0.1:{port} - | tshark -n -i - {fields}",
         "bash -c 'cat < /dev/tcp/127.0.0.1/{port}' | tshark -n -r - {fields}",
-        "socat TCP:127.0.0.1:{port} - </dev/null | tshark -n -r - {fields}",  # closes its sending side at once
+        "socat -t 60 TCP:127.0.0.1:{port} - </dev/null | tshark -n -r - {fields}",  # closes its sending side at once
         "tshark -n -i TCP@127.0.0.1:{port} {fields}",  # as Wireshark does it
         "dumpcap -q -i TCP@127.0.0.1:{port} -w saved && tshark -n -r saved {fields}",
     ],
