@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from netobs.base import tls
 from netobs.base.errors import NetobsError
@@ -32,15 +32,19 @@ class ServerTls:
         """Raises NetobsError that names the file that cannot be used."""
         self._files = files
         self._states = self._look()
-        self.context = _server_context(files)
-        """For the next connection."""
+        self._context = _server_context(files)
 
-    def refresh(self) -> None:
-        """Read what has changed since. Raises NetobsError, once for a change; the earlier certificates stay."""
+    def context(self, report: Callable[[NetobsError], None]) -> ssl.SSLContext:
+        """For the next connection. What is wrong with files that have changed ``report`` gets once for a change; the
+        earlier certificates stay."""
         states = self._look()
         if states != self._states:
             self._states = states
-            self.context = _server_context(self._files)
+            try:
+                self._context = _server_context(self._files)
+            except NetobsError as error:
+                report(error)
+        return self._context
 
     def _look(self) -> list[tuple[int, ...]]:
         return [_state_of(path) for path in self._files[1:]]

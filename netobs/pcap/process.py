@@ -57,8 +57,16 @@ class Process:
 
     def run(self) -> None:
         """Raises NetobsError if it cannot begin."""
+        now_ns = clock.monotonic_ns()
+        malloc.keep_packets()
         try:
-            self._start(clock.monotonic_ns())
+            self._tap.load()
+            self._server.start(now_ns)
+            self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
+            self._restore(now_ns)
+            where = ", ".join(map(str, self._server.admission.addresses))
+            chosen = " or ".join(map(quoted, self._config.filter))
+            logger.info("packet capture: listening on %s, filter %s", where, chosen)
             child.end_with_parent(0)  # from here on, the end has to close streams and detach programs
             self._loop.add_reader(self._channel.fileno(), self._on_message)
             self._tell(listening=True)
@@ -67,16 +75,6 @@ class Process:
             self._loop.remove(self._tap.links.fileno())
             self._server.close(clock.monotonic_ns())
             self._tap.close()
-
-    def _start(self, now_ns: int) -> None:
-        malloc.keep_packets()
-        self._tap.load()
-        self._server.start(now_ns)
-        self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
-        self._restore(now_ns)
-        where = ", ".join(map(str, self._server.admission.addresses))
-        chosen = " or ".join(map(quoted, self._config.filter))
-        logger.info("packet capture: listening on %s, filter %s", where, chosen)
 
     def _restore(self, now_ns: int) -> None:
         if self._tap.is_active:
@@ -96,11 +94,11 @@ class Process:
         command = json.loads(message or b'{"do": "stop"}')
         if not message:
             self._loop.remove(self._channel.fileno())
-        if command["do"] == "stop":
+        if command["do"] == "stop" and not self._stopping:
             self._stop(now_ns)
         elif command["do"] == "log":
             log.set_up(command["level"])
-        else:
+        elif command["do"] == "account":
             self._account(command["level"], now_ns)
 
     def _account(self, level: int, now_ns: int) -> None:
@@ -110,12 +108,11 @@ class Process:
         self._tell(account=lines, level=level)
 
     def _stop(self, now_ns: int) -> None:
-        if not self._stopping:
-            self._stopping = True
-            signal.alarm(END_S)
-            self._server.stop(now_ns)
-            self._tell(left=True)
-            self._when_closed(now_ns)
+        self._stopping = True
+        signal.alarm(END_S)
+        self._server.stop(now_ns)
+        self._tell(left=True)
+        self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
         if not self._server.admission.connections:

@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import Any, Callable, Union
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
@@ -27,9 +27,6 @@ from netobs.pcap.server.connection import Connection, Conversation, Gone, Stage
 from netobs.pcap.server.peer import ROOT, Peer, address_of, is_allowed, is_local, may_connect, peer_of
 from netobs.pcap.server.request import Refusal
 from netobs.pcap.tap.tap import Tap
-
-if TYPE_CHECKING:
-    import ssl
 
 log = logging.getLogger("netobs.pcap")
 
@@ -52,6 +49,10 @@ Serve = Callable[[Connection, Union[Refusal, None]], Conversation]
 def server_files(config: PacketCaptureConfig) -> ServerFiles:
     """The certificates of [packet_capture]."""
     return ServerFiles("packet_capture", config.cert, config.key, config.client_ca)
+
+
+def _report(problem: NetobsError) -> None:
+    log.error("%s; the certificate from before stays in use", problem)
 
 
 class Admission:
@@ -163,7 +164,8 @@ class Admission:
         try:
             peer = peer_of(sock, sockaddr)
             refusal = self._stranger(sock, peer)  # before TLS takes the socket over
-            connection = Connection(sock, peer, self._loop, self._config.queue_max_bytes, self._tls_context())
+            context = self._tls.context(_report) if self._tls is not None else None
+            connection = Connection(sock, peer, self._loop, self._config.queue_max_bytes, context)
         except OSError as error:
             log.debug("packet client %s: gone at once: %s", sockaddr, error.strerror)
             sock.close()
@@ -192,15 +194,6 @@ class Admission:
         if peer.uid is None:
             return Refusal("its user is not known", "is the kernel's module tcp_diag there?", "user")
         return Refusal(f"uid {peer.uid} is not in the group {self._group}", "add the user to it", "user")
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        if self._tls is None:
-            return None
-        try:
-            self._tls.refresh()
-        except NetobsError as error:
-            log.error("%s; the certificate from before stays in use", error)
-        return self._tls.context
 
     def _make_place(self, newest: Connection, reason: str) -> None:
         """End the oldest one of the kind of ``newest``, if there are too many of all, or of its user."""

@@ -223,12 +223,11 @@ class PacketServer:
 
     def _interface(self, name: str) -> Interface:
         """The interface ``name``, if it can be captured. Raises Refusal."""
-        captured = {each.name: each for each in self._tap.interfaces()}
-        if name not in captured:
-            captured = {each.name: each for each in self._tap.capturable()}
-        if name not in captured:
-            raise _not_captured(name, list(captured))
-        return captured[name]
+        for known in (self._tap.interfaces, self._tap.capturable):  # the second asks the kernel
+            captured = {each.name: each for each in known()}
+            if name in captured:
+                return captured[name]
+        raise _not_captured(name, list(captured))
 
     def _link(self, interface: Interface | None) -> int:
         """The link type of a classic pcap stream."""
