@@ -75,7 +75,6 @@ class Admission:
         self._tls = ServerTls(server_files(config)) if config.cert and not config.listen.is_path else None
         self._sockets: list[socket.socket] = []
         self._throttle = LogThrottle()
-        self._warned = False
 
     def open(self) -> None:
         """Raises NetobsError. A host name is resolved here, once; that may take a while."""
@@ -151,8 +150,7 @@ class Admission:
 
     def _pause(self, error: OSError, now_ns: int) -> None:
         """The connection that waits would make the socket readable without end."""
-        if not self._warned:
-            self._warned = True
+        if self._throttle.may_say("descriptors", now_ns):
             hint = "raise LimitNOFILE in the unit, or the limit for open files of the system"
             log.warning("packet capture: no client can connect for now: %s; %s", error.strerror, hint)
         for sock in self._sockets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
@@ -67,18 +68,18 @@ class Client:
         self.is_logged = False
         self.recording = recording
         self.losses: Losses = dict
-        self.left: Callback = _nothing
+        self.left: Callback | None = None
         """Called once, when it takes no more packets."""
         self.stream = stream
         self._captured = captured
-        self._counts = StreamCounts()  # of what did not get into the queue
         if recording is not None:
             self.losses = lambda: recording.lost
         self._context, now_ns = context, context.now_ns
         self._limits = Limits(request.count, config.max_bytes, config.max_rate_bytes, now_ns)
         self._end_ns = now_ns + request.duration_ns if request.duration_ns else None
         self._next_statistics_ns = now_ns + STATISTICS_NS
-        self._end_reason = ""
+        self.end_reason = ""
+        """Why it has ended, if it did so by itself, for people."""
         self._was_captured = False  # its interface
 
     def __str__(self) -> str:
@@ -95,13 +96,13 @@ class Client:
     @property
     def streaming(self) -> bool:
         """Whether it takes packets."""
-        return not self._end_reason and self.connection.broken is None and not self.connection.is_closed
+        return not self.end_reason and self.connection.broken is None and not self.connection.is_closed
 
     def run(self, read_tap: Callable[[int], ReadContext]) -> Conversation:
         """The stream, from its header to what waits at its end. ``read_tap`` hands out what was captured."""
         self._put(self.stream.header())
         tail, due_ns = b"", 0
-        while not self._end_reason:
+        while not self.end_reason:
             now_ns = self.connection.now_ns
             tail = (tail + self.connection.read())[-len(END_LINE) :]
             if now_ns >= due_ns or tail == END_LINE:
@@ -110,7 +111,7 @@ class Client:
                 self._check(tail == END_LINE, now_ns)
             plays = self._play(now_ns)
             self.connection.flush(now_ns)
-            if not self._end_reason:
+            if not self.end_reason:
                 yield Wait(due_ns, writes=plays or bool(self.connection.outbox))
 
     def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
@@ -123,12 +124,13 @@ class Client:
         allowed = self._limits.allow(records.ends, self.stream.reserve_bytes, context.now_ns)
         if self.recording is not None:
             allowed = allowed._replace(rows=allowed.rows + allowed.beyond_rate, beyond_rate=0)
-        self._counts.beyond_rate += allowed.beyond_rate
+        counts = self.connection.outbox.counts
+        counts.beyond_rate += allowed.beyond_rate
         sent = self._queue(records, allowed.rows, context.now_ns)
         if self.connection.broken is None:
-            self._counts.queue_full += allowed.rows - sent
+            counts.queue_full += allowed.rows - sent
         else:
-            self._counts.not_sent += allowed.rows - sent
+            counts.not_sent += allowed.rows - sent
         self._spend(records, sent, allowed.rows - sent + allowed.beyond_rate)
         if sent == allowed.rows and allowed.end:
             self.finish(allowed.end, context.now_ns)
@@ -170,7 +172,7 @@ class Client:
         """End the stream, with statistics as its last words. ``reason``: a key of ENDS."""
         if self.streaming:
             self._put_statistics(now_ns)
-            self._end_reason = ENDS[reason]
+            self.end_reason = ENDS[reason]
             self.leave(now_ns)
             self.connection.wake_soon(now_ns)
 
@@ -178,26 +180,15 @@ class Client:
         """Take no more packets."""
         lost = dict(self.losses())
         self.losses = lambda: lost
-        left, self.left = self.left, _nothing
-        left(now_ns)
-
-    def end(self, broken: str) -> str:
-        """Why it is over, and what it got, for people; ``broken``: why, if it did not end by itself."""
-        return f"{broken or self._end_reason}: {self.counts}"
+        left, self.left = self.left, None
+        if left is not None:
+            left(now_ns)
 
     @property
     def counts(self) -> StreamCounts:
         """What became of its packets up to now."""
-        outbox, is_closed = self.connection.outbox, self.connection.is_closed
-        queued = StreamCounts(
-            sent=outbox.sent_packets,
-            bytes=outbox.sent_bytes,
-            waiting=0 if is_closed else outbox.waiting_packets,
-            not_sent=outbox.waiting_packets if is_closed else 0,
-            other_link=self.stream.other_link,
-            lost=sum(self.losses().values()),
-        )
-        return queued + self._counts
+        lost = sum(self.losses().values())
+        return replace(self.connection.outbox.counts, other_link=self.stream.other_link, lost=lost)
 
     def _records(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> Records | None:
         """What is new in the stream with them has a place in the queue, if there is one in max_bytes; else it ends."""
@@ -241,10 +232,6 @@ class Client:
         if self._limits.has_room(MAX_HEAD_BYTES):
             self._put(self.stream.introduction(lost))
         self._put(self.stream.statistics(lost, self._context._replace(now_ns=now_ns)))
-
-
-def _nothing(_now_ns: int) -> None:
-    """Nobody is told."""
 
 
 def _part(ends: Numbers, rows: int, begin: int, room: int) -> int:

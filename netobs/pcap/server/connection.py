@@ -274,8 +274,8 @@ class Connection:
             pass
         except OSError as error:
             self.fail_soon(error, now_ns)
-        self.outbox.sent_bytes += sent
-        self.outbox.sent_packets += int(records.ends[:wanted].searchsorted(sent, side="right"))
+        self.outbox.counts.bytes += sent
+        self.outbox.counts.sent += int(records.ends[:wanted].searchsorted(sent, side="right"))
         return sent
 
     def _send(self, data: memoryview) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Callable
 
+from netobs.pcap.stats import StreamCounts
+
 ROUND_BYTES = 4 << 20
 """The most bytes for one client before others have their turn."""
 
@@ -18,9 +20,8 @@ class Outbox:
         self.max_bytes = max_bytes
         self.held_bytes = 0
         self.most_held_bytes = 0
-        self.waiting_packets = 0
-        self.sent_packets = 0
-        self.sent_bytes = 0
+        self.counts = StreamCounts()
+        """What became of what was put in, and of what others count."""
         self._parts: deque[tuple[bytes, int, int]] = deque()  # a part, its bytes that are sent, its packets
 
     def __bool__(self) -> bool:
@@ -35,7 +36,7 @@ class Outbox:
         """Queues ``data`` with its number of packets. Essential parts of a stream always have a place."""
         if data:
             self._parts.append((data, 0, packets))
-            self.waiting_packets += packets
+            self.counts.waiting += packets
             self.held_bytes += len(data) + _PART_BYTES
             self.most_held_bytes = max(self.most_held_bytes, self.held_bytes)
 
@@ -46,12 +47,12 @@ class Outbox:
             data, done, packets = self._parts[0]
             taken = accept(memoryview(data)[done:])
             total += taken
-            self.sent_bytes += taken
+            self.counts.bytes += taken
             if done + taken == len(data):
                 self._parts.popleft()
                 self.held_bytes -= len(data) + _PART_BYTES
-                self.waiting_packets -= packets
-                self.sent_packets += packets
+                self.counts.waiting -= packets
+                self.counts.sent += packets
             elif taken:
                 self._parts[0] = data, done + taken, packets
             else:
@@ -59,6 +60,8 @@ class Outbox:
         return total
 
     def clear(self) -> None:
-        """The client is gone. ``waiting_packets`` still has the number of unsent packets."""
+        """The client is gone."""
         self._parts.clear()
+        self.counts.not_sent += self.counts.waiting
+        self.counts.waiting = 0
         self.held_bytes = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,8 +50,8 @@ class Recorder:
         self._entries: deque[_Entry] = deque()
         self._interfaces: dict[int, Interface] = {}
         # When it was noticed, and by interface index.
-        self._lost: deque[tuple[int, dict[int, int]]] = deque(maxlen=_MAX_LOSSES)
-        self._lost_before: dict[int, int] = {}
+        self._lost: deque[tuple[int, Counter[int]]] = deque(maxlen=_MAX_LOSSES)
+        self._lost_before: Counter[int] = Counter()
 
     def take(self, batch: PacketBatch, rows: Numbers, context: ReadContext) -> None:
         """Keep a copy of the packets ``rows`` of ``batch``."""
@@ -85,11 +85,8 @@ class Recorder:
     def recording(self, ifindex: int, now_ns: int) -> Recording:
         """What is kept now, of one interface or, with ``ifindex`` 0, of all."""
         self._see_losses(now_ns)
-        lost: dict[int, int] = {}
-        for _, counts in self._lost:
-            for index, count in counts.items():
-                if ifindex in (0, index):
-                    lost[index] = lost.get(index, 0) + count
+        total = sum((counts for _, counts in self._lost), Counter[int]())
+        lost = {index: count for index, count in total.items() if ifindex in (0, index)}
         oldest_ns = max(0, now_ns - self._keep_ns)
         since_ns = max(oldest_ns, int(self._entries[0].batch.meta["time_ns"][0]) if self._entries else 0)
         parts = _parts(deque(self._entries), ifindex, oldest_ns)
@@ -101,11 +98,10 @@ class Recorder:
         return f"{self.packets} packets of the last {age_ns / 1e9:.1f} s, {self.bytes} of {self._max_bytes} bytes"
 
     def _see_losses(self, now_ns: int) -> None:
-        current = dict(self.losses())
-        more = {index: count - self._lost_before.get(index, 0) for index, count in current.items()}
-        if any(more.values()):
-            self._lost.append((now_ns, more))
-            self._lost_before = current
+        lost = Counter(self.losses())
+        if lost != self._lost_before:
+            self._lost.append((now_ns, lost - self._lost_before))
+            self._lost_before = lost
 
     def _forget(self) -> None:
         entry = self._entries.popleft()

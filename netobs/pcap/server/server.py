@@ -15,7 +15,7 @@ from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.errors import FilterError, NetobsError
 from netobs.base.log import printable
-from netobs.base.loop import EventLoop, Timer
+from netobs.base.loop import EventLoop
 from netobs.base.throttle import LogThrottle
 from netobs.config.schema import PacketCaptureConfig
 from netobs.config.text import nearest, quoted
@@ -74,7 +74,6 @@ class PacketServer:
         self._distribution = Distribution(tap, loop, read_pair)
         self._throttle = LogThrottle()
         self._filter: Filter
-        self._timers: dict[Callable[[int], None], Timer] = {}
 
     def start(self, now_ns: int) -> None:
         """Compile the configured filter, listen, begin to record. May block while names are resolved.
@@ -101,15 +100,13 @@ class PacketServer:
         for connection in tuple(self.admission.connections):
             if connection not in with_stream and connection.stage is not Stage.LEAVING:
                 connection.fail(Refusal("the daemon is stopping", reason="stop"), now_ns)
-        self._timers[self._end_all] = self._loop.call_at(now_ns + STOP_NS, self._end_all)
+        self._loop.call_at(now_ns + STOP_NS, self._end_all)
 
     def close(self, now_ns: int) -> None:
         """Free all, whatever waits."""
         self.admission.close()
         self._end_all(now_ns)
         self._distribution.close(now_ns)
-        for timer in self._timers.values():
-            timer.cancel()
 
     @property
     def total(self) -> StreamCounts:
@@ -217,7 +214,7 @@ class PacketServer:
     def _end(self, client: Client, broken: str) -> None:
         client.leave(client.connection.now_ns)
         if client.is_logged:
-            log.info("%s: %s", client, client.end(broken))
+            log.info("%s: %s: %s", client, broken or client.end_reason, client.counts)
         self.clients.remove(client)
         self.ended += client.counts
 
@@ -246,7 +243,7 @@ class PacketServer:
         assert self.recorder is not None
         self._distribution.read(now_ns)
         self.recorder.check(now_ns)
-        self._timers[self._record] = self._loop.call_at(now_ns + TICK_NS, self._record)
+        self._loop.call_at(now_ns + TICK_NS, self._record)
 
     def _end_all(self, now_ns: int) -> None:
         for connection in tuple(self.admission.connections):

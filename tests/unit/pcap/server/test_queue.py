@@ -73,8 +73,8 @@ def test_what_is_counted_is_what_is_held() -> None:
         parts = [data for data, _, _ in outbox._parts]
         assert 0 < len(parts) < 20
         assert 0 <= outbox.held_bytes - sum(map(sys.getsizeof, parts)) <= 200 * len(parts)
-        assert outbox.waiting_packets == 7 * len(parts)
-        assert outbox.sent_packets == 7 * (20 - len(parts))
+        assert outbox.counts.waiting == 7 * len(parts)
+        assert outbox.counts.sent == 7 * (20 - len(parts))
         accepted.close()
 
 
