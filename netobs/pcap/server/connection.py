@@ -47,7 +47,7 @@ class Wait(NamedTuple):
     """What a conversation waits for: that the socket can be read or written, a time (CLOCK_MONOTONIC), or ``wake``. It
     goes on with the first of them, and finds out itself which it was."""
 
-    until_ns: int | None = None
+    until_ns: int
     reads: bool = True
     writes: bool = False
 
@@ -128,11 +128,9 @@ class Connection:
             self.close()
             return
         self._watch(wait.reads and not self._half_closed, wait.writes)
-        until = [] if wait.until_ns is None else [wait.until_ns]
-        if self._half_closed:  # no event tells that the client is gone
-            until.append(now_ns + POLL_NS)
-        if until and self._timer is None:
-            self._timer = self._loop.call_at(min(until), self.wake)
+        if self._timer is None:  # of a half-closed client no event tells that it is gone
+            until_ns = min(wait.until_ns, now_ns + POLL_NS) if self._half_closed else wait.until_ns
+            self._timer = self._loop.call_at(until_ns, self.wake)
 
     def wake_soon(self, now_ns: int) -> None:
         """The same in a moment, for those who may be called by the conversation itself."""
