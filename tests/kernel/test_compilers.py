@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.programs import WAIT_S
 from netobs.kernel.object import OBJECT, BpfObject
 from tests.unit.btf import HEADERS
 
@@ -18,7 +19,7 @@ OBJECTS = [file.name for file in sorted(OBJECT.parent.glob("*.bpf.o"))]
 
 def build(folder: Path, *variables: str) -> subprocess.CompletedProcess[str]:
     argv = ["make", "--silent", "-C", str(HEADERS), f"OUT={folder}", *variables]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20 * WAIT_S, check=False)
 
 
 @pytest.mark.kernel(tools=tuple(f"{tool}-{version}" for version in VERSIONS for tool in ("clang", "llvm-strip")))
