@@ -20,6 +20,7 @@ from typing import Any
 from bench.daemon import Daemon
 from bench.text import table
 from bench.wire import Wire
+from lab.daemon import children
 from lab.namespaces import stop
 from lab.programs import wait_until
 from lab.traffic import Traffic
@@ -180,7 +181,8 @@ class Streaming(Tcpdump):
         return self
 
     def cpu_s(self) -> float:
-        return _cpu_s(self._daemon.pid)
+        """Of the daemon, which meters, and of its process that captures."""
+        return sum(map(_cpu_s, (self._daemon.pid, *children(self._daemon.pid))))
 
     def finish(self, packets: int, size: int) -> int:
         self._daemon.stop()
