@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest
 # Tests at a time. Those that must run alone do so: tests/turns.py. PYTEST_ARGS="-n 0" runs one after the other.
-PARALLEL = -n auto --maxprocesses=4
+# More workers than CPUs: most tests wait for other programs.
+PARALLEL = -n $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 SHELL_SCRIPTS = tools/*.sh tests/vm/*.sh tests/packages/*.sh packaging/deb/*.p* .ci/run
 C_SOURCES = $(wildcard bpf/*.[ch] bench/*.[ch] lab/generator/*.[ch] lab/*.c)
 MAN_PAGES = $(wildcard man/*.[0-9])
