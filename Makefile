@@ -39,7 +39,7 @@ NODE_DECODERS = node-netflowv9@0.2.16
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test interop test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell lint-man type bench
+.PHONY: help run test interop interop-if-possible test-matrix test-vm test-packages replay build check bpf lint lint-python lint-c lint-shell lint-man type bench
 .PHONY: install install-data deb rpm clean
 
 help: ## list the targets
@@ -53,12 +53,14 @@ run: ## build, then measure this host and print its flows (root; RUN_SECONDS=N e
 test: ## linters, types, every test with real kernel and collectors (root; PYTEST_ARGS="-k NAME": only these tests)
 	@sh tools/install-tools.sh test
 	@$(MAKE) --no-print-directory build $(DEV)
-	$(if $(PYTEST_ARGS),,@$(MAKE) --no-print-directory lint type)
-	@$(MAKE) --no-print-directory interop || echo "make test: some decoders are not installed: their tests are skipped"
+	@$(MAKE) --no-print-directory -j 3 -O $(if $(PYTEST_ARGS),,lint type) interop-if-possible
 	@[ "$$(id -u)" = 0 ] || echo "make test: without root the kernel and e2e tests are skipped; sudo make test runs all"
 	$(PYTEST) $(PARALLEL) --durations=30 $(PYTEST_ARGS)
 
 interop: $(INTEROP)/.python $(INTEROP)/.node ## decoders from PyPI and npm that tests compare with, into build/interop
+
+interop-if-possible: ## the same; without them their tests are skipped
+	@$(MAKE) --no-print-directory interop || echo "make test: some decoders are not installed: their tests are skipped"
 
 test-matrix: ## unit tests and a few others on each Python, oldest and newest modules; MATRIX_ARGS="3.9 oldest" selects
 	@sh tools/install-tools.sh matrix
