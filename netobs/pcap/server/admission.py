@@ -39,6 +39,7 @@ ROOTS_PLACES = 1
 PAUSE_NS = NS_PER_S
 """How long nobody is let in when the process has no descriptor for one more."""
 
+_ACCEPTS = 16  # in a round
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Serve = Callable[[Connection, Union[Refusal, None]], Conversation]
@@ -135,13 +136,16 @@ class Admission:
             self._loop.add_reader(sock.fileno(), functools.partial(self._on_readable, sock))
 
     def _on_readable(self, listening: socket.socket, now_ns: int) -> None:
-        """One in a round: those who have left meanwhile are noticed before the next one asks for a place."""
-        try:
-            sock, sockaddr = listening.accept()
-        except OSError as error:  # or it is gone already (accept(2))
-            if error.errno in _EXHAUSTED:
-                self._pause(error, now_ns)
-        else:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, sockaddr = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error, now_ns)
+                    return
+                continue  # accept(2): a network error of the connection that is to be treated as none being there
             self._accept(sock, sockaddr, now_ns)
 
     def _pause(self, error: OSError, now_ns: int) -> None:
@@ -173,8 +177,7 @@ class Admission:
             return
         self.connections[connection] = None
         connection.begin(self._serve(connection, refusal), now_ns)
-        if connection.stage is Stage.UNDECIDED and not connection.is_closed:
-            self._make_place(connection, UNDECIDED)
+        self._make_place(connection, UNDECIDED)
 
     def _stranger(self, sock: socket.socket, peer: Peer) -> Refusal | None:
         """Why ``peer`` gets nothing, whatever it asks for. Who may open a Unix socket the file system has decided."""

@@ -135,6 +135,7 @@ class PacketServer:
         client, broken = None, ""
         try:
             try:
+                yield Wait(connection.now_ns)  # until all who have left were noticed in this round of the loop
                 if refusal is not None:
                     raise refusal
                 yield from connection.shake_hands()
