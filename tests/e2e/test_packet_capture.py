@@ -85,9 +85,10 @@ def selected(capture: Capture, expression: str, directory: Path) -> list[Packet]
     return read_pcap(file)
 
 
-def assert_same(got: list[Packet], wanted: list[Packet]) -> None:
-    """The same packets, in the same order, within a millisecond, but for one in a thousand at most: whoever takes the
-    CPU away, be it the hypervisor, does so between tcpdump's look at the clock and ours, too."""
+def assert_same(got: list[Packet], wanted: list[Packet], timely: bool) -> None:
+    """The same packets, in the same order; if they are to be ``timely``, within a millisecond, but for one in a
+    thousand at most: whoever takes the CPU away, be it the hypervisor, does so between tcpdump's look at the clock and
+    ours, too."""
     assert len(got) == len(wanted)
     different = [
         number for number, (one, other) in enumerate(zip(got, wanted))
@@ -95,11 +96,10 @@ def assert_same(got: list[Packet], wanted: list[Packet]) -> None:
     ]  # fmt: skip
     assert different == []
     late = [one.time_ns - other.time_ns for one, other in zip(got, wanted)]
-    assert sum(abs(each) >= MILLISECOND_NS for each in late) <= len(late) // 1000
+    assert not timely or sum(abs(each) >= MILLISECOND_NS for each in late) <= len(late) // 1000
 
 
-@pytest.mark.alone  # compares time stamps
-@pytest.mark.parametrize("attach", ["auto", "tc"])
+@pytest.mark.parametrize("attach", [pytest.param("auto", marks=pytest.mark.alone), "tc"])  # auto compares times
 def test_every_packet_is_in_the_stream_and_in_a_flow(lab: Lab, tmp_path: Path, attach: str) -> None:
     sender, receiver = lab.pair(mtu=9000)
     expression = "udp and greater 200"
@@ -123,9 +123,9 @@ def test_every_packet_is_in_the_stream_and_in_a_flow(lab: Lab, tmp_path: Path, a
         words = everything.finish(), some.finish()
     total = sum(each.packets for each in sent)
     assert total == 100_000
-    assert_same(read_pcap(everything.file), captured)
+    assert_same(read_pcap(everything.file), captured, timely=attach == "auto")
     assert 10_000 < len(wanted) < total
-    assert_same(read_pcap(some.file), wanted)
+    assert_same(read_pcap(some.file), wanted, timely=attach == "auto")
     assert [f"{number} packets" in text for number, text in zip((total, len(wanted)), words)] == [True, True]
     assert account.seen.packets == sum(each.wire_packets for each in sent)
     assert account.is_balanced()
@@ -174,7 +174,7 @@ def held(daemon: Daemon) -> tuple[int, int]:
     return len(list(Path(f"/proc/{process.pid}/fd").iterdir())), len(bpf_objects(process))
 
 
-CLIENTS = 300
+CLIENTS = 200
 
 
 def test_hundreds_of_clients_leave_nothing(lab: Lab, tmp_path: Path) -> None:
