@@ -91,6 +91,8 @@ def test_a_user_cannot_take_all_places() -> None:
             conversation = compiler.compile([TEXT], connection)
             next(conversation)
             stack.callback(conversation.close)
+            for pid in compiling():
+                stop(pid)  # it would end, and make place
 
         for uid in range(1, MAX_AT_ONCE + 1):
             begin(uid)
