@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Callable
 
 import numpy as np
 
@@ -104,7 +105,7 @@ class BpfObject:
             return
         too_large = f"{self._size_hint}, or the kernel's verifier found the program too complex"
         hints = {errno.ENOMEM: self._size_hint, errno.E2BIG: too_large}
-        raise refused(self.path.name, -result, libbpf.take_warnings(), hints)
+        raise refused(self.path.name, -result, libbpf.take_warnings, hints)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""
@@ -118,15 +119,17 @@ class BpfObject:
         return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
 
 
-def refused(what: str, number: int, verifier_log: Sequence[str], hints: Mapping[int, str]) -> CaptureError:
-    """Why the kernel did not load ``what``, by errno ``number``, and what to do, perhaps from ``hints``. The end of
-    ``verifier_log`` goes to the log, unless the reason is known."""
+def refused(
+    what: str, number: int, verifier_log: Callable[[], Sequence[str]], hints: Mapping[int, str]
+) -> CaptureError:
+    """Why the kernel did not load ``what``, by errno ``number``, and what to do, perhaps from ``hints``. Unless the
+    reason is known, ``verifier_log`` is asked, and its end goes to the log."""
     why, hint = privileges.explain(number)
     hint = hint or requirements.explanation(number)
     if not hint:
-        for line in verifier_log[-VERIFIER_LINES:]:
+        for line in verifier_log()[-VERIFIER_LINES:]:
             log.error("libbpf: %s", line)
-        known = {errno.EPERM: privileges.forbidden_by(), **hints}
-        hint = known.get(number, "the lines above are what libbpf and the kernel's verifier said")
+        hint = privileges.forbidden_by() if number == errno.EPERM else hints.get(number, "")
+        hint = hint or "the lines above are what libbpf and the kernel's verifier said"
     text = f"{what}: the kernel refused it: {why or libbpf.error_text(number)}"
     return CaptureError(text, hint, may_pass=number == errno.ENOMEM)

@@ -6,10 +6,11 @@ import socket
 import struct
 from typing import NamedTuple
 
-from netobs.kernel.netlink import HEADER, NLM_F_REQUEST, RECEIVE_BYTES
+from netobs.kernel.netlink import HEADER, NLM_F_REQUEST
 
 SOCK_DIAG_BY_FAMILY = 20
 _NETLINK_SOCK_DIAG, _NO_COOKIE, _ALL_STATES, _TCP_LISTEN = 4, 0xFFFFFFFF, 0xFFFFFFFF, 10
+_ANSWER_BYTES = 8192  # of one socket
 _REQUEST = struct.Struct("=BBBBI4s16s16sIII")  # struct inet_diag_req_v2, its sockid with both ports in one piece
 _STATE_AT, _OWNER_AT = HEADER.size + 1, HEADER.size + 4 + 48 + 12  # in struct inet_diag_msg: idiag_uid, idiag_inode
 
@@ -40,7 +41,7 @@ def peer_owner(sock: socket.socket) -> Owner | None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as diag:
         header = HEADER.pack(HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0)
         diag.sendto(header + request, (0, 0))
-        answer = diag.recv(RECEIVE_BYTES)
+        answer = diag.recv(_ANSWER_BYTES)
     if HEADER.unpack_from(answer)[1] != SOCK_DIAG_BY_FAMILY or answer[_STATE_AT] == _TCP_LISTEN:
         return None
     return Owner(*struct.unpack_from("=II", answer, _OWNER_AT))

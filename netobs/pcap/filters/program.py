@@ -158,7 +158,7 @@ class FilterProgram:
     def _refused(self, number: int, code: bytes) -> CaptureError:
         if number == errno.E2BIG:
             return self._too_large(f"{len(code) // ebpf.INSTRUCTION_BYTES} instructions")
-        return refused(str(self), number, _verifier_log(code), {})
+        return refused(str(self), number, lambda: _verifier_log(code), {})
 
     def _too_large(self, size: str) -> CaptureError:
         filters = [selection.filter for _, selection in self.selections]
