@@ -78,11 +78,6 @@ class Distribution:
         self._snaplen = 0
         self._last_read_ns = -1
 
-    @property
-    def active(self) -> bool:
-        """Whether anything is selected."""
-        return bool(self._subscriptions)
-
     def subscribe(self, selection: Selection, sink: Sink, now_ns: int) -> Subscription:
         """``sink`` gets what ``selection`` selects. Raises NetobsError."""
         self._set_snaplen(sink.snaplen)

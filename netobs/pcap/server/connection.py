@@ -222,23 +222,23 @@ class Connection:
 
     def read(self) -> bytes:
         """What the client has said since. Notices that it is gone."""
-        said = b""
-        for _ in range(0 if self._half_closed else _READS):
+        said, was_closed = b"", self._half_closed
+        for _ in range(0 if was_closed else _READS):
             try:
                 data = self._sock.recv(_READ_BYTES)
             except self._not_now:
                 break
             if not data:
                 self._half_closed = True
-                if self.now_ns > self._may_close_until_ns and is_there(self._sock, self.peer) is None:
-                    raise Gone(WENT_AWAY)  # of a client on another host nobody can know it
                 break
             said += data
             if self.stage is Stage.UNDECIDED:
                 self._may_close_until_ns = self.now_ns + REQUEST_NS
         if self._half_closed and self.now_ns >= self._next_look_ns:
             self._next_look_ns = self.now_ns + POLL_NS
-            if is_there(self._sock, self.peer) is False:
+            there = is_there(self._sock, self.peer)
+            is_late = not was_closed and self.now_ns > self._may_close_until_ns
+            if there is False or (there is None and is_late):  # None: of a client on another host nobody can know it
                 raise Gone(WENT_AWAY)
         self._talk_bytes += len(said)
         if self._talk_bytes > MAX_TALK_BYTES:
