@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from netobs.metering.column import Column
+from netobs.base.column import Column
 from netobs.metering.merge import FIRST_HASH, Hashes, Indices
 
 EMPTY, DELETED = 0, 1

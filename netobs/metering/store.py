@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.column import Column
 from netobs.flow.records import RECORD, Records, put, take
-from netobs.metering.column import Column
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
 from netobs.metering.merge import Hashes, Indices
 
