@@ -1,0 +1,52 @@
+"""Descriptors that outlive this process: the next process of the same daemon finds them by name."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Keeper(Protocol):
+    """Keeps open descriptors of this process for its successor, which goes on where this one ended, in whatever way.
+
+    Names have at most 14 characters of ``a-z0-9-``, and one name has one descriptor. Nothing here waits.
+    """
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything outlives the process. If not, the other methods do nothing."""
+
+    def former(self, name: str) -> int | None:
+        """What the former process has kept under ``name``, or None. The keeper owns the descriptor, and closes it with
+        ``drop`` or at its own end; whoever needs it longer duplicates it."""
+
+    def names(self) -> frozenset[str]:
+        """The names of everything that the former process has kept and nobody has dropped."""
+
+    def memory(self, name: str) -> int:
+        """An empty file of memory, kept under ``name`` in the place of a former one; -1 if nothing is kept. Owned as in
+        ``former``."""
+
+    def keep(self, name: str, fd: int) -> None:
+        """Keeps ``fd`` as well, under ``name``, in the place of a former one. The caller may close its own."""
+
+    def drop(self, name: str) -> None:
+        """Keeps ``name`` no longer."""
+
+
+class KeepsNothing:
+    """The keeper of a daemon whose state ends with it."""
+
+    keeps = False
+
+    def former(self, name: str) -> int | None:
+        return None
+
+    def names(self) -> frozenset[str]:
+        return frozenset()
+
+    def memory(self, name: str) -> int:
+        return -1
+
+    def keep(self, name: str, fd: int) -> None: ...
+
+    def drop(self, name: str) -> None: ...
