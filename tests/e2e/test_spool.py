@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,9 @@ import pytest
 from lab.certificates import Authority
 from lab.daemon import Account, Daemon, Table, configuration, netobs
 from lab.namespaces import Lab, Link, command
-from lab.programs import Program, wait_until
-from lab.traffic import REPOSITORY, Traffic
+from lab.programs import wait_until
+from lab.recording import Collector
+from lab.traffic import Traffic
 from netobs.encode.template import file as template_file
 from netobs.export.spool.index import ENTRY
 
@@ -33,26 +33,6 @@ HEADER_BYTES = 20  # of a Message and its Set
 CAPTURE: Table = {"eviction_interval": "1s", "direction": "ingress"}
 METERING: Table = {"active_timeout": "0s"}
 RECEIVE_BUFFER_BYTES = 65_536
-
-
-class Collector(Program):
-    """lab/recorder.py. What all that share ``files`` have read is in there, each connection a file."""
-
-    def __init__(self, lab: Lab, ns: str, directory: Path, files: Path, label: str, *more: object) -> None:
-        super().__init__(lab, ns, directory, label)
-        files.mkdir(exist_ok=True)
-        self._argv = [sys.executable, str(REPOSITORY / "lab/recorder.py"), str(PORT), str(files)]
-        self._argv += [str(argument) for argument in more]
-
-    def _start(self) -> None:
-        process = self._process = self._run(self._argv)
-        self._ready(process, lambda: self._bound(process, PORT, "tcp"))
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-        if number != signal.SIGSTOP:
-            self._process.wait(20)
 
 
 class Flows:
