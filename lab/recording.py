@@ -104,6 +104,8 @@ class Received:
 
     def _add(self, rows: npt.NDArray[np.void]) -> None:
         self.records += len(rows)
+        if not len(rows):
+            return
         names = [np.ascontiguousarray(rows[name]).view(np.uint8).reshape(len(rows), -1) for name in FLOW_KEY]
         keys = np.concatenate(names, 1)
         for key, packets, octets in zip(keys, rows["packetDeltaCount"].tolist(), rows["octetDeltaCount"].tolist()):
