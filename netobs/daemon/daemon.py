@@ -30,6 +30,7 @@ from netobs.daemon.status import Condition, StatusLine
 from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
 from netobs.flow.records import FlowBatch, Records
+from netobs.kernel import privileges
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.metering.process import Metering
 
@@ -78,6 +79,7 @@ class Daemon:
         self._packets.start(clock.monotonic_ns())
         self._follow_signals()
         self._attach()
+        privileges.set_aside(self._points.method)
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
         self._exporting.reporter.see_interfaces(self._points.names.values())
         self._see_losses(pair)

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 
+from netobs.base import capabilities
 from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf
 
@@ -53,8 +54,9 @@ class GracePeriod:
 
     def _update_map_of_maps(self) -> None:
         if self._outer < 0:
-            self._inner = libbpf.create_map(libbpf.MAP_TYPE_ARRAY, "netobs_inner")
-            self._outer = libbpf.create_map(libbpf.MAP_TYPE_ARRAY_OF_MAPS, "netobs_outer", self._inner)
+            with capabilities.taken_up(capabilities.BPF):
+                self._inner = libbpf.create_map(libbpf.MAP_TYPE_ARRAY, "netobs_inner")
+                self._outer = libbpf.create_map(libbpf.MAP_TYPE_ARRAY_OF_MAPS, "netobs_outer", self._inner)
         libbpf.update_u32(self._outer, 0, self._inner)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Callable
 
 import numpy as np
 
+from netobs.base import capabilities
 from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf, privileges, requirements
 
@@ -100,12 +101,12 @@ class BpfObject:
         :raises CaptureError: says what the kernel refused; the verifier's last lines are logged.
         """
         libbpf.take_warnings()
-        result = self._lib.bpf_object__load(self._handle)
-        if result == 0:
-            return
-        too_large = f"{self._size_hint}, or the kernel's verifier found the program too complex"
-        hints = {errno.ENOMEM: self._size_hint, errno.E2BIG: too_large}
-        raise refused(self.path.name, -result, libbpf.take_warnings, hints)
+        with capabilities.taken_up(privileges.TO_LOAD):
+            result = self._lib.bpf_object__load(self._handle)
+            if result != 0:
+                too_large = f"{self._size_hint}, or the kernel's verifier found the program too complex"
+                hints = {errno.ENOMEM: self._size_hint, errno.E2BIG: too_large}
+                raise refused(self.path.name, -result, libbpf.take_warnings, hints)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of map ``name``; it belongs to the object."""

@@ -1,4 +1,4 @@
-"""Explains a refusal of the kernel: the capabilities that BPF needs (capabilities(7)).
+"""The capabilities that BPF needs (capabilities(7)): explains a refusal of the kernel, and sets them aside.
 
 netobs asks the kernel first, and explains afterwards. A check in advance could miss a right that the kernel grants in
 another way, such as by a BPF token, or by the verifier of a host without mitigations. Once the programs are loaded,
@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import os
 
+from netobs.base import capabilities
 from netobs.kernel import host
 
+TO_LOAD = capabilities.BPF | capabilities.NET_ADMIN | capabilities.PERFMON
 _SYS_ADMIN = 21  # in place of each of them, as before Linux 5.8 (include/linux/bpf.h: bpf_token_capable)
 _NEEDS = {
     "CAP_BPF": (39, "to create maps and load programs"),
@@ -27,6 +29,14 @@ def lacking() -> list[str]:
     """The names of the needed capabilities that this process does not have in effect."""
     held = int(status("CapEff") or "f" * 16, 16)  # all where /proc does not say
     return [name for name, (bit, _) in _NEEDS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
+
+
+def set_aside(method: str) -> None:
+    """The programs are loaded, and attached by ``method``: takes the capabilities out of effect that are needed for the
+    next load only. The kernel lets a process without any make TCX links and read maps; filters need CAP_NET_ADMIN, and
+    before Linux 6.0 every call of bpf() needs CAP_BPF where kernel.unprivileged_bpf_disabled is set
+    (kernel/bpf/syscall.c: __sys_bpf)."""
+    capabilities.set_aside(TO_LOAD if method == "tcx" else capabilities.PERFMON)
 
 
 def explain(number: int) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -130,7 +132,30 @@ def test_nothing_else_is_held(lab: Lab, host: Link, tmp_path: Path) -> None:
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert fields["Uid"].split() == [str(USER)] * 4
         held = sum(1 << bit for bit in (39, 12, 38))
-        assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {held}
+        assert {int(fields[name], 16) for name in ("CapPrm", "CapBnd", "CapAmb")} == {held}
         assert fields["NoNewPrivs"] == "1"
         wait_until(lambda: "netobs ready" in daemon.log, "it runs")
+        daemon.finish()
+
+
+IN_EFFECT = {"auto": 0, "tc": 1 << 39 | 1 << 12}
+"""With TCX links none is needed any more; filters need CAP_NET_ADMIN, and kernels without TCX want CAP_BPF."""
+
+
+@pytest.mark.parametrize("attach", IN_EFFECT)
+def test_what_only_loading_needs_is_set_aside(lab: Lab, tmp_path: Path, attach: str) -> None:
+    """A new interface is attached to all the same, packet capture starts again."""
+    _, far = lab.pair()
+    packets = {"enabled": True, "listen": str(tmp_path / "capture")}
+    config = configuration({"interfaces": ["*"], "attach": attach}, packet_capture=packets)
+    with Daemon(lab, far.ns, tmp_path, config, as_user=True) as daemon:
+        method = "tcx" if f"{far.name}: attached by tcx" in daemon.log else "tc"
+        status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
+        effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+        assert int(effective.split()[1], 16) == IN_EFFECT["auto" if method == "tcx" else "tc"]
+        lab.run(far.ns, ["ip", "link", "add", "later", "type", "bridge"])
+        daemon.wait_for(f"later: attached by {method}")
+        before = daemon.capture_process()
+        os.kill(before.pid, signal.SIGKILL)
+        wait_until(lambda: daemon.log.count("packet capture: listening on") == 2, "packet capture runs again")
         daemon.finish()

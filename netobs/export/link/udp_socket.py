@@ -7,6 +7,7 @@ import errno
 import socket
 import struct
 
+from netobs.base import capabilities
 from netobs.export.link.address import Address
 
 MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.10
@@ -32,7 +33,7 @@ _PMTUDISC_DO = 2
 def connect(sock: socket.socket, address: Address) -> bool:
     """Make ``sock`` ready for ``address``; whether the kernel knows UDP_SEGMENT. Raises OSError."""
     for option in (_SO_SNDBUFFORCE, socket.SO_SNDBUF):  # the first is not limited by wmem_max but needs CAP_NET_ADMIN
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), capabilities.taken_up(capabilities.NET_ADMIN):
             sock.setsockopt(socket.SOL_SOCKET, option, _SEND_BUFFER_BYTES)
             break
     level, discover, _, _ = _MTU_OPTIONS[socket.AddressFamily(address.family)]
