@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lab.namespaces import Lab
 from lab.programs import Program
 from lab.traffic import REPOSITORY
-from netobs.collector.decode import Decoder
+from netobs.collector.decode import Decoded, Decoder
 from netobs.encode.template import file as template_file
 from netobs.flow.records import Records
 
@@ -93,7 +93,7 @@ class Received:
             self.messages += 1
             sequence, set_id = int.from_bytes(message[8:12], "big"), int.from_bytes(message[16:18], "big")
             flows = message[FIXED_BYTES:] if set_id == template.id else b""
-            rows = len(flows) // template.dtype.itemsize or len(decoder.decode(message).options)
+            rows = len(flows) // template.dtype.itemsize or _records(decoder.decode(message))
             if rows and sequence < expected:
                 self.doubles += 1
                 continue
@@ -111,6 +111,10 @@ class Received:
         for key, packets, octets in zip(keys, rows["packetDeltaCount"].tolist(), rows["octetDeltaCount"].tolist()):
             before = self.flows.get(key.tobytes(), (0, 0))
             self.flows[key.tobytes()] = (before[0] + packets, before[1] + octets)
+
+
+def _records(decoded: Decoded) -> int:
+    return len(decoded.flows) + len(decoded.options)
 
 
 def expected(rows: Records) -> dict[bytes, tuple[int, int]]:

@@ -9,11 +9,11 @@ from typing import NoReturn
 
 import pytest
 
-from lab.namespaces import Lab, command
+from lab.namespaces import Lab
 from tests.packages import container, debian_root
 from tests.packages.debian_root import RootMissing
 from tests.packages.host import AT_ONCE, COLLECTOR, Site, site
-from tests.packages.made import made
+from tests.packages.made import changed, made, renumbered
 
 SUITES = ("bookworm", "trixie")
 
@@ -35,18 +35,23 @@ def deb() -> Path:
 @pytest.fixture(scope="session")
 def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as the next version would be: its configuration file says something else, too."""
-    folder = tmp_path_factory.mktemp("newer")
-    tree = folder / "tree"
-    command(["dpkg-deb", "--raw-extract", str(deb), str(tree)])
-    control = tree / "DEBIAN" / "control"
-    version = command(["dpkg-deb", "-f", str(deb), "Version"]).stdout.strip()
-    text = control.read_text(encoding="utf-8").replace(f"\nVersion: {version}\n", f"\nVersion: {version}+next\n")
-    control.write_text(text, encoding="utf-8")
-    with (tree / "etc" / "netobs.toml").open("a", encoding="utf-8") as file:
-        file.write("# Of the next version.\n")
-    newer = folder / f"netobs_{version}+next.deb"
-    command(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(newer)])
-    return newer
+    return renumbered(deb, tmp_path_factory.mktemp("newer"), "+next")
+
+
+@pytest.fixture(scope="session")
+def other_deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A later version whose programs and maps have another layout: the ledger of a CPU is longer."""
+    tree = changed(
+        tmp_path_factory.mktemp("other-tree"),
+        {
+            "bpf/netobs.h": {
+                "__u64 reserved[3]; /* to a multiple of 64": "__u64 reserved[11]; /* to a multiple of 64",
+                'sizeof(struct ledger) == 128, "two cache lines"': 'sizeof(struct ledger) == 192, "three cache lines"',
+            },
+            "netobs/datapath/layout.py": {'        ("reserved", "<u8", (3,)),': '        ("reserved", "<u8", (11,)),'},
+        },
+    )
+    return renumbered(made("deb", tree)[0], tmp_path_factory.mktemp("other"), "+other")
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ class Host(Container):
 
     def upgrade(self, deb: Path) -> None:
         """As ``install``; to the question which configuration file it shall be, the answer is: the edited one."""
-        self.apt("-o", "Dpkg::Options::=--force-confold", "install", self.copy(deb))
+        self.apt("-o", "Dpkg::Options::=--force-confold", "--allow-downgrades", "install", self.copy(deb))
 
     def configure(self, conf: str = CONF, **values: Any) -> None:
         """Edit the file ``conf``: give keys that stand there another value, at their first place."""
