@@ -30,7 +30,7 @@ def changed(folder: Path, changes: Mapping[str, Mapping[str, str]]) -> Path:
     for name in names:
         if (REPOSITORY / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
+            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
     for name, words in changes.items():
         text = (folder / name).read_text(encoding="utf-8")
         for before, after in words.items():
