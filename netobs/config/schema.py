@@ -66,6 +66,9 @@ class CaptureConfig:
         Choice(("auto", "tcx", "tc")),
         "kernel hook; auto = tcx where the kernel has it (6.6 and later), else tc",
     )
+    anchor: str = setting(
+        "first", Choice(("first", "last")), "place among the programs of others on the hook: before or behind them"
+    )
 
     @property
     def selector(self) -> InterfaceSelector:

@@ -109,7 +109,8 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
     try:
         capture.load()
         method = capture.points.method
-        plan.lines.append(f"BPF object: verified by the kernel, attach method {method}")
+        place = "behind" if config.capture.anchor == "last" else "before"
+        plan.lines.append(f"BPF object: verified by the kernel, attach method {method}, {place} the programs of others")
         plan.problems += requirements.modules_that_cannot_load() if method == "tc" else []
     except NetobsError as error:
         plan.problems.append(str(error))

@@ -21,7 +21,7 @@ from netobs.datapath.capture import check_interfaces
 log = logging.getLogger("netobs")
 
 AT_START_ONLY = {
-    "capture": ("sampling", "flow_table", "max_flows", "precise_time", "attach"),
+    "capture": ("sampling", "flow_table", "max_flows", "precise_time", "attach", "anchor"),
 }
 """The keys, by table, that are fixed when the programs are loaded. All others take effect at a reload."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 
 from netobs.base.errors import CaptureError
 from netobs.config import CaptureConfig
 from netobs.datapath.datapath import Datapath
 from netobs.kernel import kernel_clock
+from netobs.kernel.attach import FLOWS_PLACE
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.observation_points import ObservationPoints, Purpose
 
@@ -28,7 +30,11 @@ class Capture:
         """``batch``, ``extra_groups``: as in ``Datapath``."""
         self.datapath = Datapath(config, batch, extra_groups)
         self.points = ObservationPoints(
-            config.selector, config.direction, config.attach, FLOWS, self.datapath.program_fd
+            config.selector,
+            config.direction,
+            config.attach,
+            replace(FLOWS, place=FLOWS_PLACE._replace(last=config.anchor == "last")),
+            self.datapath.program_fd,
         )
 
     def load(self) -> None:

@@ -1,10 +1,12 @@
 """Attaches the programs to interfaces, and does not touch other programs, filters and qdiscs.
 
 TCX (kernel 6.6): a link for each interface and direction. The kernel removes it when this process ends, in any way.
-It precedes the existing programs, so that we see the packets that they drop or redirect, and it returns TCX_NEXT.
+It returns TCX_NEXT.
 
-clsact: a direct-action filter with our own handle, which replaces one that a killed predecessor left. It precedes the
-other filters, unless the priority for that belongs to another kind of filter.
+clsact: a direct-action filter with our own handle, which replaces one that a killed predecessor left.
+
+Both precede the programs that are there, so that we see the packets that these drop or redirect, unless the place is
+the last one. A filter can only have a priority that does not belong to another kind of filter.
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ from netobs.kernel.interfaces import Interface
 log = logging.getLogger("netobs.capture")
 
 BPF_TCX = {"ingress": 46, "egress": 47}
-BPF_F_BEFORE = 1 << 3  # without a relative: before all
+BPF_F_BEFORE, BPF_F_AFTER = 1 << 3, 1 << 4  # without a relative: before all, or behind all
 BPF_TC_POINT = {"ingress": 1, "egress": 2}
 BPF_TC_F_REPLACE = 1
 TC_HANDLE, PACKETS_TC_HANDLE = 0x6E6F6273, 0x6E6F6270  # "nobs", "nobp"
 NO_INTERFACE = 0x7FFFFFFF
+LAST_PRIORITIES = range(0xC001, 0x10000)  # behind those that the kernel chooses (net/sched/cls_api.c: tcf_auto_prio)
 
 
 class FilterPlace(NamedTuple):
-    """The place of our clsact filter. Filters of one priority differ by their handles, and run one after the other as
-    long as they return "next" (net/sched/cls_bpf.c: cls_bpf_classify)."""
+    """The place of our programs. Filters of one priority differ by their handles, and run one after the other as long
+    as they return "next" (net/sched/cls_bpf.c: cls_bpf_classify)."""
 
     handle: int
     priority: int = 1
     """The first priority, as with TCX; another is used if this one belongs to another kind of filter."""
+    last: bool = False
+    """Behind all that is there, instead of before it."""
 
 
 FLOWS_PLACE, PACKETS_PLACE = FilterPlace(TC_HANDLE), FilterPlace(PACKETS_TC_HANDLE)
@@ -101,12 +106,13 @@ def attach(
     :raises OSError: the kernel refused; ENODEV where the interface has gone meanwhile.
     """
     if method == "tcx":
-        return _attach_tcx(interface, direction, program_fd)
+        return _attach_tcx(interface, direction, program_fd, place)
     return _attach_tc(interface, direction, program_fd, place)
 
 
-def _attach_tcx(interface: Interface, direction: str, program_fd: int) -> Attachment:
-    options = libbpf_types.LinkCreateOpts(ctypes.sizeof(libbpf_types.LinkCreateOpts), BPF_F_BEFORE)
+def _attach_tcx(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> Attachment:
+    flags = BPF_F_AFTER if place.last else BPF_F_BEFORE
+    options = libbpf_types.LinkCreateOpts(ctypes.sizeof(libbpf_types.LinkCreateOpts), flags)
     link = libbpf.checked(
         libbpf.library().bpf_link_create(program_fd, interface.index, BPF_TCX[direction], ctypes.byref(options)),
         f"{interface.name} {direction}: TCX link",
@@ -183,9 +189,14 @@ def _add_filter(
     (net/sched/cls_api.c: tc_new_tfilter). Our filter then takes the first free priority.
     """
     taken = {priority for _, priority in present}
-    free = next(priority for priority in range(place.priority, 0xFFFF) if priority not in taken)
     former = [priority for handle, priority in present if handle == place.handle]
-    for priority in former[:1] or [place.priority, free]:
+    if place.last:
+        wanted = min(max(LAST_PRIORITIES[0], max(taken, default=0) + 1), LAST_PRIORITIES[-1])
+        others = reversed(LAST_PRIORITIES)
+    else:
+        wanted, others = place.priority, iter(range(place.priority, 0xFFFF))
+    free = next(priority for priority in others if priority not in taken)
+    for priority in former[:1] or [wanted, free]:
         options = _options(place._replace(priority=priority), program_fd, BPF_TC_F_REPLACE)
         result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
         if result != -errno.EINVAL:

@@ -154,6 +154,44 @@ def test_packets_that_a_foreign_filter_drops_are_seen(link: Link, sender: Sender
         wait_for(lambda: foreign.dropped == 3, "3 dropped packets")
 
 
+def test_last_among_the_links_it_sees_only_what_others_let_through(
+    link: Link, sender: Sender, foreign_object: Path
+) -> None:
+    with Foreign(foreign_object) as counting, Foreign(foreign_object) as dropping:
+        counting.attach_tcx(link, "ingress")
+        with measured(link, attach="tcx", anchor="last", direction="ingress") as programs:
+            mine = kernel_id(programs.program_fd("netobs_ingress"))
+            assert tcx_programs(link, "ingress") == [counting.program_id(), mine]
+            assert count(programs, sender) == 3
+            dropping.attach_tcx(link, "ingress", "foreign_drop", flags=BPF_F_BEFORE)
+            sender.send(FRAME, FRAME)
+            wait_for(lambda: dropping.dropped == 2, "2 dropped packets")
+            assert programs.ledger().seen.packets == 3
+
+
+@pytest.mark.parametrize("priority", [1, 50_000])
+def test_last_among_the_filters_it_sees_only_what_others_let_through(
+    lab: Lab, link: Link, sender: Sender, foreign: Foreign, priority: int
+) -> None:
+    foreign.attach_tc(link, "ingress", priority, "foreign_drop")
+    with measured(link, attach="tc", anchor="last") as programs:
+        assert handles(lab, link, "ingress") == [HANDLE, TC_HANDLE]
+        sender.send(FRAME, FRAME)
+        wait_for(lambda: foreign.dropped == 2, "2 dropped packets")
+        assert programs.ledger().seen.packets == 0
+    assert handles(lab, link, "ingress") == [HANDLE]
+
+
+def test_last_stays_behind_a_filter_that_comes_later_and_leaves_its_place_to_the_kernel(
+    lab: Lab, link: Link, sender: Sender, foreign: Foreign
+) -> None:
+    with measured(link, attach="tc", anchor="last") as programs:
+        foreign.attach_tc(link, "ingress", 0, "foreign_drop")
+        sender.send(FRAME)
+        wait_for(lambda: foreign.dropped == 1, "a dropped packet")
+        assert programs.ledger().seen.packets == 0
+
+
 def test_empty_qdisc_of_others_stays(lab: Lab, link: Link) -> None:
     lab.run(link.ns, ["tc", "qdisc", "add", "dev", link.name, "clsact"])
     with measured(link, attach="tc"):

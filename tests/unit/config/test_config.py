@@ -40,6 +40,7 @@ max_flows = 16_777_216
 eviction_interval = "500ms"
 precise_time = true
 attach = "tc"
+anchor = "last"
 [metering]
 active_timeout = "2m"
 idle_timeout = "1h"
@@ -169,6 +170,7 @@ def test_every_key_can_be_given() -> None:
         NS_PER_S // 2,
         True,
         "tc",
+        "last",
     )
     assert config.metering == MeteringConfig(120 * NS_PER_S, 3600 * NS_PER_S, 64)
     assert config.collectors == (
