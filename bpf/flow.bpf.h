@@ -19,14 +19,13 @@ static __always_inline void read_macs(struct __sk_buff *skb, const struct packet
 	bpf_skb_load_bytes(skb, ETH_ALEN, src, ETH_ALEN);
 }
 
-static __always_inline void make_key(struct flow_key *key, const struct packet *pkt)
+static __always_inline void make_key(struct flow_key *key, const struct packet *pkt, __u16 netns)
 {
 	__builtin_memcpy(key->src_addr, pkt->src_addr, sizeof(key->src_addr));
 	__builtin_memcpy(key->dst_addr, pkt->dst_addr, sizeof(key->dst_addr));
 	key->src_port = pkt->src_port;
-	key->dst_port = pkt->dst_port;
-	key->icmp_type = pkt->icmp >> 8;
-	key->icmp_code = pkt->icmp;
+	key->dst_port = pkt->dst_port | pkt->icmp;
+	key->netns = netns;
 	key->protocol = pkt->protocol;
 	key->direction = pkt->direction;
 	key->ethertype = pkt->ethertype;
@@ -102,14 +101,15 @@ struct slot_id {
 	__u32 place; /* and protocol, used */
 };
 
-static __always_inline struct slot_id slot_id_of(const struct packet *pkt)
+/* `netns`: netobs_settings.slot_netns. */
+static __always_inline struct slot_id slot_id_of(const struct packet *pkt, __u32 netns)
 {
 	struct slot_id id = {
 		.src = { pkt->src_addr[0], pkt->src_addr[1] },
 		.dst = { pkt->dst_addr[0], pkt->dst_addr[1] },
 		.ports = pkt->src_port | (__u32)(pkt->dst_port | pkt->icmp) << 16 | (__u64)pkt->ifindex << 32,
 		.place = VLAN_VID(pkt->vlan_tci) | pkt->direction << SLOT_EGRESS_BIT |
-			 (pkt->ethertype == ETH_P_IPV6) << SLOT_IPV6_BIT | pkt->protocol << 16 | 1 << 24,
+			 (pkt->ethertype == ETH_P_IPV6) << SLOT_IPV6_BIT | pkt->protocol << 16 | netns,
 	};
 	return id;
 }

@@ -154,7 +154,7 @@ static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packe
 
 	if (!record)
 		return -ENOSPC;
-	make_key(&record->key, pkt);
+	make_key(&record->key, pkt, settings.netns);
 	first_packet(skb, &record->metrics, pkt, now);
 	RECORD_EXTRA(skb, pkt, &record->metrics.extra);
 	record->metrics.errno_ = -error;
@@ -207,7 +207,7 @@ static __noinline int add_to_hash(struct __sk_buff *skb, const struct packet *pk
 {
 	struct flow_key key;
 
-	make_key(&key, pkt);
+	make_key(&key, pkt, settings.netns);
 	/* Two calls and not a pointer: the verifier then knows the map and inlines the lookup. */
 	if (half_in_use())
 		return add_to_map(skb, &flow_hash_1, &key, pkt, now);
@@ -218,7 +218,7 @@ static __noinline int add_to_overflow(struct __sk_buff *skb, const struct packet
 {
 	struct overflow_key key = { .cpu = bpf_get_smp_processor_id() };
 
-	make_key(&key.flow, pkt);
+	make_key(&key.flow, pkt, settings.netns);
 	if (half)
 		return add_to_map(skb, &overflow_1, &key, pkt, now);
 	return add_to_map(skb, &overflow_0, &key, pkt, now);
@@ -241,7 +241,7 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 {
 	__u32 half = half_in_use(), cpu = bpf_get_smp_processor_id();
 	__u32 base = (cpu * 2 + half) * settings.slots;
-	struct slot_id id = slot_id_of(pkt);
+	struct slot_id id = slot_id_of(pkt, settings.slot_netns);
 	__u32 hash = slot_hash(&id, settings.hash_keys), index;
 	struct flow_start *start;
 	struct flow_slot *slot;

@@ -20,9 +20,8 @@ struct flow_key {
 	__u8 src_addr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	__u8 dst_addr[16];
 	__u16 src_port; /* 0 for later fragments and for protocols without ports */
-	__u16 dst_port;
-	__u8 icmp_type;
-	__u8 icmp_code;
+	__u16 dst_port; /* ICMP and ICMPv6: type << 8 | code */
+	__u16 netns; /* netobs_settings.netns: an ifindex is unique within a network namespace only */
 	__u8 protocol;
 	__u8 direction;
 	__u16 ethertype; /* of the IP packet, below all VLAN tags */
@@ -99,11 +98,11 @@ struct flow_slot {
 	__u8 src_addr[16];
 	__u8 dst_addr[16];
 	__u16 src_port;
-	__u16 dst_port; /* ICMP: type << 8 | code */
+	__u16 dst_port; /* as in flow_key */
 	__u32 ifindex;
-	__u16 place; /* VLAN id, SLOT_EGRESS, SLOT_IPV6 */
+	__u16 place; /* VLAN id, SLOT_EGRESS, SLOT_IPV6, the low bits of flow_key.netns */
 	__u8 protocol;
-	__u8 used; /* 1, or 0 in a slot that was emptied */
+	__u8 used; /* 1 and the high bits of flow_key.netns, or 0 in a slot that was emptied */
 	__u32 last; /* CLOCK_MONOTONIC >> SLOT_TIME_SHIFT, modulo 2^32 */
 	__u64 counters; /* packets << SLOT_OCTETS_BITS | octets */
 	__u16 tcp_flags;
@@ -117,6 +116,10 @@ _Static_assert(sizeof(struct flow_slot) == 64, "one cache line");
 enum slot_encoding {
 	SLOT_EGRESS_BIT = 12, /* of place */
 	SLOT_IPV6_BIT = 13,
+	SLOT_NETNS_BIT = 14,
+	SLOT_NETNS_LOW_BITS = 2, /* in place */
+	SLOT_NETNS_HIGH_BIT = 1, /* of used */
+	SLOT_NETNS_BITS = 9,
 	SLOT_TIME_SHIFT = 10, /* units of 1,024 ns: the number repeats after 73 minutes */
 	SLOT_OCTETS_BITS = 36,
 	SLOT_PROBES = 4, /* slots in a row in which a flow may be */
@@ -201,6 +204,8 @@ struct netobs_settings {
 	__u32 precise_time; /* 1: clock read for each packet; 0: resolution of one tick */
 	__u32 extra_groups; /* bits of enum extra_group; not looked at without NETOBS_EXTRA */
 	__u32 preemptible; /* 1: programs of one CPU can interrupt each other (PREEMPT_RT) */
+	__u32 netns; /* number of the network namespace that the programs are attached in; 0 = the first */
+	__u32 slot_netns; /* percpu_array: used and the bits of netns, in the word with flow_slot.place */
 	__u32 reserved;
 	__u64 tick_ns; /* length of a jiffy */
 	__u64 hash_keys[HASH_KEYS]; /* percpu_array: random odd numbers, so that nobody can make flows for one bucket */

@@ -86,6 +86,9 @@ def flow(src: str, dst: str, **fields: Any) -> Records:
         "dst_mac": [2, 0, 0, 0, 0, 2],
         **fields,
     }
+    if "icmp" in values:
+        kind, code = values.pop("icmp")
+        values["dst_port"] = kind << 8 | code
     for name, value in values.items():
         record[name] = value
     return record
@@ -101,20 +104,20 @@ def golden_batch() -> FlowBatch:
     """Seven IPv4 and five IPv6 flows, mixed: TCP, UDP, ICMP, VLANs, both directions, a later fragment, big counters."""
     tcp = {"protocol": 6, "src_port": 40_000, "dst_port": 443, "tcp_flags": 0x11B, "tos": 0xB8}
     udp = {"protocol": 17, "src_port": 5_353, "dst_port": 53, "direction": 1, "vlan_id": 100, "dot1q_priority": 5}
-    ping = {"icmp_type": 8, "icmp_code": 0, "flow_end_reason": 4}
+    ping = {"icmp": (8, 0), "flow_end_reason": 4}
     return batch(
         flow("192.0.2.1", "198.51.100.7", **tcp),
         flow("2001:db8::1", "2001:db8:0:7::2", **tcp),
         flow("192.0.2.1", "198.51.100.8", **udp),
         flow("192.0.2.1", "198.51.100.9", protocol=1, **ping),
         flow("2001:db8::1", "ff02::fb", **udp),
-        flow("fe80::1", "fe80::2", protocol=58, icmp_type=135, icmp_code=0),
-        flow("192.0.2.2", "198.51.100.9", protocol=1, icmp_type=3, icmp_code=1, vlan_id=4_094),
+        flow("fe80::1", "fe80::2", protocol=58, icmp=(135, 0)),
+        flow("192.0.2.2", "198.51.100.9", protocol=1, icmp=(3, 1), vlan_id=4_094),
         flow("192.0.2.3", "203.0.113.255", protocol=17, flow_end_reason=2),
         flow("10.0.0.1", "10.0.0.2", protocol=6, packets=1 << 40, octets=(1 << 50) + 1, flow_end_reason=3),
         flow("10.0.0.1", "10.0.0.2", protocol=47, ifindex=0x7FFFFFFF, flow_end_reason=5),
         flow("2001:db8::2", "2001:db8::3", protocol=132, src_port=0xFFFF, dst_port=1),
-        flow("2001:db8::2", "2001:db8::4", protocol=58, icmp_type=128, icmp_code=255, direction=1),
+        flow("2001:db8::2", "2001:db8::4", protocol=58, icmp=(128, 255), direction=1),
     )
 
 
@@ -150,9 +153,9 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
     end_ns = min(int(row["last_ns"]) + clock.realtime_ns - clock.monotonic_ns, clock.realtime_ns)
     start_ns = min(int(row["first_ns"]) + clock.realtime_ns - clock.monotonic_ns, end_ns)
     protocol, egress = int(row["protocol"]), int(row["direction"])
-    type_code = int(row["icmp_type"]) * 256 + int(row["icmp_code"])
-    ports = (0, type_code) if protocol in (1, 58) else (int(row["src_port"]), int(row["dst_port"]))
-    icmp = (int(row["icmp_type"]), int(row["icmp_code"]), type_code)
+    port = int(row["dst_port"])
+    ports = (0 if protocol in (1, 58) else int(row["src_port"]), port)
+    icmp = (*divmod(port, 256), port)
     none = (0, 0, 0)
     name, alias = NAMES.get(int(row["ifindex"]), ("", ""))
     v4 = v6 = icmp if protocol in (1, 58) else none

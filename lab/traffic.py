@@ -199,7 +199,7 @@ class Traffic:
             rows["src_addr"] = _address("00000000000000000000ffffc6120000", flow & np.uint64(0xFFFF))
             rows["dst_addr"] = _address("00000000000000000000ffffc6130000", server)
         if self.protocol == "icmp":
-            rows["icmp_type"] = 128 if self.ipv6 else 8
+            rows["dst_port"] = (128 if self.ipv6 else 8) << 8
         else:
             rows["src_port"] = np.uint64(1024) + flow % np.uint64(64512)
             rows["dst_port"] = self.dst_port

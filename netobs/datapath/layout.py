@@ -35,6 +35,8 @@ SETTINGS = np.dtype(
         ("precise_time", "<u4"),
         ("extra_groups", "<u4"),
         ("preemptible", "<u4"),
+        ("netns", "<u4"),
+        ("slot_netns", "<u4"),
         ("reserved", "<u4"),
         ("tick_ns", "<u8"),
         ("hash_keys", "<u8", (HASH_KEYS,)),
@@ -91,6 +93,10 @@ FLOW_START = np.dtype(
 # enum slot_encoding
 SLOT_EGRESS_BIT = 12
 SLOT_IPV6_BIT = 13
+SLOT_NETNS_BIT = 14
+SLOT_NETNS_LOW_BITS = 2
+SLOT_NETNS_HIGH_BIT = 1
+SLOT_NETNS_BITS = 9
 SLOT_TIME_SHIFT = 10
 SLOT_OCTETS_BITS = 36
 SLOT_PROBES = 4

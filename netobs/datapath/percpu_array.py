@@ -21,6 +21,9 @@ from netobs.datapath.layout import (
     PLAIN,
     SLOT_EGRESS_BIT,
     SLOT_IPV6_BIT,
+    SLOT_NETNS_BIT,
+    SLOT_NETNS_HIGH_BIT,
+    SLOT_NETNS_LOW_BITS,
     SLOT_OCTETS_BITS,
     SLOT_TIME_SHIFT,
     WITH_EXTRA,
@@ -33,11 +36,10 @@ from netobs.kernel.object import BpfObject
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
 """Of a CPU and half. Fewer would not fill whole pages in both arrays."""
 EXTRA_MAP = "flow_extras"
-IN_SLOT = ("src_addr", "dst_addr", "src_port", "ifindex", "protocol", *in_place(Place.SLOT))
+IN_SLOT = ("src_addr", "dst_addr", "src_port", "dst_port", "ifindex", "protocol", *in_place(Place.SLOT))
 IN_START = in_place(Place.START)
 TIME_MARGIN_NS = 60_000_000_000
 """Slot times are unwrapped from this long after the start of an eviction: packets may arrive until the halves flip."""
-ICMP, ICMPV6 = 1, 58
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 
 
@@ -159,8 +161,10 @@ def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[n
     for name in IN_START:
         rows[name] = starts[name]
     rows["errno"] = rows["flow_end_reason"] = 0
-    _set_ports(rows, slots)
     place = slots["place"]
+    rows["netns"] = (
+        place >> SLOT_NETNS_BIT | (slots["used"].astype("<u2") >> SLOT_NETNS_HIGH_BIT) << SLOT_NETNS_LOW_BITS
+    )
     rows["vlan_id"] = place & 0x0FFF
     rows["direction"] = (place >> SLOT_EGRESS_BIT) & 1
     rows["ethertype"] = np.where(place & (1 << SLOT_IPV6_BIT), ETHERTYPE_IPV6, ETHERTYPE_IPV4)
@@ -169,16 +173,6 @@ def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[n
     rows["octets"] = counters & np.uint64((1 << SLOT_OCTETS_BITS) - 1)
     rows["first_ns"] = _unwrap(starts["first"], reference_ns)
     rows["last_ns"] = _unwrap(slots["last"], reference_ns)
-
-
-def _set_ports(rows: Records, slots: npt.NDArray[np.void]) -> None:
-    """For ICMP the second port holds type and code."""
-    port = slots["dst_port"]
-    protocol = slots["protocol"]
-    icmp = (protocol == ICMP) | (protocol == ICMPV6)
-    rows["dst_port"] = np.where(icmp, 0, port)
-    rows["icmp_type"] = np.where(icmp, port >> 8, 0)
-    rows["icmp_code"] = np.where(icmp, port & 0xFF, 0)
 
 
 def _unwrap(times: npt.NDArray[np.uint32], reference_ns: int) -> npt.NDArray[np.uint64]:

@@ -79,30 +79,30 @@ def _where_direction(name: str, direction: int) -> Fill:
     return lambda batch: batch.records[name] * (batch.records["direction"] == direction)
 
 
-def _icmp_type_code(records: Records) -> tuple[Values, Values]:
-    """type * 256 + code (uint16; 0 for other protocols), and the mask of the records that are ICMP or ICMPv6.
+def _is_icmp(records: Records) -> Values:
+    """The mask of the records that are ICMP or ICMPv6.
 
     Either IP version may carry either of them. The kernel ignores the other version's ICMP, but a flow shows it.
     """
-    is_icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
-    return ((records["icmp_type"].astype(np.uint16) << 8) | records["icmp_code"]) * is_icmp, is_icmp
+    found: Values = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
+    return found
 
 
 def _source_port(batch: FlowBatch) -> Values:
-    return batch.records["src_port"] * ~_icmp_type_code(batch.records)[1]
+    return batch.records["src_port"] * ~_is_icmp(batch.records)
 
 
-def _destination_port(batch: FlowBatch) -> Values:
-    """ICMP: type * 256 + code, the convention of NetFlow that collectors without IE 32 and 139 rely on."""
-    type_code, is_icmp = _icmp_type_code(batch.records)
-    return np.where(is_icmp, type_code, batch.records["dst_port"])
+def _icmp_type_code(batch: FlowBatch) -> Values:
+    """type * 256 + code (uint16); 0 in the records of other protocols."""
+    return batch.records["dst_port"] * _is_icmp(batch.records)
 
 
-def _icmp(field: str = "") -> Fill:
-    """``field`` (icmp_type, icmp_code) of the records of ICMP and ICMPv6, or type * 256 + code; 0 in the others."""
-    if field:
-        return lambda batch: batch.records[field] * _icmp_type_code(batch.records)[1]
-    return lambda batch: _icmp_type_code(batch.records)[0]
+def _icmp_type(batch: FlowBatch) -> Values:
+    return _icmp_type_code(batch) >> 8
+
+
+def _icmp_code(batch: FlowBatch) -> Values:
+    return _icmp_type_code(batch) & 0xFF
 
 
 def _ip_version(batch: FlowBatch) -> Values:
@@ -162,12 +162,13 @@ _DERIVED: dict[str, Column] = {
     "sourceTransportPort": Column(_source_port),
     "sourceIPv4Address": Column(_ipv4("src_addr"), family=IPV4),
     "ingressInterface": Column(_where_direction("ifindex", _INGRESS)),
-    "destinationTransportPort": Column(_destination_port),
+    # ICMP: type * 256 + code, the convention of NetFlow that collectors without IE 32 and 139 rely on.
+    "destinationTransportPort": Column(_field("dst_port")),
     "destinationIPv4Address": Column(_ipv4("dst_addr"), family=IPV4),
     "egressInterface": Column(_where_direction("ifindex", _EGRESS)),
     "sourceIPv6Address": Column(_field("src_addr"), family=IPV6),
     "destinationIPv6Address": Column(_field("dst_addr"), family=IPV6),
-    "icmpTypeCodeIPv4": Column(_icmp(), family=IPV4),
+    "icmpTypeCodeIPv4": Column(_icmp_type_code, family=IPV4),
     "samplingInterval": Column(lambda batch: np.ones(len(batch), dtype=np.uint32)),  # see ``sampled``
     "vlanId": Column(_where_direction("vlan_id", _INGRESS)),
     "postVlanId": Column(_where_direction("vlan_id", _EGRESS)),
@@ -177,7 +178,7 @@ _DERIVED: dict[str, Column] = {
     "interfaceName": Column(_interface, texts=lambda batch: batch.interfaces.names, most_octets=15),
     "interfaceDescription": Column(_interface, texts=lambda batch: batch.interfaces.aliases, most_octets=255),
     "observationPointId": Column(_observation_point, least_octets=8),
-    "icmpTypeCodeIPv6": Column(_icmp(), family=IPV6),
+    "icmpTypeCodeIPv6": Column(_icmp_type_code, family=IPV6),
     "flowStartSeconds": Column(_scaled(_start_ns, _NS_PER_S)),
     "flowEndSeconds": Column(_scaled(_end_ns, _NS_PER_S)),
     "flowStartMilliseconds": Column(_scaled(_start_ns, _NS_PER_MS)),
@@ -187,10 +188,10 @@ _DERIVED: dict[str, Column] = {
     "flowStartNanoseconds": Column(lambda batch: _ntp_ns(_start_ns(batch))),
     "flowEndNanoseconds": Column(lambda batch: _ntp_ns(_end_ns(batch))),
     "flowDurationMilliseconds": Column(_duration_ms),
-    "icmpTypeIPv4": Column(_icmp("icmp_type"), family=IPV4),
-    "icmpCodeIPv4": Column(_icmp("icmp_code"), family=IPV4),
-    "icmpTypeIPv6": Column(_icmp("icmp_type"), family=IPV6),
-    "icmpCodeIPv6": Column(_icmp("icmp_code"), family=IPV6),
+    "icmpTypeIPv4": Column(_icmp_type, family=IPV4),
+    "icmpCodeIPv4": Column(_icmp_code, family=IPV4),
+    "icmpTypeIPv6": Column(_icmp_type, family=IPV6),
+    "icmpCodeIPv6": Column(_icmp_code, family=IPV6),
     "dot1qVlanId": Column(_field("vlan_id")),
     "ethernetType": Column(_field("ethertype")),
 }
@@ -206,8 +207,8 @@ OWN_VALUES: dict[str, tuple[InformationElement, Column]] = {
     element.name: (element, column)
     for element, column in (
         (InformationElement("interfaceIndex", 0, "unsigned32", 4, "identifier", ""), Column(_field("ifindex"))),
-        (InformationElement("icmpType", 0, "unsigned8", 1, "identifier", ""), Column(_field("icmp_type"))),
-        (InformationElement("icmpCode", 0, "unsigned8", 1, "identifier", ""), Column(_field("icmp_code"))),
+        (InformationElement("icmpType", 0, "unsigned8", 1, "identifier", ""), Column(_icmp_type)),
+        (InformationElement("icmpCode", 0, "unsigned8", 1, "identifier", ""), Column(_icmp_code)),
     )
 }
 """Values for which IANA has no element: for enterprise-specific ones (the number 0 is never sent)."""

@@ -22,9 +22,8 @@ KEY = np.dtype(
         ("src_addr", "u1", (16,)),  # IPv4 as ::ffff:a.b.c.d
         ("dst_addr", "u1", (16,)),
         ("src_port", "<u2"),  # 0 for later fragments and for protocols without ports
-        ("dst_port", "<u2"),
-        ("icmp_type", "u1"),
-        ("icmp_code", "u1"),
+        ("dst_port", "<u2"),  # ICMP and ICMPv6: type << 8 | code
+        ("netns", "<u2"),  # number of the network namespace that ifindex belongs to; 0 = the first
         ("protocol", "u1"),
         ("direction", "u1"),  # IE 61: 0 ingress, 1 egress
         ("ethertype", "<u2"),

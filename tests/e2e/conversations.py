@@ -138,14 +138,14 @@ def described(row: Any, interface: str, times: Mapping[str, tuple[int, int]]) ->
     addresses = [ip_address(bytes(row[name])) for name in ("src_addr", "dst_addr")]
     source, destination = (str(getattr(ip, "ipv4_mapped", None) or ip) for ip in addresses)
     version = 6 if number["ethertype"] == 0x86DD else 4
-    type_code = number["icmp_type"] << 8 | number["icmp_code"]
+    type_code = number["dst_port"] if number["protocol"] in (1, 58) else 0
     ingress = number["direction"] == 0
     first_ns, last_ns = times[source]
     return {
         f"sourceIPv{version}Address": source,
         f"destinationIPv{version}Address": destination,
         "sourceTransportPort": number["src_port"],
-        "destinationTransportPort": number["dst_port"] or type_code,
+        "destinationTransportPort": number["dst_port"],
         "protocolIdentifier": number["protocol"],
         "ipClassOfService": number["tos"],
         "tcpControlBits": number["tcp_flags"],
@@ -171,8 +171,8 @@ def described(row: Any, interface: str, times: Mapping[str, tuple[int, int]]) ->
         "minimumIpTotalLength": number["min_ip_length"],
         "maximumIpTotalLength": number["max_ip_length"],
         f"icmpTypeCodeIPv{version}": type_code,
-        f"icmpTypeIPv{version}": number["icmp_type"],
-        f"icmpCodeIPv{version}": number["icmp_code"],
+        f"icmpTypeIPv{version}": type_code >> 8,
+        f"icmpCodeIPv{version}": type_code & 0xFF,
         "ipDiffServCodePoint": number["tos"] >> 2,
         "ipPrecedence": number["tos"] >> 5,
         "observationPointId": number["ifindex"] * 2 + number["direction"],

@@ -69,7 +69,7 @@ class Train:
             packed = ip_address(address).packed
             row[name] = list(packed if self.ipv6 else bytes(10) + b"\xff\xff" + packed)
         values = {
-            "src_port": self.ports[0], "dst_port": self.ports[1], "icmp_type": self.icmp[0], "icmp_code": self.icmp[1],
+            "src_port": self.ports[0], "dst_port": self.ports[1] or self.icmp[0] << 8 | self.icmp[1],
             "protocol": self.protocol, "direction": int(self.egress), "ethertype": f.IPV6 if self.ipv6 else f.IPV4,
             "vlan_id": self.tags[0].vid if self.tags else 0, "ifindex": ifindex,
             "packets": len(lengths) * repeat, "octets": sum(lengths) * repeat, "tcp_flags": self.tcp_flags,

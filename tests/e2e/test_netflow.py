@@ -52,7 +52,7 @@ def foreseen(plan: Traffic, far: Link) -> list[tuple[Any, ...]]:
         source, destination = (ip_address(bytes(row[name])) for name in ("src_addr", "dst_addr"))
         address = [str(getattr(ip, "ipv4_mapped", None) or ip) for ip in (source, destination)]
         flags = "".join(name if row["tcp_flags"] >> bit & 1 else "." for bit, name in enumerate("FSRPAUEC"))[::-1]
-        ports = (int(row["src_port"]), int(row["dst_port"]) or int(row["icmp_type"]))
+        ports = (int(row["src_port"]), int(row["dst_port"]) >> (8 if int(row["protocol"]) in (1, 58) else 0))
         counts = (int(row["packets"]), int(row["octets"]))
         flows.append((*address, int(row["protocol"]), *ports, flags, int(row["tos"]), far.ifindex, 0, *counts))
     return flows

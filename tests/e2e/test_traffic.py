@@ -96,7 +96,9 @@ def expected_keys(plan: Traffic, link: Link) -> dict[tuple[str, ...], tuple[int,
     inner = "" if plan.qinq is None else str(plan.qinq)
     found: dict[tuple[str, ...], tuple[int, ...]] = {}
     for row in plan.expected(src_mac=link.mac):
-        numbers = [str(row[name]) for name in ("src_port", "dst_port", "icmp_type", "vlan_id")]
+        is_icmp = int(row["protocol"]) in (1, 58)
+        ports = (row["src_port"], 0, row["dst_port"] >> 8) if is_icmp else (row["src_port"], row["dst_port"], 0)
+        numbers = [str(number) for number in (*ports, row["vlan_id"])]
         numbers += [inner, *(str(row[name]) for name in after_ports)]
         macs = (bytes(row["src_mac"]).hex(":"), bytes(row["dst_mac"]).hex(":"))
         row_key = (address(row["src_addr"]), address(row["dst_addr"]), *numbers, *macs)

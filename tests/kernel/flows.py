@@ -30,16 +30,16 @@ def _value(name: str, value: Any) -> Any:
 def flow(**fields: Any) -> Flow:
     """The record of one IPv4/UDP packet without payload as ``frames`` makes it, but for ``fields``.
 
-    ``ip_length`` stands for octets, min_ip_length and max_ip_length.
+    ``ip_length`` stands for octets, min_ip_length and max_ip_length, ``icmp`` (type, code) for dst_port.
     """
+    kind, code = fields.pop("icmp", (0, 0))
     length = fields.pop("ip_length", 28)
     expected = {
         "src_addr": f.SRC4,
         "dst_addr": f.DST4,
         "src_port": f.SPORT,
         "dst_port": f.DPORT,
-        "icmp_type": 0,
-        "icmp_code": 0,
+        "netns": 0,
         "protocol": f.UDP,
         "direction": 0,
         "ethertype": f.IPV4,
@@ -60,7 +60,7 @@ def flow(**fields: Any) -> Flow:
         "dst_mac": f.DST_MAC,
     }
     assert set(fields) <= set(expected), set(fields) - set(expected)
-    return {**expected, **fields}
+    return {**expected, **fields, **({"dst_port": kind << 8 | code} if kind or code else {})}
 
 
 def flow6(**fields: Any) -> Flow:

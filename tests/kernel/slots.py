@@ -29,5 +29,5 @@ class Slots:
 def used(programs: Programs) -> list[list[int]]:
     """How many slots are in use: of each CPU, of each half."""
     with Slots(programs) as slots:
-        counts: list[list[int]] = slots["used"].sum(axis=2, dtype=int).tolist()
+        counts: list[list[int]] = np.count_nonzero(slots["used"], axis=2).tolist()
     return counts

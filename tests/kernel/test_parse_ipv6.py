@@ -46,11 +46,11 @@ FLOWS = {
     "udp-lite": (_ipv6(f.UDPLITE, f.ports(8)), flow6(protocol=f.UDPLITE)),
     "neighbour solicitation": (
         _ipv6(f.ICMPV6, f.icmp(135, 0, bytes(16)), hop_limit=255),
-        no_ports6(protocol=f.ICMPV6, icmp_type=135, ip_length=64, min_ttl=255, max_ttl=255),
+        no_ports6(protocol=f.ICMPV6, icmp=(135, 0), ip_length=64, min_ttl=255, max_ttl=255),
     ),
     "port unreachable": (
         _ipv6(f.ICMPV6, f.icmp(1, 4)),
-        no_ports6(protocol=f.ICMPV6, icmp_type=1, icmp_code=4),
+        no_ports6(protocol=f.ICMPV6, icmp=(1, 4)),
     ),
     "ipv4 inside": (_ipv6(f.IPIP, f.ipv4(f.UDP, UDP)), no_ports6(protocol=f.IPIP, ip_length=68)),
     "traffic class 255": (_ipv6(f.UDP, UDP, traffic_class=255), flow6(tos=255)),
@@ -79,7 +79,7 @@ FLOWS = {
     "long authentication header": (_chain(f.extension(f.AUTH, 44)), flow6(ip_length=92)),
     "multicast listener report": (
         _chain(f.extension(f.HOP), protocol=f.ICMPV6, payload=f.icmp(143)),
-        no_ports6(protocol=f.ICMPV6, icmp_type=143, ip_length=56),
+        no_ports6(protocol=f.ICMPV6, icmp=(143, 0), ip_length=56),
     ),
     "first fragment": (_chain(f.fragment6(0, more=True)), flow6(ip_length=56)),
     "atomic fragment": (_chain(f.fragment6(0, more=False)), flow6(ip_length=56)),

@@ -136,8 +136,8 @@ def test_a_flow_that_ends_before_its_start_lasts_no_time() -> None:
 def test_icmp_of_the_other_ip_version_has_its_type_in_the_same_elements() -> None:
     """ICMPv6 (58) in IPv4 and ICMP (1) in IPv6: both the port and the element of the record's family have it."""
     flows = batch(
-        flow("192.0.2.1", "192.0.2.2", protocol=58, icmp_type=128, icmp_code=3),
-        flow("2001:db8::1", "2001:db8::2", protocol=1, icmp_type=8, icmp_code=1),
+        flow("192.0.2.1", "192.0.2.2", protocol=58, icmp=(128, 3)),
+        flow("2001:db8::1", "2001:db8::2", protocol=1, icmp=(8, 1)),
         flow("192.0.2.1", "192.0.2.2", protocol=17, src_port=1, dst_port=2),
     )
     expected = {"icmpTypeCode": [0x8003, 0x0801, 0], "icmpType": [128, 8, 0], "icmpCode": [3, 1, 0]}
