@@ -8,7 +8,7 @@
 
 #include "netobs.h"
 
-const volatile struct netobs_settings settings = { .sampling = 1, .slots = 1, .slot_netns = 1 << 24 };
+const volatile struct netobs_settings settings = { .sampling = 1, .slots = 1, .slot_netns = 1 << SLOT_USED_SHIFT };
 
 struct netobs_state state;
 

@@ -116,6 +116,7 @@ _Static_assert(sizeof(struct flow_slot) == 64, "one cache line");
 enum slot_encoding {
 	SLOT_EGRESS_BIT = 12, /* of place */
 	SLOT_IPV6_BIT = 13,
+	SLOT_USED_SHIFT = 24, /* of used, in the word with place */
 	SLOT_NETNS_BIT = 14,
 	SLOT_NETNS_LOW_BITS = 2, /* in place */
 	SLOT_NETNS_HIGH_BIT = 1, /* of used */

@@ -15,7 +15,18 @@ from netobs.base import clock
 from netobs.config import CaptureConfig
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.halves import Halves
-from netobs.datapath.layout import FLOW_TABLES, HASH_KEYS, PLAIN, SETTINGS, WITH_EXTRA
+from netobs.datapath.layout import (
+    FLOW_TABLES,
+    HASH_KEYS,
+    PLAIN,
+    SETTINGS,
+    SLOT_NETNS_BIT,
+    SLOT_NETNS_BITS,
+    SLOT_NETNS_HIGH_BIT,
+    SLOT_NETNS_LOW_BITS,
+    SLOT_USED_SHIFT,
+    WITH_EXTRA,
+)
 from netobs.datapath.ledger import Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
 from netobs.datapath.percpu_array import EXTRA_MAP, PercpuArray
@@ -28,13 +39,24 @@ from netobs.flow.metrics import GROUPS
 from netobs.flow.records import EXTRA, Records
 from netobs.kernel import host, libbpf, numa
 from netobs.kernel.grace import GracePeriod
-from netobs.kernel.object import OBJECT, BpfObject
+from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject
 
 log = logging.getLogger("netobs.capture")
 
 RING_BYTES = 16 << 20  # 139,000 records: enough for the packets that a full table sheds during an eviction
 TABLE_MAPS = (*PercpuArray.MAPS, *PercpuHash.MAPS, *RingOnly.MAPS)
-CLOCK_FRAME = bytes(64)
+CLOCK_PROGRAM, CLOCK_FRAME = "netobs_clock", bytes(64)
+PACKET_EXTRAS = "packet_extras"
+SHARED_MAPS = (".bss", "ledgers", "not_ip", "ring")
+"""The maps that all programs use, beside those of the table."""
+MAX_NAMESPACES = (1 << SLOT_NETNS_BITS) - 1
+"""Numbers of network namespaces begin at 1."""
+
+
+def slot_netns(number: int) -> int:
+    """netobs_settings.slot_netns: ``used`` and the bits of a namespace's number, in the word with ``place``."""
+    low, high = number & (1 << SLOT_NETNS_LOW_BITS) - 1, number >> SLOT_NETNS_LOW_BITS
+    return low << SLOT_NETNS_BIT | (1 | high << SLOT_NETNS_HIGH_BIT) << SLOT_USED_SHIFT
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,7 @@ class Datapath:
         self._config = config
         self._extra_groups = extra_groups
         self._layout = WITH_EXTRA if extra_groups else PLAIN
+        self._extra_maps = (EXTRA_MAP, PACKET_EXTRAS) if extra_groups else ()
         self._cpus = libbpf.possible_cpus()
         self.preemptible = host.is_realtime()
         """Whether programs of one CPU may interrupt each other: they may in a PREEMPT_RT kernel from 6.18 on, unless
@@ -94,15 +117,11 @@ class Datapath:
         log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
         if self.preemptible:
             log.info("PREEMPT_RT kernel: a packet that interrupts another one on its CPU goes through the ring buffer")
-        self._object = obj = BpfObject(OBJECT.with_name(self._layout.object))
+        self._object = obj = self._open_object()
         for part in (self.ledger, self.ring, self.table):
             part.prepare(obj)
-        table_maps = {*TABLE_MAPS}
         if self._layout is WITH_EXTRA:
-            obj.set_max_entries("packet_extras", self._cpus)
-            table_maps.add(EXTRA_MAP)
-        for name in table_maps.difference(self.table.MAPS):
-            obj.leave_out(name)
+            obj.set_max_entries(PACKET_EXTRAS, self._cpus)
         self._write_settings(obj)
         memory_nodes = numa.with_memory()
         with numa.interleaved(memory_nodes) if len(memory_nodes) > 1 else contextlib.nullcontext():
@@ -110,6 +129,36 @@ class Datapath:
         for reader in (self._state, self.ledger, self.ring, self.table):
             reader.open_maps(obj)
         self._start_clock()
+
+    def _open_object(self) -> BpfObject:
+        """The object without the maps of other tables."""
+        obj = BpfObject(OBJECT.with_name(self._layout.object))
+        for name in {*TABLE_MAPS, *self._extra_maps}.difference(self.table.MAPS, (PACKET_EXTRAS,)):
+            obj.leave_out(name)
+        return obj
+
+    def load_for_namespace(self, number: int, names: Collection[str]) -> BpfObject:
+        """The programs ``names`` again, with the same maps and settings, for interfaces of the network namespace
+        ``number`` (1 to ``MAX_NAMESPACES``), which its flows have in their key. The caller closes the object. After
+        ``load``; may be called in a thread.
+
+        :raises CaptureError: the kernel refused them.
+        """
+        obj = self._open_object()
+        try:
+            settings = obj.initial(".rodata", SETTINGS)
+            settings[:] = self._settings
+            settings["netns"] = number
+            settings["slot_netns"] = slot_netns(number)
+            for name in (*SHARED_MAPS, *self._extra_maps[1:], *self.table.MAPS):
+                obj.reuse(name, self.map_fd(name))
+            for name in {*PROGRAMS, CLOCK_PROGRAM}.difference(names):
+                obj.leave_out_program(name)
+            obj.load()
+        except BaseException:
+            obj.close()
+            raise
+        return obj
 
     def _write_settings(self, obj: BpfObject) -> None:
         settings = obj.initial(".rodata", SETTINGS)
@@ -120,11 +169,12 @@ class Datapath:
         settings["extra_groups"] = sum(1 << GROUPS.index(group) for group in self._extra_groups)
         settings["tick_ns"] = clock.tick_ns()
         settings["hash_keys"] = np.frombuffer(os.urandom(8 * HASH_KEYS), dtype="<u8") | 1
+        self._settings = settings.copy()
 
     def _start_clock(self) -> None:
         if self._config.precise_time:
             return
-        program = self.program_fd("netobs_clock")
+        program = self.program_fd(CLOCK_PROGRAM)
 
         def read() -> tuple[int, int]:
             libbpf.run_program(program, CLOCK_FRAME)

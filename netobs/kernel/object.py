@@ -22,6 +22,7 @@ log = logging.getLogger("netobs.capture")
 
 OBJECT = Path(__file__).resolve().parent.parent / "bpf" / "netobs.bpf.o"
 PROGRAMS = ("netobs_ingress", "netobs_egress", "netobs_l3_ingress", "netobs_l3_egress")
+"""Those that are attached."""
 VERIFIER_LINES = 12
 
 
@@ -70,6 +71,17 @@ class BpfObject:
         """Map ``name`` is not created: with these settings no program uses it. Before ``load``."""
         libbpf.checked(self._lib.bpf_map__set_autocreate(self._map(name), False), f"map {name}")
 
+    def reuse(self, name: str, fd: int) -> None:
+        """Map ``name`` is not created: the programs use the map ``fd``, which is duplicated. Before ``load``.
+
+        :raises OSError: the map is of another kind.
+        """
+        libbpf.checked(self._lib.bpf_map__reuse_fd(self._map(name), fd), f"map {name}")
+
+    def leave_out_program(self, name: str) -> None:
+        """Program ``name`` is not loaded. Before ``load``."""
+        libbpf.checked(self._lib.bpf_program__set_autoload(self._program(name), False), f"program {name}")
+
     def initial(self, section: str, dtype: np.dtype[np.void]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         """The variables of ``section`` as an array of one ``dtype``, to be written before ``load``.
 
@@ -114,10 +126,13 @@ class BpfObject:
 
     def program_fd(self, name: str) -> int:
         """File descriptor of program ``name``; it belongs to the object."""
-        handle = self._lib.bpf_object__find_program_by_name(self._handle, name.encode())
+        return libbpf.checked(self._lib.bpf_program__fd(self._program(name)), f"program {name}")
+
+    def _program(self, name: str) -> int:
+        handle: int | None = self._lib.bpf_object__find_program_by_name(self._handle, name.encode())
         if not handle:
             raise CaptureError(f"{self.path}: no program {name}", "the object is of another version: reinstall netobs")
-        return libbpf.checked(self._lib.bpf_program__fd(handle), f"program {name}")
+        return handle
 
 
 def refused(

@@ -1,0 +1,34 @@
+"""The programs of one more network namespace: they write the same maps, and give its flows another key."""
+
+from __future__ import annotations
+
+from netobs.datapath.datapath import Datapath
+from netobs.kernel.object import BpfObject
+
+_ETHERNET, _LAYER3 = ("netobs_ingress", "netobs_egress"), ("netobs_l3_ingress", "netobs_l3_egress")
+
+
+class NamespacePrograms:
+    """Those for Ethernet are loaded when the first of them is asked for, as are those for other interfaces: it takes
+    40 ms a program, and most namespaces have one kind of interfaces."""
+
+    def __init__(self, datapath: Datapath, number: int) -> None:
+        """``number``: as in ``Datapath.load_for_namespace``."""
+        self._datapath, self._number = datapath, number
+        self._objects: dict[tuple[str, ...], BpfObject] = {}
+
+    def program_fd(self, name: str) -> int:
+        """File descriptor of a program; it belongs to the object.
+
+        :raises CaptureError: the kernel refused it.
+        """
+        names = _ETHERNET if name in _ETHERNET else _LAYER3
+        if names not in self._objects:
+            self._objects[names] = self._datapath.load_for_namespace(self._number, names)
+        return self._objects[names].program_fd(name)
+
+    def close(self) -> None:
+        """Frees the programs that are not attached."""
+        for each in self._objects.values():
+            each.close()
+        self._objects.clear()
