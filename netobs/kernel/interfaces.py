@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib.util
 import socket
 import struct
@@ -19,6 +20,12 @@ ARPHRD_ETHERNET = (1, 772)  # ETHER, LOOPBACK
 ARPHRD_IP = (512, 519, 65534, 768, 769, 776, 778, 823)  # PPP, RAWIP, NONE, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE
 
 MAC_OCTETS = 6
+IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+ATTRIBUTES = (1, 3, 18, 20)  # IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS: those that are read
+EVENTS_AT_ONCE = 64
+"""A new interface is announced four times or so, and a host brings up hundreds at once: events are parsed in parts."""
+KNOWN = 8192
+"""The number of parsed announcements that are remembered: most only repeat what is known."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class LinkEvent:
     gone: bool
 
 
+@functools.lru_cache(1)
 def _message_class() -> Any:
     """pyroute2's parser of link messages, without the other imports of the package (20 MB that nothing here uses)."""
     if "pyroute2" not in sys.modules:
@@ -67,7 +75,7 @@ class LinkMonitor:
     """A netlink socket that lists interfaces and reports changes. ``fileno`` is readable when there are events."""
 
     def __init__(self) -> None:
-        self._parser = _message_class()
+        _message_class()  # whether it is there is known at once
         self._events = netlink.open_socket(netlink.RTMGRP_LINK)
         self._events.setblocking(False)
 
@@ -81,7 +89,7 @@ class LinkMonitor:
 
     def interfaces(self) -> list[Interface]:
         """All interfaces of this network namespace."""
-        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)  # struct ifinfomsg
+        body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         return [
             interface
             for _, message in netlink.dump(netlink.RTM_GETLINK, body)
@@ -89,20 +97,31 @@ class LinkMonitor:
         ]
 
     def read(self) -> list[LinkEvent] | None:
-        """Events that have arrived, oldest first. None: the kernel lost some, list the interfaces anew."""
+        """Events that have arrived, oldest first, at most ``EVENTS_AT_ONCE``: ``fileno`` stays readable if there are
+        more. None: the kernel lost some, list the interfaces anew."""
         events: list[LinkEvent] = []
-        lost = False
+        try:
+            while len(events) < EVENTS_AT_ONCE:
+                events += self._parse(self._events.recv(netlink.RECEIVE_BYTES))
+        except BlockingIOError:
+            return events
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self.drop()  # the queued events are older than the lost ones
+            return None
+        return events
+
+    def drop(self) -> None:
+        """Drops all events that have arrived."""
         while True:
             try:
-                data = self._events.recv(netlink.RECEIVE_BYTES)
+                self._events.recv(netlink.RECEIVE_BYTES)
             except BlockingIOError:
-                return None if lost else events
+                return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                lost = True  # the queued events are older than the lost ones: read and drop them
-                continue
-            events += self._parse(data)
 
     def _parse(self, data: bytes) -> list[LinkEvent]:
         return [
@@ -113,20 +132,33 @@ class LinkMonitor:
         ]
 
     def _interface(self, message: bytes) -> Iterator[Interface]:
-        link = self._parser(message)
-        link.decode()
-        if link["family"] != socket.AF_UNSPEC:
-            return  # a bridge port's view of the interface, not the interface
-        info = link.get_attr("IFLA_LINKINFO")
-        kind = info.get_attr("IFLA_INFO_KIND") if info else None
-        yield Interface(
-            link["index"],
-            _text(link.get_attr("IFLA_IFNAME")),
-            link["ifi_type"],
-            kind or "",
-            _text(link.get_attr("IFLA_IFALIAS") or ""),
-            _mac(link.get_attr("IFLA_ADDRESS")),
-        )
+        """None from a bridge port's view of the interface, which is not the interface."""
+        family, arphrd, index, _, _ = IFINFOMSG.unpack_from(message, netlink.HEADER.size)
+        if family == socket.AF_UNSPEC:
+            attributes = netlink.attributes_of(message[netlink.HEADER.size + IFINFOMSG.size :])
+            yield _decoded(index, arphrd, b"".join(_padded(whole) for kind, whole in attributes if kind in ATTRIBUTES))
+
+
+def _padded(attribute: bytes) -> bytes:
+    return attribute + bytes(-len(attribute) % 4)
+
+
+@functools.lru_cache(KNOWN)
+def _decoded(index: int, arphrd: int, attributes: bytes) -> Interface:
+    """``attributes``: those of ``ATTRIBUTES``. The parser takes 0.4 ms for all that the kernel sends."""
+    body = IFINFOMSG.pack(socket.AF_UNSPEC, arphrd, index, 0, 0) + attributes
+    link = _message_class()(netlink.HEADER.pack(netlink.HEADER.size + len(body), netlink.RTM_NEWLINK, 0, 0, 0) + body)
+    link.decode()
+    info = link.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    return Interface(
+        index,
+        _text(link.get_attr("IFLA_IFNAME")),
+        arphrd,
+        kind or "",
+        _text(link.get_attr("IFLA_IFALIAS") or ""),
+        _mac(link.get_attr("IFLA_ADDRESS")),
+    )
 
 
 def _text(value: str | bytes) -> str:

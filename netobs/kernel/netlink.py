@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -89,12 +90,15 @@ def ingress_qdisc(ifindex: int) -> str:
 
 def _attribute(attributes: bytes, wanted: int) -> bytes:
     """The value of an attribute (struct nlattr), empty if it is not there."""
+    return next((whole[ATTRIBUTE.size :] for kind, whole in attributes_of(attributes) if kind == wanted), b"")
+
+
+def attributes_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, attribute with its header) of each attribute (struct nlattr) in ``data``."""
     offset = 0
-    while offset + 4 <= len(attributes):
-        length, kind = struct.unpack_from("=HH", attributes, offset)
-        if length < 4:
-            break
-        if kind == wanted:
-            return attributes[offset + 4 : offset + length]
+    while offset + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, offset)
+        if length < ATTRIBUTE.size:
+            return
+        yield kind, data[offset : offset + length]
         offset += (length + 3) & ~3
-    return b""

@@ -130,7 +130,7 @@ class Tap:
         return bit
 
     def _start(self) -> None:
-        self._points.links.read()  # what happened meanwhile is in the list that follows
+        self._points.links.drop()  # what happened meanwhile is in the list that follows
         self._steps = self._points.change_to(self._points.wanted())
         self.attach_some()
 
@@ -245,7 +245,7 @@ class Tap:
         if self.is_active:
             self._points.follow_links()
         else:
-            self._points.links.read()
+            self._points.links.drop()
 
     def restore(self) -> None:
         """Attaches again where somebody has removed a filter of ours."""
