@@ -100,28 +100,28 @@ class LinkMonitor:
         """Events that have arrived, oldest first, at most ``EVENTS_AT_ONCE``: ``fileno`` stays readable if there are
         more. None: the kernel lost some, list the interfaces anew."""
         events: list[LinkEvent] = []
-        try:
-            while len(events) < EVENTS_AT_ONCE:
-                events += self._parse(self._events.recv(netlink.RECEIVE_BYTES))
-        except BlockingIOError:
-            return events
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            self.drop()  # the queued events are older than the lost ones
-            return None
+        while len(events) < EVENTS_AT_ONCE and (data := self._receive()) is not None:
+            if not data:
+                self.drop()  # the queued events are older than the lost ones
+                return None
+            events += self._parse(data)
         return events
 
     def drop(self) -> None:
         """Drops all events that have arrived."""
-        while True:
-            try:
-                self._events.recv(netlink.RECEIVE_BYTES)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+        while self._receive() is not None:
+            pass
+
+    def _receive(self) -> bytes | None:
+        """The next events; empty: the kernel lost some; None: there are none."""
+        try:
+            return self._events.recv(netlink.RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return b""
 
     def _parse(self, data: bytes) -> list[LinkEvent]:
         return [
