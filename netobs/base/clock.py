@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,12 @@ class ClockPair:
 def monotonic_ns() -> int:
     """CLOCK_MONOTONIC in ns. After ``move`` it equals the kernel's clock, ``bpf_ktime_get_ns``."""
     return time.monotonic_ns() + _moved_ns
+
+
+def is_over_in(duration_ns: int) -> Callable[[], bool]:
+    """Tells whether so much time has passed since now: for work that is done in slices."""
+    end_ns = monotonic_ns() + duration_ns
+    return lambda: monotonic_ns() >= end_ns
 
 
 def move(offset_ns: int) -> None:

@@ -6,6 +6,7 @@ The only module that sees every stage. One direction: rows from the kernel -> du
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from netobs.config import Config, warnings_of
 from netobs.config.text import folded
 from netobs.daemon import footprint, host_check
 from netobs.daemon.account import Stats
+from netobs.daemon.attaching import Attaching
 from netobs.daemon.collectors import ExportingProcess
 from netobs.daemon.evictions import Evictions
 from netobs.daemon.loop_watch import LoopWatch
@@ -31,7 +33,6 @@ from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
 from netobs.flow.records import FlowBatch, Records
 from netobs.kernel import privileges
-from netobs.kernel.observation_points import RESTORE_NS
 from netobs.metering.process import Metering
 
 log = logging.getLogger("netobs")
@@ -57,6 +58,7 @@ class Daemon:
         )
         self._packets = PacketCapturing(config, loop)
         self._reloading = Reloading(loop, self)
+        self._attaching = Attaching(self._points, loop, self._tell_progress, self._report_interfaces)
         self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction)
         self._stopping = False
         self._ready_by_ns = 0
@@ -84,13 +86,11 @@ class Daemon:
         self._exporting.reporter.see_interfaces(self._points.names.values())
         self._see_losses(pair)
         self._exporting.open(pair, now_ns)
-        self._loop.add_reader(self._points.links.fileno(), self._on_links)
         self._log_every_minute(now_ns)
-        self._loop.call_at(now_ns + RESTORE_NS, self._restore)
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._evictions.start(self._config.capture.eviction_interval_ns, now_ns)
         self._ready_by_ns = now_ns + READY_WITHIN_NS
-        self._report_ready(now_ns)
+        self._attaching.when_done(self._report_ready, now_ns)
 
     def _follow_signals(self) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -104,12 +104,8 @@ class Daemon:
         self._evictions.evict()
         self._export(self._metering.end_interface(ifindex))
 
-    def _on_links(self, now_ns: int) -> None:
-        self._points.follow_links()
-        self._report_interfaces(now_ns)
-
     def _report_interfaces(self, now_ns: int) -> None:
-        if self._exporting.reporter.see_interfaces(self._points.names.values()):
+        if not self._stopping and self._exporting.reporter.see_interfaces(self._points.names.values()):
             self._exporting.options_changed(now_ns)
 
     def _see_losses(self, pair: ClockPair) -> None:
@@ -121,8 +117,20 @@ class Daemon:
         warning = check_interfaces(self._config.capture, self._points.links.interfaces())
         if warning:
             log.warning("%s", warning)
-        elif not self._points.attach(lambda: self._loop.has_signal) and not self._loop.has_signal:
+        now_ns = clock.monotonic_ns()
+        self._attaching.start(now_ns)
+        if not warning:
+            self._attaching.when_done(self._check_attached, now_ns)
+
+    def _check_attached(self, _now_ns: int) -> None:
+        if not self._points.attached:
             raise CaptureError("no interface could be attached to", "the lines above say why", may_pass=True)
+
+    def _tell_progress(self, now_ns: int) -> None:
+        """Attaching to many interfaces, or detaching from them, takes long."""
+        self._service.takes_longer()
+        self._service.alive()
+        self._say_status(now_ns)
 
     def _report_ready(self, now_ns: int) -> None:
         """A name server that does not answer holds nothing up: the collector gets its flows when it does."""
@@ -135,6 +143,9 @@ class Daemon:
 
     def _say_status(self, now_ns: int) -> None:
         if not self._service.listens:
+            return
+        if self._attaching.is_busy:
+            self._service.status(self._attaching.progress())
             return
         condition = Condition(
             len(self._points.attached),
@@ -176,7 +187,7 @@ class Daemon:
         """Puts all but the collectors of ``config`` into force."""
         self._config = config
         logs.set_up(config.log.level)
-        self._capture.reconfigure(config.capture)
+        self._attaching.select(config.capture, now_ns)
         self._packets.apply(config, now_ns)
         self._report_interfaces(now_ns)
         metering = config.metering
@@ -187,7 +198,10 @@ class Daemon:
         self._evictions.set_interval(config.capture.eviction_interval_ns, now_ns)
 
     def reload_ended(self, failed: bool, now_ns: int) -> None:
-        """Tells the operator and the service manager."""
+        """Tells the operator and the service manager, as soon as the programs are on the wanted interfaces."""
+        self._attaching.when_done(functools.partial(self._tell_reload_ended, failed), now_ns)
+
+    def _tell_reload_ended(self, failed: bool, now_ns: int) -> None:
         if self._stopping:
             return
         if not failed:
@@ -201,14 +215,13 @@ class Daemon:
         return f"measuring {names}, exporting to {self._exporting.available[1]} collector(s)"
 
     def stop(self, now_ns: int) -> None:
-        """Stops counting, exports all measured flows, then ends the loop. The programs stay attached until ``close``:
-        detaching them from hundreds of interfaces takes longer than the last flows may wait.
-        """
+        """Stops counting, exports all measured flows, detaches, then ends the loop. The programs stay attached until
+        the last flows are out, which must not wait until hundreds of interfaces are done."""
         if self._stopping or not self._reloading.stop(self.stop, now_ns):
             return
         self._stopping = True
         self._service.stopping()
-        self._loop.remove(self._points.links.fileno())
+        self._attaching.stop()
         self._evictions.finish()
         self._export(self._metering.expire_all())
         log.info("stopping: counting has ended, and the last flows are on their way")
@@ -226,7 +239,7 @@ class Daemon:
         if self._exporting.closed and self._packets.closed:
             self._see_losses(clock.read_pair())
             self._log_stats(logging.INFO)  # the last lines account for every packet
-            self._loop.stop()
+            self._attaching.finish(lambda _now_ns: self._loop.stop(), clock.monotonic_ns())
         else:
             self._loop.call_at(now_ns + POLL_NS, self._when_closed)
 
@@ -252,12 +265,6 @@ class Daemon:
         self._see_losses(clock.read_pair())
         self._log_stats(logging.DEBUG)
         self._loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
-
-    def _restore(self, now_ns: int) -> None:
-        if not self._stopping:
-            self._points.restore()
-            self._report_interfaces(now_ns)
-            self._loop.call_at(now_ns + RESTORE_NS, self._restore)
 
     def close(self) -> None:
         """Frees everything that ``start`` took, even if it failed half-way."""

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 
 NS_PER_US = 1_000
+LONGER_NS = 20_000_000_000
 MISSED_EVICTIONS = 3
 """The number of evictions in a row that may fail or be late before the watchdog ends the daemon."""
 
@@ -57,6 +58,11 @@ class ServiceManager:
     def reloading(self, now_ns: int) -> None:
         """The daemon reads the configuration again; ``ready`` follows. ``now_ns``: CLOCK_MONOTONIC."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={now_ns // NS_PER_US}")
+
+    def takes_longer(self) -> None:
+        """The start or the stop goes on: the service manager may wait ``LONGER_NS`` from now on, if its own limit is
+        nearer. Call it more often than that."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={LONGER_NS // NS_PER_US}")
 
     def stopping(self) -> None:
         """The daemon is stopping."""

@@ -46,10 +46,6 @@ class Capture:
         kernel_clock.follow()
         self.points.find_method()
 
-    def reconfigure(self, config: CaptureConfig) -> None:
-        """Switches to other interfaces and directions. Ignores the other keys of ``config``."""
-        self.points.select(config.selector, config.direction)
-
     def close(self) -> None:
         """Detaches, and frees the maps and programs."""
         self.points.close()

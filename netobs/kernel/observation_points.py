@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import socket
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -26,6 +26,10 @@ log = logging.getLogger("netobs.capture")
 
 RESTORE_NS = 5 * NS_PER_S
 """How often the owner of the loop calls ``restore``, which attaches programs again that somebody has removed."""
+
+SLICE_NS = 50_000_000
+"""How long ``work`` may take before the other work of the loop: the kernel waits for a grace period at each TCX link,
+some 15 ms (net/tcx.h: tcx_entry_sync), and there may be thousands."""
 
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 
@@ -47,8 +51,17 @@ class Purpose:
     """The level of these messages."""
 
 
+def _never() -> bool:
+    return False
+
+
 class ObservationPoints:
-    """Attaches programs to interfaces and follows these. ``links`` is for the loop."""
+    """Attaches programs to interfaces and follows these. ``links`` is for the loop.
+
+    ``want_all``, ``want_none``, ``select``, ``follow_links`` and ``restore`` only note which interfaces are due.
+    ``work`` attaches to them, detaches from them and checks them, one after the other, and can be called again and
+    again between other work.
+    """
 
     def __init__(
         self,
@@ -66,6 +79,11 @@ class ObservationPoints:
         self._purpose = purpose
         self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
+        self.wants_any = False
+        """Whether the programs are to be on any interface."""
+        self._due: dict[int, Interface] = {}  # ordered; to attach to, or to detach from
+        self._unsure: dict[int, None] = {}  # ordered; to check
+        self._doubted: set[int] = set()  # of those that are due: another interface may have the index by now
         self._refused: dict[tuple[int, str], str] = {}
         self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
         self._said_short: set[int] = set()
@@ -104,31 +122,70 @@ class ObservationPoints:
             return False
         return True
 
-    def attach(self, is_over: Callable[[], bool] = lambda: False) -> int:
-        """Attaches to all wanted interfaces, or until ``is_over``; returns how many are attached."""
-        for interface in self.wanted():
+    def want_all(self) -> None:
+        """From now on the programs are to be on all wanted interfaces."""
+        self.wants_any = True
+        self._due = {interface.index: interface for interface in (*self.attached, *self.wanted())}
+
+    def want_none(self) -> None:
+        """From now on the programs are to be on no interface. Their flows can still be evicted."""
+        self.wants_any = False
+        self._unsure.clear()
+        self._due = {interface.index: interface for interface in self.attached}
+
+    @property
+    def due(self) -> int:
+        """How many interfaces ``work`` has before it."""
+        return len(self._due) + len(self._unsure)
+
+    def work(self, is_over: Callable[[], bool] = _never) -> bool:
+        """Does what is due, until ``is_over``, and for one interface at least. Whether more is due."""
+        while self._due or self._unsure:
+            if self._due:
+                self._settle(self._due.pop(next(iter(self._due))))
+            else:
+                index = next(iter(self._unsure))
+                del self._unsure[index]
+                self._check(index)
             if is_over():
                 break
-            self.attach_to(interface)
-        self._say_short()
+        if not self.due:
+            self._say_short()
+        return self.due > 0
+
+    def attach(self, is_over: Callable[[], bool] = _never) -> int:
+        """Attaches to all wanted interfaces, or until ``is_over``; returns how many are attached."""
+        self.want_all()
+        self.work(is_over)
         return len(self.attached)
 
-    def change_to(self, interfaces: Sequence[Interface]) -> Iterator[None]:
-        """Attaches to ``interfaces``, and detaches from all others: one of them in each step of the iterator, so that a
-        caller can do other work in between."""
-        indices = {interface.index for interface in interfaces}
-        former = [interface for interface in self.attached if interface.index not in indices]
-        for interface in interfaces:
-            with contextlib.suppress(OSError):  # gone
-                if socket.if_indextoname(interface.index) == interface.name:
-                    self.attach_to(interface)
-            yield
-        for interface in former:
-            if interface in self.attached:
-                self.detach_from(interface.index)
-                self.names.pop(interface.index)
-                self.interface_names.retire(interface.index)
-            yield
+    def _settle(self, interface: Interface) -> None:
+        """Attaches what is missing, detaches what is too much."""
+        index = interface.index
+        if index in self._doubted:
+            self._doubted.remove(index)
+            if not all(attachment.is_there() for attachment in self._attachments.get(index, ())):
+                self._forget(self.names[index])
+        if self.wants_any and self._selects(interface):
+            if _name_of(index) == interface.name:  # else an event says soon what it is
+                self._detach_directions(index)
+                self.attach_to(interface)
+        elif index in self._attachments:  # renamed to a name that is not selected, or the selection is another one
+            self.detach_from(index)
+            self.names.pop(index)
+            if self.wants_any:
+                self._tell("%s: detached, no longer selected", interface.name)
+            else:
+                self.interface_names.retire(index)
+
+    def _detach_directions(self, index: int) -> None:
+        """Takes off the programs for directions that are not selected any more."""
+        attachments = self._attachments.get(index, [])
+        for attachment in attachments[:]:
+            if attachment.direction not in self._directions:
+                attachment.detach()
+                attachments.remove(attachment)
+                self._tell("%s: detached, %s", self.names[index].name, attachment.direction)
 
     def attach_to(self, interface: Interface) -> None:
         """Attaches the missing programs to one interface. A failure is logged, and affects no other interface."""
@@ -175,37 +232,32 @@ class ObservationPoints:
         self._said_short = set(self._short)
 
     def restore(self) -> None:
-        """Attaches again where somebody has removed a program of ours. Packets in between were not seen."""
-        self.follow_links()  # a removed interface takes its programs along, which is normal
-        for index, attachments in list(self._attachments.items()):
-            lost = [attachment for attachment in attachments if not attachment.is_there()]
-            if lost and not _exists(index):
-                continue
-            for attachment in lost:
-                attachments.remove(attachment)
-                attachment.forget()
-                what = "link" if attachment.method == "tcx" else "filter"
-                self._purpose.say_missed(f"{self.names[index].name}: {attachment.direction}", what)
-            self.attach_to(self.names[index])
+        """Looks where somebody has removed a program of ours, and attaches it again. Packets in between were not
+        seen."""
+        self.follow_links()
+        self._unsure.update(dict.fromkeys(self._attachments))
         short, self._short = self._short, {}
-        for interface in short.values():  # others may have gone meanwhile
-            self.attach_to(interface)
-        self._say_short()
+        self._due.update({index: short[index] for index in short.keys() - self._due.keys()})  # others may have gone
+
+    def _check(self, index: int) -> None:
+        attachments = self._attachments.get(index, [])
+        lost = [attachment for attachment in attachments if not attachment.is_there()]
+        if not lost or _name_of(index) != self.names[index].name:
+            return  # a removed interface takes its programs along, which is normal
+        for attachment in lost:
+            attachments.remove(attachment)
+            attachment.forget()
+            what = "link" if attachment.method == "tcx" else "filter"
+            self._purpose.say_missed(f"{self.names[index].name}: {attachment.direction}", what)
+        self.attach_to(self.names[index])
 
     def select(self, selector: InterfaceSelector, direction: str) -> None:
         """Switches to other interfaces and directions."""
         self._selector, self._directions = selector, DIRECTIONS[direction]
-        for interface in self.links.interfaces():
-            self._changed(interface)
-        for index, attachments in self._attachments.items():
-            for attachment in attachments[:]:
-                if attachment.direction not in self._directions:
-                    attachment.detach()
-                    attachments.remove(attachment)
-                    self._tell("%s: detached, %s", self.names[index].name, attachment.direction)
+        self._due.update({interface.index: interface for interface in self.links.interfaces()})
 
     def follow_links(self) -> None:
-        """Attaches to new interfaces, and forgets removed ones. Call it when ``links`` is readable."""
+        """Notes new interfaces, and forgets removed ones. Call it when ``links`` is readable."""
         events = self.links.read()
         if events is None:
             log.warning("rtnetlink lost events: listing the interfaces anew")
@@ -215,29 +267,15 @@ class ObservationPoints:
             if event.gone:
                 self._forget(event.interface)
             else:
-                self._changed(event.interface)
-        self._say_short()
+                self._due[event.interface.index] = event.interface
 
     def _resynchronise(self) -> None:
         """By what is attached, not by index: another interface may have that by now."""
-        present = self.links.interfaces()
-        indices = {interface.index for interface in present}
-        for index, attachments in list(self._attachments.items()):
-            if index not in indices or not all(attachment.is_there() for attachment in attachments):
-                self._forget(self.names[index])
-        for interface in present:
-            self._changed(interface)
-        self._say_short()
-
-    def _changed(self, interface: Interface) -> None:
-        attached = interface.index in self._attachments
-        selected = self._selects(interface)
-        if selected:
-            self.attach_to(interface)
-        elif attached:  # renamed to a name that is not selected, or the selection is another one
-            self.detach_from(interface.index)
-            self.names.pop(interface.index)
-            self._tell("%s: detached, no longer selected", interface.name)
+        present = {interface.index: interface for interface in self.links.interfaces()}
+        for index in self.names.keys() - present.keys():
+            self._forget(self.names[index])
+        self._doubted.update(self._attachments)
+        self._due.update(present)
 
     def _forget(self, interface: Interface) -> None:
         attachments = self._attachments.pop(interface.index, None)
@@ -245,8 +283,9 @@ class ObservationPoints:
             for attachment in attachments:
                 attachment.forget()
             self._tell("%s: gone", interface.name)
-        self.names.pop(interface.index, None)
-        self._short.pop(interface.index, None)
+        for noted in (self.names, self._short, self._due, self._unsure):
+            noted.pop(interface.index, None)
+        self._doubted.discard(interface.index)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
         self.interface_names.retire(interface.index)
 
@@ -261,9 +300,9 @@ class ObservationPoints:
         return [self.names[index] for index, attachments in self._attachments.items() if attachments]
 
     def detach(self) -> None:
-        """Takes the programs off all interfaces. Their flows can still be evicted."""
-        for index in list(self._attachments):
-            self.detach_from(index)
+        """Takes the programs off all interfaces, at once."""
+        self.want_none()
+        self.work()
 
     def close(self) -> None:
         """Detaches."""
@@ -271,8 +310,8 @@ class ObservationPoints:
         self.links.close()
 
 
-def _exists(index: int) -> bool:
-    """Whether there is an interface with this index."""
+def _name_of(index: int) -> str:
+    """The name of the interface that has this index now; empty if none has it."""
     with contextlib.suppress(OSError):
-        return bool(socket.if_indextoname(index))
-    return False
+        return os.fsencode(socket.if_indextoname(index)).decode("utf-8", "replace")
+    return ""

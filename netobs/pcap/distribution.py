@@ -12,6 +12,7 @@ from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop, Timer
 from netobs.base.vectors import Numbers
 from netobs.kernel.interfaces import Interface
+from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.tap import Tap
@@ -75,6 +76,7 @@ class Distribution:
         self._next_pair_ns = 0
         self._subscriptions: dict[Selection, Subscription] = {}
         self._lingering: Timer | None = None
+        self._attaching: Timer | None = None
         self._snaplen = 0
         self._last_read_ns = -1
 
@@ -84,7 +86,7 @@ class Distribution:
         subscription = self._subscriptions.get(selection)
         if subscription is None:
             bit = self._tap.select(selection, now_ns)
-            self._loop.call_at(now_ns, self._step)
+            self._attach(now_ns)
             if not self._subscriptions:
                 self._loop.add_reader(self._tap.fileno(), self.read)
             subscription = self._subscriptions[selection] = Subscription(self._tap, selection, bit)
@@ -150,12 +152,29 @@ class Distribution:
             if not self._subscriptions:
                 self._loop.remove(self._tap.fileno())
             self._tap.release(subscription.bit, now_ns)
-            self._loop.call_at(now_ns, self._step)
+            self._attach(now_ns)
         self._set_snaplen()
 
-    def _step(self, now_ns: int) -> None:
+    def _attach(self, now_ns: int) -> None:
+        """Attach and detach in the next rounds, a slice in each."""
+        if self._attaching is None:
+            self._attaching = self._loop.call_at(now_ns, self._attach_some)
+
+    def _attach_some(self, now_ns: int) -> None:
+        self._attaching = None
         if self._tap.attach_some():
-            self._loop.call_at(now_ns, self._step)
+            self._attach(now_ns)
+
+    def follow_links(self, now_ns: int) -> None:
+        """Follow interfaces that came and went: call when ``links`` of the tap is readable."""
+        self._tap.follow_links()
+        self._attach(now_ns)
+
+    def restore(self, now_ns: int) -> None:
+        """Attach again where somebody has removed a filter of ours, and call this again in a while."""
+        self._tap.restore()
+        self._attach(now_ns)
+        self._loop.call_at(now_ns + RESTORE_NS, self.restore)
 
     def _set_snaplen(self, least: int = 0) -> None:
         """Sets the largest snaplen of any user, in advance."""

@@ -28,7 +28,6 @@ from netobs.base.tls_server import ServerTls
 from netobs.config.packet_capture import Settings
 from netobs.config.text import quoted
 from netobs.kernel.listening import check
-from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.server.admission import LISTEN, server_files
 from netobs.pcap.server.compiling import compile_configured
 from netobs.pcap.server.server import PacketServer
@@ -62,8 +61,8 @@ class Process:
         try:
             self._tap.load()
             self._server.start(now_ns)
-            self._loop.add_reader(self._tap.links.fileno(), lambda _now_ns: self._tap.follow_links())
-            self._restore(now_ns)
+            self._loop.add_reader(self._tap.links.fileno(), self._server.distribution.follow_links)
+            self._server.distribution.restore(now_ns)
             where = ", ".join(map(str, self._server.admission.addresses))
             chosen = " or ".join(map(quoted, self._config.filter))
             logger.info("packet capture: listening on %s, filter %s", where, chosen)
@@ -75,11 +74,6 @@ class Process:
             self._loop.remove(self._tap.links.fileno())
             self._server.close(clock.monotonic_ns())
             self._tap.close()
-
-    def _restore(self, now_ns: int) -> None:
-        if self._tap.is_active:
-            self._tap.restore()
-        self._loop.call_at(now_ns + RESTORE_NS, self._restore)
 
     def _tell(self, **message: object) -> None:
         """Messages that the daemon cannot accept are lost; it asks again."""

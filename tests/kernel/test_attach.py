@@ -60,6 +60,12 @@ def count(programs: Programs, sender: Sender, frames: int = 3) -> int:
     return int(exchange(programs, sender, [FRAME] * frames).records["packets"].sum())
 
 
+def restore(programs: Programs) -> None:
+    """As the daemon does it every few seconds."""
+    programs.capture.points.restore()
+    assert not programs.capture.points.work()
+
+
 @pytest.mark.parametrize("method", ["tcx", "tc"])
 def test_attach_and_detach_leave_the_interface_as_it_was(lab: Lab, link: Link, sender: Sender, method: str) -> None:
     before = qdiscs(lab, link)
@@ -280,7 +286,7 @@ def test_an_ingress_qdisc_has_no_egress(lab: Lab, link: Link, sender: Sender, ca
         records = exchange(programs, sender, [FRAME] * 3).records
         assert (records["packets"].tolist(), records["direction"].tolist()) == ([3], [0])
         assert "target: not measured: target egress: the ingress qdisc there" in caplog.text
-        programs.capture.points.restore()
+        restore(programs)
         assert caplog.text.count("not measured") == 1
     assert "ingress" in qdiscs(lab, link)
     assert filters(lab, link, "ingress") == []
@@ -295,11 +301,11 @@ def test_what_somebody_removed_is_attached_again(
         "filters": ["filter", "del", "dev", link.name, "ingress"],
     }
     with measured(link, attach="tc") as programs:
-        programs.capture.points.restore()
+        restore(programs)
         assert "removed" not in caplog.text
         lab.run(link.ns, ["tc", *remove[what]])
         sender.send(FRAME)
-        programs.capture.points.restore()
+        restore(programs)
         gone = ["ingress", "egress"] if what == "qdisc" else ["ingress"]
         for direction in gone:
             assert f"target: {direction} was not measured for a while: somebody removed the filter" in caplog.text
@@ -343,16 +349,16 @@ def test_a_link_that_somebody_detached_is_made_again(
 ) -> None:
     with measured(link, attach="tcx") as programs:
         open_files = len(os.listdir("/proc/self/fd"))
-        programs.capture.points.restore()
+        restore(programs)
         assert "removed" not in caplog.text
         (number,) = tcx_links(programs, "ingress")
         detach_by_bpftool(number)
         sender.send(FRAME)
-        programs.capture.points.restore()
+        restore(programs)
         assert caplog.text.count("target: ingress was not measured for a while: somebody removed the link") == 1
         assert "egress was not" not in caplog.text
         assert count(programs, sender) == 3
-        programs.capture.points.restore()
+        restore(programs)
         assert caplog.text.count("somebody removed") == 1
         assert len(os.listdir("/proc/self/fd")) == open_files
 
@@ -365,7 +371,7 @@ def test_a_program_that_somebody_put_into_our_link_is_replaced(
         foreign.take_over(number)
         sender.send(FRAME)
         wait_for(lambda: foreign.counted == 1, "the other program runs")
-        programs.capture.points.restore()
+        restore(programs)
         assert "target: ingress was not measured for a while: somebody removed the link" in caplog.text
         assert count(programs, sender) == 3
 
@@ -375,7 +381,7 @@ def test_an_interface_that_goes_is_not_taken_for_a_link_that_somebody_removed(
 ) -> None:
     with measured(link, attach="tcx") as programs:
         lab.run(link.ns, ["ip", "link", "delete", link.name])
-        programs.capture.points.restore()
+        restore(programs)
         assert programs.capture.points.attached == []
     assert "somebody" not in caplog.text
 
@@ -384,7 +390,7 @@ def test_a_qdisc_that_somebody_put_in_the_place_of_ours_stays(lab: Lab, link: Li
     with measured(link, attach="tc") as programs:
         lab.run(link.ns, ["tc", "qdisc", "del", "dev", link.name, "clsact"])
         lab.run(link.ns, ["tc", "qdisc", "add", "dev", link.name, "ingress"])
-        programs.capture.points.restore()
+        restore(programs)
         assert count(programs, sender) == 3
     assert "ingress" in qdiscs(lab, link)
     assert ours(lab, link) == 0

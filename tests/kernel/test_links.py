@@ -35,6 +35,7 @@ def settle(programs: Programs) -> list[str]:
     """Handles all events that have arrived; the names of the interfaces that are measured then."""
     while select.select([programs.capture.points.links], [], [], 0)[0]:
         programs.capture.points.follow_links()
+        assert not programs.capture.points.work()
     return sorted(interface.name for interface in programs.capture.points.attached)
 
 

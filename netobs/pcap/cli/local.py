@@ -14,7 +14,6 @@ from netobs.base.vectors import Numbers
 from netobs.config import PacketCaptureConfig
 from netobs.kernel.attach import FilterPlace
 from netobs.kernel.interfaces import Interface
-from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.cli.tc_handle import own_place
 from netobs.pcap.distribution import Distribution, Losses, ReadContext
@@ -47,9 +46,9 @@ def capture(
     """
     with EventLoop() as loop, own_place() as place, contextlib.closing(_tap(config, attach, place)) as tap:
         distribution = Distribution(tap, loop)
-        loop.add_reader(tap.links.fileno(), lambda _now_ns: tap.follow_links())
+        loop.add_reader(tap.links.fileno(), distribution.follow_links)
         start_ns = clock.monotonic_ns()
-        _keep_restoring(tap, loop, start_ns)
+        distribution.restore(start_ns)
         sink = _Sink(config, tap.capturable, chosen.text, count)
         losses = distribution.subscribe(Selection(chosen), sink, start_ns).losses_from_now()
         yield sink.stream.header()
@@ -82,11 +81,6 @@ def _tap(config: PacketCaptureConfig, attach: str, place: FilterPlace) -> Tap:
         tap.close()
         raise
     return tap
-
-
-def _keep_restoring(tap: Tap, loop: EventLoop, now_ns: int) -> None:
-    tap.restore()
-    loop.call_at(now_ns + RESTORE_NS, lambda later_ns: _keep_restoring(tap, loop, later_ns))
 
 
 class _Sink:

@@ -71,7 +71,7 @@ class PacketServer:
         self._tap = tap
         self._loop = loop
         self._compiler = Compiler(loop, config.filter_names)
-        self._distribution = Distribution(tap, loop, read_pair)
+        self.distribution = Distribution(tap, loop, read_pair)
         self._throttle = LogThrottle()
         self._filter: Filter
 
@@ -84,7 +84,7 @@ class PacketServer:
         self.admission.open()
         self._tap.set_own_port(self.admission.addresses[0].port)
         if self.recorder is not None:
-            subscription = self._distribution.subscribe(Selection(self._filter), self.recorder, now_ns)
+            subscription = self.distribution.subscribe(Selection(self._filter), self.recorder, now_ns)
             self.recorder.losses = subscription.losses_from_now()
             self._record(now_ns)
 
@@ -92,7 +92,7 @@ class PacketServer:
         """Let nobody in, and end the streams, with what was captured so far. The connections are gone soon."""
         self.admission.close()
         for _ in range(_LAST_READS):
-            if not self._distribution.read_more(now_ns):
+            if not self.distribution.read_more(now_ns):
                 break
         for client in tuple(self.clients):
             client.finish("stop", now_ns)
@@ -106,7 +106,7 @@ class PacketServer:
         """Free all, whatever waits."""
         self.admission.close()
         self._end_all(now_ns)
-        self._distribution.close(now_ns)
+        self.distribution.close(now_ns)
 
     @property
     def total(self) -> StreamCounts:
@@ -117,7 +117,7 @@ class PacketServer:
         """The whole account, as lines of the log."""
         yield (
             f"packet capture: {len(self.clients)} clients now, {self.clients_ever} ever, of "
-            f"{self.admission.connections_ever} connections; {self._distribution.packets} packets read"
+            f"{self.admission.connections_ever} connections; {self.distribution.packets} packets read"
         )
         if self._throttle.withheld:
             yield f"packet capture: {self._throttle.withheld} streams without a line in the log, as there were so many"
@@ -207,9 +207,9 @@ class PacketServer:
         stream = stream_of(request.format, link, request.snaplen, chosen.text, known, captured, start_ns)
         client = Client(connection, request, chosen, interface, self._config, stream, captured, context, recording)
         if recording is None:
-            subscription = self._distribution.subscribe(selection, client, now_ns)
+            subscription = self.distribution.subscribe(selection, client, now_ns)
             client.losses = subscription.losses_from_now()
-            client.left = lambda later_ns: self._distribution.unsubscribe(subscription, client, later_ns)
+            client.left = lambda later_ns: self.distribution.unsubscribe(subscription, client, later_ns)
         return client
 
     def _end(self, client: Client, broken: str) -> None:
@@ -237,12 +237,12 @@ class PacketServer:
 
     def _read(self, now_ns: int) -> ReadContext:
         """Hand out what was captured."""
-        self._distribution.read(now_ns)
-        return self._distribution.context(now_ns)
+        self.distribution.read(now_ns)
+        return self.distribution.context(now_ns)
 
     def _record(self, now_ns: int) -> None:
         assert self.recorder is not None
-        self._distribution.read(now_ns)
+        self.distribution.read(now_ns)
         self.recorder.check(now_ns)
         self._loop.call_at(now_ns + TICK_NS, self._record)
 

@@ -8,15 +8,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 
+from netobs.base import clock
 from netobs.base.errors import CaptureError
 from netobs.config.selector import InterfaceSelector
 from netobs.kernel import kernel_clock
 from netobs.kernel.attach import PACKETS_PLACE, FilterPlace
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.interfaces import Interface, LinkMonitor
-from netobs.kernel.observation_points import DIRECTIONS, ObservationPoints, Purpose
+from netobs.kernel.observation_points import DIRECTIONS, SLICE_NS, ObservationPoints, Purpose
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.filters.program import FilterProgram, check_together
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Selection
@@ -36,9 +36,6 @@ PACKETS = Purpose(
     label="packet capture: ",
     level=logging.DEBUG,  # at each first client
 )
-INTERFACES_AT_ONCE = 4
-"""The kernel takes two grace periods, some 20 ms, to attach to one by TCX (net/tcx.h: tcx_entry_sync). The other work
-of the loop must not wait for hundreds."""
 
 
 class Tap:
@@ -63,7 +60,6 @@ class Tap:
         self._bits = FilterBits()
         self._selected: dict[int, Selection] = {}
         self._grace = GracePeriod()
-        self._steps: Iterator[None] = iter(())
 
     def load(self) -> None:
         """Loads the programs, and checks that everything needed later is available.
@@ -131,7 +127,7 @@ class Tap:
 
     def _start(self) -> None:
         self._points.links.drop()  # what happened meanwhile is in the list that follows
-        self._steps = self._points.change_to(self._points.wanted())
+        self._points.want_all()
         self.attach_some()
 
     def _put_filters(self, selections: Mapping[int, Selection], now_ns: int) -> None:
@@ -175,13 +171,13 @@ class Tap:
         self._rings.release()
         self._programs.clear_losses()
         self._bits.clear()
-        self._steps = self._points.change_to([])
+        self._points.want_none()
         self.attach_some()
 
     def attach_some(self) -> bool:
-        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select`` and the last
-        ``release``. Whether there may be more: then it is to be called again soon."""
-        return len(list(islice(self._steps, INTERFACES_AT_ONCE))) == INTERFACES_AT_ONCE
+        """Attaches to, or detaches from, some of the interfaces that are due after the first ``select``, the last
+        ``release``, ``follow_links`` and ``restore``. Whether more are due: then it is to be called again soon."""
+        return self._points.work(clock.is_over_in(SLICE_NS))
 
     def read(self, max_bytes: int, now_ns: int) -> PacketBatch:
         """Takes packets out of the rings: see ``PacketRings.read``."""
@@ -240,20 +236,20 @@ class Tap:
         return self._points.wanted()
 
     def follow_links(self) -> None:
-        """Attaches to interfaces that came, forgets those that went: call when ``links`` is readable. While nothing is
-        selected, what happens is of no interest."""
+        """Notes interfaces that came, for ``attach_some``, and forgets those that went: call it when ``links`` is
+        readable. While nothing is selected, what happens is of no interest."""
         if self.is_active:
             self._points.follow_links()
         else:
             self._points.links.drop()
 
     def restore(self) -> None:
-        """Attaches again where somebody has removed a filter of ours."""
-        self._points.restore()
+        """Has ``attach_some`` attach again where somebody has removed a filter of ours."""
+        if self.is_active:
+            self._points.restore()
 
     def detach(self) -> None:
         """Takes the programs off all interfaces. What was copied can still be read."""
-        self._steps = iter(())
         self._points.detach()
 
     def close(self) -> None:
