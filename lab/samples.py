@@ -34,9 +34,15 @@ def offset_ns(clock: ClockPair) -> int:
 
 
 IPV4, IPV6 = 0x0800, 0x86DD
-NAMES = {3: ("eth0", "uplink to ähren"), 4: ("tap5", ""), 0x7FFFFFFF: ("bond0.4094", "x" * 254)}
-"""Names and aliases of interfaces."""
-_TEXT_OCTETS = {"interfaceName": 15, "interfaceDescription": 255}
+NAMES = {
+    3: ("eth0", "uplink to ähren"),
+    4: ("tap5", ""),
+    0x7FFFFFFF: ("bond0.4094", "x" * 254),
+    2 << 32 | 3: ("qr-1", ""),
+}
+"""Names and aliases of interfaces, by key."""
+NAMESPACES = {1: "qrouter-1", 2: "ovnmeta-ähren"}
+_TEXT_OCTETS = {"interfaceName": 15, "interfaceDescription": 255, "VRFname": 255}
 
 
 @cache
@@ -96,7 +102,9 @@ def flow(src: str, dst: str, **fields: Any) -> Records:
 
 def batch(*rows: Records) -> FlowBatch:
     return FlowBatch(
-        np.concatenate(rows) if rows else records.empty(0, records.EXTRA_RECORD), CLOCK, interface_table(NAMES)
+        np.concatenate(rows) if rows else records.empty(0, records.EXTRA_RECORD),
+        CLOCK,
+        interface_table(NAMES, NAMESPACES),
     )
 
 
@@ -138,14 +146,15 @@ def batches(draw: st.DrawFn, most: int = 9) -> FlowBatch:
         row["ethertype"] = draw(st.sampled_from((IPV4, IPV4, IPV6, IPV6, 0x0806)))
         row["protocol"] = draw(st.sampled_from((1, 6, 17, 58, 255)))
         row["direction"] = draw(st.integers(0, 1))
-        row["ifindex"] = draw(st.sampled_from((*NAMES, 0, 5, 0x7FFFFFFE)))
+        row["netns"] = draw(st.sampled_from((0, 0, *NAMESPACES, 3, 511)))
+        row["ifindex"] = draw(st.sampled_from((*(key & 0xFFFFFFFF for key in NAMES), 0, 5, 0x7FFFFFFE)))
     rows["first_ns"] >>= 4
     rows["last_ns"] >>= 4
     rows["packets"] >>= 16
     rows["octets"] >>= 16
     realtime_ns = draw(st.integers(1_000_000_000 * S, 2_000_000_000 * S))
     clock = ClockPair(draw(st.integers(0, 1_000_000_000 * S)), realtime_ns)
-    return FlowBatch(rows, clock, interface_table(NAMES))
+    return FlowBatch(rows, clock, interface_table(NAMES, NAMESPACES))
 
 
 def model(row: Any, clock: ClockPair) -> dict[str, Any]:
@@ -157,7 +166,8 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
     ports = (0 if protocol in (1, 58) else int(row["src_port"]), port)
     icmp = (*divmod(port, 256), port)
     none = (0, 0, 0)
-    name, alias = NAMES.get(int(row["ifindex"]), ("", ""))
+    netns = int(row["netns"])
+    name, alias = NAMES.get(netns << 32 | int(row["ifindex"]), ("", ""))
     v4 = v6 = icmp if protocol in (1, 58) else none
     return {
         "octetDeltaCount": int(row["octets"]),
@@ -190,7 +200,10 @@ def model(row: Any, clock: ClockPair) -> dict[str, Any]:
         "interfaceDescription": alias.encode(),
         "flowDirection": egress,
         "flowEndReason": int(row["flow_end_reason"]),
-        "observationPointId": int(row["ifindex"]) * 2 + egress,
+        "observationPointId": (netns * 2**32 + int(row["ifindex"])) * 2 + egress,
+        "ingressVRFID": 0 if egress else netns,
+        "egressVRFID": netns if egress else 0,
+        "VRFname": NAMESPACES.get(netns, "").encode(),
         "ipDiffServCodePoint": int(row["tos"]) // 4,
         "ipPrecedence": int(row["tos"]) // 32,
         "icmpTypeIPv4": v4[0],

@@ -99,10 +99,10 @@ class Daemon:
         self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
 
-    def _end_interface(self, ifindex: int) -> None:
+    def _end_interface(self, key: int) -> None:
         """Exports the flows of a removed interface under its name, because another one has the index now."""
         self._evictions.evict()
-        self._export(self._metering.end_interface(ifindex))
+        self._export(self._metering.end_interface(key))
 
     def _report_interfaces(self, now_ns: int) -> None:
         if not self._stopping and self._exporting.reporter.see_interfaces(self._points.names.values()):

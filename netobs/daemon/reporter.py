@@ -47,8 +47,8 @@ class Reporter:
     def see_interfaces(self, interfaces: Iterable[Interface]) -> bool:
         """Read the observed interfaces; returns whether the reported facts about them have changed."""
         found = tuple(
-            ReportedInterface(each.index, each.name, each.alias or each.name, each.mac)
-            for each in sorted(interfaces, key=lambda each: each.index)
+            ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns)
+            for each in sorted(interfaces, key=lambda each: each.key)
         )
         changed = found != self._interfaces
         self._interfaces = found

@@ -110,8 +110,9 @@ def _ip_version(batch: FlowBatch) -> Values:
 
 
 def _observation_point(batch: FlowBatch) -> Values:
-    """Interface and direction as one number: ifindex * 2 + direction."""
-    points: Values = (batch.records["ifindex"].astype(np.uint64) << np.uint64(1)) | batch.records["direction"]
+    """Namespace, interface and direction as one number: netns * 2**33 + ifindex * 2 + direction."""
+    netns, ifindex = (batch.records[name].astype(np.uint64) for name in ("netns", "ifindex"))
+    points: Values = netns << np.uint64(33) | ifindex << np.uint64(1) | batch.records["direction"]
     return points
 
 
@@ -154,7 +155,11 @@ def _scaled(time_ns: Fill, unit_ns: int) -> Fill:
 
 def _interface(batch: FlowBatch) -> Values:
     """The interface where the flow was seen, whatever the direction."""
-    return batch.interfaces.positions(batch.records["ifindex"])
+    return batch.interfaces.positions(batch.records["netns"], batch.records["ifindex"])
+
+
+def _namespace(batch: FlowBatch) -> Values:
+    return batch.interfaces.namespace_positions(batch.records["netns"])
 
 
 _DERIVED: dict[str, Column] = {
@@ -192,6 +197,10 @@ _DERIVED: dict[str, Column] = {
     "icmpCodeIPv4": Column(_icmp_code, family=IPV4),
     "icmpTypeIPv6": Column(_icmp_type, family=IPV6),
     "icmpCodeIPv6": Column(_icmp_code, family=IPV6),
+    # The number of the network namespace, which has its own routes as a VRF has; 0 = the first one.
+    "ingressVRFID": Column(_where_direction("netns", _INGRESS), least_octets=2),
+    "egressVRFID": Column(_where_direction("netns", _EGRESS), least_octets=2),
+    "VRFname": Column(_namespace, texts=lambda batch: batch.interfaces.namespaces, most_octets=255),
     "dot1qVlanId": Column(_field("vlan_id")),
     "ethernetType": Column(_field("ethertype")),
 }

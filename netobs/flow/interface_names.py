@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,32 +11,57 @@ import numpy.typing as npt
 Texts = npt.NDArray[np.bytes_]
 """Strings in UTF-8, as a numpy array of bytes: one each, padded with NULs to the longest."""
 
+NETNS_SHIFT = 32
+
+
+def interface_key(netns: int, ifindex: int) -> int:
+    """Identifies an interface: its index is unique within its network namespace only. ``netns``: 0 = the first."""
+    return netns << NETNS_SHIFT | ifindex
+
 
 @dataclass(frozen=True)
 class InterfaceTable:
-    """Interfaces by index. ``index``: shape ``(n,)``, uint32, ascending.
+    """Interfaces by ``interface_key``. ``keys``: shape ``(n,)``, uint64, ascending.
 
-    ``names`` and ``aliases``: shape ``(n + 1,)``; the last one is empty and stands for every other index.
+    ``names`` and ``aliases``: shape ``(n + 1,)``; the last one is empty and stands for every other interface.
+    ``namespaces``: names of network namespaces by number; the last one is empty and stands for every other number.
     """
 
-    index: npt.NDArray[np.uint32]
+    keys: npt.NDArray[np.uint64]
     names: Texts
     aliases: Texts
+    namespaces: Texts = field(default_factory=lambda: np.array([b""]))
 
-    def positions(self, ifindex: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
-        """Where in ``names`` and ``aliases`` the interfaces ``ifindex`` are, the same shape."""
-        count = len(self.index)
+    def positions(self, netns: npt.NDArray[np.uint16], ifindex: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
+        """Where in ``names`` and ``aliases`` the interfaces are, the same shape."""
+        count = len(self.keys)
         if not count:
             return np.zeros(len(ifindex), dtype=np.intp)
-        found = np.minimum(self.index.searchsorted(ifindex), count - 1)
-        return np.where(self.index[found] == ifindex, found, count)
+        wanted = netns.astype(np.uint64) << np.uint64(NETNS_SHIFT) | ifindex
+        found = np.minimum(self.keys.searchsorted(wanted), count - 1)
+        return np.where(self.keys[found] == wanted, found, count)
+
+    def namespace_positions(self, netns: npt.NDArray[np.uint16]) -> npt.NDArray[np.intp]:
+        """Where in ``namespaces`` the names are, the same shape."""
+        return np.minimum(netns, len(self.namespaces) - 1).astype(np.intp)
 
 
-def interface_table(interfaces: Mapping[int, tuple[str, str]]) -> InterfaceTable:
-    """A table of ``interfaces``: name and alias by index. Invalid Unicode becomes "?" (RFC 7011, 6.1.6)."""
+def interface_table(
+    interfaces: Mapping[int, tuple[str, str]], namespaces: Mapping[int, str] | None = None
+) -> InterfaceTable:
+    """A table of ``interfaces`` (name and alias by ``interface_key``) and ``namespaces`` (name by number). Invalid
+    Unicode becomes "?" (RFC 7011, 6.1.6)."""
     order = sorted(interfaces)
-    names, aliases = ([interfaces[index][part].encode("utf-8", "replace") for index in order] for part in (0, 1))
-    return InterfaceTable(np.array(order, dtype=np.uint32), np.array([*names, b""]), np.array([*aliases, b""]))
+    names, aliases = ([_utf8(interfaces[key][part]) for key in order] for part in (0, 1))
+    named = namespaces or {}
+    spaces = [_utf8(named.get(number, "")) for number in range(max(named, default=-1) + 1)]
+    return InterfaceTable(
+        np.array(order, dtype=np.uint64), np.array([*names, b""]), np.array([*aliases, b""]), np.array([*spaces, b""])
+    )
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 NO_INTERFACES = interface_table({})

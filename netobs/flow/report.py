@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class ReportedInterface:
-    """An interface that flows refer to. ``description``: its alias, or its name; ``mac``: 6 octets, or empty."""
+    """An interface that flows refer to. ``description``: its alias, or its name; ``mac``: 6 octets, or empty.
+    ``netns``: number of its network namespace, 0 = the first."""
 
     index: int
     name: str
     description: str = ""
     mac: bytes = b""
+    netns: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Report:
     """The whole report at one moment. ``exporting_process``: a number that tells the collectors of a daemon apart.
 
     ``ignored``: packets that should be in a flow and are in none. ``not_sent``: Flow Records that the collector should
-    have received and did not. ``sampling`` N: one packet in N is measured, at random.
+    have received and did not. ``sampling`` N: one packet in N is measured, at random. ``namespaces``: names of
+    network namespaces by number; None if none are followed.
     """
 
     interfaces: tuple[ReportedInterface, ...] = ()
@@ -49,6 +53,7 @@ class Report:
     exported: Exported = field(default_factory=Exported)
     ignored: Losses = field(default_factory=Losses)
     not_sent: Losses = field(default_factory=Losses)
+    namespaces: Mapping[int, str] | None = None
 
 
 class LossWatch:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netobs.base.errors import CaptureError
+from netobs.flow.interface_names import interface_key
 from netobs.kernel import netlink
 
 # linux/if_arp.h: what begins with an Ethernet header, and what begins with the IP header
@@ -38,6 +39,12 @@ class Interface:
     kind: str = ""  # of a virtual one: veth, bridge, vxlan, ...
     alias: str = ""
     mac: bytes = b""  # 6 octets, none where packets have no Ethernet header
+    netns: int = 0  # number of its network namespace, 0 = the first
+
+    @property
+    def key(self) -> int:
+        """Identifies it among the interfaces of all namespaces."""
+        return interface_key(self.netns, self.index)
 
     @property
     def has_ethernet(self) -> bool:

@@ -87,9 +87,9 @@ class ObservationPoints:
         self._refused: dict[tuple[int, str], str] = {}
         self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
         self._said_short: set[int] = set()
-        self.on_reuse: Callable[[int], None] = lambda index: None
-        """Called before an index gets another interface's name: the flows of the former interface must be evicted
-        first."""
+        self.on_reuse: Callable[[int], None] = lambda key: None
+        """Called before a key (``Interface.key``) gets another interface's name: the flows of the former interface must
+        be evicted first."""
         self.method = ""
         self.names: dict[int, Interface] = {}
         self.interface_names = InterfaceNames()
@@ -176,7 +176,7 @@ class ObservationPoints:
             if self.wants_any:
                 self._tell("%s: detached, no longer selected", interface.name)
             else:
-                self.interface_names.retire(index)
+                self.interface_names.retire(interface.key)
 
     def _detach_directions(self, index: int) -> None:
         """Takes off the programs for directions that are not selected any more."""
@@ -189,8 +189,8 @@ class ObservationPoints:
 
     def attach_to(self, interface: Interface) -> None:
         """Attaches the missing programs to one interface. A failure is logged, and affects no other interface."""
-        if self.interface_names.is_gone(interface.index):
-            self.on_reuse(interface.index)
+        if self.interface_names.is_gone(interface.key):
+            self.on_reuse(interface.key)
         self.names[interface.index] = interface
         self.interface_names.learn(interface)
         present = self._attachments.get(interface.index, [])
@@ -287,7 +287,7 @@ class ObservationPoints:
             noted.pop(interface.index, None)
         self._doubted.discard(interface.index)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
-        self.interface_names.retire(interface.index)
+        self.interface_names.retire(interface.key)
 
     def detach_from(self, index: int) -> None:
         """Takes the programs off one interface."""

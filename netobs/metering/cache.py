@@ -116,9 +116,10 @@ class FlowCache:
         self.expired[reason] += len(records)
         return records
 
-    def expire_interface(self, ifindex: int) -> Records:
-        """Hand out the records of one interface, with the reason "forced end": another interface gets its index."""
-        rows = self._store.of_interface(ifindex)
+    def expire_interface(self, key: int) -> Records:
+        """Hand out the records of one interface, with the reason "forced end": another interface gets its
+        ``key`` (``interface_key``), or nobody does."""
+        rows = self._store.of_interface(key)
         records = self._store.read(rows)
         self._store.remove(rows)
         records["flow_end_reason"] = FORCED_END

@@ -59,9 +59,9 @@ class Metering:
         self.handed_out.add(due)
         return due
 
-    def end_interface(self, ifindex: int) -> Records:
-        """Hand out the flows of an interface that has gone, because another interface gets its index."""
-        due = self.cache.expire_interface(ifindex)
+    def end_interface(self, key: int) -> Records:
+        """Hand out the flows of the interface ``key`` (``interface_key``), which has gone."""
+        due = self.cache.expire_interface(key)
         self.handed_out.add(due)
         return due
 

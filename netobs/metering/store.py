@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.base.column import Column
+from netobs.flow.interface_names import NETNS_SHIFT
 from netobs.flow.records import RECORD, Records, put, take
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
 from netobs.metering.merge import Hashes, Indices
@@ -52,9 +53,11 @@ class FlowStore:
         rows: Indices = np.flatnonzero(self._due_ns.array[FIRST_ROW : self._end] <= np.uint64(now_ns)) + FIRST_ROW
         return rows
 
-    def of_interface(self, ifindex: int) -> Indices:
-        """The rows of one interface, in ascending order."""
-        rows: Indices = np.flatnonzero(self.records["ifindex"] == ifindex) + FIRST_ROW
+    def of_interface(self, key: int) -> Indices:
+        """The rows of one interface (``interface_key``), in ascending order."""
+        netns, ifindex = divmod(key, 1 << NETNS_SHIFT)
+        found = (self.records["ifindex"] == ifindex) & (self.records["netns"] == netns)
+        rows: Indices = np.flatnonzero(found) + FIRST_ROW
         return rows
 
     def read(self, rows: Rows | Indices, out: Records | None = None) -> Records:

@@ -61,7 +61,7 @@ def test_the_plan(lab: Lab, host: Link, tmp_path: Path) -> None:
     ipv4, _ = load_templates("default")
     assert f"    {ipv4.id} ipv4: 26 elements, 96 octets" in lines
     kinds = [line.rpartition(": ")[2] for line in lines if " options records: " in line]
-    assert kinds == [kind for kind in DEFAULT_KINDS if kind != "element_types"]  # it has no element of an enterprise
+    assert kinds == [kind for kind in DEFAULT_KINDS if kind not in ("element_types", "namespaces")]  # no such elements
     assert traffic_control(lab, host.ns) == before
 
 

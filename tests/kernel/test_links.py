@@ -229,5 +229,6 @@ def test_names_are_known_when_the_interface_is_gone_or_has_another(lab: Lab) -> 
         lab.run(ns, ["ip", "link", "set", "tap3", "up"])  # the kernel announces no alias of one that is down
         assert settle(programs) == ["tap3"]
         table = programs.capture.points.interface_names.table()
-    at = table.positions(np.array([indices["tap1"], indices["tap2"]], dtype=np.uint32))
+    wanted = np.array([indices["tap1"], indices["tap2"]], dtype=np.uint32)
+    at = table.positions(np.zeros(2, dtype=np.uint16), wanted)
     assert (table.names[at].tolist(), table.aliases[at].tolist()) == ([b"tap1", b"tap3"], [b"", b"guest"])

@@ -9,12 +9,13 @@ from netobs.base.errors import TemplateError
 from netobs.config.text import nearest, toml_text
 from netobs.encode.template.template import Template
 
-INTERFACES, SAMPLING = "interfaces", "sampling"
+INTERFACES, NAMESPACES, SAMPLING = "interfaces", "namespaces", "sampling"
 METERING_STATISTICS, METERING_RELIABILITY = "metering_statistics", "metering_reliability"
 EXPORTING_RELIABILITY, FLOW_KEYS, ELEMENT_TYPES = "exporting_reliability", "flow_keys", "element_types"
 KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, METERING_RELIABILITY, FLOW_KEYS,
-         ELEMENT_TYPES)  # fmt: skip
-DEFAULT_KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, METERING_RELIABILITY, ELEMENT_TYPES)
+         ELEMENT_TYPES, NAMESPACES)  # fmt: skip
+DEFAULT_KINDS = (INTERFACES, SAMPLING, METERING_STATISTICS, EXPORTING_RELIABILITY, METERING_RELIABILITY, ELEMENT_TYPES,
+                 NAMESPACES)  # fmt: skip
 FIXED, STRICT = "fixed", "strict"
 FORMS = (FIXED, STRICT)
 KEYS = ("options", "options_form")

@@ -10,7 +10,7 @@ a segmentation fault (tried).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from netobs.encode.options.choice import (
     ELEMENT_TYPES,
@@ -19,13 +19,14 @@ from netobs.encode.options.choice import (
     INTERFACES,
     METERING_RELIABILITY,
     METERING_STATISTICS,
+    NAMESPACES,
     SAMPLING,
     STRICT,
     OptionsChoice,
 )
 from netobs.encode.options.wire import OptionsTemplate, Row, Subject, element
 from netobs.encode.registry import InformationElement
-from netobs.flow.report import Losses
+from netobs.flow.report import Losses, ReportedInterface
 
 METERING_PROCESS = 1
 SELECTOR = 1
@@ -38,7 +39,7 @@ FLOW_KEY_ELEMENTS = frozenset(
 ) | {
     *(f"icmp{name}IPv{version}" for name in ("Type", "Code", "TypeCode") for version in (4, 6)),
     "protocolIdentifier", "flowDirection", "ethernetType", "ipVersion", "vlanId", "postVlanId", "dot1qVlanId",
-    "ingressInterface", "egressInterface", "interfaceIndex", "observationPointId",
+    "ingressInterface", "egressInterface", "interfaceIndex", "observationPointId", "ingressVRFID", "egressVRFID",
 }  # fmt: skip
 """The elements, and values of enterprise elements, that carry fields of ``netobs.flow.records.KEY``."""
 
@@ -57,14 +58,26 @@ UNITS = ("none", "bits", "octets", "packets", "flows", "seconds", "milliseconds"
 
 def _interfaces(subject: Subject) -> list[Row]:
     return [
-        (subject.observation_domain, interface.index, interface.name, interface.description)
-        for interface in subject.report.interfaces
+        (subject.observation_domain, each.index, each.name, each.description) for each in _in_namespace(subject, False)
     ]
 
 
 def _interfaces_by_index(subject: Subject) -> list[Row]:
-    interfaces = subject.report.interfaces
-    return [(interface.index, interface.name, interface.description, interface.mac) for interface in interfaces]
+    return [(each.index, each.name, each.description, each.mac) for each in _in_namespace(subject, False)]
+
+
+def _in_namespace(subject: Subject, other: bool) -> Iterator[ReportedInterface]:
+    """The interfaces of the first network namespace, or those of all others: an index in one of these would give a
+    collector that does not know of namespaces another interface's name."""
+    return (each for each in subject.report.interfaces if bool(each.netns) == other)
+
+
+def _namespaces(subject: Subject) -> list[Row]:
+    return list((subject.report.namespaces or {}).items())
+
+
+def _interfaces_of_namespaces(subject: Subject) -> list[Row]:
+    return [(each.netns, each.index, each.name, each.description) for each in _in_namespace(subject, True)]
 
 
 def _sampling(subject: Subject) -> list[Row]:
@@ -136,6 +149,7 @@ def _element_type(each: InformationElement) -> Row:
 _DOMAIN = element("observationDomainId")
 _INDEX, _MAC = element("ingressInterface"), element("sourceMacAddress")
 _NAME, _DESCRIPTION = "interfaceName", "interfaceDescription"
+_VRF = element("ingressVRFID")
 _INTERVAL, _ALGORITHM = element("samplingInterval"), element("samplingAlgorithm")
 _TIMES = (element("observationTimeMicroseconds"), element("observationTimeMicroseconds"))
 _EXPORTED = (
@@ -188,6 +202,10 @@ _STRICT = (
         _metering_process_reliability,
     ),
 )
+_OF_NAMESPACES = (
+    OptionsTemplate(NAMESPACES, (_VRF,), (element("VRFname"),), _namespaces),
+    OptionsTemplate(NAMESPACES, (_VRF, _INDEX), (element(_NAME), element(_DESCRIPTION)), _interfaces_of_namespaces),
+)
 _NETFLOW9 = (
     _INTERFACES_FIXED,
     _SAMPLING,  # nfdump before 1.7.6 reads this one, later ones read the other
@@ -198,11 +216,13 @@ _NETFLOW9 = (
 
 def options_templates(choice: OptionsChoice, netflow9: bool = False) -> tuple[OptionsTemplate, ...]:
     """The Options Templates of ``choice``; NetFlow v9 has no elements for most of them."""
-    table = _NETFLOW9 if netflow9 else _STRICT if choice.form == STRICT else _FIXED
+    table = _NETFLOW9 if netflow9 else (*(_STRICT if choice.form == STRICT else _FIXED), *_OF_NAMESPACES)
     return tuple(each for each in table if each.kind in choice.kinds)
 
 
 def spoken(options: Iterable[OptionsTemplate], subject: Subject) -> list[OptionsTemplate]:
-    """The ``options`` to announce: those with records, or with possible later records (interfaces, losses)."""
-    later = (INTERFACES, METERING_RELIABILITY, EXPORTING_RELIABILITY)
+    """The ``options`` to announce: those with records, or with possible later records (interfaces, losses, and
+    namespaces if these are followed)."""
+    later = [INTERFACES, METERING_RELIABILITY, EXPORTING_RELIABILITY]
+    later += [NAMESPACES] * (subject.report.namespaces is not None)
     return [each for each in options if each.kind in later or each.rows(subject)]

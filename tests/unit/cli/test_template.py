@@ -138,7 +138,8 @@ def test_check_names_the_former_key(tmp_path: Path) -> None:
 
 def test_show_lists_the_options_templates_that_are_sent() -> None:
     listed = [line.partition(":")[0].split()[1] for line in template_command.show("strict") if " | " in line]
-    assert sorted(set(listed)) == sorted(set(KINDS) - {"element_types"})  # no element of an enterprise is in it
+    unsent = {"element_types", "namespaces"}  # no element of an enterprise is in it, and no namespace is followed
+    assert sorted(set(listed)) == sorted(set(KINDS) - unsent)
 
 
 def test_check_for_a_collector_that_lacks_something(mine: Path) -> None:

@@ -48,7 +48,7 @@ def test_all_elements_equal_the_model(flows: FlowBatch) -> None:
         wanted = [{name: row[name] for name in names} for row in rows]
         got = [{name: value for name, value in record.items() if name != "_io"} for record in parsed[family]]
         for record in got:
-            for name in ("interfaceName", "interfaceDescription"):
+            for name in ("interfaceName", "interfaceDescription", "VRFname"):
                 record[name] = record[name].rstrip(b"\0")
         assert got == wanted
     assert encoder.encode(flows).unencodable.flows == sum(row["ethertype"] == 0x0806 for row in flows.records)

@@ -13,8 +13,8 @@ def interface(index: int, name: str, alias: str = "") -> Interface:
 def known(names: InterfaceNames) -> dict[int, tuple[bytes, bytes]]:
     table = names.table()
     assert list(names.by_index()) == [each.index for each in names.by_index().values()]
-    assert sorted(names.by_index()) == table.index.tolist()
-    return {int(index): (table.names[at], table.aliases[at]) for at, index in enumerate(table.index)}
+    assert sorted(names.by_index()) == table.keys.tolist()
+    return {int(index): (table.names[at], table.aliases[at]) for at, index in enumerate(table.keys)}
 
 
 def test_names_are_those_that_were_learnt_last() -> None:

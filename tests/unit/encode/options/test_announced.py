@@ -160,7 +160,7 @@ def test_all_data_of_a_refresh_is_in_one_message() -> None:
     wanted = ids(
         "fixed",
         "interfaces",
-        *(each.kind for each in encoder("ipfix", "fixed").options if each.kind != "element_types"),
+        *(each.kind for each in encoder("ipfix", "fixed").options if each.kind not in ("element_types", "namespaces")),
     )
     assert [item.set_id for item in wire.Message.parse(last).sets] == wanted
     (only,) = announced("ipfix", "fixed", templates=False)
@@ -206,7 +206,32 @@ def test_nothing_is_said_that_is_not_so() -> None:
     sets = [wire.Message.parse(message).sets[0] for message in announced("ipfix", "strict", report=quiet)]
     said = [int.from_bytes(item.body[:2], "big") for item in sets if item.set_id == 3]
     selector = [each.id for each in encoder("ipfix", "strict").options if each.kind == "sampling"][1]
-    assert set(said) == {each.id for each in encoder("ipfix", "strict").options} - {selector}  # nothing is selected
+    of_namespaces = {each.id for each in encoder("ipfix", "strict").options if each.kind == "namespaces"}
+    others = {each.id for each in encoder("ipfix", "strict").options} - of_namespaces
+    assert set(said) == others - {selector}  # nothing is selected
+    sets = [
+        wire.Message.parse(message).sets[0] for message in announced("ipfix", "strict", report=Report(namespaces={}))
+    ]
+    assert {int.from_bytes(item.body[:2], "big") for item in sets if item.set_id == 3} == {*said, *of_namespaces}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_numbers_of_namespaces_have_names_and_their_interfaces_stand_apart(form: str) -> None:
+    """An index in another namespace never gives the name of an interface to a collector that reads indices only."""
+    interfaces = (ReportedInterface(2, "eth0"), ReportedInterface(2, "qr-1", "qr-1", netns=7))
+    report = Report(interfaces=interfaces, namespaces={7: "qrouter-1", 9: "ovnmeta-x"})
+    records, decoder = read(announced("ipfix", form, report=report))
+    names = about(records, "VRFname")
+    assert [(each["ingressVRFID"], each["VRFname"]) for each in names] == [(7, "qrouter-1"), (9, "ovnmeta-x")]
+    found = [
+        (each.get("ingressVRFID"), each["ingressInterface"], each["interfaceName"].rstrip("\0"))
+        for each in about(records, "interfaceName")
+    ]
+    assert found == [(None, 2, "eth0"), (7, 2, "qr-1")]
+    report = Report(interfaces=interfaces, namespaces={7: "qrouter-2"})
+    (message,) = announced("ipfix", form, report=report, templates=False)
+    assert [each["VRFname"] for each in about(decoder.decode(message).options, "VRFname")] == ["qrouter-2"]
+    assert decoder.stats.sets_without_template == 0
 
 
 names = st.text(max_size=300)
