@@ -8,7 +8,7 @@ from typing import Generic
 
 from netobs.export.batch import Batch
 from netobs.export.protocol import D, H
-from netobs.export.queue import row_bytes
+from netobs.export.queue import Part
 from netobs.flow.records import MessageBlock
 
 
@@ -16,22 +16,23 @@ from netobs.flow.records import MessageBlock
 class Shipment(Generic[H, D]):
     """Messages on their way into the socket, the first with ``header``.
 
-    ``data_set`` came from the queue, ``batch`` from the spool; both are None for templates and options.
+    ``part`` came from the queue, ``batch`` from the spool; both are None for templates and options, of which
+    ``records`` are Data Records.
     """
 
     block: MessageBlock
     header: H
-    data_set: D | None = None
+    part: Part[D] | None = None
     batch: Batch | None = None
     index: int = 0  # of the next Message
-    since_ns: int = 0  # when the rows of ``data_set`` began to wait
+    records: int = 0
 
     @property
     def is_announcement(self) -> bool:
-        return self.data_set is None and self.batch is None
+        return self.part is None and self.batch is None
 
     def waiting_bytes(self) -> int:
-        return len(self.data_set) * row_bytes(self.data_set) if self.data_set is not None else 0
+        return self.part.bytes if self.part is not None else 0
 
     def rows_before(self, index: int) -> int:
         """Data Records in the Messages before the number ``index``."""

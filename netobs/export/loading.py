@@ -78,11 +78,11 @@ class Loader(Generic[H, D]):
             announced = announcer.take(header, self.message_size, now_ns, headers.realtime_ns(now_ns))
             if announced is not None:
                 headers.last = header.advance(announced.records, 1)
-                return Shipment(announced.block(), header)
+                return Shipment(announced.block(), header, records=announced.records)
         if announcements_only or now_ns < announcer.data_from_ns:
             return None
         if self._waiting.queue:
-            shipment = self._load_data(header, self._waiting.queue.oldest_ns)
+            shipment = self._load_data(header)
         else:
             replayed = self._waiting.load_replay(header, now_ns) if replays else None
             if replayed is None:
@@ -94,18 +94,18 @@ class Loader(Generic[H, D]):
             announcer.require(options=False)
         return shipment
 
-    def _load_data(self, header: H, since_ns: int) -> Shipment[H, D]:
+    def _load_data(self, header: H) -> Shipment[H, D]:
         queue, left = self._waiting.queue, self.announcer.messages_left
         most = _SUSPECT_PART_BYTES if self._link.reach is Reach.SUSPECT else _PART_BYTES
         part = queue.take(min(self._part_bytes, most, left * self.message_size))
-        block = self._encoder.data_messages(part, header, self.message_size)
+        block = self._encoder.data_messages(part.data_set, header, self.message_size)
         if len(block) > left:  # the estimate was too high: Messages are not completely filled
             rows = int(block.flows[:left].sum())
-            queue.put_back(part.slice(rows, len(part)), since_ns)
+            queue.put_back(part.slice(rows, len(part)))
             part = part.slice(0, rows)
-            block = self._encoder.data_messages(part, header, self.message_size)
+            block = self._encoder.data_messages(part.data_set, header, self.message_size)
         self.headers.last = header.advance(len(part), len(block))
-        return Shipment(block, header, part, since_ns=since_ns)
+        return Shipment(block, header, part)
 
     def take_back(self, shipment: Shipment[H, D], now_ns: int) -> None:
         """Partly sent data of ``shipment`` wait again, and get a Sequence Number when they are sent."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Generic
 
 from netobs.export.protocol import D, DataSet
@@ -22,6 +23,30 @@ def row_bytes(data_set: DataSet) -> int:
     return data_set.rows.dtype.itemsize + _COUNTS_BYTES
 
 
+@dataclass(frozen=True)
+class Part(Generic[D]):
+    """Rows of one Data Set that have waited since ``since_ns`` (CLOCK_MONOTONIC).
+
+    ``at``: the number of the first of them in ``netobs.export.kept``; without meaning where nothing is kept.
+    """
+
+    data_set: D
+    since_ns: int
+    at: int = 0
+
+    def __len__(self) -> int:
+        return len(self.data_set)
+
+    @property
+    def bytes(self) -> int:
+        """The memory of its rows."""
+        return len(self.data_set) * row_bytes(self.data_set)
+
+    def slice(self, start: int, stop: int) -> Part[D]:
+        """The rows from ``start`` to ``stop``, without a copy."""
+        return Part(self.data_set.slice(start, stop), self.since_ns, self.at + start)
+
+
 class DataSetQueue(Generic[D]):
     """First in, first out. ``bytes`` is the memory of the waiting rows. Times are CLOCK_MONOTONIC, ns.
 
@@ -30,7 +55,7 @@ class DataSetQueue(Generic[D]):
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._waiting: deque[tuple[D, int]] = deque()  # and since when
+        self._waiting: deque[Part[D]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -38,59 +63,62 @@ class DataSetQueue(Generic[D]):
     @property
     def oldest_ns(self) -> int:
         """Time since which the oldest rows wait. IndexError when empty."""
-        return self._waiting[0][1]
+        return self._waiting[0].since_ns
 
-    def append(self, data_set: D, now_ns: int) -> None:
-        """``data_set`` waits from now on."""
-        if len(data_set):
-            self._waiting.append((data_set, now_ns))
-            self.bytes += len(data_set) * row_bytes(data_set)
+    def append(self, part: Part[D]) -> None:
+        """``part`` waits behind all others."""
+        if len(part):
+            self._waiting.append(part)
+            self.bytes += part.bytes
 
-    def put_back(self, data_set: D, since_ns: int) -> None:
-        """Puts back a ``data_set`` that was taken but not sent: it is the oldest, and has waited since ``since_ns``."""
-        if len(data_set):
-            self._waiting.appendleft((data_set, since_ns))
-            self.bytes += len(data_set) * row_bytes(data_set)
+    def put_back(self, part: Part[D]) -> None:
+        """Puts back a ``part`` that was taken but not sent: it is the oldest."""
+        if len(part):
+            self._waiting.appendleft(part)
+            self.bytes += part.bytes
 
-    def merge(self, others: Iterable[tuple[D, int]]) -> None:
+    def merge(self, others: Iterable[Part[D]]) -> None:
         """Insert the parts that another queue gave away, each by its age."""
-        taken = [(data_set, since_ns) for data_set, since_ns in others if len(data_set)]
-        self._waiting = deque(sorted([*self._waiting, *taken], key=lambda waiting: waiting[1]))
-        self.bytes += sum(len(data_set) * row_bytes(data_set) for data_set, _ in taken)
+        taken = [part for part in others if len(part)]
+        self._waiting = deque(sorted([*self._waiting, *taken], key=lambda part: part.since_ns))
+        self.bytes += sum(part.bytes for part in taken)
 
-    def give_away(self) -> list[tuple[D, int]]:
-        """Empties the queue: all parts, the oldest first, each with the time since which it waits."""
+    def give_away(self) -> list[Part[D]]:
+        """Empties the queue: all parts, the oldest first."""
         given, self._waiting, self.bytes = list(self._waiting), deque(), 0
         return given
 
-    def take(self, max_bytes: int) -> D:
+    def take(self, max_bytes: int) -> Part[D]:
         """The oldest rows of one Data Set, about ``max_bytes`` of them, at least one. IndexError when empty."""
-        rows = max(1, max_bytes // row_bytes(self._waiting[0][0]))
-        return self._take_rows(rows)
+        return self._take_rows(max(1, max_bytes // row_bytes(self._waiting[0].data_set)))
 
-    def trim(self, max_bytes: int, since_ns: int = sys.maxsize) -> Tally:
+    def trim(self, max_bytes: int, since_ns: int = sys.maxsize) -> list[Part[D]]:
         """Drop rows that have waited since ``since_ns`` or longer, the oldest first, until at most ``max_bytes`` wait.
 
         Return what was dropped.
         """
-        dropped = Tally()
+        dropped = []
         while self._waiting and self.bytes > max_bytes and self.oldest_ns <= since_ns:
             excess = self.bytes - max(0, max_bytes)
-            dropped += Tally.of(self._take_rows(-(-excess // row_bytes(self._waiting[0][0]))))
+            dropped.append(self._take_rows(-(-excess // row_bytes(self._waiting[0].data_set))))
         return dropped
 
-    def expire(self, before_ns: int) -> Tally:
+    def expire(self, before_ns: int) -> list[Part[D]]:
         """Drop rows that have waited since before ``before_ns``; return what was dropped."""
-        dropped = Tally()
+        dropped = []
         while self._waiting and self.oldest_ns < before_ns:
-            dropped += Tally.of(self._take_rows(len(self._waiting[0][0])))
+            dropped.append(self._take_rows(len(self._waiting[0])))
         return dropped
 
-    def _take_rows(self, rows: int) -> D:
-        head, since_ns = self._waiting.popleft()
-        self.bytes -= min(rows, len(head)) * row_bytes(head)
-        if rows >= len(head):
-            return head
-        self._waiting.appendleft((head.slice(rows, len(head)), since_ns))
-        part: D = head.slice(0, rows)
+    def _take_rows(self, rows: int) -> Part[D]:
+        head = self._waiting.popleft()
+        part = head.slice(0, rows) if rows < len(head) else head
+        if rows < len(head):
+            self._waiting.appendleft(head.slice(rows, len(head)))
+        self.bytes -= part.bytes
         return part
+
+
+def tally_of(parts: Iterable[Part[D]]) -> Tally:
+    """What ``parts`` carry together."""
+    return sum((Tally.of(part.data_set) for part in parts), Tally())

@@ -15,6 +15,7 @@ from netobs.export.link.udp import UdpLink
 from netobs.export.loading import Loader
 from netobs.export.policies import Keeping
 from netobs.export.protocol import D, Encoder, H
+from netobs.export.queue import Part, tally_of
 from netobs.export.sink import Reach
 from netobs.export.stats import ExportStats
 from netobs.export.unsent import Waiting
@@ -108,24 +109,22 @@ class TransportSession(Generic[H, D]):
             if self._closing:
                 self.account.count_not_sent("closed", tally)
             else:
-                self._queue.append(data_set, now_ns)
+                self._queue.append(Part(data_set, now_ns))
         if self.reach is Reach.SUSPECT:
             self._loader.announcer.require(options=False)  # if it is back now, these flows are its first
         self._pump(now_ns)
         self._trim(now_ns)
 
-    def surrender(self, now_ns: int) -> list[tuple[D, int]]:
-        """Give up the waiting Data Sets, each with its time of arrival, if the collector is not up."""
+    def surrender(self, now_ns: int) -> list[Part[D]]:
+        """Give up what waits, if the collector is not up."""
         self._take_back(now_ns)
         given = self._queue.give_away()
-        for data_set, _ in given:
-            self.account.move_away(Tally.of(data_set))
+        self.account.move_away(tally_of(given))
         return given
 
-    def take_over(self, given: Sequence[tuple[D, int]], now_ns: int) -> None:
+    def take_over(self, given: Sequence[Part[D]], now_ns: int) -> None:
         """Export what another session of the same encoder has given up."""
-        for data_set, _ in given:
-            self.account.move_in(Tally.of(data_set))
+        self.account.move_in(tally_of(given))
         self._queue.merge(given)
         self._pump(now_ns)
         self._trim(now_ns)
@@ -194,7 +193,7 @@ class TransportSession(Generic[H, D]):
 
     def _pump(self, now_ns: int) -> None:
         """Send until everything is sent or the link accepts no more. Flows that exceed the queue are not held back."""
-        self.account.count_not_sent("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
+        self.account.count_not_sent("queue_age", tally_of(self._queue.expire(now_ns - self._config.queue_max_age_ns)))
         while self.reach.is_open:
             if self.holds(self.reach) and self._shipment is not None and not self._shipment.is_announcement:
                 self._take_back(now_ns)
@@ -266,7 +265,7 @@ class TransportSession(Generic[H, D]):
         most = self._config.queue_max_bytes - (self._shipment.waiting_bytes() if self._shipment else 0)
         if self._keeping.stores(self.reach, self._stalled_ns(now_ns)) or self._queue.bytes > most:
             self._store(now_ns)
-        self.account.count_not_sent("queue_full", self._waiting.trim(most, now_ns))
+        self.account.count_not_sent("queue_full", tally_of(self._waiting.trim(most, now_ns)))
 
     def _store(self, now_ns: int) -> bool:
         """Move the queue to the spool, if there is one, part by part. Returns whether a part is under way."""
@@ -310,7 +309,7 @@ class TransportSession(Generic[H, D]):
     def _end(self, now_ns: int) -> None:
         if self._store(now_ns):
             return  # the next call follows when the part is written
-        self.account.count_not_sent("closed", self._queue.trim(0))
+        self.account.count_not_sent("closed", tally_of(self._queue.trim(0)))
         self._waiting.end(self._on_ended, now_ns)
 
     def _give_up(self, now_ns: int) -> None:
@@ -318,7 +317,7 @@ class TransportSession(Generic[H, D]):
         self._waiting.give_up()
         log.warning("%s: spool %s: the disk does not answer: %d flows that wait are given up", self,
                     self._config.spool, self.account.queued.flows)  # fmt: skip
-        self.account.count_not_sent("closed", self._queue.trim(0))
+        self.account.count_not_sent("closed", tally_of(self._queue.trim(0)))
         self._on_ended(now_ns)
 
     def _on_ended(self, _now_ns: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from netobs.base.clock import ClockPair
+from netobs.export.queue import Part
 from netobs.export.stats import ExportStats
 
 
@@ -86,11 +87,11 @@ class Sink(Protocol):
     def options_changed(self, now_ns: int) -> None:
         """The daemon's report about itself (``netobs.flow.report``) has changed."""
 
-    def surrender(self, now_ns: int) -> list[tuple[Any, int]]:
-        """Give up the waiting Data Sets, each with its time of arrival, if the collector is not up."""
+    def surrender(self, now_ns: int) -> list[Part[Any]]:
+        """Give up what waits, if the collector is not up."""
 
-    def take_over(self, given: Sequence[tuple[Any, int]], now_ns: int) -> None:
-        """Export the Data Sets that the sink of another collector with the same encoder has given up."""
+    def take_over(self, given: Sequence[Part[Any]], now_ns: int) -> None:
+        """Export what the sink of another collector with the same encoder has given up."""
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send the waiting Data Sets, until ``deadline_ns`` or a little later; the rest counts as not sent."""

@@ -8,7 +8,7 @@ from netobs.base.loop import EventLoop
 from netobs.export.in_flight import Shipment, Unacknowledged
 from netobs.export.link.link import Link, Progress
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import DataSetQueue
+from netobs.export.queue import DataSetQueue, Part
 from netobs.export.spool.replay import Replay
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
@@ -56,7 +56,7 @@ class Waiting(Generic[H, D]):
         """Move a part of the queue to the spool, if it accepts it. Returns whether a part is under way."""
         return self.replay is not None and self.replay.take_in(export_time_s, max_message_size, now_ns)
 
-    def trim(self, max_bytes: int, now_ns: int) -> Tally:
+    def trim(self, max_bytes: int, now_ns: int) -> list[Part[D]]:
         """Drop flows that exceed the memory, except those that a spool is about to take; return what was dropped."""
         if self.replay is None:
             return self.queue.trim(max_bytes)
@@ -87,9 +87,8 @@ class Waiting(Generic[H, D]):
 
     def put_back(self, shipment: Shipment[H, D], start: int, stop: int, now_ns: int) -> None:
         """Put the Messages ``start`` to ``stop`` back to the front of the queue or spool that they came from."""
-        if shipment.data_set is not None:
-            rows = shipment.data_set.slice(shipment.rows_before(start), shipment.rows_before(stop))
-            self.queue.put_back(rows, shipment.since_ns)
+        if shipment.part is not None:
+            self.queue.put_back(shipment.part.slice(shipment.rows_before(start), shipment.rows_before(stop)))
         elif self.replay is not None and shipment.batch is not None:
             tally = Tally.of_messages(shipment.block, start, stop)
             self.replay.take_back(shipment.batch.part(start, stop), tally, now_ns)
@@ -127,4 +126,4 @@ class Waiting(Generic[H, D]):
         """As ``end``, if the disk does not answer. The flows that it was given are in the queue again."""
         writing = self.replay.give_up() if self.replay is not None else None
         if writing is not None:
-            self.queue.put_back(*writing)
+            self.queue.put_back(writing)

@@ -19,7 +19,7 @@ from netobs.base.ipfix import MAX_MESSAGE_BYTES
 from netobs.base.loop import EventLoop
 from netobs.export.batch import Batch
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import DataSetQueue, row_bytes
+from netobs.export.queue import DataSetQueue, Part
 from netobs.export.spool.blocks import messages_block, templates_block
 from netobs.export.spool.disk import Disk
 from netobs.export.spool.found import Templates
@@ -95,7 +95,7 @@ class Replay(Generic[H, D]):
         self._spool = self._make_spool(message_size)
         self._part_bytes = min(_PART_BYTES, self._spool.segment_bytes // 2)
         self._announced: set[bytes] = set()  # Templates of other runs that the collector knows
-        self._writing: tuple[D, int] | None = None  # the part that the thread has, and since when it waits
+        self._writing: Part[D] | None = None  # what the thread has
         self._retry_write_ns = 0
         self._busy = False  # whether part after part is being written
         self._busy_since_ns = 0
@@ -131,14 +131,14 @@ class Replay(Generic[H, D]):
             return error
         return None
 
-    def _write(self, part: D, export_time_s: int, message_size: int, now_ns: int) -> int:
+    def _write(self, part: Part[D], export_time_s: int, message_size: int, now_ns: int) -> int:
         """0 if it is done, else when to try again."""
         sequence = self._spool.begin(
             lambda: self._encoder.template_messages(self._header(export_time_s, 0), message_size), now_ns
         )
         if sequence is None:
             return self._spool.retry_write_ns
-        block = self._encoder.data_messages(part, self._header(export_time_s, sequence), message_size)
+        block = self._encoder.data_messages(part.data_set, self._header(export_time_s, sequence), message_size)
         return 0 if self._spool.append(block, now_ns) else self._spool.retry_write_ns
 
     def _read(self, now_ns: int) -> tuple[list[_Read], int]:
@@ -162,7 +162,7 @@ class Replay(Generic[H, D]):
     @property
     def writing_bytes(self) -> int:
         """Memory of what is being written."""
-        return len(self._writing[0]) * row_bytes(self._writing[0]) if self._writing is not None else 0
+        return self._writing.bytes if self._writing is not None else 0
 
     def overdue_ns(self, now_ns: int) -> int:
         """Rows that have waited since this time or longer should be written by now, and count against the queue.
@@ -178,9 +178,7 @@ class Replay(Generic[H, D]):
         if self._writing is None and self._queue and not self._ended and now_ns >= self._retry_write_ns:
             if not self._busy:
                 self._busy, self._busy_since_ns = True, now_ns
-            since_ns = self._queue.oldest_ns
-            part = self._queue.take(self._part_bytes)
-            self._writing = part, since_ns
+            self._writing = part = self._queue.take(self._part_bytes)
             self._submit(lambda: self._write(part, export_time_s, message_size, now_ns), self._on_written, now_ns)
         self._watch(now_ns)
         return self._writing is not None
@@ -246,7 +244,7 @@ class Replay(Generic[H, D]):
         self._disk.submit(self._spool.close, lambda _none, later_ns: done(later_ns), now_ns)
         self._disk.end()
 
-    def give_up(self) -> tuple[D, int] | None:
+    def give_up(self) -> Part[D] | None:
         """As ``end``, for a disk that does not answer. Returns the flows that it may or may not have written."""
         self._ended = True
         self._disk.abandon(self._spool.close)
@@ -272,7 +270,7 @@ class Replay(Generic[H, D]):
     def _on_written(self, retry_ns: int, now_ns: int) -> None:
         assert self._writing is not None
         if retry_ns:
-            self._queue.put_back(*self._writing)
+            self._queue.put_back(self._writing)
             self._retry_write_ns = retry_ns
         self._writing = None
         self._busy = bool(self._queue) and not retry_ns

@@ -10,10 +10,10 @@ import pytest
 
 from netobs.base.clock import ClockPair
 from netobs.export.policies import HOLD_NS, STALL_NS, Balance, Failover, Keeping, Member, Replicate
+from netobs.export.queue import Part, tally_of
 from netobs.export.sink import Event, Reach
 from netobs.export.stats import ExportStats
 from netobs.flow.records import empty
-from netobs.flow.tally import Tally
 from tests.unit.export.site import FlowEncoder
 from tests.unit.export.support import Rows, rows
 
@@ -63,7 +63,7 @@ class Kept:
         self.reach = CONNECTING
         self.closed = False
         self.held = False
-        self.waiting: list[tuple[Rows, int]] = []
+        self.waiting: list[Part[Rows]] = []
 
     def __str__(self) -> str:
         return self.name
@@ -78,16 +78,16 @@ class Kept:
         self.held = held
 
     def send(self, data_sets: Sequence[Any], clock: ClockPair, now_ns: int) -> None:
-        self.waiting += [(each, now_ns) for each in data_sets]
+        self.waiting += [Part(each, now_ns) for each in data_sets]
 
     def options_changed(self, now_ns: int) -> None:
         pass
 
-    def surrender(self, now_ns: int) -> list[tuple[Any, int]]:
+    def surrender(self, now_ns: int) -> list[Part[Any]]:
         given, self.waiting = self.waiting, []
         return given
 
-    def take_over(self, given: Sequence[tuple[Any, int]], now_ns: int) -> None:
+    def take_over(self, given: Sequence[Part[Any]], now_ns: int) -> None:
         self.waiting += given
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
@@ -141,11 +141,11 @@ def test_what_waits_moves_from_one_that_is_not_up_to_one_that_is(reaches: tuple[
     group = Failover("site", made)
     for sink, reach in zip(sinks, reaches):
         sink.reach = reach
-        sink.waiting = [(rows(0, 10), 0)]
+        sink.waiting = [Part(rows(0, 10), 0)]
     group.tick(1)
     given_away = {(SUSPECT, UP): [0, 20], (DOWN, UP): [0, 20]}
     given_away.update({(UP, reach): [20, 0] for reach in (CONNECTING, SUSPECT, DOWN)})
-    held = [sum((Tally.of(each).flows for each, _ in sink.waiting), 0) for sink in sinks]
+    held = [tally_of(sink.waiting).flows for sink in sinks]
     assert held == given_away.get(reaches, [10, 10])
 
 
