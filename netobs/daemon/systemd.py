@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Mapping
 
 NS_PER_US = 1_000
@@ -68,6 +69,21 @@ class ServiceManager:
         """The daemon is stopping."""
         self._tell("STOPPING=1")
 
+    def pass_fd(self, message: str, fd: int = -1) -> bool:
+        """Sends ``message`` with ``fd``, if it is one. False: the service manager has not read enough of the earlier
+        messages; call again later.
+
+        :raises OSError: it cannot be sent, for any other reason.
+        """
+        if not self._address:
+            return True
+        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", fd))] if fd >= 0 else []
+        try:
+            self._open().sendmsg([message.encode()], control, 0, self._address)
+        except BlockingIOError:
+            return False
+        return True
+
     def close(self) -> None:
         """Closes the socket; no reports follow."""
         self._address = ""
@@ -76,9 +92,11 @@ class ServiceManager:
             self._socket = None
 
     def _tell(self, message: str) -> None:
-        if not self._address:
-            return
+        if self._address:
+            with contextlib.suppress(OSError):
+                self._open().sendto(message.encode(), self._address)
+
+    def _open(self) -> socket.socket:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        with contextlib.suppress(OSError):
-            self._socket.sendto(message.encode(), self._address)
+        return self._socket

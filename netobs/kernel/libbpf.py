@@ -192,6 +192,30 @@ def tcx_link(fd: int) -> tuple[int, int]:
     return info.prog_id, info.ifindex
 
 
+def pin(fd: int, path: Path) -> None:
+    """Gives a map, program or link a name in a BPF file system.
+
+    :raises OSError: the kernel refused; EINVAL where ``fd`` is something else.
+    """
+    checked(library().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
+
+
+def pinned(path: Path) -> int:
+    """A descriptor of what ``pin`` has given a name.
+
+    :raises OSError: the kernel refused.
+    """
+    return checked(library().bpf_obj_get(os.fsencode(path)), f"pin {path}")
+
+
+def update_link(link_fd: int, program_fd: int) -> None:
+    """Puts another program into a link, in one step: a packet passes the former or the new one.
+
+    :raises OSError: the kernel refused; ENOLINK where the link is detached.
+    """
+    checked(library().bpf_link_update(link_fd, program_fd, None), "link update")
+
+
 def run_program(fd: int, frame: bytes) -> bytes:
     """Runs a TC program once on ``frame`` (BPF_PROG_TEST_RUN); the frame as the program has left it.
 

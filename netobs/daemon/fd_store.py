@@ -1,0 +1,141 @@
+"""systemd's store of file descriptors (sd_pid_notify_with_fds(3)) keeps them from one process of a unit to the next.
+
+The unit says how many in FileDescriptorStoreMax=, and tells this process in the variable FDSTORE, as systemd does by
+itself from version 254 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import Callable
+
+from netobs.base import clock
+from netobs.base.loop import POLL_NS, EventLoop
+from netobs.daemon.systemd import ServiceManager
+
+log = logging.getLogger("netobs")
+
+FIRST_FD = 3  # sd_listen_fds(3)
+
+
+def inherited(environment: Mapping[str, str], first_fd: int = FIRST_FD) -> dict[str, int]:
+    """What systemd passes to this process, by name: LISTEN_FDS and LISTEN_FDNAMES (sd_listen_fds_with_names(3)). The
+    descriptors are not inherited any further. Of several with one name, the first, which is the newest, counts."""
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return {}
+    fds = range(first_fd, first_fd + int(count))
+    found: dict[str, int] = {}
+    for name, fd in zip(environment.get("LISTEN_FDNAMES", "").split(":"), fds):
+        os.set_inheritable(fd, False)
+        if name in found:
+            os.close(fd)
+        else:
+            found[name] = fd
+    return found
+
+
+def store_size(environment: Mapping[str, str]) -> int:
+    """How many descriptors the service manager keeps; 0 if none."""
+    text = environment.get("FDSTORE", "")
+    return int(text) if text.isdecimal() and environment.get("NOTIFY_SOCKET") else 0
+
+
+class FdStore:
+    """A ``Keeper``. The messages go to systemd in their order, without waiting: what its socket does not take at once
+    follows from the loop."""
+
+    keeps = True
+
+    def __init__(self, service: ServiceManager, former: Mapping[str, int], size: int, loop: EventLoop) -> None:
+        """``former``: as ``inherited`` gives it; owned by this object from now on. ``size``: how many may be kept."""
+        self._service, self._loop, self._size = service, loop, size
+        self._former = dict(former)
+        self._own: dict[str, int] = {}  # memory that this process has made
+        self._kept = set(former)
+        self._unsent: deque[tuple[str, int]] = deque()
+        self._is_scheduled = self._said_full = False
+
+    def former(self, name: str) -> int | None:
+        return self._former.get(name)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._former)
+
+    def memory(self, name: str) -> int:
+        fd = os.memfd_create(f"netobs-{name}", os.MFD_CLOEXEC)
+        self.keep(name, fd)
+        self._own[name] = fd
+        return fd
+
+    def keep(self, name: str, fd: int) -> None:
+        self.drop(name)
+        if len(self._kept) >= self._size:
+            self._say_full()
+            return
+        self._kept.add(name)
+        self._send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD))
+
+    def drop(self, name: str) -> None:
+        for fds in (self._former, self._own):
+            if name in fds:
+                os.close(fds.pop(name))
+        if name in self._kept:
+            self._kept.discard(name)
+            self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", -1)
+
+    def _say_full(self) -> None:
+        if not self._said_full:
+            self._said_full = True
+            log.warning(
+                "systemd keeps %d descriptors of this service, and there are more: a restart will miss packets on some "
+                "interfaces; raise FileDescriptorStoreMax= and the variable FDSTORE of the unit",
+                self._size,
+            )
+
+    def _send(self, message: str, fd: int) -> None:
+        self._unsent.append((message, fd))
+        if not self._is_scheduled:
+            self._go_on(0)
+
+    def _go_on(self, _now_ns: int) -> None:
+        self._is_scheduled = not self._flush()
+        if self._is_scheduled:
+            self._loop.call_at(clock.monotonic_ns() + POLL_NS, self._go_on)
+
+    def _flush(self) -> bool:
+        """Whether everything was sent."""
+        while self._unsent:
+            message, fd = self._unsent[0]
+            try:
+                if not self._service.pass_fd(message, fd):
+                    return False
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:  # systemd has not yet taken the earlier descriptors (unix(7))
+                    return False
+                log.debug("systemd does not take %r: %s", message, error.strerror)
+            self._unsent.popleft()
+            if fd >= 0:
+                os.close(fd)
+        return True
+
+    def settle(self, within_ns: int, sleep_ns: Callable[[int], object] = clock.sleep_ns) -> None:
+        """Waits until systemd has everything, at most ``within_ns``: for the end of the process."""
+        end_ns = clock.monotonic_ns() + within_ns
+        while not self._flush() and clock.monotonic_ns() < end_ns:
+            sleep_ns(POLL_NS // 20)
+
+    def close(self) -> None:
+        """Closes this process's descriptors. What is kept stays with systemd."""
+        for fds in (self._former, self._own):
+            while fds:
+                os.close(fds.popitem()[1])
+        while self._unsent:
+            with contextlib.suppress(OSError):
+                os.close(self._unsent.popleft()[1])
