@@ -21,8 +21,8 @@ class Attaching:
     def __init__(
         self, points: ObservationPoints, loop: EventLoop, told: Callable[[int], None], changed: Callable[[int], None]
     ) -> None:
-        """``told`` is called every ``PROGRESS_NS`` while more is due; ``changed`` then, too, and when nothing is due
-        any more: the interfaces may be others."""
+        """``told`` is called every ``PROGRESS_NS`` while more is due, ``changed`` when nothing is due any more: the
+        interfaces may be others."""
         self._points, self._loop = points, loop
         self._told, self._changed = told, changed
         self._again: Timer | None = None
@@ -95,13 +95,12 @@ class Attaching:
     def _go_on(self, now_ns: int) -> None:
         self._slice(now_ns)
         if not self.is_busy:
-            self._changed(now_ns)
+            self._loop.call_at(now_ns, self._changed)
             then, self._then = self._then, []
             for call in then:
                 call(now_ns)
         elif now_ns - self._told_ns >= PROGRESS_NS:
             self._told_ns = now_ns
-            self._changed(now_ns)
             self._told(now_ns)
 
     def _slice(self, now_ns: int) -> None:
