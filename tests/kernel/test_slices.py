@@ -1,0 +1,158 @@
+"""Hundreds of interfaces: attached to and detached from in slices, while they come, go and change their names."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.namespaces import Lab, Link, in_namespace
+from lab.prog_run import Programs
+from lab.taps import delete_taps, make_taps
+from netobs.config.selector import InterfaceSelector
+from netobs.kernel.observation_points import ObservationPoints
+from tests.kernel.foreign import ours, qdiscs
+
+pytestmark = pytest.mark.kernel(tools=("tc",))
+
+
+def one_at_a_time() -> bool:
+    return True
+
+
+@contextlib.contextmanager
+def points(ns: str, **config: Any) -> Iterator[ObservationPoints]:
+    """Observation Points of ``ns``; the test stays in that namespace."""
+    with in_namespace(ns), Programs(max_flows=64, **{"interfaces": ("tap*",), "attach": "tc", **config}) as programs:
+        yield programs.capture.points
+
+
+def names(of: ObservationPoints) -> list[str]:
+    return sorted(interface.name for interface in of.attached)
+
+
+def settle(of: ObservationPoints) -> list[str]:
+    """Handles what has happened, and does what is due."""
+    while of.work() or select.select([of.links], [], [], 0)[0]:
+        of.follow_links()
+    return names(of)
+
+
+def taps(count: int) -> list[str]:
+    return sorted(f"tap{number}" for number in range(count))
+
+
+def test_two_hundred_interfaces_slice_by_slice(lab: Lab) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(200))
+    with points(ns) as of:
+        of.want_all()
+        assert of.due == 200
+        assert of.work(one_at_a_time)
+        assert (len(of.attached), of.due) == (1, 199)
+        assert not of.work()
+        assert names(of) == taps(200)
+        of.select(InterfaceSelector(("tap1*",), ()), "ingress")
+        assert of.due == 201  # all that are there: lo, too
+        assert not of.work()
+        assert names(of) == [name for name in taps(200) if name.startswith("tap1")]
+        assert ours(lab, Link(ns, "tap1", 0, "")) == 1
+        assert ours(lab, Link(ns, "tap2", 0, "")) == 0
+        of.want_none()
+        assert of.work(one_at_a_time)
+        assert not of.work()
+        assert names(of) == []
+    assert "clsact" not in qdiscs(lab, Link(ns, "tap1", 0, ""))
+
+
+def recreate(lab: Lab, ns: str, name: str, new: str) -> Link:
+    """Another interface, ``new``, with the index that the tap ``name`` had."""
+    index = lab.link(ns, name).ifindex
+    delete_taps(ns, [name])
+    lab.run(ns, ["ip", "link", "add", new, "index", str(index), "type", "veth", "peer", "name", f"peer-{new}"])
+    return lab.link(ns, new)
+
+
+def rename(lab: Lab, ns: str, name: str, new: str) -> None:
+    lab.run(ns, ["ip", "link", "set", name, "name", new])
+
+
+CHANGES: dict[str, tuple[Callable[[Lab, str], object], list[str]]] = {
+    "deleted": (lambda lab, ns: delete_taps(ns, ["tap0", "tap2"]), ["tap1"]),
+    "new": (lambda lab, ns: make_taps(ns, ["tap7"]), ["tap0", "tap1", "tap2", "tap7"]),
+    "renamed, selected": (lambda lab, ns: rename(lab, ns, "tap2", "tap8"), ["tap0", "tap1", "tap8"]),
+    "renamed, not selected": (lambda lab, ns: rename(lab, ns, "tap2", "other"), ["tap0", "tap1"]),
+    "index used again": (lambda lab, ns: recreate(lab, ns, "tap2", "tap9"), ["tap0", "tap1", "tap9"]),
+    "index used again, not selected": (lambda lab, ns: recreate(lab, ns, "tap2", "other"), ["tap0", "tap1"]),
+    "index of an attached one": (lambda lab, ns: recreate(lab, ns, "tap0", "tap9"), ["tap1", "tap2", "tap9"]),
+    "index of an attached one, not selected": (lambda lab, ns: recreate(lab, ns, "tap0", "other"), ["tap1", "tap2"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_between_two_slices(lab: Lab, change: str) -> None:
+    """The first of three is attached when it happens; the others are due, and the event is read after them."""
+    happens, expected = CHANGES[change]
+    ns = lab.namespace()
+    make_taps(ns, taps(3))
+    with points(ns) as of:
+        of.want_all()
+        assert of.work(one_at_a_time)
+        assert names(of) == ["tap0"]
+        happens(lab, ns)
+        assert not of.work()
+        assert "other" not in names(of)
+        assert settle(of) == expected
+        for entry in lab.links(ns):
+            name = entry["ifname"]
+            assert ours(lab, Link(ns, name, 0, "")) == (2 if name in expected else 0), name
+
+
+@pytest.mark.parametrize("method", ["tcx", "tc"])
+def test_wanted_again_before_all_are_detached(lab: Lab, method: str) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(4))
+    with points(ns, attach=method) as of:
+        assert of.attach() == 4
+        of.want_none()
+        assert of.work(one_at_a_time)
+        assert len(of.attached) == 3
+        of.want_all()
+        assert settle(of) == taps(4)
+        of.want_none()
+        delete_taps(ns, ["tap3"])
+        assert not of.work()
+        assert names(of) == []
+
+
+def test_what_was_removed_is_found_slice_by_slice(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(3))
+    with points(ns, direction="ingress") as of:
+        of.attach()
+        for name in ("tap0", "tap2"):
+            lab.run(ns, ["tc", "qdisc", "del", "dev", name, "clsact"])
+        delete_taps(ns, ["tap2"])
+        of.restore()
+        while of.work(one_at_a_time):
+            pass
+        assert names(of) == ["tap0", "tap1"]
+        assert ours(lab, Link(ns, "tap0", 0, "")) == 1
+    assert caplog.text.count("was not measured for a while") == 1
+
+
+def test_a_removed_interface_is_forgotten_though_its_event_comes_later(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(2))
+    with points(ns, attach="tcx", direction="ingress") as of:
+        of.attach()
+        of.restore()
+        delete_taps(ns, ["tap1"])
+        assert not of.work()
+        assert settle(of) == ["tap0"]
+    assert "somebody" not in caplog.text
