@@ -52,6 +52,7 @@ def test_the_life_of_a_service(manager: Manager) -> None:
     told.reloading(5 * S + 999)
     told.ready()
     told.stopping()
+    told.takes_longer()
     told.close()
     told.status("after the end")
     assert manager.heard() == [
@@ -60,6 +61,7 @@ def test_the_life_of_a_service(manager: Manager) -> None:
         "RELOADING=1\nMONOTONIC_USEC=5000000",
         "READY=1",
         "STOPPING=1",
+        "EXTEND_TIMEOUT_USEC=20000000",
     ]
 
 

@@ -1,0 +1,100 @@
+"""Interfaces by the hundred: the daemon works on while it attaches to them, and while it detaches."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.collectors import UdpSink
+from lab.daemon import EXIT_WITHIN_S, KEPT, Daemon, configuration, read_account, traffic_control
+from lab.namespaces import Lab
+from lab.programs import wait_until
+from lab.taps import delete_taps, make_taps
+from lab.traffic import Traffic
+from tests.e2e.test_service import AT_ONCE, OFTEN, Manager
+from tests.e2e.test_shutdown import StartingDaemon, arrived
+
+pytestmark = pytest.mark.e2e(tools=("make", "bpftool", "tc"))
+
+SLOW = "tcx"
+"""The kernel waits for two grace periods at each interface."""
+SILENCE_MS = 250
+
+
+def longest_silence_ms(log: str) -> int:
+    return int(re.findall(r"loop: longest silence (\d+) ms", log)[-1])
+
+
+def test_a_long_start_measures_tells_and_ends_in_order(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    make_taps(far.ns, (f"tap{number}" for number in range(150)))
+    before = traffic_control(lab, far.ns)
+    manager = Manager(tmp_path)
+    config = configuration({**OFTEN, "interfaces": ["veth0", "tap*"], "attach": SLOW}, AT_ONCE)
+    with (
+        contextlib.closing(manager.socket),
+        UdpSink(far.ns) as sink,
+        StartingDaemon(lab, far.ns, tmp_path, config, environment=manager.environment) as daemon,
+    ):
+        daemon.wait_for("veth0: attached")
+        Traffic(packets=1000).send(lab, near)
+        heard = manager.hear_until("EXTEND_TIMEOUT_USEC=20000000")
+        while not heard[-1].startswith("STATUS=attaching: "):
+            heard.append(manager.hear())
+        assert re.fullmatch(r"STATUS=attaching: \d+ of 151 interfaces", heard[-1])
+        assert daemon.account().seen.packets == 1000
+        daemon.process.send_signal(signal.SIGTERM)
+        heard += manager.hear_until("STOPPING=1")
+        assert daemon.process.wait(EXIT_WITHIN_S) == 0
+        assert arrived(sink)[1] == 1000
+    assert "READY=1" not in heard
+    assert "netobs ready" not in daemon.log
+    assert "Traceback" not in daemon.log
+    assert read_account(daemon.log).is_balanced()
+    assert traffic_control(lab, far.ns) == before
+
+
+@pytest.mark.parametrize(("attach", "count"), [("tcx", 40), ("tc", 200)])
+def test_a_reload_that_changes_hundreds_of_interfaces_keeps_nobody_waiting(
+    lab: Lab, tmp_path: Path, attach: str, count: int
+) -> None:
+    near, far = lab.pair()
+    make_taps(far.ns, (f"tap{number}" for number in range(count)))
+    capture = {**OFTEN, "attach": attach}
+    with UdpSink(far.ns) as sink, Daemon(lab, far.ns, tmp_path, configuration(capture, AT_ONCE)) as daemon:
+        began = time.monotonic()
+        said = daemon.reload(configuration({**capture, "interfaces": ["veth0", "tap*"]}, AT_ONCE))
+        assert f"reload: done: measuring veth0 and {count} taps" in said
+        Traffic(packets=1000).send(lab, near)
+        said = daemon.reload(configuration({**capture, "direction": "ingress"}, AT_ONCE))
+        took_ms = (time.monotonic() - began) * 1000
+        assert said.count("detached, no longer selected") == count
+        assert daemon.finish().is_balanced()
+        assert arrived(sink)[1] == 1000
+    assert longest_silence_ms(daemon.log) < max(SILENCE_MS, took_ms / 4)  # a machine that is busy is late everywhere
+
+
+def test_interfaces_that_come_and_go_meanwhile(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    config = configuration({**OFTEN, "interfaces": ["veth0", "tap*"], "attach": "tc"}, KEPT)
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, config) as daemon:
+        began = time.monotonic()
+        for turn in range(4):
+            make_taps(far.ns, (f"tap{turn}-{number}" for number in range(50)))
+            Traffic(packets=100).send(lab, near)
+            delete_taps(far.ns, (f"tap{turn}-{number}" for number in range(turn, 50)))
+        stay = [f"tap{turn}-{number}" for turn in range(4) for number in range(turn)]
+        wait_until(lambda: all(f"{name}: attached" in daemon.log for name in stay), "those that stay are measured")
+        assert all("netobs_ingress" in traffic_control(lab, far.ns, name) for name in stay)
+        took_ms = (time.monotonic() - began) * 1000
+        account = daemon.finish()
+    assert account.seen.packets == 400
+    assert account.is_balanced()
+    assert "was not measured" not in daemon.log
+    assert not any("netobs" in traffic_control(lab, far.ns, name) for name in stay)
+    assert longest_silence_ms(daemon.log) < max(SILENCE_MS, took_ms / 4)
