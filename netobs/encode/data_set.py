@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +46,11 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def kind(self) -> int:
+        """The Template ID, by which ``RecordEncoder.restored`` knows the Template."""
+        return self.template.id
+
     def slice(self, start: int, stop: int) -> DataSet:
         """The rows ``start`` to ``stop``, without a copy."""
         part = slice(start, stop)
@@ -68,6 +75,19 @@ class RecordEncoder:
     def __init__(self, templates: Sequence[Template], columns: Mapping[str, Column] = ALL_COLUMNS) -> None:
         self.templates = tuple(templates)
         self._columns = columns
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same in every process whose encoder makes the same Data Records of the same rows."""
+        layouts = [(template.record, template.dtype.descr) for template in self.templates]
+        return f"{type(self).__module__} {zlib.crc32(repr(layouts).encode()):08x}"
+
+    def restored(
+        self, kind: int, rows: npt.NDArray[np.uint8], packets: npt.NDArray[np.int64], octets: npt.NDArray[np.int64]
+    ) -> DataSet:
+        """The Data Set of the Template with the ID ``kind`` whose ``rows`` were these octets; without a copy."""
+        template = next(each for each in self.templates if each.id == kind)
+        return DataSet(template, rows.view(template.dtype), packets, octets)
 
     def encode(self, batch: FlowBatch) -> Encoded:
         """The Data Sets of ``batch``.

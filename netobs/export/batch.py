@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 
 class Batch(NamedTuple):
-    """The Messages ``start`` to ``stop`` of the segment with this ``serial`` number."""
+    """The Messages ``start`` to ``stop`` of the segment with this ``serial`` number; its files have the ``number``."""
 
     serial: int
+    number: int
     start: int
     stop: int
 
     def part(self, start: int, stop: int) -> Batch:
         """Its Messages ``start`` to ``stop``."""
-        return Batch(self.serial, self.start + start, self.start + stop)
+        return Batch(self.serial, self.number, self.start + start, self.start + stop)

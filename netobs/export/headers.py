@@ -17,9 +17,10 @@ class Headers(Generic[H]):
         self._clock = ClockPair(0, 0)
         self.last = new_header(0, 0, observation_domain, 0)
 
-    def begin(self) -> None:
-        """A Transport Session starts: its first Sequence Number is 0 (RFC 7011, section 3.1)."""
-        self.last = self._new_header(self.last.export_time_s, 0, self._domain, 0)
+    def begin(self, sequence: int = 0) -> None:
+        """A Transport Session starts: its first Sequence Number is 0 (RFC 7011, section 3.1), or ``sequence`` where it
+        goes on from a former process."""
+        self.last = self._new_header(self.last.export_time_s, sequence, self._domain, 0)
 
     def see_clock(self, clock: ClockPair) -> None:
         """Sets the present clocks: somebody may have set the wall clock."""

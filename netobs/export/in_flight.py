@@ -40,7 +40,7 @@ class Shipment(Generic[H, D]):
 
 
 @dataclass
-class _Sent(Generic[H, D]):
+class Sent(Generic[H, D]):
     """The Messages ``start`` to ``stop`` of a shipment, which the kernel has accepted."""
 
     shipment: Shipment[H, D]
@@ -55,7 +55,7 @@ class Unacknowledged(Generic[H, D]):
     """
 
     def __init__(self) -> None:
-        self._sent: deque[_Sent[H, D]] = deque()
+        self._sent: deque[Sent[H, D]] = deque()
         self._acknowledged = 0  # acknowledged Messages of the Transport Session
 
     def __bool__(self) -> bool:
@@ -64,18 +64,17 @@ class Unacknowledged(Generic[H, D]):
     def add(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
         """The kernel has accepted the Messages ``start`` to ``stop`` of ``shipment``."""
         if stop > start:
-            self._sent.append(_Sent(shipment, start, stop))
+            self._sent.append(Sent(shipment, start, stop))
 
-    def acknowledge(self, messages: int) -> list[Batch]:
-        """The first ``messages`` of the Transport Session have arrived; return the parts of the spool among the new."""
+    def acknowledge(self, messages: int) -> list[Sent[H, D]]:
+        """The first ``messages`` of the Transport Session have arrived; return those that are news."""
         through = []
         news, self._acknowledged = messages - self._acknowledged, messages
         while news > 0:
             oldest = self._sent[0]
             done = min(news, oldest.stop - oldest.start)
             news -= done
-            if oldest.shipment.batch is not None:
-                through.append(oldest.shipment.batch.part(oldest.start, oldest.start + done))
+            through.append(Sent(oldest.shipment, oldest.start, oldest.start + done))
             oldest.start += done
             if oldest.start == oldest.stop:
                 self._sent.popleft()

@@ -51,9 +51,9 @@ class Loader(Generic[H, D]):
         self._waiting = waiting
         self._part_bytes = min(_PART_BYTES, config.queue_max_bytes // 2)
 
-    def begin(self, now_ns: int) -> None:
-        """A Transport Session begins."""
-        self.headers.begin()
+    def begin(self, sequence: int, now_ns: int) -> None:
+        """A Transport Session begins with this Sequence Number."""
+        self.headers.begin(sequence)
         self.fit()
         self.announcer.start(now_ns)
 
@@ -67,6 +67,12 @@ class Loader(Generic[H, D]):
 
         ``replays``: whether Messages of the spool may follow when the queue is empty.
         """
+        shipment = self._load(announcements_only, replays, now_ns)
+        if shipment is not None:
+            self._waiting.ship(shipment)
+        return shipment
+
+    def _load(self, announcements_only: bool, replays: bool, now_ns: int) -> Shipment[H, D] | None:
         headers, announcer = self.headers, self.announcer
         if headers.next(now_ns) and not self._link.reliable:
             # No Message with data may have an earlier Export Time than its Template (RFC 7011, section 8.2). TCP keeps
@@ -109,6 +115,7 @@ class Loader(Generic[H, D]):
 
     def take_back(self, shipment: Shipment[H, D], now_ns: int) -> None:
         """Partly sent data of ``shipment`` wait again, and get a Sequence Number when they are sent."""
+        self._waiting.stop_shipping()
         if shipment.is_announcement:
             self.announcer.take_back()
             self._waiting.forget_templates()

@@ -96,6 +96,10 @@ class Replicate:
         """The rows of ``records`` for each of ``members``."""
         return [None] * len(self.members)
 
+    def has_taken(self, number: int) -> bool:
+        """Whether the batch with this ``number`` needs none of ``members`` any more."""
+        return all(member.sink.last_batch == number for member in self.members)
+
     def tick(self, now_ns: int) -> None:
         """Periodic checks, about once a second."""
 
@@ -138,6 +142,10 @@ class Failover(Replicate):
     def shares(self, records: Records, now_ns: int) -> list[Rows]:
         self.tick(now_ns)
         return [None if number == self._active else _NOTHING for number in range(len(self.members))]
+
+    def has_taken(self, number: int) -> bool:
+        """One is enough, also if another one is active now."""
+        return any(member.sink.last_batch == number for member in self.members)
 
     def tick(self, now_ns: int) -> None:
         for member, health in zip(self.members, self._health):

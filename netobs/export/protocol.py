@@ -34,6 +34,10 @@ class DataSet(Protocol):
     """Data Records of one Template. ``rows``, ``packets``, ``octets``: shape ``(n,)``; the last two int64."""
 
     @property
+    def kind(self) -> int:
+        """Which of the encoder's kinds of Data Set it is, for ``Encoder.restored``; for IPFIX, the Template ID."""
+
+    @property
     def rows(self) -> npt.NDArray[np.void]: ...
 
     @property
@@ -51,11 +55,19 @@ class DataSet(Protocol):
 H = TypeVar("H", bound=Header)
 D = TypeVar("D", bound=DataSet)
 H_contra = TypeVar("H_contra", bound=Header, contravariant=True)
-D_contra = TypeVar("D_contra", bound=DataSet, contravariant=True)
 
 
-class Encoder(Protocol[H_contra, D_contra]):
+class Encoder(Protocol[H_contra, D]):
     """Builds whole Messages; without state, so that several sessions may share one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for every encoder, in any process, that makes the same Messages from the same rows."""
+
+    def restored(
+        self, kind: int, rows: npt.NDArray[np.uint8], packets: npt.NDArray[np.int64], octets: npt.NDArray[np.int64]
+    ) -> D:
+        """The Data Set of ``kind`` whose rows were these octets, in memory that is not copied."""
 
     def template_messages(self, header: H_contra, max_message_size: int) -> list[bytes]:
         """All Templates of flows. Raises TemplateError if a Template or one of its Data Records does not fit."""
@@ -68,5 +80,5 @@ class Encoder(Protocol[H_contra, D_contra]):
         The first has the Sequence Number of ``header``. Raises TemplateError like ``template_messages``.
         """
 
-    def data_messages(self, data_set: D_contra, header: H_contra, max_message_size: int) -> MessageBlock:
+    def data_messages(self, data_set: D, header: H_contra, max_message_size: int) -> MessageBlock:
         """``data_set`` as Messages; the first has the Sequence Number of ``header``."""

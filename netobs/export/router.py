@@ -59,10 +59,14 @@ class Router:
         return successor
 
     def export(self, batch: FlowBatch, now_ns: int) -> None:
-        """Encode ``batch`` and hand it to the sessions."""
+        """Encode ``batch`` and hand it to the sessions, except to those that have taken a batch of this number."""
         whole: dict[int, Encoded] = {}
         for group in self._groups:
+            if batch.number and group.has_taken(batch.number):
+                continue
             for member, rows in zip(group.members, group.shares(batch.records, now_ns)):
+                if batch.number and member.sink.last_batch == batch.number:
+                    continue
                 if rows is None:
                     if id(member.encoder) not in whole:
                         whole[id(member.encoder)] = member.encoder.encode(batch)
@@ -74,7 +78,7 @@ class Router:
                     continue
                 member.unencodable += share.unencodable
                 member.clamped += share.clamped
-                member.sink.send(share.data_sets, batch.clock, now_ns)
+                member.sink.send(share.data_sets, batch.clock, now_ns, batch.number)
 
     def _tick(self, now_ns: int) -> None:
         for group in self._groups:

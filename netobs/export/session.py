@@ -15,15 +15,15 @@ from netobs.export.link.udp import UdpLink
 from netobs.export.loading import Loader
 from netobs.export.policies import Keeping
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import Part, tally_of
+from netobs.export.queue import Part
 from netobs.export.sink import Reach
 from netobs.export.stats import ExportStats
 from netobs.export.unsent import Waiting
 from netobs.flow.report import Report
-from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
+    from netobs.export.kept.session import Place
 
 _LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink, "tls": TlsLink}
 START_WITHIN_S = 5.0
@@ -56,8 +56,10 @@ class TransportSession(Generic[H, D]):
         loop: EventLoop,
         report: Callable[[int], Report] = lambda _realtime_ns: Report(),
         start_within_s: float = START_WITHIN_S,
+        place: Place | None = None,
     ) -> None:
-        """``start_within_s``: how long the spool's disk may take to open it. Raises ExportError: see ``Waiting``."""
+        """``start_within_s``: how long the spool's disk may take to open it. ``place``: where what outlives the process
+        is kept. Raises ExportError: see ``Waiting``."""
         self.account = ExportStats()
         self.closed = False
         self._config = config
@@ -65,13 +67,13 @@ class TransportSession(Generic[H, D]):
         self._loop = loop
         self._link = _LINKS[config.transport](config, loop, self, self.account)
         self._waiting: Waiting[H, D] = Waiting(
-            config, encoder, new_header, self._link, self.account, loop, self._on_spool, start_within_s
+            config, encoder, new_header, self._link, self.account, loop, self._on_spool, start_within_s, place
         )
         self._queue = self._waiting.queue
         self._loader = Loader(config, encoder, new_header, report, loop, self._link, self._waiting, self._pump)
         self._shipment: Shipment[H, D] | None = None
         self._said_too_large = False
-        self._closing = self._ending = False
+        self._closing = self._ending = self._suspended = False
         self._moved_ns = 0  # when a Message was last accepted, or none was waiting
         self._timers: dict[str, Timer] = {}
 
@@ -100,16 +102,21 @@ class TransportSession(Generic[H, D]):
         """Sets whether flows wait while the collector refuses them, instead of being sent without success."""
         self._keeping = self._keeping._replace(grouped=held)
 
-    def send(self, data_sets: Sequence[D], clock: ClockPair, now_ns: int) -> None:
-        """Export ``data_sets``, now or when the collector takes them. They must not be changed afterwards."""
+    @property
+    def last_batch(self) -> int:
+        """The number of the last batch that ``send`` has taken, in this process or the one before; 0: unknown."""
+        return self._waiting.last_batch
+
+    def send(self, data_sets: Sequence[D], clock: ClockPair, now_ns: int, number: int = 0) -> None:
+        """Export ``data_sets``, now or when the collector takes them. They must not be changed afterwards.
+
+        ``number``: of the batch that they were made of, or 0.
+        """
         self._loader.headers.see_clock(clock)
-        for data_set in data_sets:
-            tally = Tally.of(data_set)
-            self.account.see(tally)
-            if self._closing:
-                self.account.count_not_sent("closed", tally)
-            else:
-                self._queue.append(Part(data_set, now_ns))
+        if self._closing:
+            self._waiting.refuse(data_sets)
+            return
+        self._waiting.add(data_sets, number, now_ns)
         if self.reach is Reach.SUSPECT:
             self._loader.announcer.require(options=False)  # if it is back now, these flows are its first
         self._pump(now_ns)
@@ -118,14 +125,11 @@ class TransportSession(Generic[H, D]):
     def surrender(self, now_ns: int) -> list[Part[D]]:
         """Give up what waits, if the collector is not up."""
         self._take_back(now_ns)
-        given = self._queue.give_away()
-        self.account.move_away(tally_of(given))
-        return given
+        return self._waiting.give_away()
 
     def take_over(self, given: Sequence[Part[D]], now_ns: int) -> None:
         """Export what another session of the same encoder has given up."""
-        self.account.move_in(tally_of(given))
-        self._queue.merge(given)
+        self._waiting.take_over(given)
         self._pump(now_ns)
         self._trim(now_ns)
 
@@ -152,10 +156,48 @@ class TransportSession(Generic[H, D]):
         if not self._ending:
             self._pump(now_ns)
 
+    def suspend(self, now_ns: int, deadline_ns: int) -> None:
+        """Send nothing any more; ``closed`` becomes true when all that was sent is acknowledged, or at ``deadline_ns``.
+
+        The next process goes on from there. Where nothing is kept, this is ``close``.
+        """
+        if not self._waiting.outlives:
+            self.close(now_ns, deadline_ns)
+        elif not (self._closing or self._suspended):
+            self._suspended = True
+            self._take_back(now_ns)
+            self._loader.announcer.close()
+            for what in ("pump", "probe"):
+                self._cancel(what)
+            self._call_at("end", deadline_ns, self._leave)
+            self._await_arrival(now_ns)
+
+    def _await_arrival(self, now_ns: int) -> None:
+        if self._waiting.release(now_ns) or not self.reach.is_open:
+            self._leave(now_ns)
+        else:
+            self._call_at("pump", now_ns + POLL_NS, self._await_arrival)
+
+    def _leave(self, now_ns: int) -> None:
+        """What has not arrived waits for the next process, as what was never sent."""
+        self._ending = True
+        self._cancel("pump")
+        self._waiting.end_session(now_ns)
+        self._link.close()
+        self._call_at("end", now_ns + DISK_NS, self._on_left)
+        self._waiting.end(self._on_left, now_ns)
+
+    def _on_left(self, _now_ns: int) -> None:
+        """The disk has ended its work, or does not answer; in both cases the next process finds out what it has."""
+        if not self.closed:
+            self.closed = True
+            self._cancel("end")
+            self._waiting.leave()
+
     # Calls of the link.
 
     def on_up(self, now_ns: int) -> None:
-        self._loader.begin(now_ns)
+        self._loader.begin(self._waiting.begin_session(), now_ns)
         if self._closing:
             self._loader.announcer.stop()
         self._pump(now_ns)
@@ -193,7 +235,9 @@ class TransportSession(Generic[H, D]):
 
     def _pump(self, now_ns: int) -> None:
         """Send until everything is sent or the link accepts no more. Flows that exceed the queue are not held back."""
-        self.account.count_not_sent("queue_age", tally_of(self._queue.expire(now_ns - self._config.queue_max_age_ns)))
+        if self._suspended:
+            return
+        self._waiting.lose("queue_age", self._queue.expire(now_ns - self._config.queue_max_age_ns))
         while self.reach.is_open:
             if self.holds(self.reach) and self._shipment is not None and not self._shipment.is_announcement:
                 self._take_back(now_ns)
@@ -213,6 +257,7 @@ class TransportSession(Generic[H, D]):
             self._finish(now_ns)
         else:
             self._arm_pump(all_arrived, now_ns)
+        self._waiting.settle()
 
     def _follow(self, shipment: Shipment[H, D], progress: Progress, now_ns: int) -> bool:
         """Account for the progress of the link. Returns whether it accepts more now."""
@@ -226,6 +271,8 @@ class TransportSession(Generic[H, D]):
         elif progress.state is State.BROKEN:
             self._link.disconnect(progress.reason, now_ns)
             return False
+        elif progress.state is State.FAILED:
+            return True
         elif self.holds(self.reach) and not shipment.is_announcement:
             self._take_back(now_ns)
             self._store(now_ns)
@@ -265,15 +312,19 @@ class TransportSession(Generic[H, D]):
         most = self._config.queue_max_bytes - (self._shipment.waiting_bytes() if self._shipment else 0)
         if self._keeping.stores(self.reach, self._stalled_ns(now_ns)) or self._queue.bytes > most:
             self._store(now_ns)
-        self.account.count_not_sent("queue_full", tally_of(self._waiting.trim(most, now_ns)))
+        self._waiting.lose("queue_full", self._waiting.trim(most, now_ns))
 
     def _store(self, now_ns: int) -> bool:
         """Move the queue to the spool, if there is one, part by part. Returns whether a part is under way."""
+        if self._suspended:
+            return False
         size = self._link.message_size() if self._link.reliable else self._loader.message_size
         return self._waiting.store(self._loader.headers.realtime_ns(now_ns) // NS_PER_S, size, now_ns)
 
     def _on_spool(self, now_ns: int) -> None:
         """The spool has written or read something."""
+        if self._suspended:
+            return
         if self._ending:
             self._end(now_ns)
         else:
@@ -309,7 +360,7 @@ class TransportSession(Generic[H, D]):
     def _end(self, now_ns: int) -> None:
         if self._store(now_ns):
             return  # the next call follows when the part is written
-        self.account.count_not_sent("closed", tally_of(self._queue.trim(0)))
+        self._waiting.lose("closed", self._queue.trim(0))
         self._waiting.end(self._on_ended, now_ns)
 
     def _give_up(self, now_ns: int) -> None:
@@ -317,11 +368,13 @@ class TransportSession(Generic[H, D]):
         self._waiting.give_up()
         log.warning("%s: spool %s: the disk does not answer: %d flows that wait are given up", self,
                     self._config.spool, self.account.queued.flows)  # fmt: skip
-        self.account.count_not_sent("closed", tally_of(self._queue.trim(0)))
+        self._waiting.lose("closed", self._queue.trim(0))
         self._on_ended(now_ns)
 
     def _on_ended(self, _now_ns: int) -> None:
-        self.closed = True
+        if not self.closed:
+            self.closed = True
+            self._waiting.drop_kept()
         self._cancel("end")
 
     def _call_at(self, what: str, when_ns: int, callback: Callable[[int], None]) -> None:

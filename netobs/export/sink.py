@@ -81,8 +81,15 @@ class Sink(Protocol):
     def hold(self, held: bool) -> None:
         """Sets whether flows wait while the collector is suspect, instead of being sent without success."""
 
-    def send(self, data_sets: Sequence[Any], clock: ClockPair, now_ns: int) -> None:
-        """Export ``data_sets``, now or when the collector accepts them. They must not be changed afterwards."""
+    @property
+    def last_batch(self) -> int:
+        """The number of the last batch that ``send`` has taken, in this process or the one before; 0: unknown."""
+
+    def send(self, data_sets: Sequence[Any], clock: ClockPair, now_ns: int, number: int = 0) -> None:
+        """Export ``data_sets``, now or when the collector accepts them. They must not be changed afterwards.
+
+        ``number``: of the batch that they were made of, or 0.
+        """
 
     def options_changed(self, now_ns: int) -> None:
         """The daemon's report about itself (``netobs.flow.report``) has changed."""
@@ -95,3 +102,9 @@ class Sink(Protocol):
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send the waiting Data Sets, until ``deadline_ns`` or a little later; the rest counts as not sent."""
+
+    def suspend(self, now_ns: int, deadline_ns: int) -> None:
+        """Send nothing any more: the next process goes on with what waits, if that is kept, else as ``close``.
+
+        ``closed`` becomes true when everything that was sent is acknowledged, or at ``deadline_ns`` or a little later.
+        """

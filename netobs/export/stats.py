@@ -25,8 +25,10 @@ class ExportStats:
     queued: Tally = field(default_factory=Tally)
     spooled: Tally = field(default_factory=Tally)
     """Flows in the spool."""
+    unseen: Tally = field(default_factory=Tally)
+    """Those of ``spooled`` that a former process has counted, until the spool is opened."""
     taken_over: Tally = field(default_factory=Tally)
-    """Flows that an earlier run of the daemon has left in the spool."""
+    """Flows that an earlier run of the daemon has left in the spool, without an account that goes on."""
     resent: Tally = field(default_factory=Tally)
     not_sent: dict[str, Tally] = field(default_factory=dict)
     """By reason: ``queue_full``, ``queue_age``, ``closed``, ``refused``, the name of the errno that the send gave; of
@@ -63,8 +65,13 @@ class ExportStats:
         self.spooled += tally
 
     def take_over(self, tally: Tally) -> None:
-        self.taken_over += tally
-        self.spooled += tally
+        """The spool has ``tally`` at its opening."""
+        known = self.unseen.within(tally)
+        self.taken_over += tally - known
+        self.spooled += tally - self.unseen
+        lost, self.unseen = self.unseen - known, Tally()
+        if lost != Tally():
+            self.not_sent["removed"] = self.not_sent.get("removed", Tally()) + lost
 
     def count_sent(self, tally: Tally, spooled: bool = False) -> None:
         """``spooled``: it comes from the spool, not from the queue."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Callable, Generic
 
 from netobs.base.loop import EventLoop
 from netobs.export.in_flight import Shipment, Unacknowledged
 from netobs.export.link.link import Link, Progress
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.queue import DataSetQueue, Part
+from netobs.export.queue import DataSetQueue, Part, tally_of
 from netobs.export.spool.replay import Replay
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
+    from netobs.export.kept.session import Kept, Place
 
 
 class Waiting(Generic[H, D]):
@@ -30,17 +32,114 @@ class Waiting(Generic[H, D]):
         loop: EventLoop,
         wake: Callable[[int], None],
         start_within_s: float,
+        place: Place | None = None,
     ) -> None:
-        """``wake``: see ``Replay``. Raises ExportError if another process uses the spool."""
+        """``wake``: see ``Replay``. ``place``: where what outlives the process is kept. Raises ExportError if another
+        process uses the spool."""
         self.queue: DataSetQueue[D] = DataSetQueue()
         self.replay: Replay[H, D] | None = None
+        self._kept: Kept[H, D] | None = None
+        if place is not None:
+            from netobs.export.kept.session import Kept
+
+            self._kept = link.kept = Kept(place, encoder, stats, link.reliable, new_header)
+            self.queue.merge(self._kept.found)
         if config.spool:
             self.replay = Replay(
-                config, encoder, new_header, self.queue, link.message_size(), stats, loop, wake, start_within_s
+                config,
+                encoder,
+                new_header,
+                self.queue,
+                link.message_size(),
+                stats,
+                loop,
+                wake,
+                start_within_s,
+                self._kept,
             )
         self._unacknowledged: Unacknowledged[H, D] = Unacknowledged()
         self._link = link
         self._stats = stats
+
+    def refuse(self, data_sets: Iterable[D]) -> None:
+        """``data_sets`` come after the end."""
+        tally = tally_of(Part(data_set, 0) for data_set in data_sets)
+        self._stats.see(tally)
+        self._stats.count_not_sent("closed", tally)
+
+    def add(self, data_sets: Sequence[D], number: int, now_ns: int) -> None:
+        """``data_sets`` of the batch with this ``number`` wait from now on."""
+        parts = [Part(data_set, now_ns) for data_set in data_sets]
+        self._stats.see(tally_of(parts))
+        for part in parts if self._kept is None else self._kept.append(data_sets, now_ns, number):
+            self.queue.append(part)
+
+    def lose(self, reason: str, parts: Iterable[Part[D]]) -> None:
+        """``parts`` are not sent for ``reason``."""
+        for part in parts:
+            self._stats.count_not_sent(reason, Tally.of(part.data_set))
+            if self._kept is not None:
+                self._kept.forget(part)
+
+    def give_away(self) -> list[Part[D]]:
+        """Empties the queue: all of it belongs to another session from now on."""
+        given = self.queue.give_away()
+        for part in given:
+            self._stats.move_away(Tally.of(part.data_set))
+            if self._kept is not None:
+                self._kept.forget(part)
+        return given
+
+    def take_over(self, given: Sequence[Part[D]]) -> None:
+        """Adds what another session has given away."""
+        self._stats.move_in(tally_of(given))
+        self.queue.merge(given if self._kept is None else self._kept.take_over(given))
+
+    # What outlives the process.
+
+    @property
+    def outlives(self) -> bool:
+        """Whether anything does."""
+        return self._kept is not None
+
+    @property
+    def last_batch(self) -> int:
+        """The number of the last batch of ``add``, in this process or the one before; 0: unknown."""
+        return self._kept.batch if self._kept is not None else 0
+
+    def begin_session(self) -> int:
+        """A Transport Session begins; returns its first Sequence Number."""
+        if self._kept is None:
+            return 0
+        return self._kept.begin_session(self._link.udp_socket, self._link.config.observation_domain)
+
+    def ship(self, shipment: Shipment[H, D]) -> None:
+        """``shipment`` is about to be sent."""
+        if self._kept is not None:
+            self._kept.ship(shipment)
+
+    def stop_shipping(self) -> None:
+        """The rest of what was shipped waits again."""
+        if self._kept is not None:
+            self._kept.take_back()
+
+    def settle(self) -> None:
+        """The account has changed."""
+        if self._kept is not None:
+            self._kept.settle()
+
+    def leave(self) -> None:
+        """The next process goes on from here."""
+        if self._kept is not None:
+            self._kept.close()
+
+    def drop_kept(self) -> None:
+        """Nothing is left to do for a next process."""
+        if self._kept is not None:
+            self._kept.drop()
+            self._kept = self._link.kept = None
+
+    # The spool.
 
     @property
     def replay_due_ns(self) -> int | None:
@@ -80,6 +179,8 @@ class Waiting(Generic[H, D]):
         else:
             self._stats.messages += messages
         shipment.index = stop
+        if self._kept is not None and stop > start:
+            self._kept.advance(shipment, start, bool(progress.failures))
         if self.replay is not None and shipment.batch is not None and stop > start:
             self.replay.hand_over(shipment.batch.part(start, stop), not self._link.reliable, now_ns)
         if self._link.reliable:
@@ -100,6 +201,8 @@ class Waiting(Generic[H, D]):
         for shipment, start, stop in self._unacknowledged.take_back():
             tally = Tally.of_messages(shipment.block, start, stop)
             self._stats.count_resent(tally, spooled=shipment.batch is not None)
+            if self._kept is not None:
+                self._kept.resend(shipment, start, stop)
             self.put_back(shipment, start, stop, now_ns)
 
     def forget_templates(self) -> None:
@@ -111,8 +214,12 @@ class Waiting(Generic[H, D]):
         """Forget acknowledged Messages. Returns whether none is left."""
         if self._unacknowledged:
             arrived = self._unacknowledged.acknowledge(self._link.acknowledged())
+            if self._kept is not None:
+                for sent in arrived:
+                    self._kept.acknowledged(sent.shipment, sent.start, sent.stop)
             if self.replay is not None:
-                self.replay.release(arrived, now_ns)
+                batches = [sent.shipment.batch.part(sent.start, sent.stop) for sent in arrived if sent.shipment.batch]
+                self.replay.release(batches, now_ns)
         return not self._unacknowledged
 
     def end(self, done: Callable[[int], None], now_ns: int) -> None:

@@ -57,11 +57,15 @@ Records = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class FlowBatch:
-    """Flow Records (shape ``(n,)``), the clock pair that dates them, and interfaces' names."""
+    """Flow Records (shape ``(n,)``), the clock pair that dates them, and interfaces' names.
+
+    ``number``: counts up for ever, also over restarts, so that a batch that comes again is recognised; 0: it has none.
+    """
 
     records: Records
     clock: ClockPair
     interfaces: InterfaceTable = NO_INTERFACES
+    number: int = 0
 
     def __len__(self) -> int:
         return len(self.records)

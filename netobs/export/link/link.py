@@ -6,7 +6,7 @@ import enum
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
@@ -18,6 +18,7 @@ from netobs.flow.records import MessageBlock
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
+    from netobs.export.kept.session import Kept
 
 log = logging.getLogger("netobs.export")
 
@@ -39,6 +40,7 @@ class State(enum.Enum):
     BLOCKED = enum.auto()  # the socket accepts no more now; ``on_writable`` follows
     TOO_LARGE = enum.auto()  # the next Message exceeds the path MTU
     BROKEN = enum.auto()  # the connection is lost
+    FAILED = enum.auto()  # some Messages could not be sent: the rest may follow at once
 
 
 class Failure(NamedTuple):
@@ -89,6 +91,8 @@ class Link:
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         self.config = config
         self.stats = stats
+        self.kept: Kept[Any, Any] | None = None
+        """What outlives the process, if anything does; set before ``open``."""
         self._reach = Reach.CONNECTING
         self._loop = loop
         self._owner = owner
@@ -114,6 +118,11 @@ class Link:
     def reliable(self) -> bool:
         """Whether the collector's host acknowledges data."""
         return False
+
+    @property
+    def udp_socket(self) -> socket.socket | None:
+        """The socket, if it has no connection that would end with the process."""
+        return None
 
     def acknowledged(self) -> int:
         """Number of acknowledged Messages of the present Transport Session, or of the last one."""

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
@@ -42,6 +42,8 @@ A collector with the kernel's default receive buffer (212,992 bytes with bookkee
 an eviction of any usual size, even on a busy host. At full speed it would lose most of it.
 """
 
+Amount = tuple[int, int, int, int, int]
+"""Flows, Messages, packets, octets, bytes of Messages."""
 _REASONS = {errno.ECONNREFUSED: "refused"}
 
 
@@ -103,6 +105,8 @@ class UdpLink(Link):
                 self._refusals.sent(Tally.of_messages(block, index, stop), now_ns)
             else:
                 failures.append(Failure(index, stop, _REASONS.get(code) or errno.errorcode.get(code, str(code))))
+                if self.kept is not None:  # the account must know of it before anything else is sent
+                    return Progress(stop, State.FAILED if stop < len(block) else State.DONE, tuple(failures))
             self._burst_left -= block.end(stop) - block.end(index)
             index = stop
         if self.reach is Reach.SUSPECT and not failures and self._check_timer is None:
@@ -209,22 +213,52 @@ class UdpLink(Link):
 
     def _choose(self) -> str:
         assert self._address is not None
-        with self._new_socket(self._address, socket.SOCK_DGRAM) as sock:
-            sock.connect(self._address.sockaddr)
-            return str(sock.getsockname()[0])
+        return str(self._ends(self._address)[0][0])
+
+    def _ends(self, address: Address) -> tuple[Any, Any]:
+        """The address that a new socket for ``address`` sends from, and that of its peer. Raises OSError."""
+        with self._new_socket(address, socket.SOCK_DGRAM) as sock:
+            sock.connect(address.sockaddr)
+            return sock.getsockname(), sock.getpeername()
+
+    @property
+    def udp_socket(self) -> socket.socket | None:
+        return self._sock
 
     def _connect(self, address: Address) -> socket.socket:
-        sock = self._new_socket(address, socket.SOCK_DGRAM, self._port)
+        sock = self._former_socket(address) or self._bound_socket(address)
         try:
-            if self._port and not self.config.source:
-                with contextlib.suppress(OSError):  # another socket has the port now
-                    sock.bind(("", self._port))
             if not udp_socket.connect(sock, address):
                 self.segmentation = False
         except OSError:
             sock.close()
             raise
         return sock
+
+    def _bound_socket(self, address: Address) -> socket.socket:
+        """A socket with the port that the collector knows us by, unless another socket has it now. Raises OSError."""
+        port = self._port or (self.kept.port if self.kept is not None else 0)
+        if self.config.source and not self._port:
+            with contextlib.suppress(OSError):
+                return self._new_socket(address, socket.SOCK_DGRAM, port)
+            port = 0
+        sock = self._new_socket(address, socket.SOCK_DGRAM, port)
+        if port and not self.config.source:
+            with contextlib.suppress(OSError):
+                sock.bind(("", port))
+        return sock
+
+    def _former_socket(self, address: Address) -> socket.socket | None:
+        """The socket of the former process, if this one would get the same: address, port, and peer."""
+        sock = self.kept.former_socket() if self.kept is not None and not self._port else None
+        if sock is None:
+            return None
+        with contextlib.suppress(OSError):
+            own, peer = self._ends(address)
+            if (sock.getsockname()[0], sock.getpeername()) == (own[0], peer):
+                return sock
+        sock.close()
+        return None
 
     def _batch(self, block: MessageBlock, index: int) -> int:
         """The end of the Messages from ``index`` on that go in one call."""
@@ -236,7 +270,8 @@ class UdpLink(Link):
     def _send(self, block: MessageBlock, start: int, stop: int, keep_back: bool, now_ns: int) -> int:
         """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
         data, size = block.span(start, stop), int(block.sizes[start])
-        code = self._send_once(data, size)
+        amount = self._amount(block, start, stop) if self.kept is not None else None
+        code = self._send_once(data, size, amount)
         if code not in (0, errno.EAGAIN):
             # The error may belong to an earlier datagram: the kernel reports an ICMP error instead of sending this one.
             if code == errno.ECONNREFUSED:
@@ -244,7 +279,7 @@ class UdpLink(Link):
                 self._note_error(code, now_ns, answer=True)
                 if keep_back:
                     return code
-            first, code = code, self._send_once(data, size)
+            first, code = code, self._send_once(data, size, amount)
             if first not in (code, errno.ECONNREFUSED, *udp_socket.NO_GSO):
                 self._note_error(first, now_ns, answer=True)
         batch_at_fault = stop - start > 1 and code in udp_socket.NO_GSO
@@ -252,8 +287,18 @@ class UdpLink(Link):
             self._note_error(code, now_ns)
         return code
 
-    def _send_once(self, data: memoryview, size: int) -> int:
-        return udp_socket.send(self._sock, data, size) if self._sock is not None else errno.ENOTCONN
+    def _send_once(self, data: memoryview, size: int, amount: Amount | None = None) -> int:
+        """``amount``: what ``data`` carry, for what outlives the process."""
+        if self._sock is None:
+            return errno.ENOTCONN
+        if self.kept is not None and amount is not None:
+            return self.kept.send(self._sock, data, size, amount)
+        return udp_socket.send(self._sock, data, size)
+
+    @staticmethod
+    def _amount(block: MessageBlock, start: int, stop: int) -> Amount:
+        tally = Tally.of_messages(block, start, stop)
+        return tally.flows, stop - start, tally.packets, tally.octets, block.end(stop) - block.end(start)
 
     def _stop_segmentation(self, code: int) -> None:
         self.segmentation = False

@@ -33,6 +33,7 @@ from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
+    from netobs.export.kept.session import Kept
 
 log = logging.getLogger("netobs.export")
 T = TypeVar("T")
@@ -76,10 +77,12 @@ class Replay(Generic[H, D]):
         loop: EventLoop,
         wake: Callable[[int], None],
         start_within_s: float,
+        kept: Kept[H, D] | None = None,
     ) -> None:
         """``message_size``: the longest Message for the collector. Takes over the files of an earlier run.
 
-        The disk gets ``start_within_s`` to answer, then the start continues without it.
+        The disk gets ``start_within_s`` to answer, then the start continues without it. ``kept``: what outlives the
+        process.
 
         Raises ExportError if another process uses the spool, or if it can never be used.
         """
@@ -91,6 +94,8 @@ class Replay(Generic[H, D]):
         self._queue = queue
         self._wake = wake
         self._name = f'collector "{config.name}"'
+        self._stats = stats
+        self._kept = kept
         self._disk = Disk(loop, stats)
         self._spool = self._make_spool(message_size)
         self._part_bytes = min(_PART_BYTES, self._spool.segment_bytes // 2)
@@ -107,6 +112,8 @@ class Replay(Generic[H, D]):
         self._ended = False
         self._errors: list[ExportError] = []  # of the start
         self._started = False
+        doubtful = kept.doubtful if kept is not None else None
+        self._writing = doubtful[0] if doubtful is not None else None
         self._submit(self._open, self._on_open, 0)
         self._disk.wait(start_within_s, 0)
         self._started = True
@@ -120,16 +127,19 @@ class Replay(Generic[H, D]):
         longest = config.max_message_size if config.transport == "udp" else MAX_MESSAGE_BYTES
         templates = Templates(sets_of(b"".join(messages)), longest)
         directory = folder_of(config.spool, config.name)
-        return Spool(directory, config.spool_max_bytes, templates, self._disk.counts, self._name)
+        begin_at = self._kept.spool_place if self._kept is not None else (0, 0)
+        return Spool(directory, config.spool_max_bytes, templates, self._disk.counts, self._name, begin_at)
 
     # The thread's.
 
-    def _open(self) -> ExportError | None:
+    def _open(self) -> tuple[int, ExportError | None]:
+        """How many of the rows that a former process was about to write are written; and the error."""
         try:
             self._spool.open(0)
         except ExportError as error:
-            return error
-        return None
+            return 0, error
+        doubtful = self._kept.doubtful if self._kept is not None else None
+        return self._spool.flows_from(doubtful[1].segment, doubtful[1].message) if doubtful is not None else 0, None
 
     def _write(self, part: Part[D], export_time_s: int, message_size: int, now_ns: int) -> int:
         """0 if it is done, else when to try again."""
@@ -138,6 +148,8 @@ class Replay(Generic[H, D]):
         )
         if sequence is None:
             return self._spool.retry_write_ns
+        if self._kept is not None:
+            self._kept.begin_spooling(part, *self._spool.write_at)
         block = self._encoder.data_messages(part.data_set, self._header(export_time_s, sequence), message_size)
         return 0 if self._spool.append(block, now_ns) else self._spool.retry_write_ns
 
@@ -261,14 +273,25 @@ class Replay(Generic[H, D]):
 
         self._disk.submit(job, finished, now_ns)
 
-    def _on_open(self, error: ExportError | None, now_ns: int) -> None:
+    def _on_open(self, result: tuple[int, ExportError | None], now_ns: int) -> None:
         """An error that comes too late for the start will occur again at the next write."""
+        written, error = result
+        if self._writing is not None and self._kept is not None:  # of the former process
+            part, self._writing = self._writing, None
+            there = part.slice(0, min(written, len(part)))
+            tally = Tally.of(there.data_set)
+            self._stats.queued -= tally  # the spool has counted it too
+            self._stats.taken_over -= tally
+            self._kept.end_spooling(there if len(there) else None)
+            self._queue.put_back(part.slice(len(there), len(part)))
         self._errors += [error] if error is not None else []
         if self._started:
             self._wake(now_ns)
 
     def _on_written(self, retry_ns: int, now_ns: int) -> None:
         assert self._writing is not None
+        if self._kept is not None:
+            self._kept.end_spooling(None if retry_ns else self._writing)
         if retry_ns:
             self._queue.put_back(self._writing)
             self._retry_write_ns = retry_ns

@@ -23,7 +23,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ExportError
 from netobs.export.batch import Batch
 from netobs.export.spool.disk import Counts
-from netobs.export.spool.folder import Folder
+from netobs.export.spool.folder import Cursor, Folder
 from netobs.export.spool.found import Templates, find
 from netobs.export.spool.index import Entries
 from netobs.export.spool.place import Unusable, check, never, trouble
@@ -48,13 +48,25 @@ class Spool:
     ``name``; until the next attempt, a minute later, the caller keeps its flows.
     """
 
-    def __init__(self, directory: Path, max_bytes: int, templates: Templates, stats: Counts, name: str) -> None:
-        """Raises ExportError if another process uses ``directory``."""
+    def __init__(
+        self,
+        directory: Path,
+        max_bytes: int,
+        templates: Templates,
+        stats: Counts,
+        name: str,
+        begin_at: tuple[int, int] = (0, 0),
+    ) -> None:
+        """``begin_at``: number of the segment and of the Message to be read first; segment 0: as the folder says.
+
+        Raises ExportError if another process uses ``directory``.
+        """
         self.directory = directory
         self.segment_bytes = min(_MAX_SEGMENT_BYTES, max_bytes // _SEGMENTS)
         self._templates = templates
         self._stats = stats
         self._name = name
+        self._begin_at = begin_at
         self._folder = Folder(directory, name)
         self._store = Store(self._folder, max_bytes, stats, name)
         self._said = ""
@@ -72,6 +84,8 @@ class Spool:
         try:
             check(self.directory)
             cursor = self._folder.open()
+            if self._begin_at[0]:
+                cursor, self._begin_at = Cursor(*self._begin_at), (0, 0)
             try:
                 self._store.take_over(find(self._folder, cursor, self._templates))
             except BaseException:
@@ -118,6 +132,19 @@ class Spool:
             self._store.last_number += 1
             self._store.segments.append(self._store.writer)
         return self._store.writer.flows & 0xFFFF_FFFF
+
+    @property
+    def write_at(self) -> tuple[int, int]:
+        """After ``begin``: number of the segment and of the Message that ``append`` writes next."""
+        assert self._store.writer is not None
+        return self._store.writer.number, self._store.writer.messages
+
+    def flows_from(self, number: int, message: int) -> int:
+        """Flows in the segment with this ``number`` from ``message`` on; 0 if it is not there, or cannot be read."""
+        found = [segment for segment in self._store.segments if segment.number == number]
+        with contextlib.suppress(OSError, Damaged):
+            return sum(segment.entries(message, segment.messages).tally().flows for segment in found)
+        return 0
 
     def append(self, block: MessageBlock, now_ns: int) -> bool:
         """Write queued Messages; False if that fails, and they stay queued."""
@@ -185,7 +212,7 @@ class Spool:
             segment.left -= found.tally()
             segment.sent_to = segment.position
             del data[int(found.ends[-1]) :]
-            return Batch(segment.serial, start, segment.position), found, data
+            return Batch(segment.serial, segment.number, start, segment.position), found, data
         return None
 
     @property

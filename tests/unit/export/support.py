@@ -21,6 +21,7 @@ from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
 from netobs.export import ExportStats, TransportSession
 from netobs.export.announcer import LEAD_NS
+from netobs.export.kept.session import Place
 from netobs.export.link.udp import PACE_NS
 from netobs.export.sink import Reach, Sink
 from netobs.flow.records import MessageBlock
@@ -55,6 +56,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def kind(self) -> int:
+        return 0
+
     def slice(self, start: int, stop: int) -> Rows:
         return Rows(self.rows[start:stop], self.packets[start:stop], self.octets[start:stop])
 
@@ -70,6 +75,15 @@ class Encoder:
         self.options = options
         self.data_id = data_id
         self.element = element
+
+    @property
+    def fingerprint(self) -> str:
+        return f"test {self.data_id} {self.element}"
+
+    def restored(
+        self, kind: int, rows: npt.NDArray[np.uint8], packets: npt.NDArray[np.int64], octets: npt.NDArray[np.int64]
+    ) -> Rows:
+        return Rows(rows.view(ROW), packets, octets)
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
         self._per_message(max_message_size)
@@ -255,13 +269,13 @@ class TcpCollector:
 class Bench:
     """A loop on a clock that stands still until it is moved, and one session on it."""
 
-    def __init__(self, config: CollectorConfig, encoder: Encoder | None = None) -> None:
+    def __init__(self, config: CollectorConfig, encoder: Encoder | None = None, place: Place | None = None) -> None:
         self.now_ns = 5 * SECOND
         self.step_ns = 0  # of the wall clock
         self.loop = EventLoop(lambda: self.now_ns)
         self.interfaces = 0  # as many as there are names in the report
         self.session: TransportSession[Header, Rows] = TransportSession(
-            config, encoder or Encoder(), Header, self.loop, self.report
+            config, encoder or Encoder(), Header, self.loop, self.report, place=place
         )
         self._next = 0
 

@@ -64,6 +64,7 @@ class Kept:
         self.closed = False
         self.held = False
         self.waiting: list[Part[Rows]] = []
+        self.last_batch = 0
 
     def __str__(self) -> str:
         return self.name
@@ -77,7 +78,7 @@ class Kept:
     def hold(self, held: bool) -> None:
         self.held = held
 
-    def send(self, data_sets: Sequence[Any], clock: ClockPair, now_ns: int) -> None:
+    def send(self, data_sets: Sequence[Any], clock: ClockPair, now_ns: int, number: int = 0) -> None:
         self.waiting += [Part(each, now_ns) for each in data_sets]
 
     def options_changed(self, now_ns: int) -> None:
@@ -91,6 +92,9 @@ class Kept:
         self.waiting += given
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
+        self.closed = True
+
+    def suspend(self, now_ns: int, deadline_ns: int) -> None:
         self.closed = True
 
 

@@ -1,0 +1,98 @@
+"""Sends Messages over UDP such that a later process knows which of them went out, even if this one is killed.
+
+sendmmsg(2) writes into the memory of its caller how much of a message was sent, within the same system call: between
+the send and its record there is no moment at which the process can be killed (``__sys_sendmmsg`` puts ``msg_len`` after
+each message). The record lies in a file of memory, beside the sums as they are with this send.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import socket
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+_UDP_SEGMENT = 103  # uapi linux/udp.h
+
+
+class Sums(NamedTuple):
+    """All that has been sent so far: Data Records and Messages, and what they carry; ``bytes`` of Messages."""
+
+    rows: int = 0
+    messages: int = 0
+    packets: int = 0
+    octets: int = 0
+    bytes: int = 0
+
+    def plus(self, other: Sums) -> Sums:
+        return Sums(*(mine + its for mine, its in zip(self, other)))
+
+    def minus(self, other: Sums) -> Sums:
+        return Sums(*(mine - its for mine, its in zip(self, other)))
+
+
+_SUMS = struct.Struct("<5q")
+
+
+class _Piece(ctypes.Structure):  # struct iovec
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Control(ctypes.Structure):  # struct cmsghdr with the value of UDP_SEGMENT, padded
+    _fields_ = (("length", ctypes.c_size_t), ("level", ctypes.c_int), ("type", ctypes.c_int),
+                ("size", ctypes.c_uint16), ("padding", ctypes.c_uint8 * 6))  # fmt: skip
+
+
+class _Head(ctypes.Structure):  # struct msghdr
+    _fields_ = (("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32), ("pieces", ctypes.c_void_p),
+                ("piece_count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+                ("flags", ctypes.c_int))  # fmt: skip
+
+
+class _Message(ctypes.Structure):  # struct mmsghdr
+    _fields_ = (("head", _Head), ("sent", ctypes.c_uint32))
+
+
+_SLOT_BYTES = 256
+_SUMS_AT = 128
+_CONTROL_LENGTH = _Control.size.offset + 2  # CMSG_LEN: without the padding
+
+
+class SendRecord:
+    """Two slots, at ``at`` in ``memory``, each with sums and the length that the kernel notes. The next send takes the
+    slot with the smaller sums; it counts as soon as its length is not 0.
+
+    ``sums``: what has been sent, by this process and those before.
+    """
+
+    def __init__(self, memory: mmap.mmap, at: int) -> None:
+        self._memory, self._at = memory, at
+        self._slots = [_Message.from_buffer(memory, at + number * _SLOT_BYTES) for number in range(2)]
+        found = [Sums(*_SUMS.unpack_from(memory, at + number * _SLOT_BYTES + _SUMS_AT)) for number in range(2)]
+        later = int(found[1].messages > found[0].messages)
+        counts = later if self._slots[later].sent else later ^ 1
+        self.sums = found[counts] if self._slots[counts].sent else Sums()
+        self._next = counts ^ 1
+        self._piece, self._control = _Piece(), _Control(_CONTROL_LENGTH, socket.IPPROTO_UDP, _UDP_SEGMENT)
+        self._sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
+
+    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Sums) -> int:
+        """Sends ``data``, which is ``amount``, as datagrams of ``size`` bytes in one call; 0, or the errno."""
+        slot, sums = self._slots[self._next], self.sums.plus(amount)
+        slot.sent = 0
+        _SUMS.pack_into(self._memory, self._at + self._next * _SLOT_BYTES + _SUMS_AT, *sums)
+        self._piece.base, self._piece.length = np.frombuffer(data, np.uint8).ctypes.data, len(data)
+        head = slot.head
+        head.pieces, head.piece_count = ctypes.addressof(self._piece), 1
+        head.control, head.control_length = None, 0
+        if len(data) > size:
+            self._control.size = size
+            head.control, head.control_length = ctypes.addressof(self._control), ctypes.sizeof(self._control)
+        if self._sendmmsg(sock.fileno(), ctypes.byref(slot), 1, socket.MSG_DONTWAIT) != 1:
+            return ctypes.get_errno() or errno.EIO
+        self.sums, self._next = sums, self._next ^ 1
+        return 0

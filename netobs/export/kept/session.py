@@ -1,0 +1,339 @@
+"""What one session keeps, and what it finds when it begins where a killed or restarted process ended."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import zlib
+from collections.abc import Sequence
+from typing import Any, Callable, Generic, NamedTuple
+
+from netobs.base.keeper import Keeper
+from netobs.export.in_flight import Shipment
+from netobs.export.kept import rows as kept_rows
+from netobs.export.kept.account import KeptAccount
+from netobs.export.kept.rows import GONE, WAITS, KeptRows
+from netobs.export.kept.send import SendRecord, Sums
+from netobs.export.kept.state import SEND_AT, Hot, KeptState, Spooling
+from netobs.export.protocol import D, Encoder, H
+from netobs.export.queue import Part, tally_of
+from netobs.export.stats import ExportStats
+from netobs.flow.tally import Tally
+
+log = logging.getLogger("netobs.export")
+
+NOTHING, ROWS, ANNOUNCEMENT, SPOOLED = range(4)
+"""``Hot.shipped``."""
+
+
+class Place(NamedTuple):
+    """Where a session keeps its state: under names with this ``number``."""
+
+    keeper: Keeper
+    number: int
+    identity: dict[str, str]
+    """Whose state it is. The waiting rows of another one are not for this session."""
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Of the state, of the rows, of the UDP socket."""
+        return f"q-{self.number}-s", f"q-{self.number}-r", f"u-{self.number}"
+
+
+class Kept(Generic[H, D]):
+    """The kept state of one session. Each method that changes it does so at once, as seen by a later process.
+
+    ``found``: the rows that wait, the oldest first. ``doubtful``: those of them (left out of ``found``) that the disk
+    was being given, and where.
+    """
+
+    def __init__(
+        self, place: Place, encoder: Encoder[H, D], stats: ExportStats, reliable: bool, new_header: Callable[..., H]
+    ) -> None:
+        """``stats`` become those of the former process. ``reliable``: whether data are acknowledged."""
+        self.found: list[Part[D]] = []
+        self.doubtful: tuple[Part[D], Spooling] | None = None
+        self._keeper, self._names = place.keeper, place.names
+        self._stats, self._reliable = stats, reliable
+        self._sent_state = kept_rows.SENT
+        self._session_found = False
+        fd = self._keeper.former(self._names[0])
+        self._state = KeptState(self._keeper.memory(self._names[0]) if fd is None else fd)
+        self._account = KeptAccount(stats, self._state)
+        hot, known = Hot(kept_rows.FIRST_ROW), False
+        if self._state.is_known:
+            identity, hot, cold = self._state.read()
+            self._account.restore(cold)
+            known = identity == place.identity
+        rows_fd = self._keeper.former(self._names[1]) if known else None
+        rows_fd = self._keeper.memory(self._names[1]) if rows_fd is None else rows_fd
+        if known:
+            self._recover(hot, KeptRows(rows_fd, encoder, hot.end), new_header)
+        else:
+            self._begin(place.identity, hot, KeptRows(rows_fd, encoder))
+
+    def _begin(self, identity: dict[str, str], hot: Hot, rows: KeptRows[D]) -> None:
+        """Nothing waits. What another session has left in this place was not for this collector as it is now."""
+        self._rows = rows
+        self._count(hot)
+        self._stats.queued = self._missing()
+        self._stats.count_not_sent("other_template", self._stats.queued)
+        self._stats.unseen = self._stats.spooled
+        self._state.clear()
+        self._record = SendRecord(self._state.map, SEND_AT)
+        self._hot, self._cold = self._counted(Hot(rows.end)), self._account.numbers()
+        self._state.begin(identity, self._hot, self._cold)
+
+    def _recover(self, hot: Hot, rows: KeptRows[D], new_header: Callable[..., H]) -> None:
+        self._rows, self._hot = rows, hot
+        self._record = SendRecord(self._state.map, SEND_AT)
+        before = kept_rows.SENT if hot.sent_state == kept_rows.SENT else kept_rows.SENT_TOO
+        self._sent_state = kept_rows.SENT_TOO if before == kept_rows.SENT else kept_rows.SENT
+        self._count(hot)
+        if hot.mark_rows:
+            rows.mark_again(hot.mark_at, hot.mark_rows, hot.mark_state)
+        hot = self._count_last_send(hot, new_header)
+        runs = [run for run in rows.found() if run[1] != GONE]
+        for part, state in runs:
+            if state == self._sent_state:  # of two processes ago: this is in the account already
+                rows.mark(part.at, len(part), WAITS)
+        resent = [part for part, state in runs if state == before]
+        self._stats.queued = tally_of(part for part, state in runs if state != before)
+        self._stats.count_resent(tally_of(resent))
+        self._stats.count_resent(self._account.unacknowledged, spooled=True)
+        self._account.unacknowledged = Tally()
+        self._stats.unseen = self._stats.spooled
+        if self._reliable and hot.shipped == ROWS:  # the kernel may have accepted a part of it
+            self._stats.resent += _tally_between([run[0] for run in runs], hot.at, hot.at + hot.rows)
+        self._cold = self._account.numbers()
+        self._hot = self._counted(hot._replace(shipped=NOTHING, end=rows.end, sent_state=self._sent_state))
+        self._state.change(self._hot, self._cold)
+        if hot.mark_rows:
+            rows.mark_again(hot.mark_at, hot.mark_rows, hot.mark_state)
+        for part in resent:
+            rows.mark(part.at, len(part), WAITS)
+        self.found = sorted((run[0] for run in runs), key=lambda part: (part.since_ns, part.at))
+        self._set_apart(self._state.spooling)
+
+    def _count(self, hot: Hot) -> None:
+        stats = self._stats
+        stats.sent = Tally(hot.sent_flows, hot.sent_packets, hot.sent_octets)
+        stats.messages, stats.template_messages, stats.bytes = hot.messages, hot.template_messages, hot.bytes
+
+    def _missing(self) -> Tally:
+        """What waits, as the rest of the account says it."""
+        stats = self._stats
+        return stats.seen + stats.taken_over - stats.sent - stats.not_sent_total() - stats.spooled - stats.moved_away
+
+    def _count_last_send(self, hot: Hot, new_header: Callable[..., H]) -> Hot:
+        """The former process was perhaps killed after a send, before that was in its account."""
+        sums = self._record.sums
+        news = sums.minus(_accounted(hot))
+        if not news.messages or hot.shipped == NOTHING:
+            return hot
+        stats, tally = self._stats, Tally(news.rows, news.packets, news.octets)
+        records = hot.rows if hot.shipped == ANNOUNCEMENT else news.rows
+        header = new_header(0, hot.sequence, 0, 0).advance(records, news.messages)
+        stats.bytes += news.bytes
+        if hot.shipped == ANNOUNCEMENT:
+            stats.template_messages += news.messages
+        else:
+            stats.count_sent(tally, spooled=hot.shipped == SPOOLED)
+            stats.messages += news.messages
+        marks = {}
+        if hot.shipped == ROWS:
+            marks = {"mark_at": hot.at, "mark_rows": news.rows, "mark_state": GONE}
+            self._rows.mark_again(hot.at, news.rows, GONE)
+        message = hot.message + (news.messages if hot.shipped == SPOOLED else 0)
+        return hot._replace(sequence=header.sequence, message=message, **marks)
+
+    def _set_apart(self, spooling: Spooling | None) -> None:
+        """Rows that the disk was being given are perhaps there."""
+        if spooling is None:
+            return
+        start, stop = spooling.at, spooling.at + spooling.rows
+        for number, part in enumerate(self.found):
+            first, last = max(start, part.at), min(stop, part.at + len(part))
+            if first < last:
+                pieces = [part.slice(0, first - part.at), part.slice(last - part.at, len(part))]
+                self.found[number : number + 1] = [piece for piece in pieces if len(piece)]
+                self.doubtful = part.slice(first - part.at, last - part.at), spooling
+                return
+        self._state.spooling = None
+
+    # The changes of a session.
+
+    def _counted(self, hot: Hot) -> Hot:
+        """``hot`` with the present account."""
+        stats, sums = self._stats, self._record.sums
+        return hot._replace(
+            accounted_rows=sums.rows, accounted_messages=sums.messages, accounted_packets=sums.packets,
+            accounted_octets=sums.octets, accounted_bytes=sums.bytes, sent_flows=stats.sent.flows,
+            sent_packets=stats.sent.packets, sent_octets=stats.sent.octets, messages=stats.messages,
+            template_messages=stats.template_messages, bytes=stats.bytes,
+        )  # fmt: skip
+
+    def _change(self, all_numbers: bool, mark: tuple[int, int, int] = (0, 0, 0), **changes: int) -> None:
+        """Stores the account and ``changes``, then marks rows: first row, number of rows, state.
+
+        ``all_numbers``: whether more of the account has changed than what was sent.
+        """
+        at, rows, state = mark
+        self._hot = self._counted(self._hot._replace(mark_at=at, mark_rows=rows, mark_state=state, **changes))
+        if all_numbers:
+            self._cold = self._account.numbers()
+        self._state.change(self._hot, self._cold if all_numbers else None)
+        if rows:
+            self._rows.mark(*mark)
+
+    @property
+    def batch(self) -> int:
+        """The number of the last batch that was taken whole."""
+        return self._hot.batch
+
+    def append(self, data_sets: Sequence[D], now_ns: int, batch: int) -> list[Part[D]]:
+        """Takes ``data_sets``, which the account has seen, whole or not at all; ``batch``: their number, or 0."""
+        parts = [part for data_set in data_sets for part in self._rows.append(data_set, now_ns)]
+        self._change(True, end=self._rows.end, batch=batch or self._hot.batch)
+        return parts
+
+    def take_over(self, given: Sequence[Part[D]]) -> list[Part[D]]:
+        """As ``append``, for what another session gives up."""
+        parts = [part for each in given for part in self._rows.append(each.data_set, each.since_ns)]
+        self._change(True, end=self._rows.end)
+        return parts
+
+    def ship(self, shipment: Shipment[H, D]) -> None:
+        """``shipment`` is about to be sent."""
+        sequence = shipment.header.sequence
+        if shipment.part is not None:
+            self._change(False, shipped=ROWS, at=shipment.part.at, rows=len(shipment.part), sequence=sequence)
+        elif shipment.batch is not None:
+            segment, message = shipment.batch.number, shipment.batch.start
+            if self._reliable and self._hot.segment:
+                segment, message = self.spool_place
+            self._change(False, shipped=SPOOLED, rows=0, sequence=sequence, segment=segment, message=message)
+        else:
+            self._change(False, shipped=ANNOUNCEMENT, rows=shipment.records, sequence=sequence)
+
+    def advance(self, shipment: Shipment[H, D], start: int, all_numbers: bool) -> None:
+        """The Messages of ``shipment`` from ``start`` to its index are in the account."""
+        if shipment.is_announcement:
+            header = shipment.header.advance(shipment.records, 1) if shipment.index else shipment.header
+            self._change(all_numbers, rows=0, shipped=NOTHING if shipment.index else ANNOUNCEMENT,
+                         sequence=header.sequence)  # fmt: skip
+            return
+        before, now = shipment.rows_before(start), shipment.rows_before(shipment.index)
+        sequence = shipment.header.advance(now, shipment.index).sequence
+        if shipment.part is not None:
+            at, state = shipment.part.at, self._sent_state if self._reliable else GONE
+            self._change(all_numbers, (at + before, now - before, state), at=at + now, rows=len(shipment.part) - now,
+                         sequence=sequence)  # fmt: skip
+        elif shipment.batch is not None:
+            if self._reliable:
+                self._account.unacknowledged += Tally.of_messages(shipment.block, start, shipment.index)
+                self._change(True, sequence=sequence)
+            else:
+                self._change(True, sequence=sequence, message=shipment.batch.start + shipment.index)
+
+    def take_back(self) -> None:
+        """What was shipped, and did not go out, waits again."""
+        self._change(False, shipped=NOTHING, rows=0)
+
+    def acknowledged(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
+        """The Messages ``start`` to ``stop`` of ``shipment`` have arrived."""
+        if shipment.part is not None:
+            at, rows = shipment.rows_before(start), shipment.rows_before(stop) - shipment.rows_before(start)
+            self._rows.mark(shipment.part.at + at, rows, GONE)
+        elif shipment.batch is not None:
+            self._account.unacknowledged -= Tally.of_messages(shipment.block, start, stop)
+            self._change(True, segment=shipment.batch.number, message=shipment.batch.start + stop)
+
+    def resend(self, shipment: Shipment[H, D], start: int, stop: int) -> None:
+        """The Messages ``start`` to ``stop`` of ``shipment``, which were sent, wait again, as the account says."""
+        if shipment.part is not None:
+            at, rows = shipment.rows_before(start), shipment.rows_before(stop) - shipment.rows_before(start)
+            self._change(True, (shipment.part.at + at, rows, WAITS))
+        elif shipment.batch is not None:
+            self._account.unacknowledged -= Tally.of_messages(shipment.block, start, stop)
+            self._change(True)
+
+    def forget(self, part: Part[D]) -> None:
+        """``part`` waits no longer, as the account says."""
+        self._change(True, (part.at, len(part), GONE))
+
+    def begin_spooling(self, part: Part[D], segment: int, message: int) -> None:
+        """The disk is about to get ``part``, as Messages from ``message`` of ``segment`` on. For the spool's thread."""
+        self._state.spooling = Spooling(part.at, len(part), segment, message)
+
+    def end_spooling(self, part: Part[D] | None) -> None:
+        """The disk has ``part`` now, as the account says; None: it has nothing of it."""
+        if part is not None:
+            self.forget(part)
+        self._state.spooling = None
+
+    @property
+    def spool_place(self) -> tuple[int, int]:
+        """Number of the segment and of its Message from which on the spool is to be sent; segment 0: unknown."""
+        return self._hot.segment, self._hot.message
+
+    def settle(self) -> None:
+        """Stores the account, if more has changed in it than what was sent."""
+        if self._account.numbers() != self._cold:
+            self._change(True)
+
+    # The socket.
+
+    @property
+    def port(self) -> int:
+        """The source port of the former process over UDP, or 0."""
+        return self._hot.port
+
+    def former_socket(self) -> socket.socket | None:
+        """The UDP socket of the former process, if it was kept."""
+        fd = self._keeper.former(self._names[2])
+        return socket.socket(fileno=socket.dup(fd)) if fd is not None else None
+
+    def begin_session(self, sock: socket.socket | None, observation_domain: int) -> int:
+        """A Transport Session begins, over UDP with ``sock``; returns its first Sequence Number.
+
+        That is 0, except where it goes on from the former process: between the same addresses and ports.
+        """
+        if sock is None:
+            self._change(False, sequence=0, session=0, port=0, shipped=NOTHING)
+            return 0
+        self._keeper.keep(self._names[2], sock.fileno())
+        ends: tuple[Any, ...] = (sock.getsockname(), sock.getpeername(), observation_domain)
+        session = zlib.crc32(repr(ends).encode()) | 1 << 32
+        goes_on = not self._session_found and session == self._hot.session
+        self._session_found = True
+        sequence = self._hot.sequence if goes_on else 0
+        self._change(False, sequence=sequence, session=session, port=ends[0][1], shipped=NOTHING)
+        return sequence
+
+    def send(self, sock: socket.socket, data: memoryview, size: int, amount: tuple[int, int, int, int, int]) -> int:
+        """See ``SendRecord``."""
+        return self._record.send(sock, data, size, Sums(*amount))
+
+    def close(self) -> None:
+        """The process ends, and the next one goes on."""
+        self.settle()
+        self._rows.close()
+
+    def drop(self) -> None:
+        """Nothing is left to keep."""
+        self._rows.close()
+        for name in self._names:
+            self._keeper.drop(name)
+
+
+def _accounted(hot: Hot) -> Sums:
+    return Sums(hot.accounted_rows, hot.accounted_messages, hot.accounted_packets, hot.accounted_octets,
+                hot.accounted_bytes)  # fmt: skip
+
+
+def _tally_between(parts: Sequence[Part[Any]], start: int, stop: int) -> Tally:
+    """What the rows with the numbers ``start`` to ``stop`` carry."""
+    pieces = [part.slice(max(start, part.at) - part.at, min(stop, part.at + len(part)) - part.at)
+              for part in parts if part.at < stop and start < part.at + len(part)]  # fmt: skip
+    return tally_of(pieces)
