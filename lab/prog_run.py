@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from netobs.base.keeper import NOTHING, Keeper
 from netobs.config import CaptureConfig
 from netobs.datapath.capture import Capture
 from netobs.datapath.datapath import Datapath
@@ -133,12 +134,13 @@ class Programs:
         slots_for: int = 0,
         preemptible: bool = False,
         extra_groups: Collection[str] = (),
+        keeper: Keeper = NOTHING,
         **config: Any,
     ) -> None:
         """``slots_for``: for percpu_array, how many CPUs get slots; 0 = all that are online. ``preemptible``: as in a
-        PREEMPT_RT kernel, whatever this one is. ``extra_groups``: as in ``Datapath``."""
+        PREEMPT_RT kernel, whatever this one is. ``extra_groups``, ``keeper``: as in ``Datapath``."""
         settings = CaptureConfig(**config)
-        self.capture = Capture(settings, batch, extra_groups)
+        self.capture = Capture(settings, batch, extra_groups, keeper)
         self.datapath.preemptible |= preemptible
         if slots_for:
             self.datapath.table = PercpuArray(
@@ -156,8 +158,8 @@ class Programs:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        self.capture.close()
+    def close(self, keep: bool = False) -> None:
+        self.capture.close(keep)
 
     def run(self, program: str = "netobs_ingress", **context: int) -> Run:
         """For many frames through one program."""

@@ -50,3 +50,6 @@ class KeepsNothing:
     def keep(self, name: str, fd: int) -> None: ...
 
     def drop(self, name: str) -> None: ...
+
+
+NOTHING = KeepsNothing()

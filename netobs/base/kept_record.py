@@ -32,6 +32,11 @@ class KeptRecord:
         self._memory = mmap.mmap(fd, _SIZE, flags=mmap.MAP_SHARED)
         self._words = np.frombuffer(self._memory, "<u8", count=2)  # which half and how long, and what this is
 
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is kept."""
+        return self._memory is None
+
     def read(self) -> dict[str, Any] | None:
         """The object, or None if there is none that can be understood."""
         if self._memory is None or self._words[1] != _MAGIC:

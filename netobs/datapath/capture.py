@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from netobs.base.errors import CaptureError
+from netobs.base.keeper import NOTHING, Keeper
 from netobs.config import CaptureConfig
 from netobs.datapath.datapath import Datapath
 from netobs.kernel import kernel_clock
@@ -26,15 +27,19 @@ FLOWS = Purpose(
 class Capture:
     """The ``datapath`` that counts flows, and the ``points`` that its programs are attached to."""
 
-    def __init__(self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = ()) -> None:
-        """``batch``, ``extra_groups``: as in ``Datapath``."""
-        self.datapath = Datapath(config, batch, extra_groups)
+    def __init__(
+        self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = (), keeper: Keeper = NOTHING
+    ) -> None:
+        """``batch``, ``extra_groups``, ``keeper``: as in ``Datapath``."""
+        self._batch, self._extra_groups, self._keeper = batch, extra_groups, keeper
+        self.datapath = Datapath(config, batch, extra_groups, keeper)
         self.points = ObservationPoints(
             config.selector,
             config.direction,
             config.attach,
             replace(FLOWS, place=FLOWS_PLACE._replace(last=config.anchor == "last")),
             self.datapath.program_fd,
+            keeper,
         )
 
     def load(self) -> None:
@@ -46,9 +51,25 @@ class Capture:
         kernel_clock.follow()
         self.points.find_method()
 
-    def close(self) -> None:
-        """Detaches, and frees the maps and programs."""
-        self.points.close()
+    def replace(self, config: CaptureConfig) -> None:
+        """Counts with other programs and maps from now on. ``datapath.take_former`` takes the rest out of these.
+
+        :raises CaptureError: they cannot be loaded; nothing has changed.
+        """
+        datapath = Datapath(config, self._batch, self._extra_groups, self._keeper)
+        try:
+            datapath.load(self.datapath)
+        except BaseException:
+            datapath.close()
+            raise
+        self.datapath = datapath
+        self.points.swap(datapath.program_fd)
+
+    def close(self, keep: bool = False) -> None:
+        """Detaches, and frees the maps and programs; with ``keep``, they stay for the next process."""
+        self.points.close(keep)
+        if not keep:
+            self.datapath.keep_nothing()
         self.datapath.close()
 
 

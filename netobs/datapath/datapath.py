@@ -6,14 +6,16 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from netobs.base import clock
+from netobs.base.keeper import NOTHING, Keeper
 from netobs.config import CaptureConfig
 from netobs.datapath.flow_table import FlowTable
+from netobs.datapath.generations import Generations, Manifest, described, hash_of, read_layout, settings_of
 from netobs.datapath.halves import Halves
 from netobs.datapath.layout import (
     FLOW_TABLES,
@@ -26,8 +28,9 @@ from netobs.datapath.layout import (
     SLOT_NETNS_LOW_BITS,
     SLOT_USED_SHIFT,
     WITH_EXTRA,
+    RecordLayout,
 )
-from netobs.datapath.ledger import Ledger, LedgerReading
+from netobs.datapath.ledger import NONE, Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
 from netobs.datapath.percpu_array import EXTRA_MAP, PercpuArray
 from netobs.datapath.percpu_hash import PercpuHash
@@ -36,10 +39,10 @@ from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
 from netobs.datapath.tick import CoarseClock
 from netobs.flow.metrics import GROUPS
-from netobs.flow.records import EXTRA, Records
+from netobs.flow.records import EXTRA, KEY, Records, concatenate, in_dtype
 from netobs.kernel import host, libbpf, numa
 from netobs.kernel.grace import GracePeriod
-from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject
+from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject, LoadedObject
 
 log = logging.getLogger("netobs.capture")
 
@@ -70,28 +73,42 @@ class RingReading:
 class Datapath:
     """``load`` -> programs to attach (``program_fd``), flows to take out (``evict``, ``read_ring``) -> ``close``."""
 
-    def __init__(self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = ()) -> None:
-        """``batch``: as in ``BatchReader``. ``extra_groups``: those of ``metrics.GROUPS`` that are measured."""
+    def __init__(
+        self,
+        config: CaptureConfig,
+        batch: int = 0,
+        extra_groups: Collection[str] = (),
+        keeper: Keeper = NOTHING,
+        slot_cpus: int = 0,
+        layout: RecordLayout | None = None,
+    ) -> None:
+        """``batch``: as in ``BatchReader``. ``extra_groups``: those of ``metrics.GROUPS`` that are measured.
+        ``keeper``: keeps the maps and programs for the next process. ``slot_cpus``, ``layout``:
+        those of maps that are there; else the CPUs that are online, and what ``extra_groups`` ask for."""
         self._config = config
+        self._keeper = keeper
+        self._slot_cpus = slot_cpus or libbpf.online_cpus()
         self._extra_groups = extra_groups
-        self._layout = WITH_EXTRA if extra_groups else PLAIN
-        self._extra_maps = (EXTRA_MAP, PACKET_EXTRAS) if extra_groups else ()
+        self._layout = layout or (WITH_EXTRA if extra_groups else PLAIN)
+        self._extra_maps = (EXTRA_MAP, PACKET_EXTRAS) if self._layout.has_extra else ()
         self._cpus = libbpf.possible_cpus()
         self.preemptible = host.is_realtime()
         """Whether programs of one CPU may interrupt each other: they may in a PREEMPT_RT kernel from 6.18 on, unless
         CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is set (kernel/softirq.c: __local_bh_disable_ip)."""
-        self._object: BpfObject | None = None
+        self._object: LoadedObject | None = None
+        self._generations: Generations | None = None
+        self._formers: list[tuple[Manifest, Datapath | None]] = []
         self._clock: CoarseClock | None = None
-        self._state = SharedState()
+        self._state = SharedState(self._layout.state)
         self.grace = GracePeriod()
         self.halves = Halves(self._state, self.grace)
-        self.ledger = Ledger(self._cpus)
+        self.ledger = Ledger(self._cpus, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
         self.table = self._table(batch)
 
     def _table(self, batch: int) -> FlowTable:
         if self._config.flow_table == "percpu_array":
-            return PercpuArray(self._config.max_flows, libbpf.online_cpus(), self.halves, batch, self._layout)
+            return PercpuArray(self._config.max_flows, self._slot_cpus, self.halves, batch, self._layout)
         if self._config.flow_table == "percpu_hash":
             return PercpuHash(self._config.max_flows, self._cpus, self.halves, batch, self._layout)
         return RingOnly(self.record)
@@ -103,32 +120,135 @@ class Datapath:
 
     def kernel_bytes(self) -> int:
         """Memory that the maps take."""
-        packet_extras = self._cpus * EXTRA.itemsize if self._layout is WITH_EXTRA else 0
-        return (
-            self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes(self._cpus) + packet_extras
-        )
+        packet_extras = self._cpus * EXTRA.itemsize if self._layout.has_extra else 0
+        return self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes() + packet_extras
 
-    def load(self) -> None:
-        """Loads and verifies the programs.
+    def load(self, predecessor: Datapath | None = None) -> None:
+        """Loads and verifies the programs, or goes on with what the former process has kept: with all of it, or with
+        the maps only, where the layout, the sizes and the sampling are the same. Other maps that it has kept, or those
+        of ``predecessor``, count until the programs on the hooks are these; ``take_former`` empties them.
 
         :raises CaptureError: the host has too little memory, or the kernel refused them.
         """
+        generations = Generations(self._keeper) if predecessor is None else predecessor._generations
+        assert generations is not None
+        self._generations, last = generations, generations.last
+        obj, manifest = self._prepare()
+        if predecessor is None and last is not None and manifest.has_same_programs(last):
+            obj.close()
+            self._settings["hash_keys"] = last.settings["hash_keys"]
+            self._adopt(generations.open(last))
+            generations.go_on()
+        elif predecessor is None and last is not None and manifest.has_same_maps(last):
+            self._load_on(obj, manifest, last)
+        else:
+            self._load_anew(obj, manifest, predecessor)
+        if predecessor is None:
+            self._formers = [(each, self._of(each)) for each in generations.former]
+        self.ledger.base = LedgerReading.of_json(generations.last.ledger) if generations.last is not None else None
+        self._start_clock()
+
+    def _prepare(self) -> tuple[BpfObject, Manifest]:
+        """The object before it is loaded, and what it will be."""
+        obj = self._open_object()
+        for part in (self.ledger, self.ring, self.table):
+            part.prepare(obj)
+        if self._layout.has_extra:
+            obj.set_max_entries(PACKET_EXTRAS, self._cpus)
+        self._write_settings(obj)
+        programs = [*PROGRAMS, CLOCK_PROGRAM]
+        entries = {".bss": 1, **obj.entries}
+        settings, layout = settings_of(self._settings), described(self._layout)
+        return obj, Manifest(hash_of(obj.path), layout, settings, entries, programs, self._config.max_flows)
+
+    def _adopt(self, obj: LoadedObject) -> None:
+        """Uses the maps and programs of ``obj``."""
+        self._object = obj
+        for reader in (self._state, self.ledger, self.ring, self.table):
+            reader.open_maps(obj)
+        self._state.go_on()
+
+    def _load_on(self, obj: BpfObject, manifest: Manifest, last: Manifest) -> None:
+        """Loads the programs for the maps of ``last``, under its hash keys, by which flows are found there."""
+        assert self._generations is not None
+        settings = obj.initial(".rodata", SETTINGS)
+        settings["hash_keys"] = self._settings["hash_keys"] = last.settings["hash_keys"]
+        manifest = replace(manifest, settings=settings_of(self._settings))
+        kept = self._generations.open(last)
+        for name in last.entries:
+            obj.reuse(name, kept.map_fd(name))
+        obj.load()
+        kept.close()
+        log.info("the programs are new, their maps are those of the former process")
+        self._adopt(obj)
+        self._generations.keep_programs(manifest, obj)
+
+    def _load_anew(self, obj: BpfObject, manifest: Manifest, predecessor: Datapath | None) -> None:
+        assert self._generations is not None
         check_memory(self._config.max_flows, self.kernel_bytes())
         log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
         if self.preemptible:
             log.info("PREEMPT_RT kernel: a packet that interrupts another one on its CPU goes through the ring buffer")
-        self._object = obj = self._open_object()
-        for part in (self.ledger, self.ring, self.table):
-            part.prepare(obj)
-        if self._layout is WITH_EXTRA:
-            obj.set_max_entries(PACKET_EXTRAS, self._cpus)
-        self._write_settings(obj)
         memory_nodes = numa.with_memory()
         with numa.interleaved(memory_nodes) if len(memory_nodes) > 1 else contextlib.nullcontext():
             obj.load()
-        for reader in (self._state, self.ledger, self.ring, self.table):
-            reader.open_maps(obj)
-        self._start_clock()
+        self._adopt(obj)
+        last = self._generations.last
+        self._generations.keep(manifest, obj)
+        if predecessor is not None and last is not None:
+            self._formers = [*predecessor._formers, (last, predecessor)]
+
+    def _of(self, manifest: Manifest) -> Datapath | None:
+        """The maps that a former process has kept, to be emptied; None if this version cannot read them."""
+        layout, settings = read_layout(manifest.layout), manifest.settings
+        if layout is None or settings["flow_table"] >= len(FLOW_TABLES):
+            return None
+        if FLOW_TABLES[settings["flow_table"]] == "percpu_hash" and layout.key != KEY:
+            return None
+        config = replace(
+            self._config, max_flows=manifest.max_flows, flow_table=FLOW_TABLES[settings["flow_table"]],
+            precise_time=True,  # its clock is of no interest: it counts no more
+        )  # fmt: skip
+        former = Datapath(config, slot_cpus=settings["slot_cpus"] or 1, layout=layout)
+        assert self._generations is not None
+        former._adopt(self._generations.open(manifest))
+        former.ledger.base = LedgerReading.of_json(manifest.ledger)
+        return former
+
+    def take_former(self, now_ns: int) -> Iterator[Records]:
+        """The programs on all hooks are these: takes the rest out of former maps, and frees them. Rows of the dtype
+        ``record``.
+
+        :raises CaptureError: waiting for a grace period is impossible.
+        :raises OSError: a map is unreadable.
+        """
+        generations = self._generations
+        assert generations is not None
+        while self._formers:
+            manifest, former = self._formers[0]
+            base = self.ledger.base or LedgerReading(NONE, {})
+            if former is None:
+                log.warning("flows in the kernel are of a version of netobs that this one cannot read: they are lost")
+            else:
+                yield in_dtype(former.take_rest(now_ns), self.record)
+                self.ledger.base = base = base + former.read_ledger()
+                former.close()
+            generations.drained(manifest, base)
+            del self._formers[0]
+
+    def take_rest(self, now_ns: int) -> Records:
+        """Ends counting, and takes everything out.
+
+        :raises CaptureError: waiting for a grace period is impossible.
+        :raises OSError: a map is unreadable.
+        """
+        self.end_counting()
+        return concatenate([self.evict(now_ns), self.evict(now_ns), self.read_ring().records])
+
+    def keep_nothing(self) -> None:
+        """The next process finds nothing: for a stop."""
+        if self._generations is not None:
+            self._generations.drop_all()
 
     def _open_object(self) -> BpfObject:
         """The object without the maps of other tables."""
@@ -227,6 +347,10 @@ class Datapath:
         """Frees the maps, and the programs that are not attached."""
         for part in (self.ledger, self.ring, self.table, self._state, self.grace):
             part.close()
+        for _, former in self._formers:
+            if former is not None:
+                former.close()
+        self._formers.clear()
         if self._object is not None:
             self._object.close()
             self._object = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from netobs.flow.records import Records
-from netobs.kernel.object import BpfObject
+from netobs.kernel.object import BpfObject, LoadedObject
 
 
 class FlowTable(Protocol):
@@ -21,7 +21,7 @@ class FlowTable(Protocol):
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
 
-    def open_maps(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: LoadedObject) -> None:
         """Gets the maps' descriptors and memory. After load."""
 
     def evict(self, now_ns: int) -> Records:

@@ -8,18 +8,6 @@ import numpy as np
 
 from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, joined
 
-
-class RecordLayout(NamedTuple):
-    """What the programs of an ``object`` write: the values of the hash maps, and the records of the ring buffer."""
-
-    metrics: np.dtype[np.void]
-    record: np.dtype[np.void]
-    object: str
-
-
-PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o")
-WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o")
-
 FLOW_TABLES = ("percpu_array", "percpu_hash", "ringbuf")
 """enum flow_table, in its order; the words of the key capture.flow_table."""
 
@@ -134,3 +122,31 @@ NOT_IP = np.dtype(
     [("ethertypes", ETHERTYPE_COUNT, (NOT_IP_ETHERTYPES,)), ("others", LEDGER_COUNT), ("reserved", "<u8", (6,))]
 )
 """struct not_ip: one for each possible CPU."""
+
+
+class RecordLayout(NamedTuple):
+    """The structures in the maps of an ``object``: those of ``bpf/netobs.h`` as they are now, or as another version had
+    them, whose maps are read once more. ``metrics``, ``record``: the values of the hash maps, and the records of the
+    ring buffer."""
+
+    metrics: np.dtype[np.void]
+    record: np.dtype[np.void]
+    object: str
+    key: np.dtype[np.void] = KEY
+    extra: np.dtype[np.void] = EXTRA
+    slot: np.dtype[np.void] = FLOW_SLOT
+    start: np.dtype[np.void] = FLOW_START
+    overflow_key: np.dtype[np.void] = OVERFLOW_KEY
+    ledger: np.dtype[np.void] = LEDGER
+    not_ip: np.dtype[np.void] = NOT_IP
+    state: np.dtype[np.void] = STATE
+    reasons: tuple[str, ...] = LEDGER_REASONS
+
+    @property
+    def has_extra(self) -> bool:
+        """Whether there are maps of ``extra``."""
+        return self.object == WITH_EXTRA.object
+
+
+PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o")
+WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o")

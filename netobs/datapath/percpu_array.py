@@ -15,9 +15,7 @@ import numpy.typing as npt
 from netobs.datapath.batch import BatchReader, hash_map_bytes
 from netobs.datapath.halves import Halves
 from netobs.datapath.layout import (
-    FLOW_SLOT,
     FLOW_START,
-    OVERFLOW_KEY,
     PLAIN,
     SLOT_EGRESS_BIT,
     SLOT_IPV6_BIT,
@@ -26,12 +24,11 @@ from netobs.datapath.layout import (
     SLOT_NETNS_LOW_BITS,
     SLOT_OCTETS_BITS,
     SLOT_TIME_SHIFT,
-    WITH_EXTRA,
     RecordLayout,
 )
 from netobs.flow.metrics import Place, in_place
-from netobs.flow.records import EXTRA, KEY, RECORD, Records, concatenate, take
-from netobs.kernel.object import BpfObject
+from netobs.flow.records import Records, concatenate, take
+from netobs.kernel.object import BpfObject, LoadedObject
 
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
 """Of a CPU and half. Fewer would not fill whole pages in both arrays."""
@@ -63,12 +60,12 @@ class PercpuArray:
         self.slot_cpus = cpus
         self.slots = slots_per_cpu(max_flows, cpus)
         self._halves, self._layout = halves, layout
-        self._arrays = {"flow_slots": FLOW_SLOT, "flow_starts": FLOW_START}
-        if layout is WITH_EXTRA:
-            self._arrays[EXTRA_MAP] = EXTRA
+        self._arrays = {"flow_slots": layout.slot, "flow_starts": layout.start}
+        if layout.has_extra:
+            self._arrays[EXTRA_MAP] = layout.extra
             self.MAPS = (*self.MAPS, EXTRA_MAP)
         self._in_slots = self._in_overflow = 0
-        self._overflow = BatchReader(OVERFLOW_KEY.itemsize, 1, max_flows, batch, layout.metrics)
+        self._overflow = BatchReader(layout.overflow_key.itemsize, 1, max_flows, batch, layout.metrics)
         self._taken: list[Records] = []
 
     def prepare(self, obj: BpfObject) -> None:
@@ -78,7 +75,7 @@ class PercpuArray:
         for name in self.OVERFLOW:
             obj.set_max_entries(name, self._max_flows)
 
-    def open_maps(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: LoadedObject) -> None:
         """After load."""
         self._fds = {name: obj.map_fd(name) for name in self.MAPS}
 
@@ -92,7 +89,7 @@ class PercpuArray:
         self._taken.append(self._take_slots(quiet, now_ns))
         self._in_slots = sum(len(rows) for rows in self._taken)
         for keys, values in self._overflow.take_entries(self._fds[self.OVERFLOW[quiet]]):
-            self._taken.append(_overflow_rows(keys, values, self._layout.record))
+            self._taken.append(_overflow_rows(keys, values, self._layout))
         self._halves.emptied(quiet)
         taken, self._taken = self._taken, []
         rows = concatenate(taken)
@@ -122,7 +119,7 @@ class PercpuArray:
         _fill_rows(rows, slots.take(used), starts.take(used), reference_ns)
         if EXTRA_MAP in self._arrays:
             extras = take(self._region(EXTRA_MAP, region), used)
-            _bytes(rows)[:, RECORD.itemsize :] = _bytes(extras)
+            _bytes(rows)[:, -extras.itemsize :] = _bytes(extras)
         slots["used"][used] = 0
 
     def _region(self, name: str, region: int) -> npt.NDArray[np.void]:
@@ -140,17 +137,20 @@ class PercpuArray:
     def kernel_bytes(self) -> int:
         """Memory of the maps."""
         slots = 2 * self.slot_cpus * self.slots * sum(dtype.itemsize for dtype in self._arrays.values())
-        return slots + 2 * hash_map_bytes(self._max_flows, OVERFLOW_KEY.itemsize, self._layout.metrics.itemsize)
+        return slots + 2 * hash_map_bytes(
+            self._max_flows, self._layout.overflow_key.itemsize, self._layout.metrics.itemsize
+        )
 
 
 def _bytes(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
     return rows.view("u1").reshape(len(rows), rows.dtype.itemsize)
 
 
-def _overflow_rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], record: np.dtype[np.void]) -> Records:
-    rows = np.empty(len(keys), dtype=record)
-    _bytes(rows)[:, : KEY.itemsize] = keys[:, : KEY.itemsize]
-    _bytes(rows)[:, KEY.itemsize :] = values.view("u1")
+def _overflow_rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], layout: RecordLayout) -> Records:
+    rows = np.empty(len(keys), dtype=layout.record)
+    key_bytes = layout.key.itemsize
+    _bytes(rows)[:, :key_bytes] = keys[:, :key_bytes]
+    _bytes(rows)[:, key_bytes:] = values.view("u1")
     return rows
 
 

@@ -13,7 +13,7 @@ from netobs.datapath.batch import BatchReader, hash_map_bytes
 from netobs.datapath.halves import Halves
 from netobs.datapath.layout import PLAIN, RecordLayout
 from netobs.flow.records import KEY, Records, concatenate, empty
-from netobs.kernel.object import BpfObject
+from netobs.kernel.object import BpfObject, LoadedObject
 
 CLOCK_SLACK_NS = 50_000_000  # the coarse clock is up to one tick (10 ms at 100 Hz) behind
 
@@ -43,7 +43,7 @@ class PercpuHash:
         for name in self.MAPS:
             obj.set_max_entries(name, self._max_flows)
 
-    def open_maps(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: LoadedObject) -> None:
         """After load."""
         self._fds = [obj.map_fd(name) for name in self.MAPS]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from netobs.flow.records import RECORD, Records, concatenate, empty
 from netobs.kernel.fence import fence
-from netobs.kernel.object import BpfObject
+from netobs.kernel.object import BpfObject, LoadedObject
 
 BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
 DATA_OFFSET = 2 * mmap.PAGESIZE
@@ -48,7 +48,7 @@ class RingBuffer:
         """Sizes the map. Before load."""
         obj.set_max_entries(self.MAP, self.size_bytes)
 
-    def open_maps(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: LoadedObject) -> None:
         """Maps the two positions into this process. After load."""
         self.fd = obj.map_fd(self.MAP)
         page = mmap.PAGESIZE

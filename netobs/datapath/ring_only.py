@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netobs.flow.records import RECORD, Records, empty
-from netobs.kernel.object import BpfObject
+from netobs.kernel.object import BpfObject, LoadedObject
 
 
 class RingOnly:
@@ -22,7 +22,7 @@ class RingOnly:
     def prepare(self, obj: BpfObject) -> None:
         """Nothing to size."""
 
-    def open_maps(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: LoadedObject) -> None:
         """Nothing to open."""
 
     def evict(self, now_ns: int) -> Records:

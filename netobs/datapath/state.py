@@ -7,19 +7,20 @@ import mmap
 import numpy as np
 
 from netobs.datapath.layout import COUNTING_ENDED, STATE
-from netobs.kernel.object import BpfObject
+from netobs.kernel.object import LoadedObject
 
 
 class SharedState:
     """The fields of ``struct netobs_state`` as properties, read and written in shared memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: np.dtype[np.void] = STATE) -> None:
+        self._dtype = dtype
         self._memory: mmap.mmap | None = None
 
-    def open_maps(self, obj: BpfObject) -> None:
+    def open_maps(self, obj: LoadedObject) -> None:
         """After load."""
-        self._memory = obj.shared(".bss", STATE.itemsize, writable=True)
-        self._state = np.frombuffer(self._memory, dtype=STATE, count=1)
+        self._memory = obj.shared(".bss", self._dtype.itemsize, writable=True)
+        self._state = np.frombuffer(self._memory, dtype=self._dtype, count=1)
 
     @property
     def active_half(self) -> int:
@@ -33,6 +34,10 @@ class SharedState:
     def end_counting(self) -> None:
         """Makes the programs ignore every packet from now on."""
         self._state["active_half"][0] |= COUNTING_ENDED
+
+    def go_on(self) -> None:
+        """Undoes ``end_counting``, if a former process has called it."""
+        self._state["active_half"][0] = self.active_half
 
     def set_tick_offset(self, offset_ns: int) -> None:
         """CLOCK_MONOTONIC at jiffy 0, for the programs' coarse clock."""

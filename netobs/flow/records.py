@@ -151,3 +151,16 @@ def concatenate(parts: list[Records]) -> Records:
         return filled[0]
     whole: Records = np.concatenate([opaque(part) for part in filled]).view(filled[0].dtype)
     return whole
+
+
+def in_dtype(records: Records, dtype: np.dtype[np.void]) -> Records:
+    """``records`` with the fields of ``dtype``: what they do not have was not measured. Without a copy if they have
+    exactly these."""
+    if records.dtype == dtype:
+        return records
+    rows = empty(len(records), dtype)
+    if "min_tcp_window" in (dtype.names or ()):
+        rows["min_tcp_window"] = 0xFFFF  # of a packet without one
+    for name in {*(dtype.names or ())}.intersection(records.dtype.names or ()):
+        rows[name] = records[name]
+    return rows

@@ -11,10 +11,12 @@ the last one. A filter can only have a priority that does not belong to another 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
@@ -59,7 +61,8 @@ class Attachment:
     """One program on one hook. ``detach`` undoes it, and leaves earlier programs in place.
 
     ``is_there``: the interface exists, and nobody has removed the filter or link, as root may. ``forget``, instead of
-    ``detach`` if it is not there any more, frees this process's part of it.
+    ``detach`` if it is not there any more, frees this process's part of it. ``swap`` puts another program there, by
+    its descriptor, in one step, or raises OSError.
     """
 
     interface: Interface
@@ -68,6 +71,7 @@ class Attachment:
     detach: Callable[[], None]
     is_there: Callable[[], bool]
     forget: Callable[[], None]
+    swap: Callable[[int], None]
 
 
 def method_for(setting: str, probe: Callable[[], bool]) -> str:
@@ -106,23 +110,38 @@ def attach(
     :raises OSError: the kernel refused; ENODEV where the interface has gone meanwhile.
     """
     if method == "tcx":
-        return _attach_tcx(interface, direction, program_fd, place)
+        return attachment_of_link(interface, direction, make_link(interface, direction, program_fd, place))
     return _attach_tc(interface, direction, program_fd, place)
 
 
-def _attach_tcx(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> Attachment:
+def make_link(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
+    """A TCX link for the program.
+
+    :raises OSError: the kernel refused.
+    """
     flags = BPF_F_AFTER if place.last else BPF_F_BEFORE
     options = libbpf_types.LinkCreateOpts(ctypes.sizeof(libbpf_types.LinkCreateOpts), flags)
-    link = libbpf.checked(
+    return libbpf.checked(
         libbpf.library().bpf_link_create(program_fd, interface.index, BPF_TCX[direction], ctypes.byref(options)),
         f"{interface.name} {direction}: TCX link",
     )
-    made = (libbpf.tcx_link(link)[0], interface.index)
+
+
+def attachment_of_link(interface: Interface, direction: str, link: int) -> Attachment:
+    """That of a TCX link, wherever it was made. It owns the descriptor ``link``."""
+    made = [libbpf.tcx_link(link)[0], interface.index]
 
     def close() -> None:
         os.close(link)
 
-    return Attachment(interface, direction, "tcx", close, is_there=lambda: libbpf.tcx_link(link) == made, forget=close)
+    def swap(program_fd: int) -> None:
+        libbpf.update_link(link, program_fd)
+        made[0] = libbpf.tcx_link(link)[0]
+
+    def is_there() -> bool:
+        return [*libbpf.tcx_link(link)] == made
+
+    return Attachment(interface, direction, "tcx", close, is_there, forget=close, swap=swap)
 
 
 def _hook(interface: Interface, attach_point: int) -> libbpf_types.TcHook:
@@ -156,6 +175,7 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int, place: Fil
         detach=lambda: _detach_tc(interface, direction, filter_, qdisc),
         is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
         forget=lambda: _disown(interface, qdisc),
+        swap=lambda other_fd: _swap(interface, direction, filter_, other_fd),
     )  # fmt: skip
 
 
@@ -220,6 +240,42 @@ def _query(interface: Interface, direction: str, filter_: libbpf_types.TcOpts) -
     return result or int(found.prog_id)
 
 
+def _swap(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, program_fd: int) -> None:
+    hook = _hook(interface, BPF_TC_POINT[direction])
+    other = _options(FilterPlace(filter_.handle, filter_.priority), program_fd, BPF_TC_F_REPLACE)
+    result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(other))
+    libbpf.checked(result, f"{interface.name} {direction}: filter")
+    filter_.prog_id = other.prog_id
+
+
+def remove_former_filter(interface: Interface, direction: str, place: FilterPlace) -> None:
+    """Removes the filter of a former process, and with its last one the qdisc if it was made for that."""
+    hook = _hook(interface, BPF_TC_POINT[direction])
+    for handle, priority in netlink.filters(interface.index, netlink.TC_H_CLSACT[direction]):
+        if handle == place.handle:
+            former = _options(FilterPlace(handle, priority))
+            libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(former))
+    qdisc = _made_qdiscs.get(interface.index)
+    if qdisc is not None and not qdisc.filters and not _has_filters(interface):
+        qdisc.filters = 1
+        _leave_qdisc(interface, qdisc)
+
+
+def adopt_qdiscs(indices: Iterable[int], place: FilterPlace) -> None:
+    """A former process of this daemon has made the clsact qdiscs of these interfaces. Where its filter is not there any
+    more, somebody else has made another since."""
+    for index in indices:
+        with contextlib.suppress(OSError):  # the interface has gone
+            if any(place.handle == handle for parent in netlink.TC_H_CLSACT.values()
+                   for handle, _ in netlink.filters(index, parent)):  # fmt: skip
+                _made_qdiscs[index] = _Qdisc()
+
+
+def made_qdiscs() -> list[int]:
+    """The interfaces, by index, whose clsact qdisc is of our making."""
+    return sorted(_made_qdiscs)
+
+
 def _detach_tc(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, qdisc: _Qdisc | None) -> None:
     """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
     if _query(interface, direction, filter_) == filter_.prog_id:
@@ -243,6 +299,10 @@ def _leave_qdisc(interface: Interface, qdisc: _Qdisc | None) -> None:
     if qdisc.filters or _made_qdiscs.get(interface.index) is not qdisc:
         return
     del _made_qdiscs[interface.index]
-    if not any(netlink.filters(interface.index, parent) for parent in netlink.TC_H_CLSACT.values()):
+    if not _has_filters(interface):
         hook = _hook(interface, sum(BPF_TC_POINT.values()))
         libbpf.library().bpf_tc_hook_destroy(ctypes.byref(hook))
+
+
+def _has_filters(interface: Interface) -> bool:
+    return any(netlink.filters(interface.index, parent) for parent in netlink.TC_H_CLSACT.values())

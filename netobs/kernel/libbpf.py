@@ -192,6 +192,24 @@ def tcx_link(fd: int) -> tuple[int, int]:
     return info.prog_id, info.ifindex
 
 
+def tcx_place(fd: int) -> tuple[int, int]:
+    """(interface's index, enum bpf_attach_type) of a TCX link. The index is 0 as in ``tcx_link``.
+
+    :raises OSError: ``fd`` is no link.
+    """
+    info, size = TcxLinkInfo(), c_uint32(ctypes.sizeof(TcxLinkInfo))
+    checked(library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "link")
+    return info.ifindex, info.attach_type
+
+
+def detach_link(fd: int) -> None:
+    """Detaches a link from its interface, and leaves it as it is otherwise.
+
+    :raises OSError: it is detached.
+    """
+    checked(library().bpf_link_detach(fd), "link")
+
+
 def pin(fd: int, path: Path) -> None:
     """Gives a map, program or link a name in a BPF file system.
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Callable
+from typing import Callable, Protocol
 
 import numpy as np
 
@@ -26,6 +26,18 @@ PROGRAMS = ("netobs_ingress", "netobs_egress", "netobs_l3_ingress", "netobs_l3_e
 VERIFIER_LINES = 12
 
 
+class LoadedObject(Protocol):
+    """Maps and programs in the kernel, loaded by this process or a former one."""
+
+    def map_fd(self, name: str) -> int: ...
+
+    def program_fd(self, name: str) -> int: ...
+
+    def shared(self, name: str, size_bytes: int, writable: bool = False) -> mmap.mmap: ...
+
+    def close(self) -> None: ...
+
+
 class BpfObject:
     """A BPF object file. ``open`` -> set sizes and settings -> ``load`` -> file descriptors -> ``close``."""
 
@@ -36,6 +48,8 @@ class BpfObject:
         """
         self.path = path
         self._size_hint = size_hint
+        self.entries: dict[str, int] = {}
+        """The sizes that were set."""
         self._lib = libbpf.library()
         if not path.exists():
             raise CaptureError(f"{path}: no such BPF object", "reinstall netobs, or run 'make bpf' in a source tree")
@@ -66,6 +80,7 @@ class BpfObject:
     def set_max_entries(self, name: str, entries: int) -> None:
         """Sizes map ``name``. Before ``load``."""
         libbpf.checked(self._lib.bpf_map__set_max_entries(self._map(name), entries), f"size of map {name}")
+        self.entries[name] = entries
 
     def leave_out(self, name: str) -> None:
         """Map ``name`` is not created: with these settings no program uses it. Before ``load``."""
@@ -103,9 +118,7 @@ class BpfObject:
 
         libbpf maps sections for skeletons only: what ``bpf_map__initial_value`` gives is not the kernel's memory.
         """
-        pages = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        return mmap.mmap(self.map_fd(name), pages, mmap.MAP_SHARED, protection)
+        return map_memory(self.map_fd(name), size_bytes, writable)
 
     def load(self) -> None:
         """Loads maps and programs into the kernel, which verifies them.
@@ -133,6 +146,13 @@ class BpfObject:
         if not handle:
             raise CaptureError(f"{self.path}: no program {name}", "the object is of another version: reinstall netobs")
         return handle
+
+
+def map_memory(fd: int, size_bytes: int, writable: bool) -> mmap.mmap:
+    """The memory of the map ``fd``. The caller closes it."""
+    pages = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    return mmap.mmap(fd, pages, mmap.MAP_SHARED, protection)
 
 
 def refused(

@@ -15,12 +15,14 @@ from typing import Callable
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import CaptureError
+from netobs.base.keeper import NOTHING, Keeper
 from netobs.config.selector import InterfaceSelector
 from netobs.config.text import folded
 from netobs.kernel import descriptors, privileges
-from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace, attach, has_tcx, may_filter, method_for
+from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace, has_tcx, may_filter, method_for
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface, LinkMonitor
+from netobs.kernel.kept_links import KeptLinks
 
 log = logging.getLogger("netobs.capture")
 
@@ -70,15 +72,17 @@ class ObservationPoints:
         setting: str,
         purpose: Purpose,
         program_fd: Callable[[str], int],
+        keeper: Keeper = NOTHING,
     ) -> None:
         """``direction``, ``setting``: as the keys capture.direction and capture.attach; ``program_fd``: the file
-        descriptor of a program, by name."""
+        descriptor of a program, by name; ``keeper``: keeps the links for the next process."""
         self._selector = selector
         self._directions = DIRECTIONS[direction]
         self._setting = setting
         self._purpose = purpose
         self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
+        self._kept = KeptLinks(keeper, purpose.place)
         self.wants_any = False
         """Whether the programs are to be on any interface."""
         self._due: dict[int, Interface] = {}  # ordered; to attach to, or to detach from
@@ -151,6 +155,8 @@ class ObservationPoints:
                 break
         if not self.due:
             self._say_short()
+            self._kept.end_unclaimed()
+        self._kept.note_filters([index for index in self._attachments if self.method == "tc"])
         return self.due > 0
 
     def attach(self, is_over: Callable[[], bool] = _never) -> int:
@@ -206,13 +212,12 @@ class ObservationPoints:
 
     def _attach(self, interface: Interface, direction: str) -> Attachment | None:
         """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
-        layer = "" if interface.has_ethernet else "l3_"
         place = (interface.index, direction)
-        program = self._program_fd(f"{self._purpose.prefix}{layer}{direction}")
+        program = self._program_for(interface, direction)
         try:
             if self.method == "tcx":
                 descriptors.check_room(program)
-            made = attach(interface, direction, program, self.method, self._purpose.place)
+            made = self._kept.attach(interface, direction, program, self.method)
         except OSError as error:
             reason = str(error.strerror)
             if error.errno == errno.EMFILE:
@@ -223,6 +228,18 @@ class ObservationPoints:
             return None
         self._refused.pop(place, None)
         return made
+
+    def _program_for(self, interface: Interface, direction: str) -> int:
+        layer = "" if interface.has_ethernet else "l3_"
+        return self._program_fd(f"{self._purpose.prefix}{layer}{direction}")
+
+    def swap(self, program_fd: Callable[[str], int]) -> None:
+        """Puts other programs, as ``program_fd`` gives them, on all hooks, each in one step, and uses them from now
+        on."""
+        self._program_fd = program_fd
+        for attachment in (each for attachments in self._attachments.values() for each in attachments):
+            with contextlib.suppress(OSError):  # somebody has removed it: ``restore`` attaches again
+                attachment.swap(self._program_for(attachment.interface, attachment.direction))
 
     def _say_short(self) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""
@@ -304,9 +321,12 @@ class ObservationPoints:
         self.want_none()
         self.work()
 
-    def close(self) -> None:
-        """Detaches."""
-        self.detach()
+    def close(self, keep: bool = False) -> None:
+        """Detaches, unless the next process is to find the programs where they are: ``keep``."""
+        if not keep:
+            self.detach()
+            self._kept.keep_nothing()
+        self._kept.close()
         self.links.close()
 
 

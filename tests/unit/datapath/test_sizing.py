@@ -112,7 +112,7 @@ def test_no_table_takes_no_memory() -> None:
 @pytest.mark.parametrize("cpus", [256])
 def test_large_hosts_are_not_charged_for_each_cpu(cpus: int) -> None:
     """The paper's table is the one that is: 2.0 GiB for 65,536 flows on a host with 256 possible CPUs."""
-    rest = RingBuffer(RING_BYTES).kernel_bytes() + Ledger.kernel_bytes(cpus)
+    rest = RingBuffer(RING_BYTES).kernel_bytes() + Ledger(cpus).kernel_bytes()
     assert array(65_536, cpus).kernel_bytes() + rest < 100 * MIB
     assert RingOnly().kernel_bytes() + rest < 20 * MIB
     assert 2050 * MIB < percpu_hash(65_536, cpus).kernel_bytes() < 2100 * MIB
