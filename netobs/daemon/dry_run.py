@@ -24,7 +24,7 @@ from netobs.export.link.tls import client_context, server_name
 from netobs.export.spool.folder import used_bytes
 from netobs.export.spool.place import folder_of
 from netobs.flow.report import Report
-from netobs.kernel import descriptors, libbpf, requirements
+from netobs.kernel import descriptors, libbpf, many, requirements
 from netobs.kernel.observation_points import DIRECTIONS
 
 POLICIES = {
@@ -105,12 +105,12 @@ def _memory(config: Config, capture: Capture, wanted: dict[str, str], plan: Plan
 
 
 def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
-    method = ""
+    method, left = "", many.MANY
     try:
         capture.load()
         method = capture.points.method
-        place = "behind" if config.capture.anchor == "last" else "before"
-        plan.lines.append(f"BPF object: verified by the kernel, attach method {method}, {place} the programs of others")
+        place = config.capture.anchor
+        plan.lines.append(f"BPF object: verified by the kernel, attach method {method}, {place} on the hook")
         plan.problems += requirements.modules_that_cannot_load() if method == "tc" else []
     except NetobsError as error:
         plan.problems.append(str(error))
@@ -121,19 +121,40 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
     except NetobsError as error:
         plan.problems.append(str(error))
     directions = " and ".join(DIRECTIONS[config.capture.direction])
-    if method == "tcx":
-        _descriptors(len(capture.points.wanted()) * len(DIRECTIONS[config.capture.direction]), plan)
+    if method:
+        _attaching(len(capture.points.wanted()), len(DIRECTIONS[config.capture.direction]), capture, plan)
     for interface in present:
         if not config.capture.selector.matches(interface.name):
             continue
         if interface.is_measurable:
             yield f"{interface.name} (index {interface.index}): {directions}" + (f", by {method}" if method else "")
+            left -= 1
+            method = "tc" if capture.points.mixes and not left else method
         else:
             yield f"{interface.name} (index {interface.index}): left out, link type {interface.arphrd} is not measured"
     names = {interface.name for interface in present}
     for name in config.capture.selector.names:
         if name not in names:
             yield f"{name}: not there now, attached when it appears"
+
+
+def _attaching(interfaces: int, directions: int, capture: Capture, plan: Plan) -> None:
+    """What it costs this host, and others on it, if there are many."""
+    cost = many.cost(interfaces, directions, capture.points.method, capture.points.mixes)
+    if cost.by_tcx:
+        _descriptors(cost.by_tcx * directions, plan)
+    if interfaces <= many.MANY:
+        return
+    mixed = f": tcx for {cost.by_tcx}, tc for {cost.by_tc}" if cost.by_tc and cost.by_tcx else ""
+    plan.lines.append(
+        f"attaching to {interfaces} interfaces{mixed}: takes about {max(1, round(cost.seconds))} s, in which packets "
+        f'are measured already; meanwhile "ip link add" of others takes up to {cost.others_ms} ms longer'
+    )
+    if cost.by_tcx > many.MANY:
+        plan.warnings.append(
+            f'capture.attach = "tcx" with {interfaces} interfaces: a start and a stop take about '
+            f'{round(cost.seconds)} s each; "auto" uses tc for all but {many.MANY} of them'
+        )
 
 
 def _descriptors(links: int, plan: Plan) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
+from netobs.base import capabilities
 from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf, libbpf_types, netlink, requirements
 from netobs.kernel.interfaces import Interface
@@ -111,7 +112,8 @@ def attach(
     """
     if method == "tcx":
         return attachment_of_link(interface, direction, make_link(interface, direction, program_fd, place))
-    return _attach_tc(interface, direction, program_fd, place)
+    with capabilities.taken_up(capabilities.NET_ADMIN):
+        return _attach_tc(interface, direction, program_fd, place)
 
 
 def make_link(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
@@ -243,7 +245,8 @@ def _query(interface: Interface, direction: str, filter_: libbpf_types.TcOpts) -
 def _swap(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, program_fd: int) -> None:
     hook = _hook(interface, BPF_TC_POINT[direction])
     other = _options(FilterPlace(filter_.handle, filter_.priority), program_fd, BPF_TC_F_REPLACE)
-    result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(other))
+    with capabilities.taken_up(capabilities.NET_ADMIN):
+        result = libbpf.library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(other))
     libbpf.checked(result, f"{interface.name} {direction}: filter")
     filter_.prog_id = other.prog_id
 
@@ -278,13 +281,14 @@ def made_qdiscs() -> list[int]:
 
 def _detach_tc(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, qdisc: _Qdisc | None) -> None:
     """Removes our filter if it still runs our program, and the qdisc if we made it for nobody else."""
-    if _query(interface, direction, filter_) == filter_.prog_id:
-        hook = _hook(interface, BPF_TC_POINT[direction])
-        mine = _options(FilterPlace(filter_.handle, filter_.priority))
-        result = libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(mine))
-        if result not in (0, -errno.ENODEV, -errno.ENOENT):
-            log.warning("%s %s: filter not removed: %s", interface.name, direction, libbpf.error_text(-result))
-    _leave_qdisc(interface, qdisc)
+    with capabilities.taken_up(capabilities.NET_ADMIN):
+        if _query(interface, direction, filter_) == filter_.prog_id:
+            hook = _hook(interface, BPF_TC_POINT[direction])
+            mine = _options(FilterPlace(filter_.handle, filter_.priority))
+            result = libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(mine))
+            if result not in (0, -errno.ENODEV, -errno.ENOENT):
+                log.warning("%s %s: filter not removed: %s", interface.name, direction, libbpf.error_text(-result))
+        _leave_qdisc(interface, qdisc)
 
 
 _made_qdiscs: dict[int, _Qdisc] = {}

@@ -67,6 +67,12 @@ class KeptLinks:
             forget=lambda: self._forget(name, link),
         )
 
+    def former_method(self, index: int, direction: str) -> str:
+        """How the former process had its program on this hook of interface ``index``; "" if it had none there."""
+        if link_name(index, direction) in self._unclaimed:
+            return "tcx"
+        return "tc" if index in self._had_filters else ""
+
     def _former(self, name: str, interface: Interface, direction: str, program_fd: int) -> int:
         """A descriptor of the former process's link on this hook, which runs the program from now on; -1 if there is
         none."""

@@ -168,5 +168,6 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_tc_hook_destroy": (c_int, [POINTER(TcHook)]),
     "bpf_tc_attach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
     "bpf_tc_detach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
+    "bpf_prog_query": (c_int, [c_int, c_int, c_uint32, POINTER(c_uint32), POINTER(c_uint32), POINTER(c_uint32)]),
     "bpf_tc_query": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
 }

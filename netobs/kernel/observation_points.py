@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
+from itertools import islice
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
@@ -23,6 +24,7 @@ from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace, has_tcx, 
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.kept_links import KeptLinks
+from netobs.kernel.many import MANY, has_tcx_programs
 
 log = logging.getLogger("netobs.capture")
 
@@ -95,6 +97,9 @@ class ObservationPoints:
         """Called before a key (``Interface.key``) gets another interface's name: the flows of the former interface must
         be evicted first."""
         self.method = ""
+        """tcx or tc; with ``mixes``, of the first ``MANY`` interfaces."""
+        self.mixes = False
+        """Whether other interfaces may get filters."""
         self.names: dict[int, Interface] = {}
         self.interface_names = InterfaceNames()
         self.links = LinkMonitor()
@@ -109,6 +114,7 @@ class ObservationPoints:
         if self.method == "tc" and not may_filter():
             raise CaptureError(*privileges.explain_filters())
         if self.method == "tcx":
+            self.mixes = self._setting == "auto" and may_filter()
             descriptors.raise_limit()
 
     def _tell(self, text: str, *values: object) -> None:
@@ -208,16 +214,15 @@ class ObservationPoints:
         if done:
             self._attachments[interface.index] = [*present, *done]
             directions = " and ".join(attachment.direction for attachment in done)
-            self._tell("%s: attached by %s, %s", interface.name, self.method, directions)
+            methods = " and ".join(dict.fromkeys(attachment.method for attachment in done))
+            self._tell("%s: attached by %s, %s", interface.name, methods, directions)
 
     def _attach(self, interface: Interface, direction: str) -> Attachment | None:
         """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
         place = (interface.index, direction)
         program = self._program_for(interface, direction)
         try:
-            if self.method == "tcx":
-                descriptors.check_room(program)
-            made = self._kept.attach(interface, direction, program, self.method)
+            made = self._attach_by(self._methods(interface, direction), interface, direction, program)
         except OSError as error:
             reason = str(error.strerror)
             if error.errno == errno.EMFILE:
@@ -241,6 +246,26 @@ class ObservationPoints:
             with contextlib.suppress(OSError):  # somebody has removed it: ``restore`` attaches again
                 attachment.swap(self._program_for(attachment.interface, attachment.direction))
 
+    def _methods(self, interface: Interface, direction: str) -> tuple[str, ...]:
+        """The best method first; see ``many.py``."""
+        if not self.mixes:
+            return (self.method,)
+        former = self._kept.former_method(interface.index, direction)
+        if former:
+            return (former, "tcx")
+        links = (made for made in self._attachments.values() if any(one.method == "tcx" for one in made))
+        is_many = sum(1 for _ in islice(links, MANY)) == MANY
+        return ("tc", "tcx") if is_many and not has_tcx_programs(interface.index, direction) else ("tcx",)
+
+    def _attach_by(self, methods: tuple[str, ...], interface: Interface, direction: str, program: int) -> Attachment:
+        *others, last = methods
+        for method in others:
+            with contextlib.suppress(OSError):
+                return self._kept.attach(interface, direction, program, method)
+        if last == "tcx":
+            descriptors.check_room(program)
+        return self._kept.attach(interface, direction, program, last)
+
     def _say_short(self) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""
         if not self._said_short.issuperset(self._short):
@@ -259,8 +284,14 @@ class ObservationPoints:
     def _check(self, index: int) -> None:
         attachments = self._attachments.get(index, [])
         lost = [attachment for attachment in attachments if not attachment.is_there()]
-        if not lost or _name_of(index) != self.names[index].name:
+        hidden = [one for one in attachments if self.mixes and one.method == "tc" and one not in lost]
+        hidden = [one for one in hidden if has_tcx_programs(index, one.direction)]
+        if not (lost or hidden) or _name_of(index) != self.names[index].name:
             return  # a removed interface takes its programs along, which is normal
+        for attachment in hidden:
+            self._tell("%s: a TCX program of others came before our filter", self.names[index].name)
+            attachments.remove(attachment)
+            attachment.detach()
         for attachment in lost:
             attachments.remove(attachment)
             attachment.forget()

@@ -14,9 +14,11 @@ from lab.collectors import UdpSink
 from lab.daemon import EXIT_WITHIN_S, NETOBS, Daemon, configuration, netobs, traffic_control
 from lab.namespaces import Lab, Link
 from lab.programs import wait_until
+from lab.taps import make_taps
 from lab.traffic import REPOSITORY
 from netobs.encode import load_templates
 from netobs.encode.options.choice import DEFAULT_KINDS
+from netobs.kernel.many import MANY
 
 pytestmark = pytest.mark.e2e(tools=("tc", "bpftool", "setpriv"))
 
@@ -307,3 +309,16 @@ def test_no_file(lab: Lab, tmp_path: Path) -> None:
     done = netobs(lab, lab.namespace(), "--conf", str(tmp_path / "none.toml"))
     assert done.returncode == 1
     assert done.stderr.startswith(f"netobs: {tmp_path}/none.toml: there is no such file")
+
+
+@pytest.mark.parametrize("attach", ["auto", "tcx"])
+def test_what_attaching_to_many_interfaces_costs(lab: Lab, host: Link, tmp_path: Path, attach: str) -> None:
+    make_taps(host.ns, (f"tap{number}" for number in range(99)))
+    conf = write(tmp_path, configuration({"interfaces": ["veth0", "tap*"], "attach": attach}))
+    said = netobs(lab, host.ns, "--conf", conf, "--dry-run").stdout
+    assert said.count(": ingress and egress, by tcx\n") == (MANY if attach == "auto" else 100)
+    assert said.count(": ingress and egress, by tc\n") == (100 - MANY if attach == "auto" else 0)
+    split = f": tcx for {MANY}, tc for {100 - MANY}" if attach == "auto" else ""
+    assert f"attaching to 100 interfaces{split}: takes about {1 if attach == 'auto' else 3} s, in which" in said
+    assert ('warning: capture.attach = "tcx" with 100 interfaces' in said) == (attach == "tcx")
+    assert f"file descriptors: {2 * MANY if attach == 'auto' else 200} for the interfaces" in said

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ import pytest
 from lab.namespaces import Lab, Link, in_namespace
 from lab.prog_run import Programs
 from lab.taps import delete_taps, make_taps
+from netobs.base import capabilities
 from netobs.config.selector import InterfaceSelector
+from netobs.kernel import privileges
+from netobs.kernel.many import MANY
 from netobs.kernel.observation_points import ObservationPoints
-from tests.kernel.foreign import ours, qdiscs
+from tests.kernel.foreign import Foreign, compile_foreign, ours, qdiscs, tcx_programs
 
 pytestmark = pytest.mark.kernel(tools=("tc",))
 
@@ -126,6 +131,42 @@ def test_wanted_again_before_all_are_detached(lab: Lab, method: str) -> None:
         delete_taps(ns, ["tap3"])
         assert not of.work()
         assert names(of) == []
+
+
+@pytest.mark.kernel(tools=("clang",))
+def test_auto_makes_filters_on_many_unless_others_are_in_front(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As an unprivileged daemon does it, which has set its capabilities aside."""
+    caplog.set_level(logging.INFO, "netobs.capture")
+    ns = lab.namespace()
+    make_taps(ns, taps(MANY + 3))
+    links = {name: lab.link(ns, name) for name in taps(MANY + 3)}
+    *first, occupied, later, last = sorted(links, key=lambda name: links[name].ifindex)
+    with Foreign(compile_foreign(tmp_path)) as foreign, points(ns, attach="auto", direction="ingress") as of:
+
+        def by(method: str) -> set[str]:
+            made = (one for each in of._attachments.values() for one in each)
+            return {one.interface.name for one in made if one.method == method}
+
+        foreign.attach_tcx(links[occupied], "ingress")
+        with capabilities.taken_up(0):
+            privileges.set_aside(of.method)
+            assert of.attach() == MANY + 3
+            assert (by("tcx"), by("tc")) == ({*first, occupied}, {later, last})
+            foreign.attach_tcx(links[later], "ingress")
+            of.restore()
+            assert not of.work()
+            assert (by("tcx"), by("tc")) == ({*first, occupied, later}, {last})
+            assert [len(tcx_programs(links[name], "ingress")) for name in (later, last)] == [2, 0]
+            of.restore()
+            assert not of.work()
+            of.want_none()
+            assert not of.work()
+        assert len(tcx_programs(links[later], "ingress")) == 1
+    assert caplog.text.count("a TCX program of others came before our filter") == 1
+    assert "was not measured" not in caplog.text
+    assert "clsact" not in qdiscs(lab, links[last]) + qdiscs(lab, links[later])
 
 
 def test_what_was_removed_is_found_slice_by_slice(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
