@@ -64,7 +64,7 @@ class CaptureConfig:
     attach: str = setting(
         "auto",
         Choice(("auto", "tcx", "tc")),
-        "kernel hook; auto = tcx where the kernel has it (6.6 and later), else tc",
+        "kernel hook; auto = tcx where the kernel has it (6.6 and later), else tc; tc for some of many interfaces",
     )
     anchor: str = setting(
         "first", Choice(("first", "last")), "place among the programs of others on the hook: before or behind them"

@@ -105,7 +105,7 @@ def _memory(config: Config, capture: Capture, wanted: dict[str, str], plan: Plan
 
 
 def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
-    method, left = "", many.MANY
+    method = ""
     try:
         capture.load()
         method = capture.points.method
@@ -121,15 +121,16 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
     except NetobsError as error:
         plan.problems.append(str(error))
     directions = " and ".join(DIRECTIONS[config.capture.direction])
+    wanted = {interface.index for interface in capture.points.wanted()}
+    filters = wanted if method == "tc" else capture.points.for_filters()
     if method:
-        _attaching(len(capture.points.wanted()), len(DIRECTIONS[config.capture.direction]), capture, plan)
+        _attaching(many.cost(len(wanted), len(filters), len(DIRECTIONS[config.capture.direction])), plan)
     for interface in present:
         if not config.capture.selector.matches(interface.name):
             continue
         if interface.is_measurable:
-            yield f"{interface.name} (index {interface.index}): {directions}" + (f", by {method}" if method else "")
-            left -= 1
-            method = "tc" if capture.points.mixes and not left else method
+            by = f", by {'tc' if interface.index in filters else method}" if method else ""
+            yield f"{interface.name} (index {interface.index}): {directions}{by}"
         else:
             yield f"{interface.name} (index {interface.index}): left out, link type {interface.arphrd} is not measured"
     names = {interface.name for interface in present}
@@ -138,22 +139,20 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
             yield f"{name}: not there now, attached when it appears"
 
 
-def _attaching(interfaces: int, directions: int, capture: Capture, plan: Plan) -> None:
+def _attaching(cost: many.AttachingCost, plan: Plan) -> None:
     """What it costs this host, and others on it, if there are many."""
-    cost = many.cost(interfaces, directions, capture.points.method, capture.points.mixes)
-    if cost.by_tcx:
-        _descriptors(cost.by_tcx * directions, plan)
-    if interfaces <= many.MANY:
+    if cost.links:
+        _descriptors(cost.files, plan)
+    if not cost.is_high:
         return
-    mixed = f": tcx for {cost.by_tcx}, tc for {cost.by_tc}" if cost.by_tc and cost.by_tcx else ""
     plan.lines.append(
-        f"attaching to {interfaces} interfaces{mixed}: takes about {max(1, round(cost.seconds))} s, in which packets "
-        f'are measured already; meanwhile "ip link add" of others takes up to {cost.others_ms} ms longer'
+        f"attaching: {cost.links} interfaces by tcx, {cost.filters} by tc, about {max(1, round(cost.seconds))} s; what "
+        f'is attached is measured; meanwhile "ip link add" of others takes up to {cost.others_ms} ms longer'
     )
-    if cost.by_tcx > many.MANY:
+    if cost.links > many.MANY:
         plan.warnings.append(
-            f'capture.attach = "tcx" with {interfaces} interfaces: a start and a stop take about '
-            f'{round(cost.seconds)} s each; "auto" uses tc for all but {many.MANY} of them'
+            f"attaching by tcx to {cost.links} interfaces takes about {round(cost.seconds)} s, and a stop takes as "
+            'long; capture.attach = "tc" is faster, but see BUGS in netobs(8) about Open vSwitch and rate limits'
         )
 
 

@@ -2,43 +2,63 @@
 
 The kernel waits for a grace period at each TCX link that is made or closed, and holds the lock of all interfaces (RTNL)
 meanwhile (net/tcx.h: tcx_entry_sync); others wait at "ip link add". A filter waits for nothing. docs/performance.md has
-the figures. So "auto" makes TCX links on the first ``MANY`` interfaces, which are the host's own ones, and filters on
-the others, the taps of guests. But a TCX program of somebody else can keep packets from all filters: where there is
-one, ours is a TCX program, too.
+the figures. But a filter needs a clsact qdisc, and where that is, nobody can add an ingress qdisc, with which Open
+vSwitch, libvirt and container networks limit rates; most do so when they make an interface. And a TCX program of
+somebody else can keep packets from all filters.
+
+So "auto" makes TCX links, except where it finds more than ``MANY`` interfaces at once: those beyond the first get
+filters, unless there is Open vSwitch or a TCX program of others. Interfaces that come later get links.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netobs.base import capabilities
 from netobs.kernel import libbpf
 from netobs.kernel.attach import BPF_TCX
+from netobs.kernel.interfaces import Interface
 
 MANY = 32
+SWITCH = "openvswitch"
+"""The kind of the interfaces of Open vSwitch itself, ovs-system among them, which is there as long as it works."""
 _LINK_S, _FILTER_S = 0.015, 0.0015
 """Until a program is attached."""
 
 
 @dataclass(frozen=True)
 class AttachingCost:
-    """For a number of interfaces: how many get TCX links and how many get filters, and what that costs."""
+    """What it costs to attach by TCX links to some interfaces, and by filters to others."""
 
-    by_tcx: int
-    by_tc: int
+    links: int
+    filters: int
     seconds: float
     """Until all are attached. Links take as long to close."""
     others_ms: int
     """How much longer others wait at ``ip link add`` meanwhile."""
+    files: int
+    """Descriptors."""
+
+    @property
+    def is_high(self) -> bool:
+        """Whether it is worth a word."""
+        return self.links + self.filters > MANY
 
 
-def cost(interfaces: int, directions: int, method: str, mixes: bool) -> AttachingCost:
-    """``method``: tcx or tc; ``mixes``: filters may be used instead of links beyond ``MANY``."""
-    by_tcx = 0 if method == "tc" else min(interfaces, MANY) if mixes else interfaces
-    by_tc = interfaces - by_tcx
-    seconds = directions * (by_tcx * _LINK_S + by_tc * _FILTER_S)
-    return AttachingCost(by_tcx, by_tc, seconds, round(1000 * (_LINK_S if by_tcx else _FILTER_S)))
+def cost(interfaces: int, filters: int, directions: int) -> AttachingCost:
+    """``filters``: how many of the ``interfaces`` get filters."""
+    links = interfaces - filters
+    seconds = directions * (links * _LINK_S + filters * _FILTER_S)
+    return AttachingCost(links, filters, seconds, round(1000 * (_LINK_S if links else _FILTER_S)), links * directions)
+
+
+def for_filters(present: Sequence[Interface], wanted: Sequence[Interface]) -> set[int]:
+    """The indices of the ``wanted`` ones that get filters: not the oldest, which are the host's own, as a rule."""
+    if any(interface.kind == SWITCH for interface in present):
+        return set()
+    return {interface.index for interface in sorted(wanted, key=lambda each: each.index)[MANY:]}
 
 
 def has_tcx_programs(ifindex: int, direction: str) -> bool:

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
-from itertools import islice
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
@@ -24,7 +23,7 @@ from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace, has_tcx, 
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.kept_links import KeptLinks
-from netobs.kernel.many import MANY, has_tcx_programs
+from netobs.kernel.many import SWITCH, for_filters, has_tcx_programs
 
 log = logging.getLogger("netobs.capture")
 
@@ -97,9 +96,10 @@ class ObservationPoints:
         """Called before a key (``Interface.key``) gets another interface's name: the flows of the former interface must
         be evicted first."""
         self.method = ""
-        """tcx or tc; with ``mixes``, of the first ``MANY`` interfaces."""
+        """tcx or tc; with ``mixes``, of the most important interfaces."""
         self.mixes = False
-        """Whether other interfaces may get filters."""
+        """Whether interfaces may get filters instead of links; see ``many.py``."""
+        self._by_filter: set[int] = set()  # those that do
         self.names: dict[int, Interface] = {}
         self.interface_names = InterfaceNames()
         self.links = LinkMonitor()
@@ -135,7 +135,12 @@ class ObservationPoints:
     def want_all(self) -> None:
         """From now on the programs are to be on all wanted interfaces."""
         self.wants_any = True
+        self._by_filter = self.for_filters()
         self._due = {interface.index: interface for interface in (*self.attached, *self.wanted())}
+
+    def for_filters(self) -> set[int]:
+        """The indices of the present interfaces that get filters, although the method is tcx."""
+        return for_filters(self.links.interfaces(), self.wanted()) if self.mixes else set()
 
     def want_none(self) -> None:
         """From now on the programs are to be on no interface. Their flows can still be evicted."""
@@ -178,6 +183,9 @@ class ObservationPoints:
             self._doubted.remove(index)
             if not all(attachment.is_there() for attachment in self._attachments.get(index, ())):
                 self._forget(self.names[index])
+        if interface.kind == SWITCH and self._by_filter:
+            self._by_filter.clear()
+            self._unsure.update(dict.fromkeys(self._attachments))
         if self.wants_any and self._selects(interface):
             if _name_of(index) == interface.name:  # else an event says soon what it is
                 self._detach_directions(index)
@@ -247,15 +255,12 @@ class ObservationPoints:
                 attachment.swap(self._program_for(attachment.interface, attachment.direction))
 
     def _methods(self, interface: Interface, direction: str) -> tuple[str, ...]:
-        """The best method first; see ``many.py``."""
-        if not self.mixes:
-            return (self.method,)
-        former = self._kept.former_method(interface.index, direction)
-        if former:
-            return (former, "tcx")
-        links = (made for made in self._attachments.values() if any(one.method == "tcx" for one in made))
-        is_many = sum(1 for _ in islice(links, MANY)) == MANY
-        return ("tc", "tcx") if is_many and not has_tcx_programs(interface.index, direction) else ("tcx",)
+        """The best method first. What the former process has on this hook goes on where it may."""
+        former = self._kept.former_method(interface.index, direction) if self._setting == "auto" else ""
+        by_filter = self.method == "tcx" and (former == "tc" or (not former and interface.index in self._by_filter))
+        if by_filter and not has_tcx_programs(interface.index, direction):
+            return ("tc", "tcx")
+        return (self.method,)
 
     def _attach_by(self, methods: tuple[str, ...], interface: Interface, direction: str, program: int) -> Attachment:
         *others, last = methods
@@ -284,12 +289,12 @@ class ObservationPoints:
     def _check(self, index: int) -> None:
         attachments = self._attachments.get(index, [])
         lost = [attachment for attachment in attachments if not attachment.is_there()]
-        hidden = [one for one in attachments if self.mixes and one.method == "tc" and one not in lost]
-        hidden = [one for one in hidden if has_tcx_programs(index, one.direction)]
-        if not (lost or hidden) or _name_of(index) != self.names[index].name:
+        filters = [one for one in attachments if self.mixes and one.method == "tc" and one not in lost]
+        unfit = [one for one in filters if index not in self._by_filter or has_tcx_programs(index, one.direction)]
+        if not (lost or unfit) or _name_of(index) != self.names[index].name:
             return  # a removed interface takes its programs along, which is normal
-        for attachment in hidden:
-            self._tell("%s: a TCX program of others came before our filter", self.names[index].name)
+        for attachment in unfit:
+            self._tell("%s: a link takes the place of the filter, for the sake of others", self.names[index].name)
             attachments.remove(attachment)
             attachment.detach()
         for attachment in lost:
@@ -333,7 +338,8 @@ class ObservationPoints:
             self._tell("%s: gone", interface.name)
         for noted in (self.names, self._short, self._due, self._unsure):
             noted.pop(interface.index, None)
-        self._doubted.discard(interface.index)
+        for indices in (self._doubted, self._by_filter):
+            indices.discard(interface.index)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
         self.interface_names.retire(interface.key)
 

@@ -17,7 +17,8 @@ from lab.taps import delete_taps, make_taps
 from netobs.base import capabilities
 from netobs.config.selector import InterfaceSelector
 from netobs.kernel import privileges
-from netobs.kernel.many import MANY
+from netobs.kernel.interfaces import Interface
+from netobs.kernel.many import MANY, SWITCH, for_filters
 from netobs.kernel.observation_points import ObservationPoints
 from tests.kernel.foreign import Foreign, compile_foreign, ours, qdiscs, tcx_programs
 
@@ -133,6 +134,16 @@ def test_wanted_again_before_all_are_detached(lab: Lab, method: str) -> None:
         assert names(of) == []
 
 
+def by(of: ObservationPoints, method: str) -> set[str]:
+    """The names of the interfaces with programs that are attached by ``method``."""
+    made = (one for each in of._attachments.values() for one in each)
+    return {one.interface.name for one in made if one.method == method}
+
+
+def oldest_first(lab: Lab, ns: str) -> list[str]:
+    return [entry["ifname"] for entry in sorted(lab.links(ns), key=lambda entry: int(entry["ifindex"]))][1:]  # no lo
+
+
 @pytest.mark.kernel(tools=("clang",))
 def test_auto_makes_filters_on_many_unless_others_are_in_front(
     lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -141,32 +152,44 @@ def test_auto_makes_filters_on_many_unless_others_are_in_front(
     caplog.set_level(logging.INFO, "netobs.capture")
     ns = lab.namespace()
     make_taps(ns, taps(MANY + 3))
-    links = {name: lab.link(ns, name) for name in taps(MANY + 3)}
-    *first, occupied, later, last = sorted(links, key=lambda name: links[name].ifindex)
+    *first, occupied, later, last = oldest_first(lab, ns)
+    links = {name: lab.link(ns, name) for name in (occupied, later, last)}
     with Foreign(compile_foreign(tmp_path)) as foreign, points(ns, attach="auto", direction="ingress") as of:
-
-        def by(method: str) -> set[str]:
-            made = (one for each in of._attachments.values() for one in each)
-            return {one.interface.name for one in made if one.method == method}
-
         foreign.attach_tcx(links[occupied], "ingress")
         with capabilities.taken_up(0):
             privileges.set_aside(of.method)
             assert of.attach() == MANY + 3
-            assert (by("tcx"), by("tc")) == ({*first, occupied}, {later, last})
+            assert (by(of, "tcx"), by(of, "tc")) == ({*first, occupied}, {later, last})
             foreign.attach_tcx(links[later], "ingress")
+            lab.run(ns, ["tc", "qdisc", "del", "dev", last, "clsact"])
             of.restore()
             assert not of.work()
-            assert (by("tcx"), by("tc")) == ({*first, occupied, later}, {last})
+            assert (by(of, "tcx"), by(of, "tc")) == ({*first, occupied, later}, {last})
             assert [len(tcx_programs(links[name], "ingress")) for name in (later, last)] == [2, 0]
-            of.restore()
-            assert not of.work()
+            with capabilities.taken_up(capabilities.NET_ADMIN):
+                make_taps(ns, ["tap-new"])
+            assert "tap-new" in settle(of)
+            assert by(of, "tc") == {last}  # somebody may limit its rate soon
             of.want_none()
             assert not of.work()
         assert len(tcx_programs(links[later], "ingress")) == 1
-    assert caplog.text.count("a TCX program of others came before our filter") == 1
-    assert "was not measured" not in caplog.text
+    assert caplog.text.count("a link takes the place of the filter") == 1
+    assert caplog.text.count("was not measured") == 1
     assert "clsact" not in qdiscs(lab, links[last]) + qdiscs(lab, links[later])
+
+
+def test_auto_leaves_the_qdiscs_to_open_vswitch(lab: Lab) -> None:
+    """What the kernel says of its interface stands in for it here: an interface of that kind needs its module."""
+    ns = lab.namespace()
+    make_taps(ns, taps(MANY + 2))
+    switch = Interface(9999, "ovs-system", 1, SWITCH)
+    with points(ns, attach="auto", direction="ingress") as of:
+        of.attach()
+        assert len(by(of, "tc")) == 2
+        of._settle(switch)
+        assert not of.work()
+        assert by(of, "tc") == set()
+        assert for_filters([*of.attached, switch], of.attached) == set()
 
 
 def test_what_was_removed_is_found_slice_by_slice(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
