@@ -7,11 +7,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.errors import ConfigError, NetobsError, TemplateError
+from netobs.base.keeper import Keeper, KeepsNothing
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
@@ -30,14 +31,21 @@ from netobs.export.spool.place import folder_of
 from netobs.flow.records import FlowBatch
 from netobs.flow.report import Report
 
+if TYPE_CHECKING:
+    from netobs.export.kept.places import Places
+    from netobs.export.kept.session import Place
+
 log = logging.getLogger("netobs")
 
+_KEEPS_NOTHING = KeepsNothing()
 Exporters = dict[tuple[str, str], Exporter]
 """The encoders, by protocol and template."""
 
 RELOAD_WITHIN_S = 0.1
 """At a reload, the loop waits this long for the disk of a new spool; a slower disk is opened later."""
 CLOSE_WITHIN_NS = 4 * clock.NS_PER_S  # systemd and an operator's patience: the whole exit takes less than 5 s
+SUSPEND_WITHIN_NS = clock.NS_PER_S
+"""At a restart, collectors have this time to acknowledge what was sent; the rest is sent again, and counted."""
 HANDOVER_WITHIN_NS = 2 * clock.NS_PER_S
 """At a reload, removed collectors have this time for their waiting flows. The other flows wait as long."""
 
@@ -54,7 +62,8 @@ class Collector:
 
     def stats(self) -> CollectorStats:
         member = self.member
-        return CollectorStats(str(member.sink), member.sink.account, member.unencodable, member.clamped)
+        account = member.sink.account
+        return CollectorStats(str(member.sink), account, account.unencodable, account.clamped)
 
 
 @dataclass
@@ -74,23 +83,38 @@ class _Change:
 class ExportingProcess:
     """``open`` -> ``export`` batches, ``apply`` other configurations -> ``close``, until ``closed``."""
 
-    def __init__(self, config: Config, loop: EventLoop) -> None:
-        """Reads templates and certificates, which may block.
+    def __init__(self, config: Config, loop: EventLoop, keeper: Keeper = _KEEPS_NOTHING) -> None:
+        """Reads templates and certificates, which may block. Goes on from what ``keeper`` has of a former process.
 
         :raises NetobsError: one of them cannot be used, or another process uses a spool.
         """
         self._loop = loop
         self._config = config
         self._wall_clock = WallClock(clock.read_pair())
+        self._places = self._find_places(keeper) if keeper.keeps else None
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
         self._exporters = make_exporters(config, self.boot_ns)
         self.extra_groups = extra.groups(self._exporters.values())
         check_certificates(config)
         self._collectors = [self._collector(each, self._exporters, START_WITHIN_S) for each in config.collectors]
+        if self._places is not None:
+            self._places.give_up_rest()
         self._router = Router(self._members(), config.groups, loop)
         self._former = FormerCollectors()
         self._change: _Change | None = None
+
+    def _find_places(self, keeper: Keeper) -> Places:
+        from netobs.export.kept.places import Places
+
+        places = Places(keeper)
+        self._wall_clock.boot_ns = places.boot_ns(self._wall_clock.boot_ns)
+        return places
+
+    def _place(self, config: CollectorConfig, made: Exporter) -> Place | None:
+        if self._places is None:
+            return None
+        return self._places.of(config.name, {"protocol": config.protocol, "encoder": made.encoder.fingerprint})
 
     @property
     def boot_ns(self) -> int:
@@ -109,7 +133,7 @@ class ExportingProcess:
             self._see_not_sent(collector, realtime_ns)
             return self.reporter.report(number, collector.member.sink.account)
 
-        sink = protocols.sink(config, made, Surroundings(self._loop, report, start_within_s))
+        sink = protocols.sink(config, made, Surroundings(self._loop, report, start_within_s, self._place(config, made)))
         collector = Collector(config, made, number, Member(config.name, sink, made.encoder))
         return collector
 
@@ -158,11 +182,11 @@ class ExportingProcess:
 
     def _see_not_sent(self, collector: Collector, realtime_ns: int) -> None:
         member = collector.member
-        self.reporter.see_not_sent(collector.number, member.sink.account, member.unencodable, realtime_ns)
+        self.reporter.see_not_sent(collector.number, member.sink.account, member.sink.account.unencodable, realtime_ns)
 
     def _warn(self, collector: Collector, pair: ClockPair) -> None:
         member = collector.member
-        self.reporter.warn_of_not_sent(member.name, member.sink.account, member.unencodable, pair)
+        self.reporter.warn_of_not_sent(member.name, member.sink.account, member.sink.account.unencodable, pair)
 
     def options_changed(self, now_ns: int) -> None:
         """Tells the sessions that the content of options records has changed."""
@@ -177,7 +201,7 @@ class ExportingProcess:
             return
         self._router.export(batch, now_ns)
         for collector in self._collectors:
-            if collector.member.clamped and not collector.said_clamped:
+            if collector.member.sink.account.clamped and not collector.said_clamped:
                 collector.said_clamped = True
                 log.warning("%s: NetFlow v5 cannot encode interface indexes above %d: such flows are sent with this "
                             "index and counted; use netflow9 or ipfix", collector.member.sink,
@@ -279,6 +303,12 @@ class ExportingProcess:
         self._router.stop()
         for member in self._members():
             member.sink.close(now_ns, now_ns + CLOSE_WITHIN_NS)
+
+    def suspend(self, now_ns: int) -> None:
+        """Sends nothing any more, and leaves what waits to the next process; as ``close`` where nothing is kept."""
+        self._router.stop()
+        for member in self._members():
+            member.sink.suspend(now_ns, now_ns + SUSPEND_WITHIN_NS)
 
     def stats(self) -> tuple[CollectorStats, ...]:
         """The account of each collector, preceded by one for all removed collectors."""

@@ -6,7 +6,7 @@ Its modules are imported when a collector is configured with it.
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
@@ -16,16 +16,21 @@ from netobs.export.session import TransportSession
 from netobs.export.sink import Sink
 from netobs.flow.report import Report
 
+if TYPE_CHECKING:
+    from netobs.export.kept.session import Place
+
 
 class Surroundings(NamedTuple):
     """A sink's connections to the daemon. ``report(realtime_ns)`` returns the daemon's report about itself.
 
-    ``start_within_s``: how long the sink may block while it is made.
+    ``start_within_s``: how long the sink may block while it is made. ``place``: where it keeps what outlives the
+    process, if anything does.
     """
 
     loop: EventLoop
     report: Callable[[int], Report]
     start_within_s: float
+    place: Place | None = None
 
 
 class Protocol(NamedTuple):

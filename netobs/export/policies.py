@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
@@ -66,13 +66,11 @@ class BatchEncoder(Protocol):
 
 @dataclass
 class Member:
-    """A collector: its sink, its encoder, and its flows that the protocol or Templates cannot carry."""
+    """A collector: its sink and its encoder."""
 
     name: str
     sink: Sink
     encoder: BatchEncoder
-    unencodable: Tally = field(default_factory=Tally)
-    clamped: int = 0
 
 
 class Replicate:

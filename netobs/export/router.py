@@ -76,8 +76,8 @@ class Router:
                     share = member.encoder.encode(replace(batch, records=records))
                 else:
                     continue
-                member.unencodable += share.unencodable
-                member.clamped += share.clamped
+                member.sink.account.unencodable += share.unencodable
+                member.sink.account.clamped += share.clamped
                 member.sink.send(share.data_sets, batch.clock, now_ns, batch.number)
 
     def _tick(self, now_ns: int) -> None:

@@ -37,6 +37,9 @@ class ExportStats:
     """Flows taken over from another collector of a failover group; also in ``seen``."""
     moved_away: Tally = field(default_factory=Tally)
     """Flows given to another collector of the group, which then accounts for them."""
+    unencodable: Tally = field(default_factory=Tally)
+    """Flows that the protocol or Templates cannot carry; they are not in ``seen``."""
+    clamped: int = 0  # flows sent with a substitute interface index
     messages: int = 0  # with Data Records
     template_messages: int = 0
     bytes: int = 0  # of all Messages sent

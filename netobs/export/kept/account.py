@@ -8,8 +8,8 @@ from netobs.export.kept.state import COLD_NUMBERS, REASONS, Cold, KeptState
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 
-_TALLIES = ("seen", "taken_over", "resent", "spooled", "moved_in", "moved_away")
-_COUNTS = ("refused", "reconnects", "failed_attempts", "uncertain_bytes")
+_TALLIES = ("seen", "taken_over", "resent", "spooled", "moved_in", "moved_away", "unencodable")
+_COUNTS = ("clamped", "refused", "reconnects", "failed_attempts", "uncertain_bytes")
 _OTHERS = "other reasons"
 
 

@@ -10,31 +10,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import operator
 import socket
 import struct
-from typing import NamedTuple
 
 import numpy as np
 
+from netobs.export.keeping import Amount
+
 _UDP_SEGMENT = 103  # uapi linux/udp.h
-
-
-class Sums(NamedTuple):
-    """All that has been sent so far: Data Records and Messages, and what they carry; ``bytes`` of Messages."""
-
-    rows: int = 0
-    messages: int = 0
-    packets: int = 0
-    octets: int = 0
-    bytes: int = 0
-
-    def plus(self, other: Sums) -> Sums:
-        return Sums(*(mine + its for mine, its in zip(self, other)))
-
-    def minus(self, other: Sums) -> Sums:
-        return Sums(*(mine - its for mine, its in zip(self, other)))
-
-
 _SUMS = struct.Struct("<5q")
 
 
@@ -72,17 +56,17 @@ class SendRecord:
     def __init__(self, memory: mmap.mmap, at: int) -> None:
         self._memory, self._at = memory, at
         self._slots = [_Message.from_buffer(memory, at + number * _SLOT_BYTES) for number in range(2)]
-        found = [Sums(*_SUMS.unpack_from(memory, at + number * _SLOT_BYTES + _SUMS_AT)) for number in range(2)]
+        found = [Amount(*_SUMS.unpack_from(memory, at + number * _SLOT_BYTES + _SUMS_AT)) for number in range(2)]
         later = int(found[1].messages > found[0].messages)
         counts = later if self._slots[later].sent else later ^ 1
-        self.sums = found[counts] if self._slots[counts].sent else Sums()
+        self.sums = found[counts] if self._slots[counts].sent else Amount()
         self._next = counts ^ 1
         self._piece, self._control = _Piece(), _Control(_CONTROL_LENGTH, socket.IPPROTO_UDP, _UDP_SEGMENT)
         self._sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
 
-    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Sums) -> int:
+    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Amount) -> int:
         """Sends ``data``, which is ``amount``, as datagrams of ``size`` bytes in one call; 0, or the errno."""
-        slot, sums = self._slots[self._next], self.sums.plus(amount)
+        slot, sums = self._slots[self._next], Amount(*map(operator.add, self.sums, amount))
         slot.sent = 0
         _SUMS.pack_into(self._memory, self._at + self._next * _SLOT_BYTES + _SUMS_AT, *sums)
         self._piece.base, self._piece.length = np.frombuffer(data, np.uint8).ctypes.data, len(data)

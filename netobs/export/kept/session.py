@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import socket
 import zlib
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from typing import Any, Callable, Generic, NamedTuple
 
 from netobs.base.keeper import Keeper
 from netobs.export.in_flight import Shipment
+from netobs.export.keeping import Amount, Spooling
 from netobs.export.kept import rows as kept_rows
 from netobs.export.kept.account import KeptAccount
 from netobs.export.kept.rows import GONE, WAITS, KeptRows
-from netobs.export.kept.send import SendRecord, Sums
-from netobs.export.kept.state import SEND_AT, Hot, KeptState, Spooling
+from netobs.export.kept.send import SendRecord
+from netobs.export.kept.state import SEND_AT, Hot, KeptState
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import Part, tally_of
 from netobs.export.stats import ExportStats
@@ -128,7 +130,7 @@ class Kept(Generic[H, D]):
     def _count_last_send(self, hot: Hot, new_header: Callable[..., H]) -> Hot:
         """The former process was perhaps killed after a send, before that was in its account."""
         sums = self._record.sums
-        news = sums.minus(_accounted(hot))
+        news = Amount(*map(operator.sub, sums, _accounted(hot)))
         if not news.messages or hot.shipped == NOTHING:
             return hot
         stats, tally = self._stats, Tally(news.rows, news.packets, news.octets)
@@ -311,9 +313,9 @@ class Kept(Generic[H, D]):
         self._change(False, sequence=sequence, session=session, port=ends[0][1], shipped=NOTHING)
         return sequence
 
-    def send(self, sock: socket.socket, data: memoryview, size: int, amount: tuple[int, int, int, int, int]) -> int:
+    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Amount) -> int:
         """See ``SendRecord``."""
-        return self._record.send(sock, data, size, Sums(*amount))
+        return self._record.send(sock, data, size, amount)
 
     def close(self) -> None:
         """The process ends, and the next one goes on."""
@@ -327,8 +329,8 @@ class Kept(Generic[H, D]):
             self._keeper.drop(name)
 
 
-def _accounted(hot: Hot) -> Sums:
-    return Sums(hot.accounted_rows, hot.accounted_messages, hot.accounted_packets, hot.accounted_octets,
+def _accounted(hot: Hot) -> Amount:
+    return Amount(hot.accounted_rows, hot.accounted_messages, hot.accounted_packets, hot.accounted_octets,
                 hot.accounted_bytes)  # fmt: skip
 
 

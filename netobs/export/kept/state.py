@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from netobs.export.keeping import Spooling
+
 BYTES = 16_384
 SEND_AT = 64
 """Where ``netobs.export.kept.send`` has its two slots."""
@@ -24,7 +26,7 @@ _COLD_AT, _COLD_BYTES = 2048, 2048
 _REASONS_AT, _REASON_BYTES = 8192, 32
 REASONS = 64
 _IDENTITY_AT, _IDENTITY_BYTES = 12_288, 4096
-COLD_NUMBERS = 27 + 3 * REASONS
+COLD_NUMBERS = 32 + 3 * REASONS
 _COLD = struct.Struct(f"<{COLD_NUMBERS}q")
 
 
@@ -70,15 +72,6 @@ _HOT = struct.Struct(f"<{len(Hot._fields)}q")
 
 Cold = tuple[int, ...]
 """The rest of the account: see ``netobs.export.kept.account``."""
-
-
-class Spooling(NamedTuple):
-    """The ``rows`` from ``at`` on that the disk is being given, as Messages from ``message`` of ``segment`` on."""
-
-    at: int
-    rows: int
-    segment: int
-    message: int
 
 
 _VERSION = int.from_bytes(

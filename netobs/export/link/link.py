@@ -6,11 +6,12 @@ import enum
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop, Timer
+from netobs.export.keeping import KeptSocket
 from netobs.export.link.address import Address, resolve_for_loop, source_address
 from netobs.export.sink import Event, Reach
 from netobs.export.stats import ExportStats
@@ -18,7 +19,6 @@ from netobs.flow.records import MessageBlock
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
-    from netobs.export.kept.session import Kept
 
 log = logging.getLogger("netobs.export")
 
@@ -91,7 +91,7 @@ class Link:
     def __init__(self, config: CollectorConfig, loop: EventLoop, owner: Owner, stats: ExportStats) -> None:
         self.config = config
         self.stats = stats
-        self.kept: Kept[Any, Any] | None = None
+        self.kept: KeptSocket | None = None
         """What outlives the process, if anything does; set before ``open``."""
         self._reach = Reach.CONNECTING
         self._loop = loop

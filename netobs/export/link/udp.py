@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
+from netobs.export.keeping import Amount
 from netobs.export.link import udp_socket
 from netobs.export.link.address import Address, is_numeric
 from netobs.export.link.link import Failure, Link, Owner, Progress, State, log
@@ -42,8 +43,6 @@ A collector with the kernel's default receive buffer (212,992 bytes with bookkee
 an eviction of any usual size, even on a busy host. At full speed it would lose most of it.
 """
 
-Amount = tuple[int, int, int, int, int]
-"""Flows, Messages, packets, octets, bytes of Messages."""
 _REASONS = {errno.ECONNREFUSED: "refused"}
 
 
@@ -298,7 +297,7 @@ class UdpLink(Link):
     @staticmethod
     def _amount(block: MessageBlock, start: int, stop: int) -> Amount:
         tally = Tally.of_messages(block, start, stop)
-        return tally.flows, stop - start, tally.packets, tally.octets, block.end(stop) - block.end(start)
+        return Amount(tally.flows, stop - start, tally.packets, tally.octets, block.end(stop) - block.end(start))
 
     def _stop_segmentation(self, code: int) -> None:
         self.segmentation = False

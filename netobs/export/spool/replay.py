@@ -18,6 +18,7 @@ from netobs.base.errors import ExportError
 from netobs.base.ipfix import MAX_MESSAGE_BYTES
 from netobs.base.loop import EventLoop
 from netobs.export.batch import Batch
+from netobs.export.keeping import KeptSpool
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue, Part
 from netobs.export.spool.blocks import messages_block, templates_block
@@ -33,7 +34,6 @@ from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
-    from netobs.export.kept.session import Kept
 
 log = logging.getLogger("netobs.export")
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Replay(Generic[H, D]):
         loop: EventLoop,
         wake: Callable[[int], None],
         start_within_s: float,
-        kept: Kept[H, D] | None = None,
+        kept: KeptSpool[D] | None = None,
     ) -> None:
         """``message_size``: the longest Message for the collector. Takes over the files of an earlier run.
 

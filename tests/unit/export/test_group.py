@@ -189,7 +189,7 @@ def test_a_group_leaves_the_others_alone(make_site: MakeSite, make_tcp: MakeTcp)
     assert received(collectors[0]) == []
     assert encoder.batches.count(1000) == 1
     assert sum(encoder.batches) == 2000
-    counts = [member.unencodable.flows for member in site.members]
+    counts = [member.sink.account.unencodable.flows for member in site.members]
     assert [counts[at] for at in (0, 1, 4, 5)] == [0, 10, 10, 10]
     assert counts[2] + counts[3] == 10
 

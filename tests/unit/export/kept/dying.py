@@ -1,7 +1,7 @@
 """A process of the test that is killed at a chosen line of the code, and what it leaves to the next one.
 
-The process is a fork of the test. It counts the lines that it executes in ``netobs/export``, and sends itself SIGKILL at
-the line with the chosen number. So a kill falls between any two lines, always at the same place for the same number.
+The process is a fork of the test. It counts the lines that it executes in ``netobs/export``, and sends itself SIGKILL
+at the line with the chosen number. So a kill falls between any two lines, at the same place for the same number.
 """
 
 from __future__ import annotations
