@@ -105,7 +105,9 @@ class Kept(Generic[H, D]):
         self._stats.count_resent(self._account.unacknowledged, spooled=True)
         self._account.unacknowledged = Tally()
         self._stats.unseen = self._stats.spooled
-        if self._reliable and hot.shipped == ROWS:  # the kernel may have accepted a part of it
+        if self._reliable and hot.shipped == SPOOLED:  # the kernel may have accepted a part of it
+            self._stats.resent += Tally(hot.rows, hot.packets, hot.octets)
+        if self._reliable and hot.shipped == ROWS:
             self._stats.resent += _tally_between([run[0] for run in runs], hot.at, hot.at + hot.rows)
         self._cold = self._account.numbers()
         self._hot = self._counted(hot._replace(shipped=NOTHING, end=rows.end, sent_state=self._sent_state))
@@ -214,7 +216,8 @@ class Kept(Generic[H, D]):
             segment, message = shipment.batch.number, shipment.batch.start
             if self._reliable and self._hot.segment:
                 segment, message = self.spool_place
-            self._change(False, shipped=SPOOLED, rows=0, sequence=sequence, segment=segment, message=message)
+            self._change(False, shipped=SPOOLED, sequence=sequence, segment=segment, message=message,
+                         **self._left(shipment))  # fmt: skip
         else:
             self._change(False, shipped=ANNOUNCEMENT, rows=shipment.records, sequence=sequence)
 
@@ -234,9 +237,14 @@ class Kept(Generic[H, D]):
         elif shipment.batch is not None:
             if self._reliable:
                 self._account.unacknowledged += Tally.of_messages(shipment.block, start, shipment.index)
-                self._change(True, sequence=sequence)
+                self._change(True, sequence=sequence, **self._left(shipment))
             else:
                 self._change(True, sequence=sequence, message=shipment.batch.start + shipment.index)
+
+    def _left(self, shipment: Shipment[H, D]) -> dict[str, Any]:
+        """What ``shipment``, of the spool, has still to send; only a connection's end leaves a doubt about it."""
+        left = Tally.of_messages(shipment.block, shipment.index, len(shipment.block)) if self._reliable else Tally()
+        return {"rows": left.flows, "packets": left.packets, "octets": left.octets}
 
     def take_back(self) -> None:
         """What was shipped, and did not go out, waits again."""

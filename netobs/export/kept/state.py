@@ -35,7 +35,7 @@ class Hot(NamedTuple):
 
     ``end``: see ``KeptRows``. ``batch``: the number of the last batch that was taken. ``shipped``: what is on its way
     (one of ``netobs.export.kept.session``), of which ``at`` is the number of the next row, ``rows`` the number of rows
-    that are left, or of Data Records of options. ``sequence``: of the next Message. ``accounted_...``: how far the
+    that are left, or of Data Records of options; of the spool, also the ``packets`` and ``octets`` that are left. ``sequence``: of the next Message. ``accounted_...``: how far the
     records of ``send`` are in the account. ``segment``, ``message``: where the spool is to be read from. ``mark_...``:
     the rows whose state changes with this change. ``session``: which Transport Session the Sequence Number belongs to.
     ``sent_state``: the state of the rows that this process has sent.
@@ -46,6 +46,8 @@ class Hot(NamedTuple):
     shipped: int = 0
     at: int = 0
     rows: int = 0
+    packets: int = 0
+    octets: int = 0
     sequence: int = 0
     accounted_rows: int = 0
     accounted_messages: int = 0

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -269,13 +269,19 @@ class TcpCollector:
 class Bench:
     """A loop on a clock that stands still until it is moved, and one session on it."""
 
-    def __init__(self, config: CollectorConfig, encoder: Encoder | None = None, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        config: CollectorConfig,
+        encoder: Any = None,
+        place: Place | None = None,
+        header: Callable[..., Any] = Header,
+    ) -> None:
         self.now_ns = 5 * SECOND
         self.step_ns = 0  # of the wall clock
         self.loop = EventLoop(lambda: self.now_ns)
         self.interfaces = 0  # as many as there are names in the report
-        self.session: TransportSession[Header, Rows] = TransportSession(
-            config, encoder or Encoder(), Header, self.loop, self.report, place=place
+        self.session: TransportSession[Any, Any] = TransportSession(
+            config, encoder or Encoder(), header, self.loop, self.report, place=place
         )
         self._next = 0
 

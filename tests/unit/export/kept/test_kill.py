@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import select
+import socket
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from netobs.collector.decode import Decoder
 from netobs.config import CollectorConfig
+from netobs.encode.protocols import exporter
 from netobs.export.kept.session import Place
+from netobs.flow.records import FlowBatch
 from tests.unit.export.kept import dying
 from tests.unit.export.kept.dying import SocketKeeper, Store
-from tests.unit.export.support import Bench, Encoder, Message, UdpCollector, numbers_of, rows, udp_config
+from tests.unit.export.site import flows
+from tests.unit.export.support import (
+    Bench,
+    Encoder,
+    Header,
+    Message,
+    TcpCollector,
+    UdpCollector,
+    check_sequence,
+    free_port,
+    numbers_of,
+    rows,
+    tcp_config,
+    udp_config,
+)
 
 IDENTITY = {"name": "main"}
 SIZES = (700, 1, 40, 3000, 0, 9, 260)
@@ -19,19 +45,28 @@ SIZES = (700, 1, 40, 3000, 0, 9, 260)
 class Life:
     """A session of one process, with what the process before has kept."""
 
-    def __init__(self, config: CollectorConfig, store: Store, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, config: CollectorConfig, store: Store, encoder: Any = None, header: Callable[..., Any] = Header
+    ) -> None:
         self.keeper = SocketKeeper(store)
-        self.bench = Bench(config, encoder, Place(self.keeper, 0, IDENTITY))
+        self.bench = Bench(config, encoder, Place(self.keeper, 0, IDENTITY), header)
 
     def work(self) -> None:
         """Exports all batches that were not taken yet, as the journal of evictions gives them."""
         bench = self.bench
         bench.open()
+        self.ready()
         for number in range(bench.session.last_batch + 1, len(SIZES) + 1):
             start = sum(SIZES[: number - 1])
-            bench.session.send([rows(start, SIZES[number - 1])], bench.clock, bench.now_ns, number)
+            bench.session.send(self.data_sets(start, SIZES[number - 1]), bench.clock, bench.now_ns, number)
             while bench._wait_for_burst():
                 bench.loop.run_once(0)
+
+    def ready(self) -> None:
+        """It may begin."""
+
+    def data_sets(self, start: int, count: int) -> list[Any]:
+        return [rows(start, count)]
 
     def finish(self) -> None:
         self.work()
@@ -66,7 +101,7 @@ def test_over_udp_nothing_is_lost_doubled_or_out_of_sequence() -> None:
         lines = dying.lines_of(lambda: Life(udp_config(probe.port), unused, Encoder(options=1)).work())
         probe.close()
     deaths = 0
-    for _ in range(150):
+    for _ in range(40):
         collector = UdpCollector()
         with dying.store() as store:
             kills = [chance.randint(1, lines) for _ in range(chance.randint(1, 3))]
@@ -83,4 +118,177 @@ def test_over_udp_nothing_is_lost_doubled_or_out_of_sequence() -> None:
             last.bench.close()
             last.keeper.close()
         collector.close()
-    assert deaths > 150
+    assert deaths > 40
+
+
+class TcpLife(Life):
+    """The same with a connection for each process."""
+
+    def ready(self) -> None:
+        self.bench.until(lambda: self.bench.connected, "it is connected")
+
+    def work(self) -> None:
+        super().work()
+        self.bench.until(lambda: not self.bench.stats.queued.flows, "the kernel has all of it")
+
+
+def test_over_tcp_nothing_is_lost_and_what_comes_twice_is_counted() -> None:
+    chance = random.Random(15)
+    doubled = [_tcp_lives([chance.randint(1, 3000) for _ in range(2)]) for _ in range(40)]
+    assert any(doubled)
+
+
+def _tcp_lives(kills: list[int]) -> int:
+    """Processes that die at these lines, and the last one; returns how many Data Records came twice."""
+    collector = TcpCollector()
+    config = tcp_config(collector.port)
+    with contextlib.closing(collector), dying.store() as store:
+        for at in kills:
+            dying.run(lambda: TcpLife(config, store).work(), at)
+            store.read()
+            _take_all(collector)
+        last = TcpLife(config, store)
+        last.work()
+        return _check_streams(last, collector)
+
+
+def _check_streams(last: Life, collector: TcpCollector) -> int:
+    stats = last.bench.stats
+    last.bench.until(lambda: _arrived(collector) == stats.sent.flows == sum(SIZES), "all has arrived")
+    for session in collector.sessions:
+        check_sequence(session)
+    found = [number for session in collector.sessions for number in numbers_of(session)]
+    assert set(found) == set(range(sum(SIZES)))
+    assert len(found) - sum(SIZES) <= stats.resent.flows
+    assert stats.sent == stats.seen
+    last.bench.close()
+    last.keeper.close()
+    return len(found) - sum(SIZES)
+
+
+def _take_all(collector: TcpCollector) -> None:
+    """Reads the connection of a dead process to its end, and waits for the next one."""
+    while collector.poll().connection is not None and not collector.ended:
+        select.select([collector.connection], [], [], 1)
+    collector.hang_up()
+
+
+def _arrived(collector: TcpCollector) -> int:
+    return len({number for session in collector.poll().sessions for number in numbers_of(session)})
+
+
+class ProtocolLife(Life):
+    """The same with the encoder of a protocol."""
+
+    def __init__(self, config: CollectorConfig, store: Store) -> None:
+        self.exporter = exporter(config.protocol, config.template, 0, 1)
+        super().__init__(config, store, self.exporter.encoder, self.exporter.header)
+
+    def data_sets(self, start: int, count: int) -> list[Any]:
+        records = flows(start, count)
+        records["src_port"] = records["ifindex"]
+        records["ifindex"], records["packets"], records["octets"] = 2, 1, 100
+        if self.bench.session._config.protocol != "netflow5":
+            records["ethertype"] = np.where(np.arange(count) % 3 == 2, 0x86DD, 0x0800)
+        else:
+            records["ethertype"] = 0x0800
+        return list(self.exporter.encoder.encode(FlowBatch(records, self.bench.clock)).data_sets)
+
+
+@pytest.mark.parametrize("protocol", ["ipfix", "netflow9", "netflow5"])
+def test_every_protocol_goes_on_where_it_was_killed(protocol: str) -> None:
+    chance = random.Random(16)
+    deaths = 0
+    for _ in range(15):
+        collector = UdpCollector()
+        config = replace(udp_config(collector.port), protocol=protocol)
+        with dying.store() as store:
+            for at in (chance.randint(1, 2500), chance.randint(1, 2500)):
+                deaths += dying.run(lambda config=config, store=store: ProtocolLife(config, store).work(), at)
+                store.read()
+            last = ProtocolLife(config, store)
+            last.finish()
+            decoder = Decoder()
+            found = [decoder.decode(raw, "exporter") for raw in collector.raw()]
+            ports = [each["sourceTransportPort"] for message in found for each in message.flows]
+            assert sorted(ports) == list(range(sum(SIZES)))
+            stats = decoder.stats
+            assert (stats.sequence_errors, stats.lost_messages, stats.lost_records) == (0, 0, 0)
+            assert stats.sets_without_template == 0
+            assert last.bench.stats.sent.flows == sum(SIZES)
+            last.bench.close()
+            last.keeper.close()
+        collector.close()
+    assert deaths > 10
+
+
+class SpoolLife(TcpLife):
+    """The same with a spool; while nobody listens, all of it goes there."""
+
+    def ready(self) -> None:
+        self.bench.until(lambda: self.bench.stats.attempts > 0, "the first attempt has ended")
+
+    def work(self) -> None:
+        Life.work(self)
+        bench = self.bench
+        if not bench.connected:
+            bench.until(lambda: not bench.stats.queued.flows, "all of it is on the disk")
+        else:
+            bench.until(lambda: not (bench.stats.queued + bench.stats.spooled).flows, "all of it is sent")
+
+
+def test_a_spool_is_written_and_sent_once(tmp_path: Path) -> None:
+    chance = random.Random(17)
+    for number in range(25):
+        _spool_lives(
+            str(tmp_path / str(number)),
+            [chance.randint(1, 2500) for _ in range(2)],
+            [chance.randint(1, 3500) for _ in range(2)],
+        )
+
+
+def _spool_lives(spool: str, down: list[int], up: list[int]) -> None:
+    """Processes that die while nobody listens, then some that die while the spool is being sent, then the last one."""
+    port = free_port(socket.SOCK_STREAM)
+    config = tcp_config(port, spool=spool, spool_rate_bytes=1 << 30)
+    with dying.store() as store:
+        for at in down:
+            dying.run(lambda: SpoolLife(config, store).work(), at)
+            store.read()
+        with contextlib.closing(TcpCollector(port=port)) as collector:
+            for at in up:
+                dying.run(lambda: SpoolLife(config, store).work(), at)
+                store.read()
+                _take_all(collector)
+            last = SpoolLife(config, store)
+            last.work()
+            _check_streams(last, collector)
+            assert not last.bench.stats.taken_over.flows
+            assert not last.bench.stats.not_sent
+
+
+def test_over_udp_a_spool_is_sent_exactly_once(tmp_path: Path) -> None:
+    chance = random.Random(18)
+    for number in range(25):
+        kills = [chance.randint(1, 2500) for _ in range(2)], [chance.randint(1, 4000) for _ in range(2)]
+        _udp_spool_lives(str(tmp_path / str(number)), *kills)
+
+
+def _udp_spool_lives(spool: str, down: list[int], up: list[int]) -> None:
+    """As ``_spool_lives``; at first the host has no address to send from."""
+    with contextlib.closing(UdpCollector()) as collector, dying.store() as store:
+        config = udp_config(collector.port, spool=spool, spool_rate_bytes=1 << 30)
+        for at, source in [(at, "192.0.2.1") for at in down] + [(at, "") for at in up]:
+            dying.run(lambda source=source: SpoolLife(replace(config, source=source), store).work(), at)
+            store.read()
+        last = SpoolLife(config, store)
+        last.work()
+        messages, stats = collector.messages(), last.bench.stats
+        assert sorted(numbers_of(messages)) == list(range(sum(SIZES)))
+        check_goes_on(messages)
+        assert stats.sent == stats.seen
+        assert stats.sent.flows == sum(SIZES)
+        assert not (stats.taken_over + stats.resent).flows
+        assert not stats.not_sent
+        last.bench.close()
+        last.keeper.close()
