@@ -8,15 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from netobs.flow.interface_key import NETNS_SHIFT
+
 Texts = npt.NDArray[np.bytes_]
 """Strings in UTF-8, as a numpy array of bytes: one each, padded with NULs to the longest."""
-
-NETNS_SHIFT = 32
-
-
-def interface_key(netns: int, ifindex: int) -> int:
-    """Identifies an interface: its index is unique within its network namespace only. ``netns``: 0 = the first."""
-    return netns << NETNS_SHIFT | ifindex
 
 
 @dataclass(frozen=True)

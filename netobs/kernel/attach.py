@@ -155,6 +155,49 @@ def _options(place: FilterPlace, program_fd: int = 0, flags: int = 0) -> libbpf_
 
 
 def _attach_tc(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> Attachment:
+    filter_, qdisc = _set_filter(interface, direction, program_fd, place)
+    return Attachment(
+        interface, direction, "tc",
+        detach=lambda: _detach_tc(interface, direction, filter_, qdisc),
+        is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
+        forget=lambda: _disown(interface, qdisc),
+        swap=lambda other_fd: _swap(interface, direction, filter_, other_fd),
+    )  # fmt: skip
+
+
+class PlacedFilter(NamedTuple):
+    """A filter that one process sets for another. ``made_qdisc``: the clsact qdisc was not there before."""
+
+    priority: int
+    program: int
+    made_qdisc: bool
+
+
+def place_filter(interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> PlacedFilter:
+    """Sets a clsact filter, and remembers nothing of it.
+
+    :raises OSError: the kernel refused.
+    """
+    _made_qdiscs.clear()
+    filter_, qdisc = _set_filter(interface, direction, program_fd, place)
+    _made_qdiscs.clear()
+    return PlacedFilter(filter_.priority, filter_.prog_id, qdisc is not None)
+
+
+def remove_filter(interface: Interface, direction: str, placed: PlacedFilter, handle: int) -> None:
+    """Removes the filter if it still runs its program; the qdisc, too, if it was made and has no other filter."""
+    filter_ = _options(FilterPlace(handle, placed.priority))
+    filter_.prog_id = placed.program
+    qdisc = _Qdisc(1) if placed.made_qdisc else None
+    _made_qdiscs.clear()
+    if qdisc is not None:
+        _made_qdiscs[interface.index] = qdisc
+    _detach_tc(interface, direction, filter_, qdisc)
+
+
+def _set_filter(
+    interface: Interface, direction: str, program_fd: int, place: FilterPlace
+) -> tuple[libbpf_types.TcOpts, _Qdisc | None]:
     where, hook = f"{interface.name} {direction}", _hook(interface, BPF_TC_POINT[direction])
     result = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
     if result == 0:
@@ -172,13 +215,7 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int, place: Fil
     except OSError:
         _leave_qdisc(interface, qdisc)
         raise
-    return Attachment(
-        interface, direction, "tc",
-        detach=lambda: _detach_tc(interface, direction, filter_, qdisc),
-        is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
-        forget=lambda: _disown(interface, qdisc),
-        swap=lambda other_fd: _swap(interface, direction, filter_, other_fd),
-    )  # fmt: skip
+    return filter_, qdisc
 
 
 def _check_egress(interface: Interface, where: str) -> None:

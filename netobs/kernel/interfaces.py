@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import importlib.util
+import os
 import socket
 import struct
 import sys
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netobs.base.errors import CaptureError
-from netobs.flow.interface_names import interface_key
+from netobs.flow.interface_key import interface_key
 from netobs.kernel import netlink
 
 # linux/if_arp.h: what begins with an Ethernet header, and what begins with the IP header
@@ -81,9 +83,17 @@ def _message_class() -> Any:
 class LinkMonitor:
     """A netlink socket that lists interfaces and reports changes. ``fileno`` is readable when there are events."""
 
-    def __init__(self) -> None:
+    def __init__(self, sockets: tuple[socket.socket, socket.socket] | None = None, netns: int = 0) -> None:
+        """``sockets``: two netlink sockets of another network namespace, new ones; its number is ``netns``."""
         _message_class()  # whether it is there is known at once
-        self._events = netlink.open_socket(netlink.RTMGRP_LINK)
+        self._requests: socket.socket | None = None
+        self._netns = netns
+        if sockets is None:
+            self._events = netlink.open_socket(netlink.RTMGRP_LINK)
+        else:
+            self._events, self._requests = sockets
+            netlink.bind(self._events, netlink.RTMGRP_LINK)
+            netlink.bind(self._requests)
         self._events.setblocking(False)
 
     def fileno(self) -> int:
@@ -91,15 +101,27 @@ class LinkMonitor:
         return self._events.fileno()
 
     def close(self) -> None:
-        """Closes the socket."""
+        """Closes the sockets, which keep their network namespace alive."""
         self._events.close()
+        if self._requests is not None:
+            self._requests.close()
+
+    def name_of(self, index: int) -> str:
+        """The name of the interface that has this index now; empty if none has it."""
+        if self._requests is not None:
+            return next((each.name for each in self.interfaces() if each.index == index), "")
+        with contextlib.suppress(OSError):
+            return os.fsencode(socket.if_indextoname(index)).decode("utf-8", "replace")
+        return ""
 
     def interfaces(self) -> list[Interface]:
-        """All interfaces of this network namespace."""
+        """All interfaces of the network namespace; none if it has just been left (``close``)."""
+        if self._events.fileno() < 0:
+            return []
         body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         return [
             interface
-            for _, message in netlink.dump(netlink.RTM_GETLINK, body)
+            for _, message in netlink.dump(netlink.RTM_GETLINK, body, self._requests)
             for interface in self._interface(message)
         ]
 
@@ -143,7 +165,9 @@ class LinkMonitor:
         family, arphrd, index, _, _ = IFINFOMSG.unpack_from(message, netlink.HEADER.size)
         if family == socket.AF_UNSPEC:
             attributes = netlink.attributes_of(message[netlink.HEADER.size + IFINFOMSG.size :])
-            yield _decoded(index, arphrd, b"".join(_padded(whole) for kind, whole in attributes if kind in ATTRIBUTES))
+            yield _decoded(
+                self._netns, index, arphrd, b"".join(_padded(whole) for kind, whole in attributes if kind in ATTRIBUTES)
+            )
 
 
 def _padded(attribute: bytes) -> bytes:
@@ -151,7 +175,7 @@ def _padded(attribute: bytes) -> bytes:
 
 
 @functools.lru_cache(KNOWN)
-def _decoded(index: int, arphrd: int, attributes: bytes) -> Interface:
+def _decoded(netns: int, index: int, arphrd: int, attributes: bytes) -> Interface:
     """``attributes``: those of ``ATTRIBUTES``. The parser takes 0.4 ms for all that the kernel sends."""
     body = IFINFOMSG.pack(socket.AF_UNSPEC, arphrd, index, 0, 0) + attributes
     link = _message_class()(netlink.HEADER.pack(netlink.HEADER.size + len(body), netlink.RTM_NEWLINK, 0, 0, 0) + body)
@@ -165,6 +189,7 @@ def _decoded(index: int, arphrd: int, attributes: bytes) -> Interface:
         kind or "",
         _text(link.get_attr("IFLA_IFALIAS") or ""),
         _mac(link.get_attr("IFLA_ADDRESS")),
+        netns,
     )
 
 

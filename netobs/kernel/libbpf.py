@@ -22,6 +22,7 @@ from netobs.kernel.libbpf_types import (
     MapBatchOpts,
     MapCreateOpts,
     ProgLoadOpts,
+    ProgramInfo,
     TcxLinkInfo,
     TestRunOpts,
 )
@@ -232,6 +233,16 @@ def update_link(link_fd: int, program_fd: int) -> None:
     :raises OSError: the kernel refused; ENOLINK where the link is detached.
     """
     checked(library().bpf_link_update(link_fd, program_fd, None), "link update")
+
+
+def program_info(fd: int) -> tuple[int, str]:
+    """(type, name) of a program: enum bpf_prog_type, and up to 15 characters.
+
+    :raises OSError: ``fd`` is not of BPF.
+    """
+    info, size = ProgramInfo(), c_uint32(ctypes.sizeof(ProgramInfo))
+    checked(library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "program")
+    return info.type, info.name.decode("ascii", "replace")
 
 
 def run_program(fd: int, frame: bytes) -> bytes:

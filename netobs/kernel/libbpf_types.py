@@ -128,6 +128,22 @@ class TcxLinkInfo(ctypes.Structure):
     ]
 
 
+class ProgramInfo(ctypes.Structure):
+    """struct bpf_prog_info, up to the name."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("_lengths", c_uint32 * 2),
+        ("_pointers", ctypes.c_uint64 * 2),
+        ("_load_time", ctypes.c_uint64),
+        ("_uid_and_maps", c_uint32 * 2),
+        ("_map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+    ]
+
+
 # name -> (result, arguments). c_void_p stands for the opaque structs.
 PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "libbpf_set_print": (c_void_p, [PrintCallback]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import struct
 from collections.abc import Iterator
@@ -20,18 +22,24 @@ TC_H_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, parent, priority and protocol
 RECEIVE_BYTES = 1 << 18
 QUEUE_BYTES = 8 << 20  # a host may bring up hundreds of taps at once; memory is taken only for events that wait
+_numbers = itertools.cycle(range(1, 1 << 31))
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python has no name for it
 
 
 def open_socket(groups: int = 0) -> socket.socket:
     """A netlink socket that gets the events of the multicast ``groups``."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    bind(sock, groups)
+    return sock
+
+
+def bind(sock: socket.socket, groups: int = 0) -> None:
+    """Makes a new socket ready for requests, and for the events of the multicast ``groups``."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, QUEUE_BYTES)
     except PermissionError:  # without CAP_NET_ADMIN as much as net.core.rmem_max allows
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
     sock.bind((0, groups))
-    return sock
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -45,31 +53,36 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def dump(request: int, body: bytes) -> Iterator[tuple[int, bytes]]:
-    """The answer to a request that lists things: (type, message) each.
+def dump(request: int, body: bytes, sock: socket.socket | None = None) -> Iterator[tuple[int, bytes]]:
+    """The answer to a request that lists things: (type, message) each. ``sock``: of another network namespace; nobody
+    else uses it.
 
     :raises OSError: the socket failed, or the kernel answered with an error.
     """
-    with open_socket() as sock:
-        sock.send(HEADER.pack(HEADER.size + len(body), request, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body)
+    number = next(_numbers)
+    with contextlib.nullcontext(sock) if sock is not None else open_socket() as asked:
+        asked.send(HEADER.pack(HEADER.size + len(body), request, NLM_F_REQUEST | NLM_F_DUMP, number, 0) + body)
         while True:
-            for kind, message in messages(sock.recv(RECEIVE_BYTES)):
+            for kind, message in messages(asked.recv(RECEIVE_BYTES)):
+                if HEADER.unpack_from(message)[3] != number:
+                    continue  # the rest of an answer that nobody read
                 if kind == NLMSG_DONE:
                     return
                 if kind == NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", message, HEADER.size)[0]
-                    raise OSError(number, f"rtnetlink request {request} failed (errno {number})")
+                    failure = -struct.unpack_from("=i", message, HEADER.size)[0]
+                    raise OSError(failure, f"rtnetlink request {request} failed (errno {failure})")
                 yield kind, message
 
 
-def filters(ifindex: int, parent: int) -> list[tuple[int, int]]:
+def filters(ifindex: int, parent: int, sock: socket.socket | None = None) -> list[tuple[int, int]]:
     """(handle, priority) of each filter on ``parent``, a hook of the clsact qdisc of interface ``ifindex``.
 
-    Empty where there is no such qdisc or interface. Entries with handle 0 only announce a priority.
+    ``sock``: as in ``dump``. Empty where there is no such qdisc or interface. Entries with handle 0 only announce a
+    priority.
     """
     body = TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0)
     try:
-        entries = [message for kind, message in dump(RTM_GETTFILTER, body) if kind == RTM_NEWTFILTER]
+        entries = [message for kind, message in dump(RTM_GETTFILTER, body, sock) if kind == RTM_NEWTFILTER]
     except OSError:
         return []
     found = [TCMSG.unpack_from(entry, HEADER.size) for entry in entries]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.base.column import Column
-from netobs.flow.interface_names import NETNS_SHIFT
+from netobs.flow.interface_key import NETNS_SHIFT
 from netobs.flow.records import RECORD, Records, put, take
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
 from netobs.metering.merge import Hashes, Indices

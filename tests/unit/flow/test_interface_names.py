@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from netobs.flow.interface_names import NO_INTERFACES, InterfaceTable, interface_key, interface_table
+from netobs.flow.interface_key import interface_key
+from netobs.flow.interface_names import NO_INTERFACES, InterfaceTable, interface_table
 
 
 def named(table: InterfaceTable, *ifindex: int, netns: int = 0) -> list[tuple[bytes, bytes]]:

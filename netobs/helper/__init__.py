@@ -1,0 +1,1 @@
+"""The root helper: does for the daemon what only root may, and nothing else."""
