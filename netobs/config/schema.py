@@ -14,6 +14,7 @@ from typing import Any
 from netobs.base import words
 from netobs.config.addresses import Endpoint, Host, IPNetwork, Listen, LocalAddress, Prefixes, ServerName
 from netobs.config.groups import CollectorNames
+from netobs.config.namespaces import NamespacePatterns, NamespaceSelector
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
 from netobs.config.values import (
@@ -69,11 +70,19 @@ class CaptureConfig:
     anchor: str = setting(
         "first", Choice(("first", "last")), "place among the programs of others on the hook: before or behind them"
     )
+    netns: tuple[str, ...] = setting(
+        [], NamespacePatterns(), "network namespaces to observe as well: names or globs; NAMESPACE/INTERFACE for a part"
+    )
 
     @property
     def selector(self) -> InterfaceSelector:
         """Selects the observed interfaces."""
         return InterfaceSelector(self.interfaces, self.exclude)
+
+    @property
+    def namespaces(self) -> NamespaceSelector:
+        """Selects the observed network namespaces."""
+        return NamespaceSelector(self.netns, self.exclude)
 
 
 @dataclass(frozen=True)

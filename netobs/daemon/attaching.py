@@ -8,6 +8,7 @@ from netobs.base import clock
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
+from netobs.config.selector import InterfaceSelector
 from netobs.kernel.observation_points import RESTORE_NS, SLICE_NS, ObservationPoints
 
 PROGRESS_NS = NS_PER_S
@@ -51,7 +52,11 @@ class Attaching:
 
     def select(self, config: CaptureConfig, now_ns: int) -> None:
         """Switches to other interfaces and directions. Ignores the other keys of ``config``."""
-        self._points.select(config.selector, config.direction)
+        self.select_from(config.selector, config.direction, now_ns)
+
+    def select_from(self, selector: InterfaceSelector, direction: str, now_ns: int) -> None:
+        """The same; ``direction`` as the key capture.direction."""
+        self._points.select(selector, direction)
         self._work(now_ns)
 
     def when_done(self, then: Callable[[int], None], now_ns: int) -> None:

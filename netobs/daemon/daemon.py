@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from netobs.base import clock, malloc
 from netobs.base import log as logs
@@ -34,6 +34,9 @@ from netobs.datapath.capture import Capture, check_interfaces
 from netobs.flow.records import FlowBatch, Records
 from netobs.kernel import privileges
 from netobs.metering.process import Metering
+
+if TYPE_CHECKING:
+    from netobs.daemon.namespaces import Namespaces
 
 log = logging.getLogger("netobs")
 
@@ -59,6 +62,7 @@ class Daemon:
         self._packets = PacketCapturing(config, loop)
         self._reloading = Reloading(loop, self)
         self._attaching = Attaching(self._points, loop, self._tell_progress, self._report_interfaces)
+        self._namespaces: Namespaces | None = None
         self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction)
         self._stopping = False
         self._ready_by_ns = 0
@@ -83,7 +87,9 @@ class Daemon:
         self._attach()
         privileges.set_aside(self._points.method)
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        self._exporting.reporter.see_interfaces(self._points.names.values())
+        if self._config.capture.netns:
+            self._namespaces = self._follow_namespaces(now_ns)
+        self._see_interfaces()
         self._see_losses(pair)
         self._exporting.open(pair, now_ns)
         self._log_every_minute(now_ns)
@@ -104,8 +110,37 @@ class Daemon:
         self._evictions.evict()
         self._export(self._metering.end_interface(key))
 
+    def _follow_namespaces(self, now_ns: int) -> Namespaces:
+        from netobs.daemon.namespaces import Namespaces
+        from netobs.kernel.helper_client import HELPER_SOCKET, Helper
+        from netobs.kernel.helper_protocol import SOCKET
+
+        followed = Namespaces(
+            self._config.capture,
+            self._capture,
+            self._loop,
+            self._report_interfaces,
+            self._end_namespace,
+            Helper(os.environ.get(HELPER_SOCKET, SOCKET)),
+        )
+        followed.start(now_ns)
+        return followed
+
+    def _end_namespace(self, number: int) -> None:
+        """Exports the flows of a network namespace that has gone."""
+        self._evictions.evict()
+        self._export(self._metering.end_namespace(number))
+
+    def _see_interfaces(self) -> bool:
+        """Whether the interfaces, or the names of network namespaces, are others than before."""
+        interfaces, names = [*self._points.names.values()], None
+        if self._namespaces is not None:
+            interfaces += self._namespaces.interfaces
+            names = self._namespaces.names
+        return self._exporting.reporter.see_interfaces(interfaces, names)
+
     def _report_interfaces(self, now_ns: int) -> None:
-        if not self._stopping and self._exporting.reporter.see_interfaces(self._points.names.values()):
+        if not self._stopping and self._see_interfaces():
             self._exporting.options_changed(now_ns)
 
     def _see_losses(self, pair: ClockPair) -> None:
@@ -188,6 +223,8 @@ class Daemon:
         self._config = config
         logs.set_up(config.log.level)
         self._attaching.select(config.capture, now_ns)
+        if self._namespaces is not None:
+            self._namespaces.select(config.capture, now_ns)
         self._packets.apply(config, now_ns)
         self._report_interfaces(now_ns)
         metering = config.metering
@@ -212,6 +249,8 @@ class Daemon:
 
     def _activity(self, nothing: str) -> str:
         names = folded(interface.name for interface in self._points.attached) or nothing
+        if self._namespaces is not None:
+            names += f" and {len(self._namespaces)} network namespace(s)"
         return f"measuring {names}, exporting to {self._exporting.available[1]} collector(s)"
 
     def stop(self, now_ns: int) -> None:
@@ -222,6 +261,8 @@ class Daemon:
         self._stopping = True
         self._service.stopping()
         self._attaching.stop()
+        if self._namespaces is not None:
+            self._namespaces.stop()
         self._evictions.finish()
         self._export(self._metering.expire_all())
         log.info("stopping: counting has ended, and the last flows are on their way")
@@ -239,9 +280,15 @@ class Daemon:
         if self._exporting.closed and self._packets.closed:
             self._see_losses(clock.read_pair())
             self._log_stats(logging.INFO)  # the last lines account for every packet
-            self._attaching.finish(lambda _now_ns: self._loop.stop(), clock.monotonic_ns())
+            self._attaching.finish(self._leave_namespaces, clock.monotonic_ns())
         else:
             self._loop.call_at(now_ns + POLL_NS, self._when_closed)
+
+    def _leave_namespaces(self, now_ns: int) -> None:
+        if self._namespaces is None:
+            self._loop.stop()
+        else:
+            self._namespaces.finish(lambda _now_ns: self._loop.stop(), now_ns)
 
     def stats(self) -> Stats:
         """The account now."""
@@ -269,6 +316,8 @@ class Daemon:
     def close(self) -> None:
         """Frees everything that ``start`` took, even if it failed half-way."""
         self._packets.close()
+        if self._namespaces is not None:
+            self._namespaces.close()
         self._capture.close()
         self._service.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from netobs.base.clock import ClockPair
 from netobs.daemon.loss_warnings import LossWarnings
@@ -40,18 +40,20 @@ class Reporter:
     def __init__(self, sampling: int) -> None:
         self.sampling = sampling
         self._interfaces: tuple[ReportedInterface, ...] = ()
+        self._namespaces: dict[int, str] | None = None
         self._ignored = LossWatch()
         self._not_sent: dict[int, LossWatch] = {}
         self._warnings = LossWarnings()
 
-    def see_interfaces(self, interfaces: Iterable[Interface]) -> bool:
-        """Read the observed interfaces; returns whether the reported facts about them have changed."""
+    def see_interfaces(self, interfaces: Iterable[Interface], namespaces: Mapping[int, str] | None = None) -> bool:
+        """Read the observed interfaces, and the names of network namespaces by number if any are followed; returns
+        whether the reported facts about them have changed."""
         found = tuple(
             ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns)
             for each in sorted(interfaces, key=lambda each: each.key)
         )
-        changed = found != self._interfaces
-        self._interfaces = found
+        changed = (found, namespaces) != (self._interfaces, self._namespaces)
+        self._interfaces, self._namespaces = found, None if namespaces is None else dict(namespaces)
         return changed
 
     def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
@@ -93,4 +95,5 @@ class Reporter:
             exported=Exported(stats.messages + stats.template_messages, sent.flows, stats.bytes),
             ignored=self._ignored.losses,
             not_sent=self._not_sent.setdefault(number, LossWatch()).losses,
+            namespaces=self._namespaces,
         )

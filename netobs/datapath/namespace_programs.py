@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+from netobs.base.errors import CaptureError
 from netobs.datapath.datapath import Datapath
 from netobs.kernel.object import BpfObject
 
@@ -20,12 +23,15 @@ class NamespacePrograms:
     def program_fd(self, name: str) -> int:
         """File descriptor of a program; it belongs to the object.
 
-        :raises CaptureError: the kernel refused it.
+        :raises OSError: the kernel refused it, as it may for one namespace and not for others.
         """
         names = _ETHERNET if name in _ETHERNET else _LAYER3
-        if names not in self._objects:
-            self._objects[names] = self._datapath.load_for_namespace(self._number, names)
-        return self._objects[names].program_fd(name)
+        try:
+            if names not in self._objects:
+                self._objects[names] = self._datapath.load_for_namespace(self._number, names)
+            return self._objects[names].program_fd(name)
+        except CaptureError as error:
+            raise OSError(errno.ENOMEM, str(error)) from error
 
     def close(self) -> None:
         """Frees the programs that are not attached."""

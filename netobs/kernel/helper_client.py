@@ -12,6 +12,9 @@ from netobs.kernel.helper_protocol import MAX_ANSWER_BYTES, SOCKET, Message, rec
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.netlink import TC_H_CLSACT, filters
 
+HELPER_SOCKET = "NETOBS_HELPER"
+"""The environment variable that names another socket than the usual one."""
+
 PATIENCE_S = 2.0
 """A helper that takes longer for one request is given up. An answer takes 20 ms."""
 
@@ -78,6 +81,10 @@ class Helper:
         if placed.made_qdisc:
             self._made_qdiscs.add(place)
 
+        def swap(other_fd: int) -> None:
+            nonlocal placed
+            placed = PlacedFilter(**self.ask("link", other_fd, method=method, last=last, **where).values)
+
         def is_there() -> bool:
             present = filters(interface.index, TC_H_CLSACT[direction], requests)
             return (handle, placed.priority) in present
@@ -88,10 +95,6 @@ class Helper:
 
         def forget() -> None:
             self._made_qdiscs.discard(place)
-
-        def swap(other_fd: int) -> None:
-            nonlocal placed
-            placed = PlacedFilter(**self.ask("link", other_fd, method=method, last=last, **where).values)
 
         return Attachment(interface, direction, "tc", detach=detach, is_there=is_there, forget=forget, swap=swap)
 

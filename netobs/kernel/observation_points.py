@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
-import socket
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import CaptureError
@@ -58,6 +56,18 @@ def _never() -> bool:
     return False
 
 
+AttachBy = Callable[[Interface, str, int, str], Attachment]
+"""As ``KeptLinks.attach``."""
+
+
+class Elsewhere(NamedTuple):
+    """The interfaces of another network namespace, how to attach there, and the names of all interfaces."""
+
+    links: LinkMonitor
+    attach: AttachBy
+    names: InterfaceNames
+
+
 class ObservationPoints:
     """Attaches programs to interfaces and follows these. ``links`` is for the loop.
 
@@ -74,9 +84,11 @@ class ObservationPoints:
         purpose: Purpose,
         program_fd: Callable[[str], int],
         keeper: Keeper = NOTHING,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """``direction``, ``setting``: as the keys capture.direction and capture.attach; ``program_fd``: the file
-        descriptor of a program, by name; ``keeper``: keeps the links for the next process."""
+        descriptor of a program, by name; ``keeper``: keeps the links for the next process; ``elsewhere``: for another
+        network namespace than this process's."""
         self._selector = selector
         self._directions = DIRECTIONS[direction]
         self._setting = setting
@@ -101,8 +113,10 @@ class ObservationPoints:
         """Whether interfaces may get filters instead of links; see ``many.py``."""
         self._by_filter: set[int] = set()  # those that do
         self.names: dict[int, Interface] = {}
-        self.interface_names = InterfaceNames()
-        self.links = LinkMonitor()
+        self.interface_names = elsewhere.names if elsewhere else InterfaceNames()
+        self.links = elsewhere.links if elsewhere else LinkMonitor()
+        self._is_here = elsewhere is None
+        self._attach_one: AttachBy = elsewhere.attach if elsewhere else self._kept.attach
 
     def find_method(self) -> None:
         """Finds out how to attach. The programs must be loaded.
@@ -114,7 +128,7 @@ class ObservationPoints:
         if self.method == "tc" and not may_filter():
             raise CaptureError(*privileges.explain_filters())
         if self.method == "tcx":
-            self.mixes = self._setting == "auto" and may_filter()
+            self.mixes = self._setting == "auto" and self._is_here and may_filter()
             descriptors.raise_limit()
 
     def _tell(self, text: str, *values: object) -> None:
@@ -187,7 +201,7 @@ class ObservationPoints:
             self._by_filter.clear()
             self._unsure.update(dict.fromkeys(self._attachments))
         if self.wants_any and self._selects(interface):
-            if _name_of(index) == interface.name:  # else an event says soon what it is
+            if self.links.name_of(index) == interface.name:  # else an event says soon what it is
                 self._detach_directions(index)
                 self.attach_to(interface)
         elif index in self._attachments:  # renamed to a name that is not selected, or the selection is another one
@@ -228,8 +242,8 @@ class ObservationPoints:
     def _attach(self, interface: Interface, direction: str) -> Attachment | None:
         """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
         place = (interface.index, direction)
-        program = self._program_for(interface, direction)
         try:
+            program = self._program_for(interface, direction)
             made = self._attach_by(self._methods(interface, direction), interface, direction, program)
         except OSError as error:
             reason = str(error.strerror)
@@ -266,10 +280,10 @@ class ObservationPoints:
         *others, last = methods
         for method in others:
             with contextlib.suppress(OSError):
-                return self._kept.attach(interface, direction, program, method)
+                return self._attach_one(interface, direction, program, method)
         if last == "tcx":
             descriptors.check_room(program)
-        return self._kept.attach(interface, direction, program, last)
+        return self._attach_one(interface, direction, program, last)
 
     def _say_short(self) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""
@@ -291,7 +305,7 @@ class ObservationPoints:
         lost = [attachment for attachment in attachments if not attachment.is_there()]
         filters = [one for one in attachments if self.mixes and one.method == "tc" and one not in lost]
         unfit = [one for one in filters if index not in self._by_filter or has_tcx_programs(index, one.direction)]
-        if not (lost or unfit) or _name_of(index) != self.names[index].name:
+        if not (lost or unfit) or self.links.name_of(index) != self.names[index].name:
             return  # a removed interface takes its programs along, which is normal
         for attachment in unfit:
             self._tell("%s: a link takes the place of the filter, for the sake of others", self.names[index].name)
@@ -358,6 +372,23 @@ class ObservationPoints:
         self.want_none()
         self.work()
 
+    def leave(self) -> None:
+        """Stops following the network namespace, which may go now; the programs stay where they are."""
+        self.links.close()
+        self.wants_any = False
+        for noted in (self._due, self._unsure, self._short):
+            noted.clear()
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether none of the programs is attached any more."""
+        return not any(each.is_there() for attachments in self._attachments.values() for each in attachments)
+
+    def forget(self) -> None:
+        """Forgets all interfaces: they are gone, together with their network namespace."""
+        for interface in list(self.names.values()):
+            self._forget(interface)
+
     def close(self, keep: bool = False) -> None:
         """Detaches, unless the next process is to find the programs where they are: ``keep``."""
         if not keep:
@@ -365,10 +396,3 @@ class ObservationPoints:
             self._kept.keep_nothing()
         self._kept.close()
         self.links.close()
-
-
-def _name_of(index: int) -> str:
-    """The name of the interface that has this index now; empty if none has it."""
-    with contextlib.suppress(OSError):
-        return os.fsencode(socket.if_indextoname(index)).decode("utf-8", "replace")
-    return ""

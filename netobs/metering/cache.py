@@ -119,7 +119,13 @@ class FlowCache:
     def expire_interface(self, key: int) -> Records:
         """Hand out the records of one interface, with the reason "forced end": another interface gets its
         ``key`` (``interface_key``), or nobody does."""
-        rows = self._store.of_interface(key)
+        return self._expire_rows(self._store.of_interface(key))
+
+    def expire_namespace(self, netns: int) -> Records:
+        """Hand out the records of the network namespace with the number ``netns``, which has gone, in the same way."""
+        return self._expire_rows(self._store.of_namespace(netns))
+
+    def _expire_rows(self, rows: Indices) -> Records:
         records = self._store.read(rows)
         self._store.remove(rows)
         records["flow_end_reason"] = FORCED_END

@@ -65,6 +65,12 @@ class Metering:
         self.handed_out.add(due)
         return due
 
+    def end_namespace(self, netns: int) -> Records:
+        """Hand out the flows of the network namespace with the number ``netns``, which has gone."""
+        due = self.cache.expire_namespace(netns)
+        self.handed_out.add(due)
+        return due
+
     def expire_all(self) -> Records:
         """Hand out all remaining records, with the reason "forced end"."""
         due = self.cache.expire_all(FORCED_END)

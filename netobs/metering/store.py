@@ -60,6 +60,11 @@ class FlowStore:
         rows: Indices = np.flatnonzero(found) + FIRST_ROW
         return rows
 
+    def of_namespace(self, netns: int) -> Indices:
+        """The rows of one network namespace, by its number, in ascending order."""
+        rows: Indices = np.flatnonzero(self.records["netns"] == netns) + FIRST_ROW
+        return rows
+
     def read(self, rows: Rows | Indices, out: Records | None = None) -> Records:
         """A copy of ``rows``."""
         return take(self._records.array, rows, out)

@@ -1,0 +1,97 @@
+"""One network namespace that the daemon measures: its programs, and the interfaces that they are attached to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Callable
+
+from netobs.base.loop import EventLoop
+from netobs.config import CaptureConfig
+from netobs.daemon.attaching import Attaching
+from netobs.datapath.capture import FLOWS, Capture
+from netobs.datapath.namespace_programs import NamespacePrograms
+from netobs.kernel.attach import FLOWS_PLACE, Attachment
+from netobs.kernel.helper_client import Helper
+from netobs.kernel.interfaces import Interface, LinkMonitor
+from netobs.kernel.observation_points import Elsewhere, ObservationPoints
+
+
+class Namespace:
+    """``start`` follows its interfaces -> ``leave`` lets it go -> ``is_gone`` -> ``close``."""
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        helper: Helper,
+        capture: Capture,
+        config: CaptureConfig,
+        loop: EventLoop,
+        changed: Callable[[int], None],
+    ) -> None:
+        """``number``: of its flows. ``changed``: as in ``Attaching``.
+
+        :raises OSError: as ``Helper.open``; EAGAIN also if another namespace got the name meanwhile.
+        """
+        self.name, self.number = name, number
+        self.left_ns = 0
+        """When it was left."""
+        self._helper = helper
+        events, self.inode = helper.open(name)
+        self._requests = events  # until there is another one
+        try:
+            self._requests, inode = helper.open(name)
+            if inode != self.inode:
+                raise BlockingIOError
+            links = LinkMonitor((events, self._requests), number)
+        except BaseException:
+            events.close()
+            self._requests.close()
+            raise
+        self._programs = NamespacePrograms(capture.datapath, number)
+        self._place = FLOWS_PLACE._replace(last=config.anchor == "last")
+        purpose = replace(
+            FLOWS,
+            place=self._place,
+            say_refused=lambda interface, why: FLOWS.say_refused(f"{name}/{interface}", why),
+            say_missed=lambda where, what: FLOWS.say_missed(f"{name}/{where}", what),
+            label=f"{name}/",
+        )
+        elsewhere = Elsewhere(links, self._attach, capture.points.interface_names)
+        self.points = ObservationPoints(
+            config.namespaces.interfaces(name),
+            config.direction,
+            "auto",
+            purpose,
+            self._programs.program_fd,
+            elsewhere=elsewhere,
+        )
+        self.points.method = capture.points.method
+        self.points.on_reuse = capture.points.on_reuse
+        self.attaching = Attaching(self.points, loop, lambda _now_ns: None, changed)
+
+    def _attach(self, interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
+        place = self._place
+        return self._helper.attach(
+            self.name, self._requests, interface, direction, program_fd, method, place.handle, place.last
+        )
+
+    def select(self, config: CaptureConfig, now_ns: int) -> None:
+        """Switches to other interfaces and directions."""
+        self.attaching.select_from(config.namespaces.interfaces(self.name), config.direction, now_ns)
+
+    def leave(self) -> None:
+        """Follows it no more, and holds nothing of it: sockets would keep it alive after it has lost its name."""
+        self.attaching.stop()
+        self.points.leave()
+
+    @property
+    def is_gone(self) -> bool:
+        """After ``leave``: whether its interfaces have taken all programs along."""
+        return self.points.is_left_alone
+
+    def close(self) -> None:
+        """Frees the programs, and the links to interfaces that are gone."""
+        self.points.forget()
+        self.points.close()
+        self._programs.close()

@@ -1,0 +1,248 @@
+"""Follows the network namespaces that the configuration selects, as they come and go, by the root helper."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from typing import Callable
+
+from netobs.base.clock import NS_PER_S
+from netobs.base.loop import EventLoop, Timer
+from netobs.config import CaptureConfig
+from netobs.daemon.namespace import Namespace
+from netobs.datapath.capture import Capture
+from netobs.datapath.datapath import MAX_NAMESPACES
+from netobs.kernel import inotify
+from netobs.kernel.helper_client import Helper
+from netobs.kernel.interfaces import Interface
+
+log = logging.getLogger("netobs.capture")
+
+POLL_NS = 20_000_000
+"""How often to look whether a new file is a namespace yet, which takes 10 to 25 ms, or whether one is gone."""
+YOUNG_NS = 2 * NS_PER_S
+"""A file that is no namespace for so long will not become one."""
+LINGER_NS = 5 * NS_PER_S
+"""A namespace without a name whose programs still run is looked at this often: a process may live in it."""
+RETRY_NS = 5 * NS_PER_S
+"""How often to ask for a helper that is not there."""
+REMEDY = "install the package netobs-helper, allow the namespaces in /etc/netobs-helper.toml, and start "
+REMEDY += "netobs-helper.socket"
+
+
+def without_helper(why: object) -> str:
+    """The sentence for operators whose namespaces are not measured."""
+    return f"capture.netns: no network namespace is measured, the root helper cannot be asked ({why}); {REMEDY}"
+
+
+class Namespaces:
+    """``start`` -> follows -> ``stop`` -> ``finish`` takes all programs off -> ``close``."""
+
+    def __init__(
+        self,
+        config: CaptureConfig,
+        capture: Capture,
+        loop: EventLoop,
+        changed: Callable[[int], None],
+        ended: Callable[[int], None],
+        helper: Helper,
+    ) -> None:
+        """``changed``: interfaces or namespaces are others now. ``ended``: the namespace with this number has gone, and
+        no program counts its packets any more."""
+        self._config, self._capture, self._loop = config, capture, loop
+        self._changed, self._ended, self._helper = changed, ended, helper
+        self._selector = config.namespaces
+        self._present: dict[str, Namespace] = {}
+        self._ending: list[Namespace] = []
+        self._new: dict[str, int] = {}  # name: when it was first heard of; ordered
+        self._names: dict[int, str] = {}  # of all numbers ever given
+        self._free: deque[int] = deque()
+        self._events = -1
+        self._timers: dict[Callable[[int], None], Timer] = {}
+        self._said: set[str] = set()
+
+    def start(self, now_ns: int) -> None:
+        """Asks for the namespaces that are there, and follows them from now on."""
+        self._connect(now_ns)
+
+    @property
+    def interfaces(self) -> Iterator[Interface]:
+        """All that are attached to, or noted, in all namespaces."""
+        return (each for namespace in self._present.values() for each in namespace.points.names.values())
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The name of each number; also of those that have gone, as flows of them may be on their way."""
+        return self._names
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    def select(self, config: CaptureConfig, now_ns: int) -> None:
+        """Switches to other namespaces, interfaces and directions."""
+        self._config, self._selector = config, config.namespaces
+        for name, namespace in list(self._present.items()):
+            if self._selector.matches(name):
+                namespace.select(config, now_ns)
+            else:
+                del self._present[name]
+                namespace.attaching.stop()
+                namespace.attaching.finish(functools.partial(self._let_go, namespace), now_ns)
+        self._list(now_ns)
+
+    def stop(self) -> None:
+        """Follows nothing any more. The programs stay where they are."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._new.clear()
+        self._forget_events()
+        for namespace in self._present.values():
+            namespace.attaching.stop()
+
+    def finish(self, then: Callable[[int], None], now_ns: int) -> None:
+        """After ``stop``: takes the programs off all interfaces, one namespace after the other, then calls ``then``."""
+        if not self._present:
+            then(now_ns)
+            return
+        _, namespace = self._present.popitem()
+        self._ending.append(namespace)
+        namespace.attaching.finish(lambda later_ns: self.finish(then, later_ns), now_ns)
+
+    def close(self) -> None:
+        """Frees everything."""
+        self._forget_events()
+        for namespace in (*self._present.values(), *self._ending):
+            namespace.close()
+        self._present.clear()
+        self._ending.clear()
+        self._helper.close()
+
+    def _at(self, when_ns: int, callback: Callable[[int], None]) -> None:
+        """Calls ``callback`` then, and at no other time that was asked for before."""
+        if callback in self._timers:
+            self._timers[callback].cancel()
+        self._timers[callback] = self._loop.call_at(when_ns, callback)
+
+    def _connect(self, now_ns: int) -> None:
+        """Watches the names, then lists them: none is missed in between."""
+        self._forget_events()
+        try:
+            self._events = self._helper.events()
+        except OSError as error:
+            if error.errno != errno.ENOENT or self._helper.fileno() < 0:
+                self._say(without_helper(error.strerror))
+            self._at(now_ns + RETRY_NS, self._connect)
+            return
+        self._loop.add_reader(self._events, self._on_events)
+        if self._said:
+            log.info("capture.netns: the root helper answers")
+            self._said.clear()
+        self._list(now_ns)
+
+    def _list(self, now_ns: int) -> None:
+        try:
+            inodes = self._helper.list()
+        except OSError as error:
+            self._say(without_helper(error.strerror))
+            self._at(now_ns + RETRY_NS, self._connect)
+            return
+        for name in [name for name, each in self._present.items() if inodes.get(name) != each.inode]:
+            self._leave(name, now_ns)
+        for name in inodes:
+            self._hear_of(name, now_ns)
+
+    def _forget_events(self) -> None:
+        if self._events >= 0:
+            self._loop.remove(self._events)
+            os.close(self._events)
+            self._events = -1
+
+    def _on_events(self, now_ns: int) -> None:
+        for event in list(inotify.read_events(self._events)):
+            if event.lost:
+                self._connect(now_ns)
+                return
+            if event.appeared:
+                self._hear_of(event.name, now_ns)
+            else:
+                self._leave(event.name, now_ns)
+
+    def _hear_of(self, name: str, now_ns: int) -> None:
+        if name not in self._present and self._selector.matches(name):
+            self._new.setdefault(name, now_ns)
+            self._at(now_ns, self._open_one)
+
+    def _open_one(self, now_ns: int) -> None:
+        """The namespace that was heard of first, then other work of the loop."""
+        if not self._new:
+            return
+        name, since_ns = next(iter(self._new.items()))
+        del self._new[name]
+        pause_ns = 0
+        try:
+            self._open(name, now_ns)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                if now_ns - since_ns < YOUNG_NS:
+                    self._new[name] = since_ns
+                    pause_ns = POLL_NS
+            elif error.errno == errno.EPIPE or self._helper.fileno() < 0:
+                self._say(without_helper(error.strerror))
+                self._at(now_ns + RETRY_NS, self._connect)
+                return
+            elif error.errno != errno.ENOENT:
+                self._say(f"network namespace {name}: not measured: {error.strerror}")
+        if self._new:
+            self._at(now_ns + pause_ns, self._open_one)
+
+    def _open(self, name: str, now_ns: int) -> None:
+        number = len(self._names) + 1 if len(self._names) < MAX_NAMESPACES else next(iter(self._free), 0)
+        if not number:
+            self._say(f"more than {MAX_NAMESPACES} network namespaces match capture.netns: the others are not measured")
+            return
+        namespace = Namespace(name, number, self._helper, self._capture, self._config, self._loop, self._changed)
+        if number in self._names:
+            self._free.popleft()
+        self._names[number] = name
+        self._capture.points.interface_names.name_namespaces(self._names)
+        self._present[name] = namespace
+        log.info("network namespace %s: measured, with the number %d", name, number)
+        namespace.attaching.start(now_ns)
+        self._changed(now_ns)
+
+    def _leave(self, name: str, now_ns: int) -> None:
+        """The namespace has lost its name: nothing of this process may keep it alive."""
+        self._new.pop(name, None)
+        namespace = self._present.pop(name, None)
+        if namespace is None:
+            return
+        namespace.leave()
+        self._let_go(namespace, now_ns)
+
+    def _let_go(self, namespace: Namespace, now_ns: int) -> None:
+        namespace.left_ns = now_ns
+        self._ending.append(namespace)
+        self._at(now_ns, self._end_those_gone)
+
+    def _end_those_gone(self, now_ns: int) -> None:
+        for namespace in [each for each in self._ending if each.is_gone]:
+            self._ending.remove(namespace)
+            namespace.close()
+            self._ended(namespace.number)
+            self._free.append(namespace.number)
+            log.info("network namespace %s: gone", namespace.name)
+            self._changed(now_ns)
+        if self._ending:
+            youngest_ns = max(each.left_ns for each in self._ending)
+            self._at(now_ns + (POLL_NS if now_ns - youngest_ns < LINGER_NS else LINGER_NS), self._end_those_gone)
+
+    def _say(self, text: str) -> None:
+        """Warns once, until the helper answers again."""
+        if text not in self._said:
+            self._said.add(text)
+            log.warning("%s", text)

@@ -1,0 +1,212 @@
+"""Other network namespaces: as they are there at the start, as they come and go, and without the root helper."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.collectors import UdpSink
+from lab.daemon import KEPT, Daemon, configuration
+from lab.helper import RunningHelper
+from lab.namespaces import PREFIX, Lab, command, in_namespace, namespaces
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
+from netobs.kernel.helper_client import HELPER_SOCKET
+
+pytestmark = pytest.mark.e2e(tools=("make", "tc"))
+
+TEMPLATE = """
+options = ["interfaces", "namespaces"]
+
+[[template]]
+family = "ipv4"
+elements = [
+    "sourceIPv4Address", "destinationIPv4Address", "sourceTransportPort", "destinationTransportPort",
+    "protocolIdentifier", "ingressInterface", "ingressVRFID", "egressVRFID", "VRFname", "interfaceName",
+    "octetDeltaCount", "packetDeltaCount", "flowEndReason",
+]
+"""
+FORCED_END = 4
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def namespace(label: str) -> Iterator[str]:
+    """A network namespace that the test may delete itself."""
+    name = f"{PREFIX}{os.getpid()}-{label}-{next(_numbers)}"
+    command(["ip", "netns", "add", name])
+    try:
+        with in_namespace(name):  # silent: no neighbour discovery, no multicast reports
+            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1", encoding="ascii")
+        yield name
+    finally:
+        if name in namespaces():
+            command(["ip", "netns", "delete", name])
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Iterator[RunningHelper]:
+    folder = tmp_path / "helper"
+    folder.mkdir()
+    with RunningHelper(folder, [f"{PREFIX}{os.getpid()}-router-*"]) as running:
+        yield running
+
+
+def configured(tmp_path: Path, attach: str = "auto", **capture: Any) -> str:
+    """A configuration that also measures the routers' namespaces, and exports with ``TEMPLATE``."""
+    template = tmp_path / "namespaces.toml"
+    template.write_text(TEMPLATE, encoding="ascii")
+    table = {"netns": [f"{PREFIX}{os.getpid()}-router-*/veth*"], "attach": attach, **capture}
+    return configuration(table, KEPT, [{"template": str(template)}])
+
+
+class Reader:
+    """Data Records and options records of all Messages, as they arrive."""
+
+    def __init__(self, collector: UdpSink) -> None:
+        self._collector, self._decoder = collector, Decoder()
+        self._flows: list[dict[str, Any]] = []
+        self._names: dict[int, str] = {}
+
+    def _read(self) -> None:
+        for message in self._collector.drain():
+            decoded = self._decoder.decode(message)
+            self._flows += decoded.flows
+            named = [record for record in decoded.options or () if "VRFname" in record]
+            self._names.update({record["ingressVRFID"]: record["VRFname"] for record in named})
+        stats = self._decoder.stats
+        assert (stats.sets_without_template, stats.malformed) == (0, 0)
+
+    def flows(self) -> list[dict[str, Any]]:
+        """All so far."""
+        self._read()
+        return self._flows
+
+    def names(self) -> dict[int, str]:
+        """The name of each namespace, by number, as options records say last."""
+        self._read()
+        return self._names
+
+
+def measured(daemon: Daemon, name: str) -> bool:
+    """Whether the daemon says that it measures veth0 of the namespace."""
+    return f"{name}/veth0: attached" in daemon.log
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_equal_flows_of_equal_interfaces_are_told_apart(
+    lab: Lab, tmp_path: Path, helper: RunningHelper, attach: str
+) -> None:
+    host, near = lab.namespace("host"), lab.namespace("near")
+    lab.veth(near, host)
+    with contextlib.ExitStack() as stack:
+        routers = [stack.enter_context(namespace("router")) for _ in range(3)]
+        senders = [lab.veth(near, router, names=(f"to{number}", "veth0")) for number, router in enumerate(routers)]
+        (ifindex,) = {far.ifindex for _, far in senders}
+        reader = Reader(stack.enter_context(UdpSink(host)))
+        environment = {HELPER_SOCKET: helper.path}
+        config = configured(tmp_path, attach)
+        daemon = stack.enter_context(Daemon(lab, host, tmp_path, config, environment=environment))
+        wait_until(lambda: all(measured(daemon, router) for router in routers), "the routers are measured")
+        for number, (sender, _) in enumerate(senders, start=1):
+            Traffic(packets=100 * number, flows=10).send(lab, sender)
+        wait_until(lambda: daemon.account().seen.packets == 600, "all packets are seen")
+        wait_until(lambda: sorted(reader.names().values()) == sorted(routers), "the routers' names are sent")
+        account = daemon.finish()
+        flows, names = reader.flows(), reader.names()
+        for router in routers:
+            left = lab.run(router, ["tc", "filter", "show", "dev", "veth0", "ingress"], check=False).stdout
+            assert left == ""
+    assert account.is_balanced()
+    assert len(flows) == 30
+    found = {router: sum(flow["packetDeltaCount"] for flow in flows if flow["VRFname"] == router) for router in routers}
+    assert found == {router: 100 * number for number, router in enumerate(routers, start=1)}
+    assert {(flow["ingressInterface"], flow["interfaceName"], flow["egressVRFID"]) for flow in flows} == {
+        (ifindex, "veth0", 0)
+    }
+    assert {flow["ingressVRFID"]: flow["VRFname"] for flow in flows} == names
+
+
+def test_namespaces_come_and_go_under_traffic(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
+    """The last flows of one that is deleted leave under its name, and nothing keeps it alive."""
+    host, near = lab.namespace("host"), lab.namespace("near")
+    lab.veth(near, host)
+    config = configured(tmp_path, eviction_interval="1h")
+    with (
+        UdpSink(host) as collector,
+        Daemon(lab, host, tmp_path, config, environment={HELPER_SOCKET: helper.path}) as daemon,
+    ):
+        names = []
+        for packets in (10, 20):
+            with namespace("other"), namespace("router") as router:
+                names.append(router)
+                sender, _ = lab.veth(near, router, names=("sender", "veth0"))
+                wait_until(lambda: measured(daemon, router), "it is measured")
+                inode = os.stat(f"/run/netns/{router}").st_ino
+                before = daemon.account().seen.packets
+                Traffic(packets=packets).send(lab, sender)
+                wait_until(lambda: daemon.account().seen.packets == before + packets, "all are seen")  # noqa: B023
+                command(["ip", "netns", "delete", router])
+            wait_until(lambda: "sender" not in _names(lab, near), "the namespace is gone with its interfaces")
+            wait_until(lambda: f"network namespace {router}: gone" in daemon.log, "the daemon says so")
+            assert inode not in _inodes_in_use()
+        reader = Reader(collector)
+        wait_until(lambda: len(reader.flows()) == len(names), "the last flows are sent")
+        flows = reader.flows()
+        assert [(flow["VRFname"], flow["packetDeltaCount"]) for flow in flows] == list(zip(names, (10, 20)))
+        assert {(flow["ingressVRFID"], flow["flowEndReason"]) for flow in flows} == {(1, FORCED_END), (2, FORCED_END)}
+        account = daemon.finish()
+    assert account.is_balanced()
+    assert "other" not in helper.log
+
+
+def _names(lab: Lab, ns: str) -> list[str]:
+    return [str(link["ifname"]) for link in lab.links(ns)]
+
+
+def _inodes_in_use() -> set[int]:
+    """The network namespaces of all processes and threads, and those that are mounted somewhere."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/task/*/ns/net"):
+        with contextlib.suppress(OSError):
+            found.add(os.stat(link).st_ino)
+    mounted = re.findall(r"net:\[(\d+)\]", Path("/proc/self/mountinfo").read_text("ascii"))
+    return found | {int(inode) for inode in mounted}
+
+
+def test_a_reload_chooses_other_namespaces(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
+    host, near = lab.namespace("host"), lab.namespace("near")
+    lab.veth(near, host)
+    with namespace("router-a") as first, namespace("router-b") as second, UdpSink(host):
+        for number, router in enumerate((first, second)):
+            lab.veth(near, router, names=(f"to{number}", "veth0"))
+        pattern = f"{PREFIX}{os.getpid()}-router-"
+        config = configured(tmp_path, netns=[f"{pattern}a*"])
+        with Daemon(lab, host, tmp_path, config, environment={HELPER_SOCKET: helper.path}) as daemon:
+            wait_until(lambda: measured(daemon, first), "the first is measured")
+            assert not measured(daemon, second)
+            daemon.reload(configured(tmp_path, netns=[f"{pattern}b*"]))
+            wait_until(lambda: measured(daemon, second), "the second is measured")
+            wait_until(lambda: f"network namespace {first}: gone" in daemon.log, "the first is not any more")
+            assert daemon.finish().is_balanced()
+
+
+def test_without_the_helper_one_sentence_says_so(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    sentence = "capture.netns: no network namespace is measured, the root helper cannot be asked"
+    environment = {HELPER_SOCKET: str(tmp_path / "none.sock")}
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, configured(tmp_path), environment=environment) as daemon:
+        Traffic(packets=10).send(lab, near)
+        wait_until(lambda: daemon.account().seen.packets == 10, "the host's own interface is measured")
+        account = daemon.finish()
+    assert daemon.log.count(sentence) == 1
+    assert "install the package netobs-helper" in daemon.log
+    assert account.is_balanced()
