@@ -14,6 +14,9 @@ from netobs.kernel.observation_points import RESTORE_NS, SLICE_NS, ObservationPo
 PROGRESS_NS = NS_PER_S
 """How often the operator and the service manager hear of work that takes long."""
 
+PAUSE_NS = 25_000_000
+"""Between two slices of attaching: other programs wait for the kernel's lock of all interfaces. A stop does not pause."""
+
 
 class Attaching:
     """``start`` -> follows the interfaces -> ``stop`` -> ``finish`` takes all programs off. Nothing of it keeps the
@@ -38,7 +41,7 @@ class Attaching:
         self._loop.add_reader(self._points.links.fileno(), self._on_links)
         self._restoring = self._loop.call_at(now_ns + RESTORE_NS, self._restore)
         self._told_ns = now_ns
-        self._slice(now_ns)
+        self._slice()
 
     @property
     def is_busy(self) -> bool:
@@ -98,7 +101,7 @@ class Attaching:
             self._go_on(now_ns)
 
     def _go_on(self, now_ns: int) -> None:
-        self._slice(now_ns)
+        self._slice()
         if not self.is_busy:
             self._loop.call_at(now_ns, self._changed)
             then, self._then = self._then, []
@@ -108,8 +111,9 @@ class Attaching:
             self._told_ns = now_ns
             self._told(now_ns)
 
-    def _slice(self, now_ns: int) -> None:
+    def _slice(self) -> None:
         before = self._points.due
         is_busy = self._points.work(clock.is_over_in(SLICE_NS))
         self._done = self._done + before - self._points.due if is_busy else 0
-        self._again = self._loop.call_at(now_ns, self._go_on) if is_busy else None
+        pause_ns = PAUSE_NS if self._points.wants_any else 0
+        self._again = self._loop.call_at(clock.monotonic_ns() + pause_ns, self._go_on) if is_busy else None
