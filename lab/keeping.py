@@ -10,12 +10,14 @@ import array
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-SPARE = 10_000
+SPARE = 500
 """Descriptors from here on are in nobody's way while the others are put in order."""
 
 
@@ -54,6 +56,8 @@ class DictKeeper:
         if name in self._fds:
             os.close(self._fds.pop(name))
 
+    def settle(self, within_ns: int) -> None: ...
+
     def succeed(self) -> DictKeeper:
         """The keeper of the next process. This one is not used any more."""
         after = DictKeeper()
@@ -84,6 +88,25 @@ class ServiceStore:
         self.socket.setblocking(False)
         self.fds: dict[str, int] = {}
         self.heard: list[str] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Reads all the time, as systemd does."""
+        stop = threading.Event()
+
+        def serve() -> None:
+            while not stop.is_set():
+                if select.select([self.socket], [], [], 0.05)[0]:
+                    self.read()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def __enter__(self) -> ServiceStore:
         return self
@@ -103,7 +126,7 @@ class ServiceStore:
 
     def read(self) -> list[str]:
         """Takes all that has been sent; the messages, ``heard`` so far."""
-        with contextlib.suppress(BlockingIOError):
+        with self._lock, contextlib.suppress(BlockingIOError):
             while True:
                 # Python 3.9's recv_fds goes on after a truncated message without a word.
                 data, control, flags, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)

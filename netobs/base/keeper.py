@@ -51,5 +51,9 @@ class KeepsNothing:
 
     def drop(self, name: str) -> None: ...
 
+    def settle(self, within_ns: int) -> None: ...
+
+    def close(self) -> None: ...
+
 
 NOTHING = KeepsNothing()

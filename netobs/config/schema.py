@@ -73,6 +73,12 @@ class CaptureConfig:
     netns: tuple[str, ...] = setting(
         [], NamespacePatterns(), "network namespaces to observe as well: names or globs; NAMESPACE/INTERFACE for a part"
     )
+    pin: str = setting(
+        "",
+        FolderPath(),
+        'folder in a BPF file system, such as "/sys/fs/bpf/netobs", that keeps programs and flows over a restart where '
+        'there is no systemd; "" = none',
+    )
 
     @property
     def selector(self) -> InterfaceSelector:

@@ -273,6 +273,7 @@ class ExportingProcess:
             self._open_late(config, change, now_ns)
         self._change = None
         self._exporters, self._config = change.exporters, change.config
+        self.reporter.sampling = change.config.capture.sampling
         for collector in change.leaving:
             self._warn(collector, clock.read_pair())
             for line in collector.stats().lines():

@@ -25,12 +25,15 @@ from netobs.daemon.account import Stats
 from netobs.daemon.attaching import Attaching
 from netobs.daemon.collectors import ExportingProcess
 from netobs.daemon.evictions import Evictions
+from netobs.daemon.handover import Handover
+from netobs.daemon.keeping import keeper_for
 from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
 from netobs.daemon.reload import Checked, Reloading
 from netobs.daemon.status import Condition, StatusLine
 from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
+from netobs.datapath.datapath import Datapath
 from netobs.flow.records import FlowBatch, Records
 from netobs.kernel import privileges
 from netobs.metering.process import Metering
@@ -42,6 +45,7 @@ log = logging.getLogger("netobs")
 
 READY_WITHIN_NS = 3 * clock.NS_PER_S  # for the names of collectors; a service manager waits no longer than it has to
 MINUTE_NS = 60 * clock.NS_PER_S
+SETTLE_WITHIN_NS = 2 * clock.NS_PER_S
 
 
 class Daemon:
@@ -51,9 +55,10 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._service = ServiceManager(os.environ)
+        self._keeper = keeper_for(config.capture.pin, os.environ, self._service, loop)
         self._exporting = ExportingProcess(config, loop)
-        self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups)
-        self._datapath, self._points = self._capture.datapath, self._capture.points
+        self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups, keeper=self._keeper)
+        self._points = self._capture.points
         self._points.on_reuse = self._end_interface
         metering = config.metering
         self._metering = Metering(
@@ -64,10 +69,17 @@ class Daemon:
         self._attaching = Attaching(self._points, loop, self._tell_progress, self._report_interfaces)
         self._namespaces: Namespaces | None = None
         self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction)
+        self._handover = Handover(self._capture, self._evictions, self._meter, loop)
         self._stopping = False
+        self._goes_on = self._keeper.keeps
+        """Whether the next process goes on where this one ends; not after a stop."""
         self._ready_by_ns = 0
         self._status = StatusLine(clock.monotonic_ns())
         self._watch = LoopWatch(loop)
+
+    @property
+    def _datapath(self) -> Datapath:
+        return self._capture.datapath
 
     def start(self) -> None:
         """Loads, attaches, opens the sessions. Logs ``netobs ready`` once the first templates are out.
@@ -96,14 +108,21 @@ class Daemon:
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._evictions.start(self._config.capture.eviction_interval_ns, now_ns)
         self._ready_by_ns = now_ns + READY_WITHIN_NS
+        self._attaching.when_done(self._handover.take_former, now_ns)
         self._attaching.when_done(self._report_ready, now_ns)
 
     def _follow_signals(self) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(signum, self.stop)
+            self._loop.on_signal(signum, self._stop_soon)
+        if self._keeper.keeps:
+            self._loop.on_signal(signal.SIGURG, self.suspend)
         # On a terminal, SIGHUP means that the user has closed it; for a service, it means reload.
         self._loop.on_signal(signal.SIGHUP, self.stop if sys.stdin and sys.stdin.isatty() else self.reload)
         self._loop.on_signal(signal.SIGUSR1, lambda _now_ns: self._log_stats(logging.INFO))
+
+    def _stop_soon(self, now_ns: int) -> None:
+        """In this round, but after ``suspend``: signals that come together are handled by their numbers."""
+        self._loop.call_at(now_ns, self.stop)
 
     def _end_interface(self, key: int) -> None:
         """Exports the flows of a removed interface under its name, because another one has the index now."""
@@ -214,14 +233,25 @@ class Daemon:
         """The configuration in force, and when the exporter began."""
         return self._config, self._exporting.boot_ns
 
+    def load(self, config: Config) -> None:
+        """In a thread: loads other programs, if ``config`` asks for others, for ``follow``.
+
+        :raises CaptureError: they cannot be loaded.
+        """
+        self._handover.load(self._config.capture, config.capture)
+
     def export_by(self, checked: Checked, then: Callable[[int], None], now_ns: int) -> None:
         """Switches to other collectors; see ``ExportingProcess.apply``."""
+        if self._config.capture.sampling != checked.config.capture.sampling:
+            self._evictions.evict()  # what was measured so far is exported as sampled so far
+            self._export(self._metering.expire_all())
         self._exporting.apply(checked.config, checked.exporters, then, now_ns)
 
     def follow(self, config: Config, now_ns: int) -> None:
         """Puts all but the collectors of ``config`` into force."""
         self._config = config
         logs.set_up(config.log.level)
+        self._handover.use(now_ns)
         self._attaching.select(config.capture, now_ns)
         if self._namespaces is not None:
             self._namespaces.select(config.capture, now_ns)
@@ -236,6 +266,8 @@ class Daemon:
 
     def reload_ended(self, failed: bool, now_ns: int) -> None:
         """Tells the operator and the service manager, as soon as the programs are on the wanted interfaces."""
+        if failed:
+            self._handover.undo()
         self._attaching.when_done(functools.partial(self._tell_reload_ended, failed), now_ns)
 
     def _tell_reload_ended(self, failed: bool, now_ns: int) -> None:
@@ -258,14 +290,26 @@ class Daemon:
         the last flows are out, which must not wait until hundreds of interfaces are done."""
         if self._stopping or not self._reloading.stop(self.stop, now_ns):
             return
+        self._goes_on = False
+        self._end(now_ns)
+        log.info("stopping: counting has ended, and the last flows are on their way")
+
+    def suspend(self, now_ns: int) -> None:
+        """The service manager is about to end this process, and to start the next one: programs and maps go on."""
+        if self._stopping or not self._reloading.stop(self.suspend, now_ns):
+            return
+        self._end(now_ns)
+        log.info("restarting: counting goes on, and the flows so far are on their way")
+
+    def _end(self, now_ns: int) -> None:
+        self._handover.take_former(now_ns)
         self._stopping = True
         self._service.stopping()
         self._attaching.stop()
         if self._namespaces is not None:
             self._namespaces.stop()
-        self._evictions.finish()
+        self._evictions.finish(self._goes_on)
         self._export(self._metering.expire_all())
-        log.info("stopping: counting has ended, and the last flows are on their way")
         self._packets.stop(now_ns)
         self._close_sessions(clock.monotonic_ns())  # their time starts now
 
@@ -280,7 +324,10 @@ class Daemon:
         if self._exporting.closed and self._packets.closed:
             self._see_losses(clock.read_pair())
             self._log_stats(logging.INFO)  # the last lines account for every packet
-            self._attaching.finish(self._leave_namespaces, clock.monotonic_ns())
+            if self._goes_on:
+                self._loop.stop()
+            else:
+                self._attaching.finish(self._leave_namespaces, clock.monotonic_ns())
         else:
             self._loop.call_at(now_ns + POLL_NS, self._when_closed)
 
@@ -314,11 +361,15 @@ class Daemon:
         self._loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
 
     def close(self) -> None:
-        """Frees everything that ``start`` took, even if it failed half-way."""
+        """Frees everything that ``start`` took, even if it failed half-way; but what the next process needs to go on
+        stays, also after a failure."""
         self._packets.close()
         if self._namespaces is not None:
             self._namespaces.close()
-        self._capture.close()
+        self._handover.undo()
+        self._capture.close(self._goes_on)
+        self._keeper.settle(SETTLE_WITHIN_NS)
+        self._keeper.close()
         self._service.close()
 
 

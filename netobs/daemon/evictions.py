@@ -44,6 +44,12 @@ class Evictions:
         self._last_ns = now_ns
         self.set_interval(interval_ns, now_ns)
 
+    def follow(self, datapath: Datapath) -> None:
+        """Takes flows out of another ``datapath`` from now on."""
+        self._loop.remove(self._datapath.ring.fd)
+        self._datapath = datapath
+        self._loop.add_reader(datapath.ring.fd, self._on_ring)
+
     def set_interval(self, interval_ns: int, now_ns: int) -> None:
         """From now on so much time lies between two evictions."""
         self._interval_ns = interval_ns
@@ -103,12 +109,16 @@ class Evictions:
         parts.clear()  # to save memory: from here on there is one copy
         self._meter(rows)
 
-    def finish(self) -> None:
-        """Ends counting, and takes out what was counted: both halves of the table."""
+    def finish(self, goes_on: bool = False) -> None:
+        """Ends counting, and takes out what was counted: both halves of the table. With ``goes_on``, takes out what was
+        counted so far."""
         for timer in (self._regular, self._emergency):
             if timer is not None:
                 timer.cancel()
         self._loop.remove(self._datapath.ring.fd)
+        if goes_on:
+            self.evict()
+            return
         self._datapath.end_counting()
         for _ in range(2):
             self.evict()

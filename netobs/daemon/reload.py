@@ -21,9 +21,9 @@ from netobs.datapath.capture import check_interfaces
 log = logging.getLogger("netobs")
 
 AT_START_ONLY = {
-    "capture": ("sampling", "flow_table", "max_flows", "precise_time", "attach", "anchor"),
+    "capture": ("attach", "anchor", "pin"),
 }
-"""The keys, by table, that are fixed when the programs are loaded. All others take effect at a reload."""
+"""The keys, by table, that are fixed when the programs are attached first. All others take effect at a reload."""
 
 LONG_NS = 10 * NS_PER_S
 """A longer check is logged: it waits for a name server, or for a disk."""
@@ -48,6 +48,12 @@ class Reloadable(Protocol):
 
     def present(self) -> tuple[Config, int]:
         """The present configuration, and ``boot_ns`` as in ``make_exporters``."""
+
+    def load(self, config: Config) -> None:
+        """Called in a thread: loads other programs, if ``config`` asks for others, for ``follow``.
+
+        :raises NetobsError: they cannot be loaded.
+        """
 
     def export_by(self, checked: Checked, then: Callable[[int], None], now_ns: int) -> None:
         """Switches to the collectors of ``checked``; calls ``then`` after that is done.
@@ -93,7 +99,12 @@ class Reloading:
                 self._at_stop.cancel()
                 self._at_stop.callback(later_ns)
 
-        background.run(self._loop, "reload", functools.partial(read, config, boot_ns), checked)
+        def read_and_load() -> Checked:
+            found = read(config, boot_ns)
+            self._daemon.load(found.config)
+            return found
+
+        background.run(self._loop, "reload", read_and_load, checked)
         return True
 
     def stop(self, then: Callable[[int], None], now_ns: int) -> bool:

@@ -51,17 +51,22 @@ class Capture:
         kernel_clock.follow()
         self.points.find_method()
 
-    def replace(self, config: CaptureConfig) -> None:
-        """Counts with other programs and maps from now on. ``datapath.take_former`` takes the rest out of these.
+    def load_beside(self, config: CaptureConfig) -> Datapath:
+        """Other programs and maps, for ``replace``. The caller closes them if they are not used.
 
-        :raises CaptureError: they cannot be loaded; nothing has changed.
+        :raises CaptureError: they cannot be loaded.
         """
         datapath = Datapath(config, self._batch, self._extra_groups, self._keeper)
         try:
-            datapath.load(self.datapath)
+            datapath.load_beside()
         except BaseException:
             datapath.close()
             raise
+        return datapath
+
+    def replace(self, datapath: Datapath) -> None:
+        """Counts with ``datapath`` from now on. Its ``take_former`` takes the rest out of the present one."""
+        datapath.succeed(self.datapath)
         self.datapath = datapath
         self.points.swap(datapath.program_fd)
 

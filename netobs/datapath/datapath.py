@@ -123,28 +123,27 @@ class Datapath:
         packet_extras = self._cpus * EXTRA.itemsize if self._layout.has_extra else 0
         return self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes() + packet_extras
 
-    def load(self, predecessor: Datapath | None = None) -> None:
+    def load(self) -> None:
         """Loads and verifies the programs, or goes on with what the former process has kept: with all of it, or with
-        the maps only, where the layout, the sizes and the sampling are the same. Other maps that it has kept, or those
-        of ``predecessor``, count until the programs on the hooks are these; ``take_former`` empties them.
+        the maps only, where the layout, the sizes and the sampling are the same. Other maps that it has kept count
+        until the programs on the hooks are these; ``take_former`` empties them.
 
         :raises CaptureError: the host has too little memory, or the kernel refused them.
         """
-        generations = Generations(self._keeper) if predecessor is None else predecessor._generations
-        assert generations is not None
-        self._generations, last = generations, generations.last
+        self._generations = generations = Generations(self._keeper)
+        last = generations.last
         obj, manifest = self._prepare()
-        if predecessor is None and last is not None and manifest.has_same_programs(last):
+        if last is not None and manifest.has_same_programs(last):
             obj.close()
             self._settings["hash_keys"] = last.settings["hash_keys"]
             self._adopt(generations.open(last))
             generations.go_on()
-        elif predecessor is None and last is not None and manifest.has_same_maps(last):
+        elif last is not None and manifest.has_same_maps(last):
             self._load_on(obj, manifest, last)
         else:
-            self._load_anew(obj, manifest, predecessor)
-        if predecessor is None:
-            self._formers = [(each, self._of(each)) for each in generations.former]
+            self._load_anew(obj)
+            generations.keep(manifest, obj)
+        self._formers = [(each, self._of(each)) for each in generations.former]
         self.ledger.base = LedgerReading.of_json(generations.last.ledger) if generations.last is not None else None
         self._start_clock()
 
@@ -183,8 +182,7 @@ class Datapath:
         self._adopt(obj)
         self._generations.keep_programs(manifest, obj)
 
-    def _load_anew(self, obj: BpfObject, manifest: Manifest, predecessor: Datapath | None) -> None:
-        assert self._generations is not None
+    def _load_anew(self, obj: BpfObject) -> None:
         check_memory(self._config.max_flows, self.kernel_bytes())
         log.info("flow table %s: %.1f MiB of kernel memory", self._config.flow_table, self.kernel_bytes() / MIB)
         if self.preemptible:
@@ -193,10 +191,26 @@ class Datapath:
         with numa.interleaved(memory_nodes) if len(memory_nodes) > 1 else contextlib.nullcontext():
             obj.load()
         self._adopt(obj)
-        last = self._generations.last
-        self._generations.keep(manifest, obj)
-        if predecessor is not None and last is not None:
-            self._formers = [*predecessor._formers, (last, predecessor)]
+
+    def load_beside(self) -> None:
+        """Loads and verifies the programs, with maps of their own, to take the place of another datapath.
+
+        :raises CaptureError: as in ``load``.
+        """
+        obj, self._manifest = self._prepare()
+        self._load_anew(obj)
+        self._start_clock()
+
+    def succeed(self, predecessor: Datapath) -> None:
+        """After ``load_beside``: this is the datapath that the next process goes on with. ``take_former`` empties the
+        maps of ``predecessor``, which this one owns from now on."""
+        self._generations = generations = predecessor._generations
+        assert generations is not None
+        assert self._object is not None
+        last = generations.last
+        generations.keep(self._manifest, self._object)
+        predecessors, predecessor._formers = predecessor._formers, []
+        self._formers = predecessors if last is None else [*predecessors, (last, predecessor)]
 
     def _of(self, manifest: Manifest) -> Datapath | None:
         """The maps that a former process has kept, to be emptied; None if this version cannot read them."""

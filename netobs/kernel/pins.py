@@ -18,8 +18,8 @@ MEMORY = Path("/run/netobs/kept")
 
 
 class Pins:
-    """A ``Keeper`` of maps, programs and links, pinned in ``folder``, and of memory. A socket is not kept: nothing but
-    BPF objects can be pinned (kernel/bpf/inode.c: bpf_fd_probe_obj)."""
+    """A ``Keeper`` of maps, programs and links, pinned in ``folder``, and of memory. A socket is not kept: only BPF
+    objects can be pinned (kernel/bpf/inode.c: bpf_fd_probe_obj)."""
 
     keeps = True
 

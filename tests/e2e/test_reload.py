@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lab.cgroups import inside, memory_cgroup
 from lab.collectors import UdpSink
-from lab.daemon import KEPT, Counts, Daemon, Table, configuration, netobs, read_account, total, traffic_control
+from lab.daemon import (
+    KEPT,
+    BpfObjects,
+    Counts,
+    Daemon,
+    Table,
+    alive,
+    bpf_objects,
+    configuration,
+    netobs,
+    read_account,
+    total,
+    traffic_control,
+)
 from lab.namespaces import Lab
 from lab.programs import wait_until
 from lab.traffic import Traffic
@@ -172,10 +188,10 @@ def test_interfaces_and_directions_follow(lab: Lab, tmp_path: Path) -> None:
 def test_what_takes_effect_at_the_next_start_is_said(lab: Lab, tmp_path: Path) -> None:
     near, far = lab.pair()
     with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE)) as daemon:
-        said = daemon.reload(configuration({**OFTEN, "sampling": 100, "max_flows": 4096}, KEPT, log={"level": "debug"}))
+        said = daemon.reload(configuration({**OFTEN, "attach": "tc", "anchor": "last"}, KEPT, log={"level": "debug"}))
         kept = re.findall(r"WARNING reload: \S+: (.*)", said)
         assert kept == [
-            f"[capture] {key} takes effect at the next start: restart netobs" for key in ("sampling", "max_flows")
+            f"[capture] {key} takes effect at the next start: restart netobs" for key in ("attach", "anchor")
         ]
         Traffic(flows=10, packets=1000).send(lab, near)
         assert "DEBUG reload: reading" in daemon.reload(configuration(OFTEN, KEPT))
@@ -184,6 +200,62 @@ def test_what_takes_effect_at_the_next_start_is_said(lab: Lab, tmp_path: Path) -
     assert account.ledger == {}
     assert account.is_balanced()
     assert "10 forced end" in daemon.log
+
+
+def only_of(daemon: Daemon, objects: BpfObjects) -> bool:
+    """Whether those that the kernel still has are the daemon's present ones."""
+    return alive(objects) <= bpf_objects(daemon.process)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"max_flows": 4096}, {"flow_table": "percpu_hash"}, {"flow_table": "ringbuf"}, {"precise_time": True}],
+    ids=str,
+)
+def test_other_programs_take_over_without_a_loss(lab: Lab, tmp_path: Path, changed: dict[str, Any]) -> None:
+    near, far = lab.pair()
+    traffic = Traffic(flows=50, packets=20_000)
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT)) as daemon:
+        sending = traffic.start(lab, near, rate=20_000)
+        for capture in ({**OFTEN, **changed}, OFTEN):
+            before = bpf_objects(daemon.process)
+            assert "WARNING" not in daemon.reload(configuration(capture, KEPT))
+            wait_until(functools.partial(only_of, daemon, before), "the former ones are freed")
+        sent = sending.wait()
+        account = daemon.finish()
+    assert account.seen.packets == sent.packets
+    assert (account.transmitted().flows, account.is_balanced()) == (50, True)
+    assert account.ledger == {}
+
+
+def test_another_sampling_takes_effect(lab: Lab, tmp_path: Path) -> None:
+    """The flows so far are exported before the collector hears of it."""
+    near, far = lab.pair()
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT)) as daemon:
+        Traffic(flows=10, packets=1000).send(lab, near)
+        wait_until(lambda: cached(daemon) == 10, "the flows are in the cache")
+        daemon.reload(configuration({**OFTEN, "sampling": 1000}, KEPT))
+        assert total(daemon.account().sent).measured == (1000, 50_000)
+        Traffic(flows=10, packets=1000).send(lab, near)
+        account = daemon.finish()
+    assert account.seen.packets == 2000
+    assert 900 < account.ledger["not_sampled"].packets <= 1000
+
+
+def test_programs_that_cannot_be_loaded_change_nothing(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    with (
+        memory_cgroup(400 << 20) as folder,
+        UdpSink(far.ns),
+        Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT), prefix=inside(folder), as_user=False) as daemon,
+    ):
+        said = daemon.reload(configuration({**OFTEN, "max_flows": 4_000_000}, KEPT, collectors=[{"port": 4740}]))
+        assert "ERROR reload: capture.max_flows = 4000000 needs" in said
+        assert "reload: failed, the configuration stays as it was" in said
+        Traffic(packets=100).send(lab, near)
+        account = daemon.finish()
+    assert account.seen.packets == 100
+    assert account.is_balanced()
 
 
 def test_other_timeouts_hold_for_flows_that_are_there(lab: Lab, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,7 +185,7 @@ def test_a_running_process_changes_its_programs(life: Life, kind: str) -> None:
         for _ in range(TIMES[kind]):
             hammer.go_on(2)
             config = programs.capture.datapath._config
-            programs.capture.replace(type(config)(**{**config.__dict__, **next(configs)}))
+            programs.capture.replace(programs.capture.load_beside(replace(config, **next(configs))))
             life.take(programs)
     life.check()
 

@@ -41,6 +41,7 @@ eviction_interval = "500ms"
 precise_time = true
 attach = "tc"
 anchor = "last"
+pin = "/sys/fs/bpf/netobs"
 [metering]
 active_timeout = "2m"
 idle_timeout = "1h"

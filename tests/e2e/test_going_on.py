@@ -1,0 +1,151 @@
+"""Daemons that follow each other on the same programs and maps: a socket of the test plays systemd's store."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.collectors import UdpSink
+from lab.daemon import Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from lab.keeping import ServiceStore
+from lab.namespaces import Lab, Link, command
+from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.kernel.pins import MEMORY
+
+pytestmark = pytest.mark.e2e(tools=("make",))
+
+AT_ONCE = {"active_timeout": "0s"}
+RARELY = {"eviction_interval": "1h", "max_flows": 4096}
+TRAFFIC = Traffic(flows=50, packets=20_000)
+
+
+class Kept(Daemon):
+    """A daemon that gets what ``store`` has, and leaves there what it keeps."""
+
+    def __init__(self, store: ServiceStore, lab: Lab, ns: str, directory: Path, config: str, label: str) -> None:
+        store.read()
+        self._store = store
+        super().__init__(lab, ns, directory, config, label, store.environment, prefix=store.prefix())
+
+    def _run(self, argv: list[str], **options: Any) -> Any:
+        return super()._run(argv, pass_fds=[*self._store.fds.values()], **options)
+
+    def kill(self, link: Link) -> None:
+        """As a crash, once systemd has all."""
+        wait_until(lambda: f"l-0-{link.ifindex}-i" in self._store.fds or "qdiscs" in self._store.fds, "all is kept")
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """The end of a process before the next one, as the unit has it."""
+        self.process.send_signal(signal.SIGURG)
+        assert self.stop() == 0
+        self._store.read()
+
+    def seen(self) -> int:
+        return self.account().seen.packets
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ServiceStore]:
+    with ServiceStore(tmp_path / "notify") as made, made.serving():
+        yield made
+
+
+@pytest.mark.parametrize("method", ["tcx", "tc"])
+def test_no_packet_is_missed_over_restarts_and_kills(
+    lab: Lab, tmp_path: Path, store: ServiceStore, method: str
+) -> None:
+    near, far = lab.pair()
+    config = configuration({**RARELY, "attach": method, "direction": "ingress"}, AT_ONCE)
+    with UdpSink(far.ns):
+        with Kept(store, lab, far.ns, tmp_path, config, label="first") as daemon:
+            objects = bpf_objects(daemon.process)
+            daemon.kill(far)
+        sending = TRAFFIC.start(lab, near, rate=20_000)
+        for number in range(3):
+            with Kept(store, lab, far.ns, tmp_path, config, label=f"killed{number}") as daemon:
+                assert "the programs are new" not in daemon.log
+                assert {each for each in bpf_objects(daemon.process) if each[0] == "map"} <= objects
+                daemon.kill(far)
+        with Kept(store, lab, far.ns, tmp_path, config, label="restarted") as daemon:
+            daemon.restart()
+            exported = read_account(daemon.log).transmitted().packets
+        assert alive(objects) != frozenset()
+        sent = sending.wait()
+        with Kept(store, lab, far.ns, tmp_path, config, label="last") as daemon:
+            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
+            account = daemon.finish()
+        assert account.seen.packets == sent.packets == exported + account.transmitted().packets
+        assert exported > 0
+        store.read()
+        assert store.fds == {}
+        wait_until(lambda: alive(objects) == frozenset(), "nothing is left in the kernel")
+        assert "netobs" not in traffic_control(lab, far.ns)
+
+
+def test_another_table_after_a_restart(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
+    near, far = lab.pair()
+    exported = 0
+    with UdpSink(far.ns):
+        for number, table in enumerate(("percpu_array", "percpu_hash", "ringbuf", "percpu_array")):
+            capture = {**RARELY, "flow_table": table, "direction": "ingress"}
+            with Kept(store, lab, far.ns, tmp_path, configuration(capture, AT_ONCE), label=f"n{number}") as daemon:
+                TRAFFIC.send(lab, near)
+                if number < 3:
+                    daemon.restart()
+                else:
+                    wait_until(lambda: daemon.seen() >= 4 * TRAFFIC.packets, "the last packets are seen")
+                    daemon.finish()
+            account = read_account(daemon.log)
+            exported += account.transmitted().packets
+        assert account.seen.packets == 4 * TRAFFIC.packets == exported
+
+
+def test_what_is_left_of_a_stop(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
+    _, far = lab.pair()
+    with UdpSink(far.ns), Kept(store, lab, far.ns, tmp_path, configuration(RARELY), label="one") as daemon:
+        objects = bpf_objects(daemon.process)
+        store.read()
+        assert {name for name in store.fds if name.startswith("l-0-")} == {
+            f"l-0-{far.ifindex}-{direction}" for direction in "ie"
+        }
+        daemon.finish()
+        store.read()
+        assert store.fds == {}
+    wait_until(lambda: alive(objects) == frozenset(), "nothing is left in the kernel")
+
+
+@pytest.fixture
+def bpf_fs(tmp_path: Path) -> Iterator[Path]:
+    """A BPF file system of the test's own: a network namespace has its own /sys."""
+    folder = tmp_path / "bpf"
+    folder.mkdir()
+    command(["mount", "-t", "bpf", "bpf", str(folder)])
+    yield folder
+    command(["umount", str(folder)])
+
+
+def test_pins_in_the_place_of_systemd(lab: Lab, tmp_path: Path, bpf_fs: Path) -> None:
+    near, far = lab.pair()
+    pins = bpf_fs / "netobs"
+    config = configuration({**RARELY, "direction": "ingress", "pin": str(pins)}, AT_ONCE)
+    memory = MEMORY / str(pins).strip("/").replace("/", "-")
+    try:
+        with UdpSink(far.ns):
+            with Daemon(lab, far.ns, tmp_path, config, label="first", as_user=False) as daemon:
+                daemon.process.kill()
+                daemon.process.wait()
+            sent = TRAFFIC.send(lab, near)
+            with Daemon(lab, far.ns, tmp_path, config, label="second", as_user=False) as daemon:
+                wait_until(lambda: daemon.account().seen.packets >= sent.packets, "the last packets are seen")
+                assert daemon.finish().seen.packets == sent.packets
+        assert [*pins.iterdir(), *memory.iterdir()] == []
+    finally:
+        shutil.rmtree(memory, ignore_errors=True)
