@@ -17,6 +17,7 @@ from netobs.base import clock, malloc
 from netobs.base import log as logs
 from netobs.base.clock import ClockPair
 from netobs.base.errors import CaptureError
+from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config import Config, warnings_of
 from netobs.config.text import folded
@@ -56,7 +57,7 @@ class Daemon:
         self._loop = loop
         self._service = ServiceManager(os.environ)
         self._keeper = keeper_for(config.capture.pin, os.environ, self._service, loop)
-        self._exporting = ExportingProcess(config, loop)
+        self._exporting = ExportingProcess(config, loop, self._keeper)
         self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups, keeper=self._keeper)
         self._points = self._capture.points
         self._points.on_reuse = self._end_interface
@@ -141,7 +142,9 @@ class Daemon:
             self._report_interfaces,
             self._end_namespace,
             Helper(os.environ.get(HELPER_SOCKET, SOCKET)),
+            KeptRecord(self._keeper.memory("netns") if (known := self._keeper.former("netns")) is None else known),
         )
+        self._handover.swap_others = followed.swap
         followed.start(now_ns)
         return followed
 
@@ -317,7 +320,7 @@ class Daemon:
         if self._exporting.changing:  # a reload holds the last flows: it takes a moment
             self._loop.call_at(now_ns + POLL_NS, self._close_sessions)
         else:
-            self._exporting.close(now_ns)
+            (self._exporting.suspend if self._goes_on else self._exporting.close)(now_ns)
             self._when_closed(now_ns)
 
     def _when_closed(self, now_ns: int) -> None:
@@ -368,6 +371,8 @@ class Daemon:
             self._namespaces.close()
         self._handover.undo()
         self._capture.close(self._goes_on)
+        if not self._goes_on:
+            self._keeper.forget()
         self._keeper.settle(SETTLE_WITHIN_NS)
         self._keeper.close()
         self._service.close()

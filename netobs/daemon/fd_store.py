@@ -90,6 +90,11 @@ class FdStore:
             self._kept.discard(name)
             self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", -1)
 
+    def forget(self) -> None:
+        """Keeps nothing any more."""
+        for name in sorted(self._kept):
+            self.drop(name)
+
     def _say_full(self) -> None:
         if not self._said_full:
             self._said_full = True

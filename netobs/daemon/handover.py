@@ -28,6 +28,8 @@ class Handover:
     ) -> None:
         self._capture, self._evictions, self._meter, self._loop = capture, evictions, meter, loop
         self._next: Datapath | None = None
+        self.swap_others: Callable[[], None] = lambda: None
+        """Called when the capture has another datapath: for programs that are not on its own hooks."""
 
     def load(self, present: CaptureConfig, wanted: CaptureConfig) -> None:
         """Loads other programs and maps, unless those of ``present`` are what is ``wanted``. May be called in a thread:
@@ -48,6 +50,7 @@ class Handover:
         """What was loaded counts from now on."""
         if self._next is not None:
             self._capture.replace(self._next)
+            self.swap_others()
             self._evictions.follow(self._next)
             self._next = None
             self.take_former(now_ns)

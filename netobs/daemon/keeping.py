@@ -17,6 +17,9 @@ from netobs.daemon.systemd import ServiceManager
 class ProcessKeeper(Keeper, Protocol):
     """The keeper, and what the end of the process asks of it."""
 
+    def forget(self) -> None:
+        """Keeps nothing any more: after a stop."""
+
     def settle(self, within_ns: int) -> None:
         """Waits until everything is where it is kept, at most ``within_ns``."""
 

@@ -9,6 +9,7 @@ from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig
 from netobs.daemon.attaching import Attaching
 from netobs.datapath.capture import FLOWS, Capture
+from netobs.datapath.datapath import Datapath
 from netobs.datapath.namespace_programs import NamespacePrograms
 from netobs.kernel.attach import FLOWS_PLACE, Attachment
 from netobs.kernel.helper_client import Helper
@@ -79,6 +80,13 @@ class Namespace:
     def select(self, config: CaptureConfig, now_ns: int) -> None:
         """Switches to other interfaces and directions."""
         self.attaching.select_from(config.namespaces.interfaces(self.name), config.direction, now_ns)
+
+    def swap(self, datapath: Datapath) -> None:
+        """Counts in the maps of another ``datapath`` from now on."""
+        programs = NamespacePrograms(datapath, self.number)
+        self.points.swap(programs.program_fd)
+        self._programs.close()
+        self._programs = programs
 
     def leave(self) -> None:
         """Follows it no more, and holds nothing of it: sockets would keep it alive after it has lost its name."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
+from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
 from netobs.daemon.namespace import Namespace
@@ -50,16 +51,20 @@ class Namespaces:
         changed: Callable[[int], None],
         ended: Callable[[int], None],
         helper: Helper,
+        record: KeptRecord,
     ) -> None:
         """``changed``: interfaces or namespaces are others now. ``ended``: the namespace with this number has gone, and
-        no program counts its packets any more."""
+        no program counts its packets any more. ``record``: where the next process finds the numbers, which flows in the
+        kernel have."""
         self._config, self._capture, self._loop = config, capture, loop
         self._changed, self._ended, self._helper = changed, ended, helper
         self._selector = config.namespaces
         self._present: dict[str, Namespace] = {}
         self._ending: list[Namespace] = []
         self._new: dict[str, int] = {}  # name: when it was first heard of; ordered
-        self._names: dict[int, str] = {}  # of all numbers ever given
+        self._record = record
+        self._names: dict[int, str] = {int(each): name for each, name in (record.read() or {}).items()}
+        """Of all numbers ever given."""
         self._free: deque[int] = deque()
         self._events = -1
         self._timers: dict[Callable[[int], None], Timer] = {}
@@ -93,6 +98,11 @@ class Namespaces:
                 namespace.attaching.stop()
                 namespace.attaching.finish(functools.partial(self._let_go, namespace), now_ns)
         self._list(now_ns)
+
+    def swap(self) -> None:
+        """The capture has another datapath: counts in its maps from now on."""
+        for namespace in (*self._present.values(), *self._ending):
+            namespace.swap(self._capture.datapath)
 
     def stop(self) -> None:
         """Follows nothing any more. The programs stay where they are."""
@@ -201,19 +211,28 @@ class Namespaces:
             self._at(now_ns + pause_ns, self._open_one)
 
     def _open(self, name: str, now_ns: int) -> None:
-        number = len(self._names) + 1 if len(self._names) < MAX_NAMESPACES else next(iter(self._free), 0)
+        number = self._number_for(name)
         if not number:
             self._say(f"more than {MAX_NAMESPACES} network namespaces match capture.netns: the others are not measured")
             return
         namespace = Namespace(name, number, self._helper, self._capture, self._config, self._loop, self._changed)
-        if number in self._names:
-            self._free.popleft()
+        if number in self._free:
+            self._free.remove(number)
         self._names[number] = name
+        self._record.write({str(each): known for each, known in self._names.items()})
         self._capture.points.interface_names.name_namespaces(self._names)
         self._present[name] = namespace
         log.info("network namespace %s: measured, with the number %d", name, number)
         namespace.attaching.start(now_ns)
         self._changed(now_ns)
+
+    def _number_for(self, name: str) -> int:
+        """The one that the former process gave this namespace, a new one, or one that is free; 0 if there is none."""
+        in_use = {each.number for each in (*self._present.values(), *self._ending)}
+        former = next((each for each, known in self._names.items() if known == name and each not in in_use), 0)
+        new = len(self._names) + 1 if len(self._names) < MAX_NAMESPACES else 0
+        unused = next((each for each in self._names if each not in in_use), 0)
+        return former or new or next(iter(self._free), unused)
 
     def _leave(self, name: str, now_ns: int) -> None:
         """The namespace has lost its name: nothing of this process may keep it alive."""

@@ -74,6 +74,12 @@ class Pins:
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
 
+    def forget(self) -> None:
+        """Keeps nothing any more."""
+        for folder in (self._folder, self._memory):
+            for path in list(folder.iterdir()):
+                self.drop(path.name)
+
     def settle(self, within_ns: int) -> None:
         """Nothing is on its way."""
 
