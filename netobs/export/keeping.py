@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 from netobs.export.protocol import D
 from netobs.export.queue import Part
+from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 
 class Amount(NamedTuple):
@@ -38,8 +40,8 @@ class KeptSocket(Protocol):
     def former_socket(self) -> socket.socket | None:
         """The socket of the former process, if it was kept."""
 
-    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Amount) -> int:
-        """Send ``data``, which are ``amount``, as datagrams of ``size`` bytes in one call; 0, or the errno.
+    def send(self, sock: socket.socket, block: MessageBlock, start: int, stop: int, tally: Tally) -> int:
+        """Send the Messages ``start`` to ``stop`` of ``block``, with ``tally``, in one call; 0, or the errno.
 
         A later process knows whether it was sent.
         """

@@ -94,6 +94,11 @@ class MessageBlock:
         """The length of each Message in bytes, shape ``(messages,)``."""
         return np.diff(self.ends, prepend=0)
 
+    @cached_property
+    def address(self) -> int:
+        """Where ``buffer`` begins in the memory of this process."""
+        return int(np.frombuffer(self.buffer, np.uint8).__array_interface__["data"][0])
+
     def end(self, index: int) -> int:
         """Where the Messages before the number ``index`` end in ``buffer``."""
         return int(self.ends[index - 1]) if index else 0

@@ -28,7 +28,6 @@ process uses the other one of the two than the process before, whose sent rows w
 
 _HEAD = np.dtype([("first", "<u8"), ("rows", "<u8"), ("template", "<u8"), ("row_bytes", "<u8"), ("since_ns", "<i8")])
 _CHUNK_HEAD_BYTES = 8  # the number of the first row; 0: the chunk is free
-_FREE_CHUNKS = 2  # that keep their memory
 _NUMBERS_LEFT_OUT = 1 << 32
 """Each process begins so much higher: no number of an entry that it did not complete is given again."""
 _FEW_ROWS = 256  # a chunk with less room is full
@@ -93,10 +92,10 @@ class KeptRows(Generic[D]):
         self._parts: list[Part[D]] = []
         for chunk in sorted(self._chunks, key=lambda each: each.first):
             self._find(chunk)
-        self._free: list[_Chunk] = []
-        for chunk in self._chunks:
-            if not chunk.left:
-                self._give_back(chunk)
+        self._free = [chunk for chunk in self._chunks if not chunk.left]
+        for chunk in self._free:
+            chunk.begin(0)
+        self._most = self._most_before = len(self._chunks) - len(self._free)
         self.end += _NUMBERS_LEFT_OUT if self._parts or end > FIRST_ROW else 0
 
     def _find(self, chunk: _Chunk) -> None:
@@ -190,15 +189,16 @@ class KeptRows(Generic[D]):
         del self._entries[start:stop], self._firsts[start:stop]
         if chunk is self._writer:
             self._writer = None
-        self._give_back(chunk)
-
-    def _give_back(self, chunk: _Chunk) -> None:
         chunk.begin(0)
-        if len(self._free) < _FREE_CHUNKS:
-            self._free.append(chunk)
-        else:
-            self._free.insert(0, chunk)
+        self._free.append(chunk)
+        if len(self._free) == len(self._chunks):
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Nothing waits: as many chunks keep their memory as were in use at a time since the last two such moments."""
+        for chunk in self._free[: -max(self._most, self._most_before)]:
             chunk.map.madvise(mmap.MADV_REMOVE)
+        self._most_before, self._most = self._most, 0
 
     def _free_chunk(self) -> _Chunk:
         if not self._free:
@@ -206,7 +206,9 @@ class KeptRows(Generic[D]):
             os.ftruncate(self._fd, (number + 1) * CHUNK_BYTES)
             self._chunks.append(_Chunk(self._fd, number))
             self._free.append(self._chunks[-1])
-        return self._free.pop()
+        chunk = self._free.pop()
+        self._most = max(self._most, len(self._chunks) - len(self._free))
+        return chunk
 
     def close(self) -> None:
         """Frees the descriptor. The memory goes with the last row that is in use."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import operator
 import socket
 import struct
 
-import numpy as np
-
 from netobs.export.keeping import Amount
+from netobs.flow.records import MessageBlock
+from netobs.flow.tally import Tally
 
 _UDP_SEGMENT = 103  # uapi linux/udp.h
 _SUMS = struct.Struct("<5q")
@@ -43,6 +42,7 @@ class _Message(ctypes.Structure):  # struct mmsghdr
 
 _SLOT_BYTES = 256
 _SUMS_AT = 128
+_CONTROL_BYTES = ctypes.sizeof(_Control)
 _CONTROL_LENGTH = _Control.size.offset + 2  # CMSG_LEN: without the padding
 
 
@@ -62,21 +62,26 @@ class SendRecord:
         self.sums = found[counts] if self._slots[counts].sent else Amount()
         self._next = counts ^ 1
         self._piece, self._control = _Piece(), _Control(_CONTROL_LENGTH, socket.IPPROTO_UDP, _UDP_SEGMENT)
+        for slot in self._slots:
+            head = slot.head
+            head.pieces, head.piece_count = ctypes.addressof(self._piece), 1
+            head.control, head.control_length = ctypes.addressof(self._control), 0
+        self._heads = [slot.head for slot in self._slots]
         self._sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
 
-    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Amount) -> int:
-        """Sends ``data``, which is ``amount``, as datagrams of ``size`` bytes in one call; 0, or the errno."""
-        slot, sums = self._slots[self._next], Amount(*map(operator.add, self.sums, amount))
+    def send(self, sock: socket.socket, block: MessageBlock, start: int, stop: int, tally: Tally) -> int:
+        """Sends the Messages ``start`` to ``stop``, which have ``tally``, in one call; 0, or the errno."""
+        number, before, begin = self._next, self.sums, block.end(start)
+        slot, length = self._slots[number], block.end(stop) - begin
+        sums = Amount(before[0] + tally.flows, before[1] + stop - start, before[2] + tally.packets,
+                      before[3] + tally.octets, before[4] + length)  # fmt: skip
         slot.sent = 0
-        _SUMS.pack_into(self._memory, self._at + self._next * _SLOT_BYTES + _SUMS_AT, *sums)
-        self._piece.base, self._piece.length = np.frombuffer(data, np.uint8).ctypes.data, len(data)
-        head = slot.head
-        head.pieces, head.piece_count = ctypes.addressof(self._piece), 1
-        head.control, head.control_length = None, 0
-        if len(data) > size:
-            self._control.size = size
-            head.control, head.control_length = ctypes.addressof(self._control), ctypes.sizeof(self._control)
+        _SUMS.pack_into(self._memory, self._at + number * _SLOT_BYTES + _SUMS_AT, *sums)
+        self._piece.base, self._piece.length = block.address + begin, length
+        if stop - start > 1:
+            self._control.size = int(block.sizes[start])
+        self._heads[number].control_length = _CONTROL_BYTES if stop - start > 1 else 0
         if self._sendmmsg(sock.fileno(), ctypes.byref(slot), 1, socket.MSG_DONTWAIT) != 1:
             return ctypes.get_errno() or errno.EIO
-        self.sums, self._next = sums, self._next ^ 1
+        self.sums, self._next = sums, number ^ 1
         return 0

@@ -20,6 +20,7 @@ from netobs.export.kept.state import SEND_AT, Hot, KeptState
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import Part, tally_of
 from netobs.export.stats import ExportStats
+from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
 
 log = logging.getLogger("netobs.export")
@@ -59,6 +60,7 @@ class Kept(Generic[H, D]):
         self._stats, self._reliable = stats, reliable
         self._sent_state = kept_rows.SENT
         self._session_found = False
+        self._behind: tuple[Shipment[H, D], int] | None = None
         fd = self._keeper.former(self._names[0])
         self._state = KeptState(self._keeper.memory(self._names[0]) if fd is None else fd)
         self._account = KeptAccount(stats, self._state)
@@ -182,6 +184,10 @@ class Kept(Generic[H, D]):
 
         ``all_numbers``: whether more of the account has changed than what was sent.
         """
+        if self._behind is not None:
+            shipment, start = self._behind
+            self._behind = None
+            self._advance(shipment, start, False)
         at, rows, state = mark
         self._hot = self._counted(self._hot._replace(mark_at=at, mark_rows=rows, mark_state=state, **changes))
         if all_numbers:
@@ -222,7 +228,19 @@ class Kept(Generic[H, D]):
             self._change(False, shipped=ANNOUNCEMENT, rows=shipment.records, sequence=sequence)
 
     def advance(self, shipment: Shipment[H, D], start: int, all_numbers: bool) -> None:
-        """The Messages of ``shipment`` from ``start`` to its index are in the account."""
+        """The Messages of ``shipment`` from ``start`` to its index are in the account.
+
+        What was sent by ``send`` is stored as well at the end of the shipment, or before any other change: its record
+        says all that is to know.
+        """
+        if not self._reliable and not all_numbers and shipment.index < len(shipment.block):
+            self._behind = self._behind or (shipment, start)
+            return
+        if self._behind is not None:
+            start, self._behind = self._behind[1], None
+        self._advance(shipment, start, all_numbers)
+
+    def _advance(self, shipment: Shipment[H, D], start: int, all_numbers: bool) -> None:
         if shipment.is_announcement:
             header = shipment.header.advance(shipment.records, 1) if shipment.index else shipment.header
             self._change(all_numbers, rows=0, shipped=NOTHING if shipment.index else ANNOUNCEMENT,
@@ -321,9 +339,9 @@ class Kept(Generic[H, D]):
         self._change(False, sequence=sequence, session=session, port=ends[0][1], shipped=NOTHING)
         return sequence
 
-    def send(self, sock: socket.socket, data: memoryview, size: int, amount: Amount) -> int:
+    def send(self, sock: socket.socket, block: MessageBlock, start: int, stop: int, tally: Tally) -> int:
         """See ``SendRecord``."""
-        return self._record.send(sock, data, size, amount)
+        return self._record.send(sock, block, start, stop, tally)
 
     def close(self) -> None:
         """The process ends, and the next one goes on."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
-from netobs.export.keeping import Amount
 from netobs.export.link import udp_socket
 from netobs.export.link.address import Address, is_numeric
 from netobs.export.link.link import Failure, Link, Owner, Progress, State, log
@@ -86,11 +85,13 @@ class UdpLink(Link):
             if self._burst_left <= 0 or (keep_back and self.reach is Reach.SUSPECT):
                 return Progress(index, State.BLOCKED, tuple(failures))
             stop = self._batch(block, index)
-            code = self._send(block, index, stop, keep_back, now_ns)
+            tally = Tally.of_messages(block, index, stop)
+            code = self._send(block, index, stop, tally, keep_back, now_ns)
             if code in udp_socket.NO_GSO and stop - index > 1:
                 # Which of the two is at fault, the batch or its Messages? One Message alone tells.
                 first, stop = code, index + 1
-                code = self._send(block, index, stop, keep_back, now_ns)
+                tally = Tally.of_messages(block, index, stop)
+                code = self._send(block, index, stop, tally, keep_back, now_ns)
                 if code == 0 and first != errno.EMSGSIZE:
                     self._stop_segmentation(first)
             if code == errno.EAGAIN or (keep_back and self.reach is Reach.SUSPECT):
@@ -101,12 +102,12 @@ class UdpLink(Link):
                 return Progress(index, State.TOO_LARGE, tuple(failures))
             if code == 0:
                 self._attempts = 0
-                self._refusals.sent(Tally.of_messages(block, index, stop), now_ns)
+                self._refusals.sent(tally, now_ns)
             else:
                 failures.append(Failure(index, stop, _REASONS.get(code) or errno.errorcode.get(code, str(code))))
                 if self.kept is not None:  # the account must know of it before anything else is sent
                     return Progress(stop, State.FAILED if stop < len(block) else State.DONE, tuple(failures))
-            self._burst_left -= block.end(stop) - block.end(index)
+            self._spend(block.end(stop) - block.end(index), int(block.sizes[index]))
             index = stop
         if self.reach is Reach.SUSPECT and not failures and self._check_timer is None:
             self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
@@ -120,6 +121,11 @@ class UdpLink(Link):
             self._burst_left = PACE_BYTES
             bursts = max(1, waiting_bytes // PACE_BYTES)
             self._resume_ns = now_ns + min(PACE_NS, PACE_TOTAL_NS // bursts)
+
+    def _spend(self, sent_bytes: int, message_bytes: int) -> None:
+        """Room in a burst that is shorter than a Message is not worth a call."""
+        left = self._burst_left - sent_bytes
+        self._burst_left = left if left >= message_bytes else 0
 
     def wait_writable(self, wanted: bool, now_ns: int) -> None:
         """Waits with a timer for the next paced burst, or with the socket for a full buffer."""
@@ -138,7 +144,7 @@ class UdpLink(Link):
         if self._check_timer is None:
             self._quiet = True
             self._check_timer = self._loop.call_at(now_ns + RECOVERY_NS, self._check)
-        code = self._send_once(memoryview(b""), 0)
+        code = udp_socket.send(self._sock, memoryview(b""), 0) if self._sock is not None else errno.ENOTCONN
         if code in LOCAL_ERRORS:
             self.disconnect(os.strerror(code), now_ns)
         elif code not in (0, errno.EAGAIN):
@@ -266,11 +272,9 @@ class UdpLink(Link):
         most = max(1, min(udp_socket.MAX_BATCH_BYTES, self._burst_left) // int(block.sizes[index]))
         return block.run(index, min(len(block), index + min(udp_socket.MAX_SEGMENTS, most)))
 
-    def _send(self, block: MessageBlock, start: int, stop: int, keep_back: bool, now_ns: int) -> int:
+    def _send(self, block: MessageBlock, start: int, stop: int, tally: Tally, keep_back: bool, now_ns: int) -> int:
         """Send the Messages ``start`` to ``stop`` in one call; return 0 or the errno. All of them are sent or none."""
-        data, size = block.span(start, stop), int(block.sizes[start])
-        amount = self._amount(block, start, stop) if self.kept is not None else None
-        code = self._send_once(data, size, amount)
+        code = self._send_once(block, start, stop, tally)
         if code not in (0, errno.EAGAIN):
             # The error may belong to an earlier datagram: the kernel reports an ICMP error instead of sending this one.
             if code == errno.ECONNREFUSED:
@@ -278,7 +282,7 @@ class UdpLink(Link):
                 self._note_error(code, now_ns, answer=True)
                 if keep_back:
                     return code
-            first, code = code, self._send_once(data, size, amount)
+            first, code = code, self._send_once(block, start, stop, tally)
             if first not in (code, errno.ECONNREFUSED, *udp_socket.NO_GSO):
                 self._note_error(first, now_ns, answer=True)
         batch_at_fault = stop - start > 1 and code in udp_socket.NO_GSO
@@ -286,18 +290,13 @@ class UdpLink(Link):
             self._note_error(code, now_ns)
         return code
 
-    def _send_once(self, data: memoryview, size: int, amount: Amount | None = None) -> int:
-        """``amount``: what ``data`` carry, for what outlives the process."""
+    def _send_once(self, block: MessageBlock, start: int, stop: int, tally: Tally) -> int:
+        """``tally``: what the Messages carry, for what outlives the process."""
         if self._sock is None:
             return errno.ENOTCONN
-        if self.kept is not None and amount is not None:
-            return self.kept.send(self._sock, data, size, amount)
-        return udp_socket.send(self._sock, data, size)
-
-    @staticmethod
-    def _amount(block: MessageBlock, start: int, stop: int) -> Amount:
-        tally = Tally.of_messages(block, start, stop)
-        return Amount(tally.flows, stop - start, tally.packets, tally.octets, block.end(stop) - block.end(start))
+        if self.kept is not None:
+            return self.kept.send(self._sock, block, start, stop, tally)
+        return udp_socket.send(self._sock, block.span(start, stop), int(block.sizes[start]))
 
     def _stop_segmentation(self, code: int) -> None:
         self.segmentation = False

@@ -168,8 +168,8 @@ def _check_streams(last: Life, collector: TcpCollector) -> int:
 
 def _take_all(collector: TcpCollector) -> None:
     """Reads the connection of a dead process to its end, and waits for the next one."""
-    while collector.poll().connection is not None and not collector.ended:
-        select.select([collector.connection], [], [], 1)
+    while (connection := collector.poll().connection) is not None and not collector.ended:
+        select.select([connection], [], [], 1)
     collector.hang_up()
 
 
@@ -195,6 +195,12 @@ class ProtocolLife(Life):
         return list(self.exporter.encoder.encode(FlowBatch(records, self.bench.clock)).data_sets)
 
 
+def _run_protocol(config: CollectorConfig, store: Store, at: int) -> bool:
+    died = dying.run(lambda: ProtocolLife(config, store).work(), at)
+    store.read()
+    return died
+
+
 @pytest.mark.parametrize("protocol", ["ipfix", "netflow9", "netflow5"])
 def test_every_protocol_goes_on_where_it_was_killed(protocol: str) -> None:
     chance = random.Random(16)
@@ -204,8 +210,7 @@ def test_every_protocol_goes_on_where_it_was_killed(protocol: str) -> None:
         config = replace(udp_config(collector.port), protocol=protocol)
         with dying.store() as store:
             for at in (chance.randint(1, 2500), chance.randint(1, 2500)):
-                deaths += dying.run(lambda config=config, store=store: ProtocolLife(config, store).work(), at)
-                store.read()
+                deaths += _run_protocol(config, store, at)
             last = ProtocolLife(config, store)
             last.finish()
             decoder = Decoder()
@@ -237,6 +242,11 @@ class SpoolLife(TcpLife):
             bench.until(lambda: not (bench.stats.queued + bench.stats.spooled).flows, "all of it is sent")
 
 
+def _run_spool(config: CollectorConfig, store: Store, at: int) -> None:
+    dying.run(lambda: SpoolLife(config, store).work(), at)
+    store.read()
+
+
 def test_a_spool_is_written_and_sent_once(tmp_path: Path) -> None:
     chance = random.Random(17)
     for number in range(25):
@@ -253,12 +263,10 @@ def _spool_lives(spool: str, down: list[int], up: list[int]) -> None:
     config = tcp_config(port, spool=spool, spool_rate_bytes=1 << 30)
     with dying.store() as store:
         for at in down:
-            dying.run(lambda: SpoolLife(config, store).work(), at)
-            store.read()
+            _run_spool(config, store, at)
         with contextlib.closing(TcpCollector(port=port)) as collector:
             for at in up:
-                dying.run(lambda: SpoolLife(config, store).work(), at)
-                store.read()
+                _run_spool(config, store, at)
                 _take_all(collector)
             last = SpoolLife(config, store)
             last.work()
@@ -279,8 +287,7 @@ def _udp_spool_lives(spool: str, down: list[int], up: list[int]) -> None:
     with contextlib.closing(UdpCollector()) as collector, dying.store() as store:
         config = udp_config(collector.port, spool=spool, spool_rate_bytes=1 << 30)
         for at, source in [(at, "192.0.2.1") for at in down] + [(at, "") for at in up]:
-            dying.run(lambda source=source: SpoolLife(replace(config, source=source), store).work(), at)
-            store.read()
+            _run_spool(replace(config, source=source), store, at)
         last = SpoolLife(config, store)
         last.work()
         messages, stats = collector.messages(), last.bench.stats
