@@ -92,6 +92,8 @@ class KeptRows(Generic[D]):
         self._parts: list[Part[D]] = []
         for chunk in sorted(self._chunks, key=lambda each: each.first):
             self._find(chunk)
+        self._entries = [entry for entry in self._entries if entry.chunk.left]
+        self._firsts = [entry.first for entry in self._entries]
         self._free = [chunk for chunk in self._chunks if not chunk.left]
         for chunk in self._free:
             chunk.begin(0)
@@ -171,10 +173,10 @@ class KeptRows(Generic[D]):
         """The ``rows`` of one entry from the number ``at`` on are in ``state`` now; may be repeated."""
         entry = self._entry(at)
         states = entry.states[at - entry.first : at - entry.first + rows]
-        if state == GONE:
-            entry.chunk.left -= int(np.count_nonzero(states != GONE))
+        leave = int(np.count_nonzero(states != GONE)) if state == GONE else 0
         states[:] = state
-        if not entry.chunk.left:
+        entry.chunk.left -= leave
+        if leave and not entry.chunk.left:
             self._release(entry.chunk)
 
     def _entry(self, at: int) -> _Entry:
