@@ -131,9 +131,7 @@ class Daemon:
         self._export(self._metering.end_interface(key))
 
     def _follow_namespaces(self, now_ns: int) -> Namespaces:
-        from netobs.daemon.namespaces import Namespaces
-        from netobs.kernel.helper_client import HELPER_SOCKET, Helper
-        from netobs.kernel.helper_protocol import SOCKET
+        from netobs.daemon.namespaces import Namespaces, usual_helper
 
         followed = Namespaces(
             self._config.capture,
@@ -141,7 +139,7 @@ class Daemon:
             self._loop,
             self._report_interfaces,
             self._end_namespace,
-            Helper(os.environ.get(HELPER_SOCKET, SOCKET)),
+            usual_helper(),
             KeptRecord(self._keeper.memory("netns") if (known := self._keeper.former("netns")) is None else known),
         )
         self._handover.swap_others = followed.swap
@@ -258,6 +256,8 @@ class Daemon:
         self._attaching.select(config.capture, now_ns)
         if self._namespaces is not None:
             self._namespaces.select(config.capture, now_ns)
+        elif config.capture.netns:
+            self._namespaces = self._follow_namespaces(now_ns)
         self._packets.apply(config, now_ns)
         self._report_interfaces(now_ns)
         metering = config.metering

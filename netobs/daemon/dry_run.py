@@ -120,6 +120,8 @@ def _interfaces(config: Config, capture: Capture, plan: Plan) -> Iterator[str]:
         plan.warnings += [warning] if warning else []
     except NetobsError as error:
         plan.problems.append(str(error))
+    if config.capture.netns:
+        _namespaces(config, plan)
     directions = " and ".join(DIRECTIONS[config.capture.direction])
     wanted = {interface.index for interface in capture.points.wanted()}
     filters = wanted if method == "tc" else capture.points.for_filters()
@@ -154,6 +156,20 @@ def _attaching(cost: many.AttachingCost, plan: Plan) -> None:
             f"attaching by tcx to {cost.links} interfaces takes about {round(cost.seconds)} s, and a stop takes as "
             'long; capture.attach = "tc" is faster, but see BUGS in netobs(8) about Open vSwitch and rate limits'
         )
+
+
+def _namespaces(config: Config, plan: Plan) -> None:
+    from netobs.daemon.namespaces import usual_helper, without_helper
+
+    helper = usual_helper()
+    try:
+        found = [name for name in helper.list() if config.capture.namespaces.matches(name)]
+        names = ", ".join(found) or "none now, measured when they appear"
+        plan.lines.append(f"network namespaces by the root helper: {names}")
+    except OSError as error:
+        plan.warnings.append(without_helper(error.strerror))
+    finally:
+        helper.close()
 
 
 def _descriptors(links: int, plan: Plan) -> None:

@@ -18,7 +18,8 @@ from netobs.daemon.namespace import Namespace
 from netobs.datapath.capture import Capture
 from netobs.datapath.datapath import MAX_NAMESPACES
 from netobs.kernel import inotify
-from netobs.kernel.helper_client import Helper
+from netobs.kernel.helper_client import HELPER_SOCKET, Helper
+from netobs.kernel.helper_protocol import SOCKET
 from netobs.kernel.interfaces import Interface
 
 log = logging.getLogger("netobs.capture")
@@ -26,7 +27,7 @@ log = logging.getLogger("netobs.capture")
 POLL_NS = 20_000_000
 """How often to look whether a new file is a namespace yet, which takes 10 to 25 ms, or whether one is gone."""
 YOUNG_NS = 2 * NS_PER_S
-"""A file that is no namespace for so long will not become one."""
+"""A file that is no namespace after this time will not become one."""
 LINGER_NS = 5 * NS_PER_S
 """A namespace without a name whose programs still run is looked at this often: a process may live in it."""
 RETRY_NS = 5 * NS_PER_S
@@ -38,6 +39,11 @@ REMEDY += "netobs-helper.socket"
 def without_helper(why: object) -> str:
     """The sentence for operators whose namespaces are not measured."""
     return f"capture.netns: no network namespace is measured, the root helper cannot be asked ({why}); {REMEDY}"
+
+
+def usual_helper() -> Helper:
+    """The helper at its usual socket, or at the one that the environment names."""
+    return Helper(os.environ.get(HELPER_SOCKET, SOCKET))
 
 
 class Namespaces:

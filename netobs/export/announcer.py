@@ -65,6 +65,7 @@ class Announcer(Generic[H, D]):
         self._waiting: deque[Announced] = deque()
         self._templates_due = self._options_due = False
         self._options_sent_ns = 0
+        self._follows_namespaces = False
         self.data_from_ns = 0
         """The time from which Data Records may be sent, including those of options."""
         self._leads = False  # whether the Templates that are due may be new to the collector
@@ -114,7 +115,9 @@ class Announcer(Generic[H, D]):
             self._messages = 0 if templates else self._messages
             if options:
                 self._options_sent_ns = now_ns
-                made = self._encoder.announcement(self._report(realtime_ns), header, max_message_size, templates)
+                report = self._report(realtime_ns)
+                templates |= self._has_new_templates(report)
+                made = self._encoder.announcement(report, header, max_message_size, templates)
             else:
                 made = [(message, 0) for message in self._encoder.template_messages(header, max_message_size)]
             self._waiting.extend(Announced(*each) for each in made)
@@ -125,6 +128,11 @@ class Announcer(Generic[H, D]):
             self._lead(now_ns)
         self._leads = self._leads and bool(self._waiting)
         return announced
+
+    def _has_new_templates(self, report: Report) -> bool:
+        """Whether ``report`` has records whose Options Templates are new to the collector: of network namespaces."""
+        before, self._follows_namespaces = self._follows_namespaces, report.namespaces is not None
+        return self._follows_namespaces and not before
 
     def _lead(self, now_ns: int) -> None:
         """Templates are about to be sent. The next round reads the clock, so the time counts from after the send."""

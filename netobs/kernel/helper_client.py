@@ -109,7 +109,7 @@ class Helper:
                 send(sock, {"verb": verb, **values}, fds)
             try:
                 answer = receive(sock, MAX_ANSWER_BYTES)
-            except ConnectionResetError:  # it left the request unread; this is said once, before the refusal
+            except ConnectionResetError:  # it has not read the request; the next call gets the refusal
                 answer = receive(sock, MAX_ANSWER_BYTES)
         except (OSError, ValueError) as error:
             self.close()

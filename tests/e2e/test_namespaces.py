@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab.collectors import UdpSink
-from lab.daemon import KEPT, Daemon, configuration
+from lab.daemon import KEPT, Daemon, configuration, netobs
 from lab.helper import RunningHelper
 from lab.namespaces import PREFIX, Lab, command, in_namespace, namespaces
 from lab.programs import wait_until
@@ -185,13 +185,16 @@ def _inodes_in_use() -> set[int]:
 def test_a_reload_chooses_other_namespaces(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
     host, near = lab.namespace("host"), lab.namespace("near")
     lab.veth(near, host)
-    with namespace("router-a") as first, namespace("router-b") as second, UdpSink(host):
+    with namespace("router-a") as first, namespace("router-b") as second, UdpSink(host) as collector:
+        reader = Reader(collector)
         for number, router in enumerate((first, second)):
             lab.veth(near, router, names=(f"to{number}", "veth0"))
         pattern = f"{PREFIX}{os.getpid()}-router-"
-        config = configured(tmp_path, netns=[f"{pattern}a*"])
+        config = configured(tmp_path, netns=[])
         with Daemon(lab, host, tmp_path, config, environment={HELPER_SOCKET: helper.path}) as daemon:
+            daemon.reload(configured(tmp_path, netns=[f"{pattern}a*"]))
             wait_until(lambda: measured(daemon, first), "the first is measured")
+            wait_until(lambda: [*reader.names().values()] == [first], "its name is sent, behind its Options Template")
             assert not measured(daemon, second)
             daemon.reload(configured(tmp_path, netns=[f"{pattern}b*"]))
             wait_until(lambda: measured(daemon, second), "the second is measured")
@@ -207,6 +210,15 @@ def test_without_the_helper_one_sentence_says_so(lab: Lab, tmp_path: Path) -> No
         Traffic(packets=10).send(lab, near)
         wait_until(lambda: daemon.account().seen.packets == 10, "the host's own interface is measured")
         account = daemon.finish()
+        done = netobs(
+            lab,
+            far.ns,
+            "--conf",
+            str(daemon.conf),
+            "--dry-run",
+            prefix=["env", f"{HELPER_SOCKET}={environment[HELPER_SOCKET]}"],
+        )
+    assert done.stdout.count(sentence) + done.stderr.count(sentence) == 1
     assert daemon.log.count(sentence) == 1
     assert "install the package netobs-helper" in daemon.log
     assert account.is_balanced()

@@ -42,6 +42,7 @@ precise_time = true
 attach = "tc"
 anchor = "last"
 pin = "/sys/fs/bpf/netobs"
+netns = ["qrouter-*/q[rg]-*", "ovnmeta-1"]
 [metering]
 active_timeout = "2m"
 idle_timeout = "1h"
@@ -172,6 +173,7 @@ def test_every_key_can_be_given() -> None:
         True,
         "tc",
         "last",
+        ("qrouter-*/q[rg]-*", "ovnmeta-1"),
     )
     assert config.metering == MeteringConfig(120 * NS_PER_S, 3600 * NS_PER_S, 64)
     assert config.collectors == (
