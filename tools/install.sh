@@ -37,15 +37,19 @@ from netobs.__main__ import main
 sys.exit(main())
 END
 	chmod 755 "$DESTDIR$BINDIR/netobs"
+	sed 's/netobs\.__main__ import/netobs.helper.main import/' "$DESTDIR$BINDIR/netobs" >"$DESTDIR$BINDIR/netobs-helper"
+	chmod 755 "$DESTDIR$BINDIR/netobs-helper"
 }
 
 install_configuration() {
 	$INSTALL -d "$DESTDIR$SYSCONFDIR/netobs/templates"
-	if [ -e "$DESTDIR$SYSCONFDIR/netobs.toml" ]; then
-		echo "install: $DESTDIR$SYSCONFDIR/netobs.toml is there already: left as it is"
-	else
-		put 644 "$DESTDIR$SYSCONFDIR" conf/netobs.toml
-	fi
+	for file in conf/netobs.toml packaging/netobs-helper.toml; do
+		if [ -e "$DESTDIR$SYSCONFDIR/${file##*/}" ]; then
+			echo "install: $DESTDIR$SYSCONFDIR/${file##*/} is there already: left as it is"
+		else
+			put 644 "$DESTDIR$SYSCONFDIR" "$file"
+		fi
+	done
 }
 
 install_units() {
@@ -53,13 +57,18 @@ install_units() {
 	# netobs@.service is netobs.service with another file, and is made here: there is one definition of the sandbox.
 	# Comments stay as they are.
 	# shellcheck disable=SC2016 # $ is the end of the line
-	sed -e "/^#/!s|/usr/bin/netobs|$BINDIR/netobs|g" -e "/^#/!s|/etc/netobs|$SYSCONFDIR/netobs|g" \
-		packaging/systemd/netobs.service >"$DESTDIR$UNITDIR/netobs.service"
+	for unit in netobs.service netobs-helper.service; do
+		sed -e "/^#/!s|/usr/bin/netobs|$BINDIR/netobs|g" -e "/^#/!s|/etc/netobs|$SYSCONFDIR/netobs|g" \
+			packaging/systemd/$unit >"$DESTDIR$UNITDIR/$unit"
+		chmod 644 "$DESTDIR$UNITDIR/$unit"
+	done
+	$INSTALL -m 644 packaging/systemd/netobs-helper.socket "$DESTDIR$UNITDIR/"
 	sed -e '/^#/!s|/netobs\.toml|/netobs/%i.toml|g' -e '/^Description=/s|$| (%i)|' \
 		"$DESTDIR$UNITDIR/netobs.service" >"$DESTDIR$UNITDIR/netobs@.service"
-	chmod 644 "$DESTDIR$UNITDIR/netobs.service" "$DESTDIR$UNITDIR/netobs@.service"
+	chmod 644 "$DESTDIR$UNITDIR/netobs@.service"
 	$INSTALL -m 644 packaging/systemd/netobs.sysusers "$DESTDIR$PREFIX/lib/sysusers.d/netobs.conf"
 	$INSTALL -m 644 packaging/systemd/netobs.tmpfiles "$DESTDIR$PREFIX/lib/tmpfiles.d/netobs.conf"
+	$INSTALL -m 644 packaging/systemd/netobs-helper.tmpfiles "$DESTDIR$PREFIX/lib/tmpfiles.d/netobs-helper.conf"
 }
 
 put_text() { # put_text DIRECTORY NAME: standard input
