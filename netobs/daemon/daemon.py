@@ -17,7 +17,6 @@ from netobs.base import clock, malloc
 from netobs.base import log as logs
 from netobs.base.clock import ClockPair
 from netobs.base.errors import CaptureError
-from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config import Config, warnings_of
 from netobs.config.text import folded
@@ -69,7 +68,7 @@ class Daemon:
         self._reloading = Reloading(loop, self)
         self._attaching = Attaching(self._points, loop, self._tell_progress, self._report_interfaces)
         self._namespaces: Namespaces | None = None
-        self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction)
+        self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction, self._keeper)
         self._handover = Handover(self._capture, self._evictions, self._meter, loop)
         self._stopping = False
         self._goes_on = self._keeper.keeps
@@ -103,7 +102,9 @@ class Daemon:
         if self._config.capture.netns:
             self._namespaces = self._follow_namespaces(now_ns)
         self._see_interfaces()
+        self._exporting.reporter.warnings.is_old = self._keeper.keeps
         self._see_losses(pair)
+        self._exporting.reporter.warnings.is_old = False
         self._exporting.open(pair, now_ns)
         self._log_every_minute(now_ns)
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
@@ -131,16 +132,15 @@ class Daemon:
         self._export(self._metering.end_interface(key))
 
     def _follow_namespaces(self, now_ns: int) -> Namespaces:
-        from netobs.daemon.namespaces import Namespaces, usual_helper
+        from netobs.daemon import namespaces
 
-        followed = Namespaces(
+        followed = namespaces.followed(
             self._config.capture,
             self._capture,
             self._loop,
             self._report_interfaces,
             self._end_namespace,
-            usual_helper(),
-            KeptRecord(self._keeper.memory("netns") if (known := self._keeper.former("netns")) is None else known),
+            self._keeper,
         )
         self._handover.swap_others = followed.swap
         followed.start(now_ns)

@@ -6,6 +6,8 @@ import logging
 from typing import Callable
 
 from netobs.base import clock
+from netobs.base.keeper import NOTHING, Keeper
+from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.daemon.account import TableStats
 from netobs.datapath.datapath import Datapath, RingReading
@@ -14,6 +16,7 @@ from netobs.flow.records import Records, concatenate, empty
 log = logging.getLogger("netobs")
 
 EMERGENCY_SPACING_NS = 100_000_000  # least time between two evictions, even if the table keeps asking
+COUNTERS = "evictions"
 SHED_ROWS = 65_536  # records from the ring that wait for the next eviction before metering takes them
 
 
@@ -26,8 +29,10 @@ class Evictions:
         loop: EventLoop,
         meter: Callable[[Records], None],
         after_interval: Callable[[bool, int], None],
+        keeper: Keeper = NOTHING,
     ) -> None:
-        """``after_interval`` is called after each regular eviction: whether it succeeded, and ``now_ns``."""
+        """``after_interval`` is called after each regular eviction: whether it succeeded, and ``now_ns``. ``keeper``:
+        has the counters of the former process."""
         self._datapath, self._loop = datapath, loop
         self._meter, self._after_interval = meter, after_interval
         self._interval_ns = 0
@@ -36,7 +41,10 @@ class Evictions:
         self._emergency: Timer | None = None
         self._shed: list[Records] = []
         self._shed_rows = 0
-        self._count = self._emergencies = self._ring_packets = 0
+        former = keeper.former(COUNTERS)
+        self._record = KeptRecord(keeper.memory(COUNTERS) if former is None else former)
+        counters = (self._record.read() or {}).get("counters", (0, 0, 0))
+        self._count, self._emergencies, self._ring_packets = counters
 
     def start(self, interval_ns: int, now_ns: int) -> None:
         """The programs are loaded: the first eviction comes after ``interval_ns``."""
@@ -93,6 +101,7 @@ class Evictions:
         parts = [rows, *self._take_shed(), self._read_ring().records]
         del rows
         self._hand_over(parts)
+        self._record.write({"counters": (self._count, self._emergencies, self._ring_packets)})
         return done
 
     def _read_ring(self) -> RingReading:

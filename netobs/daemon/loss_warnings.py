@@ -52,6 +52,8 @@ class LossWarnings:
 
     def __init__(self) -> None:
         self._warnings: dict[str, LossWarning] = {}
+        self.is_old = False
+        """Whether what is read now was lost before: a former process has warned of it."""
 
     def tell(self, what: str, remedy: str, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
         """Reads the counter that ``what`` names. Call it at each reading, so that it sees the end of a loss."""
@@ -59,4 +61,7 @@ class LossWarnings:
             if not (flows or packets):
                 return
             self._warnings[what] = LossWarning(what, remedy)
-        self._warnings[what].tell(flows, packets, octets, clock)
+        if self.is_old:
+            self._warnings[what].observe(flows, packets, octets, clock.realtime_ns)
+        else:
+            self._warnings[what].tell(flows, packets, octets, clock)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
+from netobs.base.keeper import Keeper
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
@@ -32,6 +33,8 @@ LINGER_NS = 5 * NS_PER_S
 """A namespace without a name whose programs still run is looked at this often: a process may live in it."""
 RETRY_NS = 5 * NS_PER_S
 """How often to ask for a helper that is not there."""
+NUMBERS = "netns"
+"""The name in the keeper of what the numbers of namespaces are."""
 REMEDY = "install the package netobs-helper, allow the namespaces in /etc/netobs-helper.toml, and start "
 REMEDY += "netobs-helper.socket"
 
@@ -271,3 +274,18 @@ class Namespaces:
         if text not in self._said:
             self._said.add(text)
             log.warning("%s", text)
+
+
+def followed(
+    config: CaptureConfig,
+    capture: Capture,
+    loop: EventLoop,
+    changed: Callable[[int], None],
+    ended: Callable[[int], None],
+    keeper: Keeper,
+) -> Namespaces:
+    """As ``Namespaces``, by the helper of this host."""
+    helper = Helper(os.environ.get(HELPER_SOCKET, SOCKET))
+    former = keeper.former(NUMBERS)
+    record = KeptRecord(keeper.memory(NUMBERS) if former is None else former)
+    return Namespaces(config, capture, loop, changed, ended, helper, record)

@@ -43,7 +43,7 @@ class Reporter:
         self._namespaces: dict[int, str] | None = None
         self._ignored = LossWatch()
         self._not_sent: dict[int, LossWatch] = {}
-        self._warnings = LossWarnings()
+        self.warnings = LossWarnings()
 
     def see_interfaces(self, interfaces: Iterable[Interface], namespaces: Mapping[int, str] | None = None) -> bool:
         """Read the observed interfaces, and the names of network namespaces by number if any are followed; returns
@@ -60,7 +60,7 @@ class Reporter:
         """Read the present ledger, and warn the operator about losses, by reason."""
         self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, clock.realtime_ns)
         for reason, lost in ledger.losses.items():
-            self._warnings.tell(
+            self.warnings.tell(
                 f"not in a flow, {reason}", REMEDIES.get(reason, _NO_REMEDY), 0, lost.packets, lost.octets, clock
             )
 
@@ -81,9 +81,9 @@ class Reporter:
         """Warn the operator about flows that the collector ``name`` does not get, by reason."""
         for reason, lost in stats.not_sent.items():
             what = f'collector "{name}": not sent, {reason}'
-            self._warnings.tell(what, REMEDIES.get(reason, _ANY_REMEDY), lost.flows, lost.packets, lost.octets, clock)
+            self.warnings.tell(what, REMEDIES.get(reason, _ANY_REMEDY), lost.flows, lost.packets, lost.octets, clock)
         what, lost = f'collector "{name}": no template', unencodable
-        self._warnings.tell(what, _NO_TEMPLATE, lost.flows, lost.packets, lost.octets, clock)
+        self.warnings.tell(what, _NO_TEMPLATE, lost.flows, lost.packets, lost.octets, clock)
 
     def report(self, number: int, stats: ExportStats) -> Report:
         """The report for collector ``number``."""

@@ -131,6 +131,17 @@ class Datapath:
         :raises CaptureError: the host has too little memory, or the kernel refused them.
         """
         self._generations = generations = Generations(self._keeper)
+        try:
+            self._load(generations)
+        except OSError as error:
+            if generations.last is None:
+                raise
+            log.warning("what the former process has left in the kernel is lost: it cannot be used: %s", error.strerror)
+            self.close()
+            generations.drop_all()
+            self._load(generations)
+
+    def _load(self, generations: Generations) -> None:
         last = generations.last
         obj, manifest = self._prepare()
         if last is not None and manifest.has_same_programs(last):

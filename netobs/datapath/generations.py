@@ -219,6 +219,7 @@ class Generations:
         for manifest in (*self.former, *filter(None, [self.last])):
             self._drop_generation(manifest)
         self._drop_letters(ascii_lowercase)
+        self.former, self.last = [], None
 
     def close(self) -> None:
         """Keeps everything."""

@@ -209,8 +209,8 @@ def test_a_process_that_ends_during_the_change_leaves_both(life: Life) -> None:
 
 
 def test_what_is_of_another_start_of_the_kernel_is_dropped(life: Life, caplog: pytest.LogCaptureFixture) -> None:
-    with life.process():
-        pass
+    with life.process(), Sender(life.far) as sender:
+        sender.send(*FRAMES)
     for name in life.keeper.names():
         fd = life.keeper.former(name)
         if name.startswith("manifest-") and fd is not None:
@@ -219,6 +219,19 @@ def test_what_is_of_another_start_of_the_kernel_is_dropped(life: Life, caplog: p
     with life.process(keep=False) as programs:
         assert programs.ledger().seen.packets == 0
     assert life.keeper.kept == frozenset()
+
+
+def test_what_cannot_be_used_is_given_up(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+    ends = os.pipe()
+    with life.process():
+        (name,) = [each for each in life.keeper.kept if each.endswith("-ledgers")]
+        life.keeper.keep(name, ends[0])
+    with life.process(keep=False) as programs:
+        assert "what the former process has left in the kernel is lost: it cannot be used" in caplog.text
+        assert programs.ledger().seen.packets == 0
+    assert life.keeper.kept == frozenset()
+    for fd in ends:
+        os.close(fd)
 
 
 def test_without_a_keeper_nothing_is_kept(lab: Lab) -> None:

@@ -71,3 +71,13 @@ def test_counters_do_not_wait_for_each_other(watched: Watched, caplog: pytest.Lo
     watched.go_on(5, 1)
     watched.warnings.tell("not in a flow, ring_full", "raise max_flows", 0, 7, 700, ClockPair(watched.now_ns, 0))
     assert caplog.messages[-1] == "not in a flow, ring_full: a loss begins: 7 packets; raise max_flows"
+
+
+def test_what_a_former_process_has_warned_of_is_no_news(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    watched.warnings.is_old = True
+    watched.go_on(5, 100)
+    watched.warnings.is_old = False
+    watched.go_on(100, 0)
+    assert caplog.messages == []
+    watched.go_on(5, 3)
+    assert caplog.messages == [f"{WHAT}: a loss begins: 3 flows, 6 packets; {REMEDY}"]
