@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from netobs.base.log import printable
@@ -19,29 +20,37 @@ def quoted(text: str) -> str:
 
 
 def folded(names: Iterable[str]) -> str:
-    """Names of interfaces for one line: ``eth0, bond0 and 512 taps``. Up to eight are all named. Of more, names that
-    start alike, as on a hypervisor, become a number, and so do the others beyond eight."""
+    """Names of interfaces for one line: ``eth0, bond0, 90 bond0.* and 512 taps``. Up to eight are all named. Of more,
+    names that start alike, as on a hypervisor, become a number, and so do the others beyond eight."""
     shown = [printable(name) for name in names]
     if len(shown) <= MANY_NAMES:
         return ", ".join(shown)
     groups: dict[str, list[str]] = {}
+    vlans = Counter(name.rpartition(".")[0] for name in shown)
     for name in shown:
-        groups.setdefault(re.split(r"(?<=[a-z]{3})|\d", name, maxsplit=1)[0] or name, []).append(name)
+        device = name.rpartition(".")[0]
+        if device and vlans[device] > FEW_ALIKE:
+            group = f"{device}.*"
+        else:
+            group = re.split(r"(?<=[a-z]{3})|\d", name, maxsplit=1)[0] or name
+        groups.setdefault(group, []).append(name)
     alone = [name for group in groups.values() if len(group) <= FEW_ALIKE for name in group]
-    counts = [f"{len(group)} {_stem(group)}s" for group in groups.values() if len(group) > FEW_ALIKE]
+    counts = [f"{len(group)} {_kind(name, group)}" for name, group in groups.items() if len(group) > FEW_ALIKE]
     if len(alone) > MANY_NAMES:
         counts.append(f"{len(alone) - MANY_NAMES} others")
     *first, last = [*alone[:MANY_NAMES], *counts]
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _stem(names: list[str]) -> str:
-    """The common start of all ``names``, without the number that follows, which may be hexadecimal."""
-    if all(re.fullmatch(r"[a-z]{3}[0-9a-f.-]+", name) for name in names):
-        return names[0][:3]
+def _kind(group: str, names: list[str]) -> str:
+    """What all ``names`` are: ``taps``, or ``bond0.*`` of VLANs. A number at the end may be hexadecimal."""
+    if group.endswith(".*"):
+        return group
+    if all(re.fullmatch(r"[a-z]{3}[0-9a-f-]{7,}", name) for name in names):
+        return f"{group}s"
     least, greatest = min(names), max(names)
     same = next((at for at, pair in enumerate(zip(least, greatest)) if pair[0] != pair[1]), len(least))
-    return least[:same].rstrip("0123456789-_.") or least
+    return f"{least[:same].rstrip('0123456789-_.') or least}s"
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ PROGRESS_NS = NS_PER_S
 """How often the operator and the service manager hear of work that takes long."""
 
 PAUSE_NS = 25_000_000
-"""Between two slices of attaching: other programs wait for the lock of all interfaces (RTNL). A stop does not pause."""
+"""Between two slices of attaching: others wait for the kernel's lock of all interfaces. A stop does not pause."""
 
 
 class Attaching:

@@ -21,6 +21,13 @@ from netobs.config.text import folded
         ([f"{letter}{letter}0" for letter in "abcdefghijkl"], "aa0, bb0, cc0, dd0, ee0, ff0, gg0, hh0 and 4 others"),
         ([f"{number}" for number in range(10)], "0, 1, 2, 3, 4, 5, 6, 7 and 2 others"),
         (["tap\n0"], "tap\\n0"),
+        (["eno1", "bond0", *(f"bond0.{n}" for n in range(600))], "eno1, bond0 and 600 bond0.*"),
+        ([*(f"bond{number}.7" for number in range(9)), "eno1"], "eno1 and 9 bonds"),
+        ([*(f"vnet{n}" for n in range(300)), *(f"vnet{n}.100" for n in range(300))], "600 vnets"),
+        (
+            ["ovs-system", "br-int", "br-ex", *(f"qr-{n:08x}-7f" for n in range(1, 1 << 31, 1 << 24))],
+            "ovs-system, br-int, br-ex and 128 qrs",
+        ),
     ],
 )
 def test_names_are_folded(names: list[str], text: str) -> None:
