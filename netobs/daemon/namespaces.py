@@ -285,7 +285,6 @@ def followed(
     keeper: Keeper,
 ) -> Namespaces:
     """As ``Namespaces``, by the helper of this host."""
-    helper = Helper(os.environ.get(HELPER_SOCKET, SOCKET))
     former = keeper.former(NUMBERS)
     record = KeptRecord(keeper.memory(NUMBERS) if former is None else former)
-    return Namespaces(config, capture, loop, changed, ended, helper, record)
+    return Namespaces(config, capture, loop, changed, ended, usual_helper(), record)
