@@ -174,6 +174,7 @@ def test_every_key_can_be_given() -> None:
         "tc",
         "last",
         ("qrouter-*/q[rg]-*", "ovnmeta-1"),
+        "/sys/fs/bpf/netobs",
     )
     assert config.metering == MeteringConfig(120 * NS_PER_S, 3600 * NS_PER_S, 64)
     assert config.collectors == (
