@@ -20,15 +20,18 @@ from typing import Any, Callable
 
 from bench.fill import fill
 from bench.text import table
+from lab.keeping import DictKeeper
 from lab.prog_run import on_cpu
 from netobs.base import clock
 from netobs.base.clock import ClockPair
+from netobs.base.keeper import KeepsNothing
 from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig, CollectorConfig
 from netobs.datapath.datapath import Datapath
 from netobs.encode.ipfix import Encoder, Header
 from netobs.encode.template import file
 from netobs.export.session import TransportSession
+from netobs.flow.journal import open_journal
 from netobs.flow.records import FlowBatch, Records
 from netobs.metering.process import Metering
 
@@ -63,11 +66,13 @@ class Stopwatch:
 class Pipeline:
     """Every stage of the daemon, each called by hand. ``late_ns``: how far its clock is ahead of the real one."""
 
-    def __init__(self, flow_table: str, flows: int, timeout_s: int, port: int) -> None:
+    def __init__(self, flow_table: str, flows: int, timeout_s: int, port: int, keeps: bool) -> None:
         self.datapath = Datapath(CaptureConfig(flow_table=flow_table, max_flows=2 * flows))
+        keeper = DictKeeper() if keeps else KeepsNothing()
+        journal = self.datapath.journal = open_journal(self.datapath.record, keeper)
         self.datapath.load()
         self._program = self.datapath.program_fd("netobs_ingress")
-        self._metering = Metering(timeout_s * clock.NS_PER_S, 15 * clock.NS_PER_S)
+        self._metering = Metering(timeout_s * clock.NS_PER_S, 15 * clock.NS_PER_S, journal=journal, keeper=keeper)
         self._encoder = Encoder(file.load("default"))
         self._loop = EventLoop()
         config = CollectorConfig(host="127.0.0.1", port=port, observation_domain=1)
@@ -94,6 +99,7 @@ class Pipeline:
         pair = ClockPair(now.monotonic_ns + self.late_ns, now.realtime_ns + self.late_ns)
         due = watch.measure("meter", lambda: self._metering.update(rows, pair.monotonic_ns))
         data_sets = watch.measure("encode", lambda: self._encoder.encode(FlowBatch(due, pair)).data_sets)
+        watch.measure("meter", self.datapath.journal.exported)
         watch.measure("send", lambda: self._send(data_sets, pair))
 
     def _send(self, data_sets: list[Any], pair: ClockPair) -> None:
@@ -123,12 +129,15 @@ def _round(pipeline: Pipeline, flows: int, timeout_s: int, number: int, profile:
     return watch
 
 
-def measure(flow_table: str, flows: int, timeout_s: int, rounds: int, profiled: bool) -> dict[str, Any]:
-    """Medians over ``rounds``, after a warm-up round. ``profile``: the report of cProfile, or ''."""
+def measure(
+    flow_table: str, flows: int, timeout_s: int, rounds: int, profiled: bool = False, keeps: bool = False
+) -> dict[str, Any]:
+    """Medians over ``rounds``, after a warm-up round. ``profile``: the report of cProfile, or ''. ``keeps``: with the
+    journal, for the next process."""
     profile = cProfile.Profile(time.process_time) if profiled else None  # CPU, not waiting
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:  # takes what fits its buffer: nobody reads
         sink.bind(("127.0.0.1", 0))
-        pipeline = Pipeline(flow_table, flows, timeout_s, sink.getsockname()[1])
+        pipeline = Pipeline(flow_table, flows, timeout_s, sink.getsockname()[1], keeps)
         _round(pipeline, flows, timeout_s, 0, None)
         before = pipeline.sent
         watches = [_round(pipeline, flows, timeout_s, number, profile) for number in range(1, rounds + 1)]
@@ -194,8 +203,9 @@ def _main() -> None:
     for name in ("flows", "timeout_s", "rounds"):
         parser.add_argument(name, type=int)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--journal", action="store_true", help="keep everything for the next process")
     case = parser.parse_args()
-    print(json.dumps(measure(case.flow_table, case.flows, case.timeout_s, case.rounds, case.profile)))
+    print(json.dumps(measure(case.flow_table, case.flows, case.timeout_s, case.rounds, case.profile, case.journal)))
 
 
 if __name__ == "__main__":

@@ -143,9 +143,7 @@ class Programs:
         self.capture = Capture(settings, batch, extra_groups, keeper)
         self.datapath.preemptible |= preemptible
         if slots_for:
-            self.datapath.table = PercpuArray(
-                settings.max_flows, slots_for, self.datapath.halves, batch, self.datapath._layout
-            )
+            self.datapath.table = PercpuArray(settings.max_flows, slots_for, batch, self.datapath._layout)
         try:
             self.capture.load()
         except BaseException:

@@ -30,7 +30,9 @@ class Column:
         return len(self._map)
 
     def resize(self, rows: int) -> None:
-        """Change the length to ``rows``; new rows are zeros. No view of ``array`` may be in use."""
+        """Change the length to ``rows``; new rows are zeros. No view of ``array`` may be in use if it changes."""
+        if rows == len(self.array):
+            return
         self.array = np.empty(0, self._dtype)
         self._map.resize(rows * self._dtype.itemsize)
         self.array = np.frombuffer(self._map, self._dtype)

@@ -59,3 +59,9 @@ class KeepsNothing:
 
 
 NOTHING = KeepsNothing()
+
+
+def file_of(keeper: Keeper, name: str) -> int:
+    """The file of memory that the former process has kept under ``name``, or else a new and empty one."""
+    former = keeper.former(name)
+    return keeper.memory(name) if former is None else former

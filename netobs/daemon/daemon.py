@@ -34,6 +34,7 @@ from netobs.daemon.status import Condition, StatusLine
 from netobs.daemon.systemd import ServiceManager
 from netobs.datapath.capture import Capture, check_interfaces
 from netobs.datapath.datapath import Datapath
+from netobs.flow.journal import open_journal
 from netobs.flow.records import FlowBatch, Records
 from netobs.kernel import privileges
 from netobs.metering.process import Metering
@@ -59,10 +60,16 @@ class Daemon:
         self._exporting = ExportingProcess(config, loop, self._keeper)
         self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups, keeper=self._keeper)
         self._points = self._capture.points
+        self._datapath.journal = self._journal = open_journal(self._datapath.record, self._keeper)
         self._points.on_reuse = self._end_interface
         metering = config.metering
         self._metering = Metering(
-            metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows, dtype=self._datapath.record
+            metering.active_timeout_ns,
+            metering.idle_timeout_ns,
+            metering.max_flows,
+            dtype=self._datapath.record,
+            journal=self._journal,
+            keeper=self._keeper,
         )
         self._packets = PacketCapturing(config, loop)
         self._reloading = Reloading(loop, self)
@@ -109,6 +116,7 @@ class Daemon:
         self._log_every_minute(now_ns)
         self._service.expect_evictions(self._config.capture.eviction_interval_ns)
         self._evictions.start(self._config.capture.eviction_interval_ns, now_ns)
+        self._export(self._journal.due())  # what the former process did not come to
         self._ready_by_ns = now_ns + READY_WITHIN_NS
         self._attaching.when_done(self._handover.take_former, now_ns)
         self._attaching.when_done(self._report_ready, now_ns)
@@ -218,12 +226,17 @@ class Daemon:
         self._say_status(now_ns)
 
     def _meter(self, rows: Records) -> None:
-        self._export(self._metering.update(rows, clock.monotonic_ns()))
+        self._export(self._metering.update(self._journal.rows([rows]), clock.monotonic_ns()))
 
     def _export(self, due: Records) -> None:
+        """Exports ``due``, or all that the journal keeps. It goes on keeping it while a reload changes collectors."""
+        if self._journal.keeps:
+            due = due[:0] if self._exporting.changing else self._metering.due()
         if len(due):
-            batch = FlowBatch(due, clock.read_pair(), self._points.interface_names.table())
+            names = self._points.interface_names.table()
+            batch = FlowBatch(due, clock.read_pair(), names, self._journal.number)
             self._exporting.export(batch, clock.monotonic_ns())
+            self._journal.exported()
 
     def reload(self, now_ns: int) -> None:
         """Reads the configuration file again. A mistake in it is logged, and all goes on as before."""
@@ -320,6 +333,7 @@ class Daemon:
         if self._exporting.changing:  # a reload holds the last flows: it takes a moment
             self._loop.call_at(now_ns + POLL_NS, self._close_sessions)
         else:
+            self._export(self._journal.due())
             (self._exporting.suspend if self._goes_on else self._exporting.close)(now_ns)
             self._when_closed(now_ns)
 

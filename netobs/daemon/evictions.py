@@ -6,12 +6,12 @@ import logging
 from typing import Callable
 
 from netobs.base import clock
-from netobs.base.keeper import NOTHING, Keeper
+from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.daemon.account import TableStats
 from netobs.datapath.datapath import Datapath, RingReading
-from netobs.flow.records import Records, concatenate, empty
+from netobs.flow.records import Records
 
 log = logging.getLogger("netobs")
 
@@ -39,10 +39,9 @@ class Evictions:
         self._last_ns = 0
         self._regular: Timer | None = None
         self._emergency: Timer | None = None
-        self._shed: list[Records] = []
+        self._parts: list[Records] = []
         self._shed_rows = 0
-        former = keeper.former(COUNTERS)
-        self._record = KeptRecord(keeper.memory(COUNTERS) if former is None else former)
+        self._record = KeptRecord(file_of(keeper, COUNTERS))
         counters = (self._record.read() or {}).get("counters", (0, 0, 0))
         self._count, self._emergencies, self._ring_packets = counters
 
@@ -76,10 +75,9 @@ class Evictions:
     def _on_ring(self, now_ns: int) -> None:
         """Reads the packets that the table refused. Full: evict soon. Busy: only merge, an eviction would not help."""
         reading = self._read_ring()
-        self._shed.append(reading.records)
         self._shed_rows += len(reading.records)
         if self._shed_rows >= SHED_ROWS:
-            self._hand_over(self._take_shed())
+            self._hand_over()
         if reading.table_full and self._emergency is None:
             self._emergency = self._loop.call_at(max(now_ns, self._last_ns + EMERGENCY_SPACING_NS), self._on_emergency)
 
@@ -94,28 +92,25 @@ class Evictions:
         self._last_ns = clock.monotonic_ns()
         done = True
         try:
-            rows = self._datapath.evict(self._last_ns)
+            self._parts.append(self._datapath.evict(self._last_ns))
         except OSError as error:  # a temporary error: the flows are still in the kernel
             log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
-            rows, done = empty(0, self._datapath.record), False
-        parts = [rows, *self._take_shed(), self._read_ring().records]
-        del rows
-        self._hand_over(parts)
+            done = False
+        self._read_ring()
+        self._hand_over()
         self._record.write({"counters": (self._count, self._emergencies, self._ring_packets)})
         return done
 
     def _read_ring(self) -> RingReading:
         reading = self._datapath.read_ring()
+        self._parts.append(reading.records)
         self._ring_packets += int(reading.records["packets"].sum())
         return reading
 
-    def _take_shed(self) -> list[Records]:
-        shed, self._shed, self._shed_rows = self._shed, [], 0
-        return shed
-
-    def _hand_over(self, parts: list[Records]) -> None:
-        rows = concatenate(parts)
-        parts.clear()  # to save memory: from here on there is one copy
+    def _hand_over(self) -> None:
+        rows = self._datapath.journal.rows(self._parts)
+        self._parts.clear()  # to save memory: from here on there is one copy
+        self._shed_rows = 0
         self._meter(rows)
 
     def finish(self, goes_on: bool = False) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
-from netobs.base.keeper import Keeper
+from netobs.base.keeper import Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
@@ -285,6 +285,5 @@ def followed(
     keeper: Keeper,
 ) -> Namespaces:
     """As ``Namespaces``, by the helper of this host."""
-    former = keeper.former(NUMBERS)
-    record = KeptRecord(keeper.memory(NUMBERS) if former is None else former)
+    record = KeptRecord(file_of(keeper, NUMBERS))
     return Namespaces(config, capture, loop, changed, ended, usual_helper(), record)

@@ -1,4 +1,4 @@
-"""Takes all entries out of a hash map, in batches, into arrays."""
+"""Reads all entries of a hash map, or takes them out, in batches, into arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BatchReader:
     def __init__(
         self, key_bytes: int, values: int, max_entries: int, batch: int = 0, metrics: np.dtype[np.void] = METRICS
     ) -> None:
-        """``batch``: entries that one call takes out; 0 = as many as a buffer of sensible size holds."""
+        """``batch``: entries that one call reads; 0 = as many as a buffer of sensible size holds."""
         self._key_bytes = key_bytes
         self._values_per_key, self._metrics = values, metrics
         self._cursors = (libbpf.cursor(key_bytes), libbpf.cursor(key_bytes))
@@ -39,16 +39,16 @@ class BatchReader:
         self._keys: npt.NDArray[np.uint8] = np.empty((entries, self._key_bytes), dtype="u1")
         self._values = np.empty((entries, self._values_per_key), dtype=self._metrics)
 
-    def take_entries(self, fd: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
-        """Takes all entries of map ``fd``: keys (shape ``(n, key_bytes)``) and values (``(n, values)``) of each batch,
-        valid until the next.
+    def entries(self, fd: int, take: bool) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
+        """All entries of map ``fd``, which ``take`` removes: keys (shape ``(n, key_bytes)``) and values (``(n,
+        values)``) of each batch, valid until the next.
 
         :raises OSError: the kernel failed the batch; entries not yet taken stay in the map.
         """
         cursor_in, cursor_out, spare = None, *self._cursors
         while True:
-            count, error = libbpf.lookup_and_delete_batch(
-                fd, cursor_in, cursor_out, self._keys.ctypes.data, self._values.ctypes.data, len(self._keys)
+            count, error = libbpf.lookup_batch(
+                fd, cursor_in, cursor_out, self._keys.ctypes.data, self._values.ctypes.data, len(self._keys), take
             )
             if count:
                 yield self._keys[:count], self._values[:count]
@@ -58,3 +58,11 @@ class BatchReader:
                 self._resize(2 * len(self._keys))
                 continue
             cursor_in, cursor_out, spare = cursor_out, spare, cursor_out
+
+    def clear(self, fd: int) -> None:
+        """Removes all entries of map ``fd``.
+
+        :raises OSError: as in ``entries``.
+        """
+        for _ in self.entries(fd, take=True):
+            pass

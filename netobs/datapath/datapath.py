@@ -14,7 +14,7 @@ import numpy as np
 from netobs.base import clock
 from netobs.base.keeper import NOTHING, Keeper
 from netobs.config import CaptureConfig
-from netobs.datapath.flow_table import FlowTable
+from netobs.datapath.flow_table import FlowTable, Quiet
 from netobs.datapath.generations import Generations, Manifest, described, hash_of, read_layout, settings_of
 from netobs.datapath.halves import Halves
 from netobs.datapath.layout import (
@@ -38,8 +38,9 @@ from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
 from netobs.datapath.tick import CoarseClock
+from netobs.flow.journal import Intake, Journal
 from netobs.flow.metrics import GROUPS
-from netobs.flow.records import EXTRA, KEY, Records, concatenate, in_dtype
+from netobs.flow.records import EXTRA, KEY, Records, concatenate, empty, in_dtype
 from netobs.kernel import host, libbpf, numa
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject, LoadedObject
@@ -71,7 +72,10 @@ class RingReading:
 
 
 class Datapath:
-    """``load`` -> programs to attach (``program_fd``), flows to take out (``evict``, ``read_ring``) -> ``close``."""
+    """``load`` -> programs to attach (``program_fd``), flows to take out (``evict``, ``read_ring``) -> ``close``.
+
+    ``journal``: where rows go before they are taken out. It may be replaced before ``load``.
+    """
 
     def __init__(
         self,
@@ -105,13 +109,15 @@ class Datapath:
         self.ledger = Ledger(self._cpus, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
         self.table = self._table(batch)
+        self.journal, self._maps = Journal(self.record), ""
+        self._intake: Intake | None = None
 
     def _table(self, batch: int) -> FlowTable:
         if self._config.flow_table == "percpu_array":
-            return PercpuArray(self._config.max_flows, self._slot_cpus, self.halves, batch, self._layout)
+            return PercpuArray(self._config.max_flows, self._slot_cpus, batch, self._layout)
         if self._config.flow_table == "percpu_hash":
-            return PercpuHash(self._config.max_flows, self._cpus, self.halves, batch, self._layout)
-        return RingOnly(self.record)
+            return PercpuHash(self._config.max_flows, self._cpus, batch, self._layout)
+        return RingOnly()
 
     @property
     def record(self) -> np.dtype[np.void]:
@@ -177,6 +183,7 @@ class Datapath:
         for reader in (self._state, self.ledger, self.ring, self.table):
             reader.open_maps(obj)
         self._state.go_on()
+        self.go_on()
 
     def _load_on(self, obj: BpfObject, manifest: Manifest, last: Manifest) -> None:
         """Loads the programs for the maps of ``last``, under its hash keys, by which flows are found there."""
@@ -216,6 +223,7 @@ class Datapath:
         """After ``load_beside``: this is the datapath that the next process goes on with. ``take_former`` empties the
         maps of ``predecessor``, which this one owns from now on."""
         self._generations = generations = predecessor._generations
+        self.journal = predecessor.journal
         assert generations is not None
         assert self._object is not None
         last = generations.last
@@ -236,6 +244,7 @@ class Datapath:
         )  # fmt: skip
         former = Datapath(config, slot_cpus=settings["slot_cpus"] or 1, layout=layout)
         assert self._generations is not None
+        former.journal = self.journal
         former._adopt(self._generations.open(manifest))
         former.ledger.base = LedgerReading.of_json(manifest.ledger)
         return former
@@ -305,6 +314,12 @@ class Datapath:
             raise
         return obj
 
+    def go_on(self) -> None:
+        """Finishes the eviction in which the former process ended, if these are its maps."""
+        self._maps = str(libbpf.map_number(self.ring.fd))
+        self.ring.give_back(self.journal.state.rings.get(self._maps, 0))
+        self._finish_clearing()
+
     def _write_settings(self, obj: BpfObject) -> None:
         settings = obj.initial(".rodata", SETTINGS)
         settings["sampling"] = self._config.sampling
@@ -355,13 +370,48 @@ class Datapath:
         self.halves.end_counting()
 
     def evict(self, now_ns: int) -> Records:
-        """Takes all flows out of the table: rows as ``FlowTable.evict`` gives them."""
+        """Flips the halves, waits for a grace period, and takes all flows out of the quiet half: shape ``(n,)``; a flow
+        that several CPUs saw has a row for each.
+
+        :raises CaptureError: waiting for a grace period is impossible.
+        :raises OSError: a map is unreadable; nothing is lost, the next two evictions take the rest.
+        """
         self._follow_clock()
-        return self.table.evict(now_ns)
+        if not self.table.MAPS:
+            return empty(0, self.record)
+        self._finish_clearing()
+        half = self.halves.flip(now_ns)
+        rows = self._take(Quiet(half, self.halves.in_use_since_ns[half], now_ns))
+        self.halves.emptied(half)
+        return rows
+
+    def _take(self, quiet: Quiet) -> Records:
+        """With a journal that outlives the process, in steps that another process may finish: see flow/journal.py."""
+        keeps = self.journal.keeps
+        intake = self._intake or self.journal.intake(self.record)
+        self._intake = None if keeps else intake  # what was taken before an error comes out next time
+        self.table.read(quiet, intake, take=not keeps)
+        self._intake = None
+        rows = intake.rows
+        if keeps and len(rows):
+            self.journal.taken(self._maps, quiet.half)
+            self._finish_clearing()
+        return rows
+
+    def _finish_clearing(self) -> None:
+        half = self.journal.state.quiet.get(self._maps)
+        if half is not None:
+            self.table.clear(half)
+            self.journal.cleared(self._maps)
 
     def read_ring(self) -> RingReading:
         """Takes the records out of the ring buffer."""
-        records = self.ring.consume()
+        intake = self.journal.intake(self.record)
+        position = self.ring.read(intake)
+        records = intake.rows
+        if len(records):
+            self.journal.ring_taken(self._maps, position)
+            self.ring.give_back(position)
         return RingReading(records, bool((records["errno"] == errno.E2BIG).any()))
 
     def read_ledger(self) -> LedgerReading:

@@ -11,8 +11,9 @@ class Halves:
 
     def __init__(self, state: SharedState, grace: GracePeriod) -> None:
         self.in_use_since_ns = [0, 0]
-        """Time since which packets go to each half, which was empty at that time."""
-        self._emptied = [True, True]
+        """Time since which packets go to each half, which was empty at that time; 0: a former process may have left
+        flows there."""
+        self._emptied = [False, False]
         self._state = state
         self._grace = grace
 

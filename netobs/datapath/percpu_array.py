@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.datapath.batch import BatchReader, hash_map_bytes
-from netobs.datapath.halves import Halves
+from netobs.datapath.flow_table import Quiet
 from netobs.datapath.layout import (
     FLOW_START,
     PLAIN,
@@ -26,8 +26,9 @@ from netobs.datapath.layout import (
     SLOT_TIME_SHIFT,
     RecordLayout,
 )
+from netobs.flow.journal import Intake
 from netobs.flow.metrics import Place, in_place
-from netobs.flow.records import Records, concatenate, take
+from netobs.flow.records import Records, take
 from netobs.kernel.object import BpfObject, LoadedObject
 
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
@@ -54,19 +55,18 @@ class PercpuArray:
     MAPS: tuple[str, ...] = ("flow_slots", "flow_starts", "overflow_0", "overflow_1")
     OVERFLOW = MAPS[2:]
 
-    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
+    def __init__(self, max_flows: int, cpus: int, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
         """``batch``: as in ``BatchReader``, for the overflow hash."""
         self._max_flows = max_flows
         self.slot_cpus = cpus
         self.slots = slots_per_cpu(max_flows, cpus)
-        self._halves, self._layout = halves, layout
+        self._layout = layout
         self._arrays = {"flow_slots": layout.slot, "flow_starts": layout.start}
         if layout.has_extra:
             self._arrays[EXTRA_MAP] = layout.extra
             self.MAPS = (*self.MAPS, EXTRA_MAP)
         self._in_slots = self._in_overflow = 0
         self._overflow = BatchReader(layout.overflow_key.itemsize, 1, max_flows, batch, layout.metrics)
-        self._taken: list[Records] = []
 
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
@@ -79,48 +79,51 @@ class PercpuArray:
         """After load."""
         self._fds = {name: obj.map_fd(name) for name in self.MAPS}
 
-    def evict(self, now_ns: int) -> Records:
-        """Flips the halves, waits for a grace period, and takes the flows out of the quiet half.
+    def read(self, quiet: Quiet, intake: Intake, take: bool) -> None:
+        self._in_slots = self._in_overflow = 0
+        self._read_slots(quiet, intake, take)
+        for keys, values in self._overflow.entries(self._fds[self.OVERFLOW[quiet.half]], take):
+            _fill_overflow_rows(intake.room(len(keys)), keys, values, self._layout)
+            self._in_overflow += len(keys)
 
-        :raises CaptureError: waiting for a grace period is impossible.
-        :raises OSError: the overflow hash is unreadable; nothing is lost, the next two evictions take the rest.
-        """
-        quiet = self._halves.flip(now_ns)
-        self._taken.append(self._take_slots(quiet, now_ns))
-        self._in_slots = sum(len(rows) for rows in self._taken)
-        for keys, values in self._overflow.take_entries(self._fds[self.OVERFLOW[quiet]]):
-            self._taken.append(_overflow_rows(keys, values, self._layout))
-        self._halves.emptied(quiet)
-        taken, self._taken = self._taken, []
-        rows = concatenate(taken)
-        self._in_overflow = len(rows) - self._in_slots
-        return rows
+    def clear(self, half: int) -> None:
+        for region in self._regions(half):
+            slots = self._region("flow_slots", region)
+            slots["used"][np.flatnonzero(slots["used"])] = 0
+        self._overflow.clear(self._fds[self.OVERFLOW[half]])
 
     def occupancy(self) -> dict[str, int]:
         """Flows that the last eviction found in each level."""
         return {"slots": self._in_slots, "overflow": self._in_overflow}
 
-    def _take_slots(self, half: int, now_ns: int) -> Records:
-        """The used slots of ``half``, which are marked unused. Only these are copied and written."""
-        used = [self._used(2 * cpu + half) for cpu in range(self.slot_cpus)]
-        rows = np.empty(sum(map(len, used)), dtype=self._layout.record)
-        end = 0
-        for cpu, indices in enumerate(used):
-            if len(indices):
-                begin, end = end, end + len(indices)
-                self._take_region(2 * cpu + half, indices, rows[begin:end], now_ns + TIME_MARGIN_NS)
-        return rows
+    def _regions(self, half: int) -> range:
+        return range(half, 2 * self.slot_cpus, 2)
 
-    def _used(self, region: int) -> npt.NDArray[np.intp]:
-        return np.flatnonzero(self._region("flow_slots", region)["used"])
+    def _read_slots(self, quiet: Quiet, intake: Intake, take: bool) -> None:
+        """The used slots, which ``take`` marks unused. Only these are copied and written."""
+        regions = self._regions(quiet.half)
+        used = {region: np.flatnonzero(self._region("flow_slots", region)["used"]) for region in regions}
+        self._in_slots = sum(map(len, used.values()))
+        rows, filled = intake.room(self._in_slots), 0
+        try:
+            for region, indices in used.items():
+                if len(indices):
+                    part = rows[filled : filled + len(indices)]
+                    self._read_region(region, indices, part, quiet.now_ns + TIME_MARGIN_NS, take)
+                    filled += len(indices)
+        finally:
+            rows["packets"][filled:] = 0  # after an error: no rows
 
-    def _take_region(self, region: int, used: npt.NDArray[np.intp], rows: Records, reference_ns: int) -> None:
+    def _read_region(
+        self, region: int, used: npt.NDArray[np.intp], rows: Records, reference_ns: int, take_out: bool
+    ) -> None:
         slots, starts = self._region("flow_slots", region), self._region("flow_starts", region)
         _fill_rows(rows, slots.take(used), starts.take(used), reference_ns)
         if EXTRA_MAP in self._arrays:
             extras = take(self._region(EXTRA_MAP, region), used)
             _bytes(rows)[:, -extras.itemsize :] = _bytes(extras)
-        slots["used"][used] = 0
+        if take_out:
+            slots["used"][used] = 0
 
     def _region(self, name: str, region: int) -> npt.NDArray[np.void]:
         """One CPU's half of an array map. It is mapped as long as the array lives, which is short: mapped pages count
@@ -146,12 +149,12 @@ def _bytes(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
     return rows.view("u1").reshape(len(rows), rows.dtype.itemsize)
 
 
-def _overflow_rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], layout: RecordLayout) -> Records:
-    rows = np.empty(len(keys), dtype=layout.record)
+def _fill_overflow_rows(
+    rows: Records, keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], layout: RecordLayout
+) -> None:
     key_bytes = layout.key.itemsize
     _bytes(rows)[:, :key_bytes] = keys[:, :key_bytes]
     _bytes(rows)[:, key_bytes:] = values.view("u1")
-    return rows
 
 
 def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[np.void], reference_ns: int) -> None:

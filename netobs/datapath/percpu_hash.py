@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from netobs.datapath.batch import BatchReader, hash_map_bytes
-from netobs.datapath.halves import Halves
+from netobs.datapath.flow_table import Quiet
 from netobs.datapath.layout import PLAIN, RecordLayout
-from netobs.flow.records import KEY, Records, concatenate, empty
+from netobs.flow.journal import Intake
+from netobs.flow.records import KEY
 from netobs.kernel.object import BpfObject, LoadedObject
 
 CLOCK_SLACK_NS = 50_000_000  # the coarse clock is up to one tick (10 ms at 100 Hz) behind
@@ -28,15 +29,13 @@ class PercpuHash:
     slots = 1
     slot_cpus = 0
 
-    def __init__(self, max_flows: int, cpus: int, halves: Halves, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
+    def __init__(self, max_flows: int, cpus: int, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
         """``batch``: as in ``BatchReader``."""
         self._max_flows = max_flows
         self._cpus = cpus
-        self._halves = halves
         self.stale = 0
         self._layout = layout
         self._reader = BatchReader(KEY.itemsize, cpus, max_flows, batch, layout.metrics)
-        self._taken: list[Records] = []
 
     def prepare(self, obj: BpfObject) -> None:
         """Sizes both halves. Before load."""
@@ -47,29 +46,27 @@ class PercpuHash:
         """After load."""
         self._fds = [obj.map_fd(name) for name in self.MAPS]
 
-    def evict(self, now_ns: int) -> Records:
-        """Flips the halves, waits for a grace period, and takes the flows out of the quiet half.
+    def read(self, quiet: Quiet, intake: Intake, take: bool) -> None:
+        for keys, values in self._reader.entries(self._fds[quiet.half], take):
+            flow, cpu = np.nonzero(self._present(values, quiet.since_ns))
+            rows = intake.room(len(flow))
+            row_bytes = rows.view("u1").reshape(len(rows), rows.itemsize)
+            row_bytes[:, : KEY.itemsize] = keys[flow]
+            row_bytes[:, KEY.itemsize :] = values.view("u1").reshape(*values.shape, values.itemsize)[flow, cpu]
 
-        :raises CaptureError: waiting for a grace period is impossible.
-        :raises OSError: the kernel failed the batch; nothing is lost, the next two evictions take the rest.
-        """
-        quiet = self._halves.flip(now_ns)
-        for keys, values in self._reader.take_entries(self._fds[quiet]):
-            self._taken.append(
-                self._drop_stale(_rows(keys, values, self._layout.record), self._halves.in_use_since_ns[quiet])
-            )
-        self._halves.emptied(quiet)
-        taken, self._taken = self._taken, []
-        return concatenate([empty(0, self._layout.record), *taken])
+    def clear(self, half: int) -> None:
+        self._reader.clear(self._fds[half])
 
-    def _drop_stale(self, rows: Records, since_ns: int) -> Records:
-        """Drops values that are older than the half's last eviction. A CPU left them in an element that the kernel
-        reused (the paper's rule; kernels from 5.10 on clear the element themselves)."""
-        stale = rows["last_ns"] < max(since_ns - CLOCK_SLACK_NS, 0)
-        if not stale.any():
-            return rows
-        self.stale += int(np.count_nonzero(stale))
-        return rows[~stale]
+    def _present(self, values: npt.NDArray[np.void], since_ns: int) -> npt.NDArray[np.bool_]:
+        """The values of the CPUs that saw the flow: those of the others are zero. Values that are older than the half's
+        last eviction do not count. A CPU left them in an element that the kernel reused (the paper's rule; kernels from
+        5.10 on clear the element themselves)."""
+        counts: npt.NDArray[np.bool_] = values["packets"] != 0
+        stale = counts & (values["last_ns"] < max(since_ns - CLOCK_SLACK_NS, 0))
+        if stale.any():
+            self.stale += int(np.count_nonzero(stale))
+            counts &= ~stale
+        return counts
 
     def occupancy(self) -> dict[str, int]:
         """Nothing is known between evictions."""
@@ -82,13 +79,3 @@ class PercpuHash:
         """Memory of both halves: entries are allocated when the map is made, with values for every possible CPU."""
         value_bytes = 8 + self._cpus * self._layout.metrics.itemsize  # a pointer to the values
         return len(self.MAPS) * hash_map_bytes(self._max_flows, KEY.itemsize, value_bytes)
-
-
-def _rows(keys: npt.NDArray[np.uint8], values: npt.NDArray[np.void], record: np.dtype[np.void]) -> Records:
-    """A row for each CPU that saw the flow: the others' values are zero."""
-    flow, cpu = np.nonzero(values["packets"])
-    rows = np.empty(len(flow), dtype=record)
-    row_bytes = rows.view("u1").reshape(len(rows), record.itemsize)
-    row_bytes[:, : KEY.itemsize] = keys[flow]
-    row_bytes[:, KEY.itemsize :] = values.view("u1").reshape(*values.shape, values.itemsize)[flow, cpu]
-    return rows

@@ -12,7 +12,8 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
-from netobs.flow.records import RECORD, Records, concatenate, empty
+from netobs.flow.journal import Intake
+from netobs.flow.records import RECORD, opaque
 from netobs.kernel.fence import fence
 from netobs.kernel.object import BpfObject, LoadedObject
 
@@ -57,26 +58,29 @@ class RingBuffer:
         self._consumer_position = ctypes.c_uint64.from_buffer(self._consumer)
         self._producer_position: npt.NDArray[np.uint64] = np.frombuffer(self._producer, dtype="<u8", count=1)
 
-    def consume(self) -> Records:
-        """Takes what was submitted (a copy, shape ``(n,)``) and gives the space back."""
+    def read(self, intake: Intake) -> int:
+        """Copies what was submitted to ``intake``. The position up to which ``give_back`` may go then."""
         start, end = self._consumer_position.value, int(self._producer_position[0])
         if start == end:
             self._unmap_data()
-            return empty(0, self._record)
+            return start
         fence()  # what is up to `end` was there before the position said so
-        parts = [empty(0, self._record)]
         while start < end:
-            records = self._submitted(start, end)
-            if not len(records):
+            count = self._copy(start, end, intake)
+            if not count:
                 break
-            parts.append(records)
-            start += len(records) * self._entry.itemsize
-            fence()  # the copy is made before the kernel may write there again
-            self._consumer_position.value = start
-        return concatenate(parts)
+            start += count * self._entry.itemsize
+        return start
 
-    def _submitted(self, start: int, end: int) -> Records:
-        """A copy of the records from ``start`` on, up to ``end``, the end of the ring, or one still being written."""
+    def give_back(self, position: int) -> None:
+        """Lets the kernel write up to ``position`` again. May be repeated."""
+        if position > self._consumer_position.value:
+            fence()  # the copy is made before
+            self._consumer_position.value = position
+
+    def _copy(self, start: int, end: int, intake: Intake) -> int:
+        """Copies the records from ``start`` on, up to ``end``, the end of the ring, or one still being written. Returns
+        how many there were."""
         if self._data is None:
             # One page more than the ring: a record that begins at its end goes on there, where the ring begins again.
             size = self.size_bytes + mmap.PAGESIZE
@@ -86,8 +90,9 @@ class RingBuffer:
         entries = np.frombuffer(self._data, dtype=self._entry, count=count, offset=offset)
         busy = np.flatnonzero(entries["length"] & BUSY)
         fence()  # a record is whole once its header says so, which was read
-        records: Records = entries["record"][: busy[0] if len(busy) else count].copy().view(self._record)
-        return records
+        submitted = int(busy[0]) if len(busy) else count
+        opaque(intake.room(submitted))[:] = entries["record"][:submitted]
+        return submitted
 
     def _unmap_data(self) -> None:
         if self._data is not None:

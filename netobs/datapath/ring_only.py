@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from netobs.flow.records import RECORD, Records, empty
+from netobs.datapath.flow_table import Quiet
+from netobs.flow.journal import Intake
 from netobs.kernel.object import BpfObject, LoadedObject
 
 
@@ -15,19 +14,17 @@ class RingOnly:
     slots = 1
     slot_cpus = 0
 
-    def __init__(self, record: np.dtype[np.void] = RECORD) -> None:
-        """``record``: the dtype of the records."""
-        self._record = record
-
     def prepare(self, obj: BpfObject) -> None:
         """Nothing to size."""
 
     def open_maps(self, obj: LoadedObject) -> None:
         """Nothing to open."""
 
-    def evict(self, now_ns: int) -> Records:
+    def read(self, quiet: Quiet, intake: Intake, take: bool) -> None:
         """Nothing waits in the kernel but what is in the ring."""
-        return empty(0, self._record)
+
+    def clear(self, half: int) -> None:
+        """Nothing to clear."""
 
     def occupancy(self) -> dict[str, int]:
         """There is no level to count."""

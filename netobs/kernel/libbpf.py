@@ -98,10 +98,11 @@ def online_cpus(path: Path = Path("/sys/devices/system/cpu/online")) -> int:
     return int(host.read(str(path)).strip().replace(",", "-").split("-")[-1]) + 1
 
 
-def lookup_and_delete_batch(
-    fd: int, cursor_in: Any, cursor_out: Any, keys: int, values: int, count: int
+def lookup_batch(
+    fd: int, cursor_in: Any, cursor_out: Any, keys: int, values: int, count: int, delete: bool
 ) -> tuple[int, int]:
-    """One BPF_MAP_LOOKUP_AND_DELETE_BATCH of at most ``count`` entries into the buffers at ``keys`` and ``values``.
+    """One BPF_MAP_LOOKUP_BATCH of at most ``count`` entries into the buffers at ``keys`` and ``values``, or with
+    ``delete`` one BPF_MAP_LOOKUP_AND_DELETE_BATCH.
 
     ``cursor_in`` is None at the start, else what the last call filled as ``cursor_out``; the two must differ.
     Returns (entries, errno): 0 = go on; ENOENT = that was the end, the entries count; ENOSPC = a bucket holds more
@@ -112,14 +113,15 @@ def lookup_and_delete_batch(
     """
     number = c_uint32(count)
     options = MapBatchOpts(ctypes.sizeof(MapBatchOpts), 0, 0)
-    result = library().bpf_map_lookup_and_delete_batch(
-        fd, cursor_in, cursor_out, keys, values, byref(number), byref(options)
-    )
+    lib = library()
+    function = lib.bpf_map_lookup_and_delete_batch if delete else lib.bpf_map_lookup_batch
+    result = function(fd, cursor_in, cursor_out, keys, values, byref(number), byref(options))
     if result in (0, -errno.ENOENT):
         return number.value, -result
     if result == -errno.ENOSPC:
         return 0, errno.ENOSPC
-    raise OSError(-result, f"batch lookup and delete: {error_text(-result)}")
+    what = "batch lookup and delete" if delete else "batch lookup"
+    raise OSError(-result, f"{what}: {error_text(-result)}")
 
 
 def cursor(key_bytes: int) -> ctypes.Array[c_char]:
@@ -243,6 +245,16 @@ def program_info(fd: int) -> tuple[int, str]:
     info, size = ProgramInfo(), c_uint32(ctypes.sizeof(ProgramInfo))
     checked(library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "program")
     return info.type, info.name.decode("ascii", "replace")
+
+
+def map_number(fd: int) -> int:
+    """The number of a map, which no other map gets until the kernel ends (``struct bpf_map_info``: type, id).
+
+    :raises OSError: ``fd`` is no map.
+    """
+    info = (c_uint32 * 2)()
+    checked(library().bpf_obj_get_info_by_fd(fd, info, byref(c_uint32(ctypes.sizeof(info)))), "map")
+    return info[1]
 
 
 def run_program(fd: int, frame: bytes) -> bytes:

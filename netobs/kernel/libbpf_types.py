@@ -163,9 +163,9 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
-    "bpf_map_lookup_and_delete_batch": (
-        c_int,
-        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)],
+    **dict.fromkeys(
+        ("bpf_map_lookup_batch", "bpf_map_lookup_and_delete_batch"),
+        (c_int, [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), POINTER(MapBatchOpts)]),
     ),
     "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)]),
     "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(ProgLoadOpts)]),

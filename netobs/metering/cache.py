@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 import numpy.typing as npt
 
-from netobs.flow.records import RECORD, Records, empty, take
+from netobs.flow.records import RECORD, Records, empty, opaque, take
 from netobs.metering.index import Rows
 from netobs.metering.merge import (
     CHUNK_ROWS,
@@ -54,12 +56,19 @@ class FlowCache:
         seed: int,
         hash_function: HashFunction = hash_keys,
         dtype: np.dtype[np.void] = RECORD,
+        store: FlowStore | None = None,
+        room: Callable[[int], Records] | None = None,
     ) -> None:
-        """``seed`` is a secret that keeps others from choosing flows whose hashes collide. ``dtype``: of records."""
+        """``seed`` is a secret that keeps others from choosing flows whose hashes collide. ``dtype``: of records.
+
+        ``store``: where they are kept, else memory of this process. ``room`` gives memory for so many due records,
+        else each array has its own.
+        """
         self._seed = seed
         self._hash_function = hash_function
         self._dtype = dtype
-        self._store = FlowStore(dtype)
+        self._store = FlowStore(dtype) if store is None else store
+        self._room = room
         self.created = 0
         self.expired: npt.NDArray[np.int64] = np.zeros(REASONS, np.int64)
         self.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
@@ -77,6 +86,10 @@ class FlowCache:
         self._store.reschedule(self._due_ns(self._store.records))
         return empty(0, self._dtype)
 
+    def restore(self, rows: int, generation: int) -> None:
+        """As in ``FlowStore``, with the present limits."""
+        self._store.restore(rows, generation, lambda records: self._hash_function(records, self._seed), self._due_ns)
+
     def __len__(self) -> int:
         return len(self._store)
 
@@ -85,15 +98,17 @@ class FlowCache:
         """Bytes reserved for the cache; the unused part takes no memory."""
         return self._store.nbytes
 
-    def update(self, records: Records, now_ns: int) -> Records:
+    def update(self, records: Records, now_ns: int, generation: int = 0) -> Records:
         """Take in the rows of an eviction (shape ``(n,)``) and hand out the records that are due.
 
-        The cache takes over ``records``: it may change the array, and may return the same memory.
+        The cache takes over ``records``: it may change the array, and may return the same memory. ``generation``: of
+        the journal; see ``FlowStore.begin``.
         """
+        self._store.begin(generation)
         merged, hashes = merge(records, self._seed, self._hash_function)
         if self._active_timeout_ns == 0:
             self.created += len(merged)
-            return self._hand_out(merged, np.full(len(merged), ACTIVE_TIMEOUT, np.uint8))
+            return self._hand_out(self._in_room(merged), np.full(len(merged), ACTIVE_TIMEOUT, np.uint8))
         rows = self._store.find(hashes)
         known = np.flatnonzero(rows)
         collided = self._add_to_known(merged, known, rows[known])
@@ -101,36 +116,48 @@ class FlowCache:
         self.created += len(fresh) + len(collided)
         due_rows = self._store.due(now_ns)
         admitted, passed, due_ns = self._admit(merged, hashes, fresh, now_ns, len(due_rows))
-        out = np.empty(len(due_rows) + len(passed) + len(collided), self._dtype)
+        out = self._empty(len(due_rows) + len(passed) + len(collided))
         self._store.read(due_rows, out=out[: len(due_rows)])
         take(merged, np.concatenate((passed, collided)), out=out[len(due_rows) :])
         self._store.remove(due_rows)
         self._store.append(merged, admitted, hashes[admitted], due_ns)
-        self._store.shrink()
         return self._hand_out(out, self._timeout_reasons(out, now_ns))
 
     def expire_all(self, reason: int = FORCED_END) -> Records:
-        """Hand out all records, with ``reason``, and leave the cache empty."""
-        records, self._store = self._store.records, FlowStore(self._dtype)
+        """Hand out all records, with ``reason``, and leave the cache empty. If these are kept, they are valid until the
+        next ``update``."""
+        records = self._store.remove_all()
         records["flow_end_reason"] = reason
         self.expired[reason] += len(records)
         return records
 
-    def expire_interface(self, key: int) -> Records:
+    def expire_interface(self, key: int, generation: int = 0) -> Records:
         """Hand out the records of one interface, with the reason "forced end": another interface gets its
         ``key`` (``interface_key``), or nobody does."""
+        self._store.begin(generation)
         return self._expire_rows(self._store.of_interface(key))
 
-    def expire_namespace(self, netns: int) -> Records:
+    def expire_namespace(self, netns: int, generation: int = 0) -> Records:
         """Hand out the records of the network namespace with the number ``netns``, which has gone, in the same way."""
+        self._store.begin(generation)
         return self._expire_rows(self._store.of_namespace(netns))
 
     def _expire_rows(self, rows: Indices) -> Records:
-        records = self._store.read(rows)
+        records = self._store.read(rows, out=self._empty(len(rows)))
         self._store.remove(rows)
         records["flow_end_reason"] = FORCED_END
         self.expired[FORCED_END] += len(records)
         return records
+
+    def _empty(self, records: int) -> Records:
+        return np.empty(records, self._dtype) if self._room is None else self._room(records)
+
+    def _in_room(self, records: Records) -> Records:
+        if self._room is None:
+            return records
+        out = self._room(len(records))
+        opaque(out)[:] = opaque(records)
+        return out
 
     def _add_to_known(self, merged: Records, known: Indices, rows: Rows) -> Indices:
         """Add ``merged[known]`` to ``rows`` of the cache. Returns those of ``known`` that are not of the same flow."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from netobs.flow.records import RECORD, Records
-from netobs.metering.cache import FORCED_END, FlowCache
+from netobs.base.keeper import Keeper, KeepsNothing, file_of
+from netobs.flow.journal import Journal
+from netobs.flow.records import RECORD, Records, concatenate
+from netobs.metering.cache import FORCED_END, REASONS, FlowCache
+from netobs.metering.store import FlowStore
+from netobs.metering.undo import UndoLog
 
 
 @dataclass
@@ -39,40 +43,82 @@ class Metering:
         max_flows: int = 1_000_000,
         seed: int | None = None,
         dtype: np.dtype[np.void] = RECORD,
+        journal: Journal | None = None,
+        keeper: Keeper = KeepsNothing(),  # noqa: B008  has no state
     ) -> None:
-        """Without ``seed`` each process has its own random one. ``dtype``: of the records."""
+        """Without ``seed`` each process has its own random one. ``dtype``: of the records.
+
+        ``journal`` and ``keeper`` belong together: the flow cache goes on where that of the former process ended.
+        """
         seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
-        self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed, dtype=dtype)
-        self.taken = Totals()
-        self.handed_out = Totals()
+        self._journal = Journal(dtype) if journal is None else journal
+        store, room = None, None
+        if self._journal.keeps:
+            store = FlowStore(dtype, file_of(keeper, "cache-records"), UndoLog(dtype, keeper))
+            room = self._journal.room
+        self._store = store
+        self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed, dtype=dtype, store=store, room=room)
+        self.taken, self.handed_out = Totals(), Totals()
+        if self._journal.keeps:
+            self._restore()
+
+    def _restore(self) -> None:
+        state = self._journal.state
+        self.cache.restore(state.cached, state.generation)
+        if state.counters:
+            created, *rest = state.counters
+            self.cache.created, self.cache.expired[:] = created, rest[:REASONS]
+            self.taken, self.handed_out = Totals(*rest[REASONS : REASONS + 3]), Totals(*rest[REASONS + 3 :])
+
+    def _hand_out(self, due: Records, leaving: int = 0, rows: int | None = None) -> Records:
+        """Counts ``due``, of which ``leaving`` are still in the memory of the cache, and commits what has happened.
+        ``rows``: of the journal that wait now, if it has changed."""
+        self.handed_out.add(due)
+        if self._journal.keeps:
+            totals = (each for total in (self.taken, self.handed_out) for each in astuple(total))
+            counters = (self.cache.created, *self.cache.expired.tolist(), *totals)
+            rows = self._journal.state.rows if rows is None else rows
+            self._journal.metered(rows, len(due) - leaving, leaving, len(self.cache), counters)
+        return due
+
+    def due(self) -> Records:
+        """The records that were handed out and are not exported yet, if the journal keeps them."""
+        leaving = self._journal.state.leaving
+        if self._store is None or not leaving:
+            return self._journal.due()
+        return concatenate([self._journal.due(), self._store.first(leaving)])
 
     def update(self, records: Records, now_ns: int) -> Records:
-        """Take in an eviction and hand out the due records. Takes over ``records`` like ``FlowCache.update``."""
+        """Take in an eviction and hand out the due records. Takes over ``records`` like ``FlowCache.update``.
+
+        With a journal that keeps them, ``records`` wait there while records wait that were expired all at once.
+        """
+        state = self._journal.state
+        if state.leaving:
+            return records[:0]
         self.taken.add(records)
-        due = self.cache.update(records, now_ns)
-        self.handed_out.add(due)
-        return due
+        return self._hand_out(self.cache.update(records, now_ns, state.generation), rows=0)
 
     def set_limits(self, active_timeout_ns: int, idle_timeout_ns: int, max_flows: int) -> Records:
         """Change the limits; hands out the records that are due because of it."""
         due = self.cache.set_limits(active_timeout_ns, idle_timeout_ns, max_flows)
-        self.handed_out.add(due)
-        return due
+        return self._hand_out(due, len(due)) if len(due) else due
 
     def end_interface(self, key: int) -> Records:
         """Hand out the flows of the interface ``key`` (``interface_key``), which has gone."""
-        due = self.cache.expire_interface(key)
-        self.handed_out.add(due)
-        return due
+        state = self._journal.state
+        if state.leaving:  # with all others
+            return self._journal.due()[:0]
+        return self._hand_out(self.cache.expire_interface(key, state.generation))
 
     def end_namespace(self, netns: int) -> Records:
         """Hand out the flows of the network namespace with the number ``netns``, which has gone."""
-        due = self.cache.expire_namespace(netns)
-        self.handed_out.add(due)
-        return due
+        state = self._journal.state
+        if state.leaving:
+            return self._journal.due()[:0]
+        return self._hand_out(self.cache.expire_namespace(netns, state.generation))
 
     def expire_all(self) -> Records:
         """Hand out all remaining records, with the reason "forced end"."""
         due = self.cache.expire_all(FORCED_END)
-        self.handed_out.add(due)
-        return due
+        return self._hand_out(due, len(due)) if len(due) else due

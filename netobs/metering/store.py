@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +11,8 @@ from netobs.base.column import Column
 from netobs.flow.interface_key import NETNS_SHIFT
 from netobs.flow.records import RECORD, Records, put, take
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
-from netobs.metering.merge import Hashes, Indices
+from netobs.metering.merge import CHUNK_ROWS, Hashes, Indices
+from netobs.metering.undo import UndoLog
 
 MIN_CAPACITY = 4096
 """Rows of an empty store."""
@@ -19,15 +22,48 @@ BYTES_PER_FLOW = 8 + 8 + 20
 
 
 class FlowStore:
-    """Flow Records, each with the hash of its key and the time at which it is due. Row numbers change on removal."""
+    """Flow Records, each with the hash of its key and the time at which it is due. Row numbers change on removal.
 
-    def __init__(self, dtype: np.dtype[np.void] = RECORD) -> None:
-        """``dtype``: of the records."""
-        self._records, self._hashes, self._due_ns = Column(dtype), Column(np.uint64), Column(np.uint64)
+    Only the records are kept for the next process: all else follows from them.
+    """
+
+    def __init__(self, dtype: np.dtype[np.void] = RECORD, fd: int = -1, undo: UndoLog | None = None) -> None:
+        """``dtype``: of the records. ``fd``: the file of memory that keeps them, as for ``Column``; ``undo``: where
+        rows of it are copied before they change."""
+        self._dtype, self._undo = dtype, undo
+        self._records = Column(dtype, fd)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._hashes, self._due_ns = Column(np.uint64), Column(np.uint64)
         self._index = HashIndex()
         self._end = FIRST_ROW
-        self._resize(MIN_CAPACITY)
+        self._resize(max(MIN_CAPACITY, len(self._records.array)))
         self._hashes.array[[EMPTY, DELETED]] = EMPTY, DELETED
+
+    def begin(self, generation: int) -> None:
+        """The present content is committed under ``generation`` of the journal: what changes from now on can be undone
+        until the next."""
+        self.shrink()
+        if self._undo is not None:
+            self._undo.begin(generation, self._end)
+
+    def restore(
+        self,
+        rows: int,
+        generation: int,
+        hash_keys: Callable[[Records], Hashes],
+        due_ns: Callable[[Records], npt.NDArray[np.uint64]],
+    ) -> None:
+        """Finds the ``rows`` flows of the former process as they were at ``generation``, and what follows from them."""
+        if self._undo is not None:
+            self._undo.roll_back(self._records.array, generation)
+        self._end = FIRST_ROW + rows
+        for begin in range(FIRST_ROW, self._end, CHUNK_ROWS):
+            chunk = slice(begin, min(begin + CHUNK_ROWS, self._end))
+            records = self._records.array[chunk]
+            self._hashes.array[chunk], self._due_ns.array[chunk] = hash_keys(records), due_ns(records)
+        self._index.rebuild(self._hashes.array[: self._end])
 
     def __len__(self) -> int:
         return self._end - FIRST_ROW
@@ -71,6 +107,8 @@ class FlowStore:
 
     def write(self, rows: Rows, records: Records, due_ns: npt.NDArray[np.uint64]) -> None:
         """Replace ``rows``; the keys stay the same."""
+        if self._undo is not None:
+            self._undo.save(self._records.array, rows)
         put(self._records.array, rows, records)
         self._due_ns.array[rows] = due_ns
 
@@ -83,6 +121,8 @@ class FlowStore:
         begin, end = self._end, self._end + len(indices)
         if end > len(self._hashes.array):
             self._resize(end)
+        if self._undo is not None:
+            self._undo.save_range(self._records.array, begin, end)
         take(records, indices, out=self._records.array[begin:end])
         self._hashes.array[begin:end] = hashes
         self._due_ns.array[begin:end] = due_ns
@@ -102,8 +142,23 @@ class FlowStore:
         self._index.move(movers, holes)
         for array in (self._hashes.array, self._due_ns.array):
             array[holes] = array[movers]
+        if self._undo is not None:
+            self._undo.save(self._records.array, holes)
         put(self._records.array, holes, take(self._records.array, movers))
         self._end = end
+
+    def remove_all(self) -> Records:
+        """Leaves the store empty. What was in it, valid until the next ``append``."""
+        records = self.records
+        if self._undo is None:
+            self._records = Column(self._dtype)
+        self._clear()
+        return records
+
+    def first(self, rows: int) -> Records:
+        """The first ``rows`` that there are or were, without a copy."""
+        records: Records = self._records.array[FIRST_ROW : FIRST_ROW + rows]
+        return records
 
     def shrink(self) -> None:
         """Give memory back to the system if less than a quarter of it is in use."""

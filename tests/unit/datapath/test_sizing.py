@@ -9,15 +9,12 @@ import pytest
 
 from netobs.datapath.batch import hash_map_bytes
 from netobs.datapath.datapath import RING_BYTES
-from netobs.datapath.halves import Halves
 from netobs.datapath.layout import FLOW_SLOT, FLOW_START
 from netobs.datapath.ledger import Ledger
 from netobs.datapath.percpu_array import LEAST_SLOTS, PercpuArray, slots_per_cpu
 from netobs.datapath.percpu_hash import PercpuHash
 from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
-from netobs.datapath.state import SharedState
-from netobs.kernel.grace import GracePeriod
 from netobs.kernel.libbpf import online_cpus
 
 MIB = 1 << 20
@@ -26,15 +23,11 @@ MAX_FLOWS = (64, 1000, 1024, 65_535, 65_536, 65_537, 1_000_000, 16_777_216)
 
 
 def array(max_flows: int, cpus: int) -> PercpuArray:
-    return PercpuArray(max_flows, cpus, halves())
+    return PercpuArray(max_flows, cpus)
 
 
 def percpu_hash(max_flows: int, cpus: int) -> PercpuHash:
-    return PercpuHash(max_flows, cpus, halves())
-
-
-def halves() -> Halves:
-    return Halves(SharedState(), GracePeriod())
+    return PercpuHash(max_flows, cpus)
 
 
 @pytest.mark.parametrize("max_flows", MAX_FLOWS)
