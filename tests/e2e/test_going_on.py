@@ -15,6 +15,7 @@ from lab.daemon import Daemon, alive, bpf_objects, configuration, read_account, 
 from lab.keeping import ServiceStore
 from lab.namespaces import Lab, Link, command
 from lab.programs import wait_until
+from lab.recording import Received, expected
 from lab.traffic import Traffic
 from netobs.kernel.pins import MEMORY
 
@@ -86,6 +87,29 @@ def test_no_packet_is_missed_over_restarts_and_kills(
         assert store.fds == {}
         wait_until(lambda: alive(objects) == frozenset(), "nothing is left in the kernel")
         assert "netobs" not in traffic_control(lab, far.ns)
+
+
+def test_a_collector_sees_one_session_over_restarts(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
+    near, far = lab.pair()
+    capture = {"eviction_interval": "100ms", "max_flows": 4096, "direction": "ingress"}
+    config = configuration(capture, AT_ONCE, [{"observation_domain": 7}])  # else it follows from the file's path
+    received = Received()
+    with UdpSink(far.ns) as sink:
+        with Kept(store, lab, far.ns, tmp_path, config, label="n0") as daemon:
+            daemon.restart()
+        sending = Traffic(flows=50, packets=100_000).start(lab, near, rate=20_000)
+        for number in range(1, 4):
+            with Kept(store, lab, far.ns, tmp_path, config, label=f"n{number}") as daemon:
+                daemon.restart()
+        sent = sending.wait()
+        with Kept(store, lab, far.ns, tmp_path, config, label="last") as daemon:
+            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
+            assert daemon.finish().seen.packets == sent.packets
+        datagrams = sink.drain_from()
+    assert len({address for _, address in datagrams}) == 1
+    received.add_session(message for message, _ in datagrams)
+    assert (received.gaps, received.doubles) == (0, 0)
+    assert received.flows == expected(Traffic(flows=50, packets=100_000).expected(ifindex=far.ifindex))
 
 
 def test_another_table_after_a_restart(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
