@@ -13,7 +13,8 @@ from lab.namespaces import Lab
 from tests.packages import container, debian_root
 from tests.packages.debian_root import RootMissing
 from tests.packages.host import AT_ONCE, COLLECTOR, Site, site
-from tests.packages.made import changed, made, renumbered
+from tests.packages.made import changed, renumbered
+from tests.packages.made import package as made_package
 
 SUITES = ("bookworm", "trixie")
 
@@ -28,8 +29,7 @@ def no_containers_left(no_leftovers: None) -> None:
 @pytest.fixture(scope="session")
 def deb() -> Path:
     """The Debian package."""
-    (package,) = made("deb")
-    return package
+    return made_package("deb")
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def other_deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "netobs/datapath/layout.py": {'        ("reserved", "<u8", (3,)),': '        ("reserved", "<u8", (11,)),'},
         },
     )
-    return renumbered(made("deb", tree)[0], tmp_path_factory.mktemp("other"), "+other")
+    return renumbered(made_package("deb", tree=tree), tmp_path_factory.mktemp("other"), "+other")
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,15 @@ def made(target: str, tree: Path = REPOSITORY) -> tuple[Path, ...]:
     return files
 
 
+def package(target: str, name: str = "netobs", tree: Path = REPOSITORY) -> Path:
+    """The binary package called ``name`` among those that ``make TARGET`` makes."""
+    (found,) = [
+        path for path in made(target, tree)
+        if re.match(rf"{name}[-_]\d", path.name) and not path.name.endswith(".src.rpm")
+    ]  # fmt: skip
+    return found
+
+
 def changed(folder: Path, changes: Mapping[str, Mapping[str, str]]) -> Path:
     """A copy of this tree in ``folder`` in which files, by name, have other words in the place of some; each has to be
     there once."""

@@ -14,7 +14,7 @@ import pytest
 from lab.namespaces import command
 from lab.traffic import REPOSITORY
 from netobs import __version__
-from tests.packages.made import made
+from tests.packages.made import package as made_package
 
 pytestmark = pytest.mark.packages(tools=("dpkg-buildpackage", "dh", "clang", "lintian"))
 
@@ -51,8 +51,12 @@ FOLDERS_WITHOUT_FILES = {"etc/netobs", "etc/netobs/templates"}
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    (deb,) = made("deb")
-    return deb
+    return made_package("deb")
+
+
+@pytest.fixture(scope="module")
+def helper() -> Path:
+    return made_package("deb", "netobs-helper")
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +133,28 @@ def test_what_it_depends_on(package: Path) -> None:
     assert field(package, "Architecture") == command(["dpkg", "--print-architecture"]).stdout.strip()
     assert field(package, "Version") == f"{__version__}-1"
     assert field(package, "Suggests") == "libpcap0.8"  # recommended, it would bring the dbus daemon to hosts without
-    for name in ("Recommends", "Pre-Depends", "Conflicts"):
+    assert field(package, "Recommends") == "netobs-helper"
+    for name in ("Pre-Depends", "Conflicts"):
         assert field(package, name) == ""
+
+
+def test_the_helper_is_a_package_of_its_own(helper: Path) -> None:
+    lines = command(["dpkg-deb", "--contents", str(helper)]).stdout.splitlines()
+    files = {line.split()[-1].removeprefix(".").replace("/usr/lib/systemd", "/lib/systemd") for line in lines}
+    assert {name for name in files if not name.endswith("/")} == {
+        "/etc/netobs-helper.toml",
+        "/lib/systemd/system/netobs-helper.service",
+        "/lib/systemd/system/netobs-helper.socket",
+        "/usr/bin/netobs-helper",
+        "/usr/lib/tmpfiles.d/netobs-helper.conf",
+        "/usr/share/doc/netobs-helper/changelog.Debian.gz",
+        "/usr/share/doc/netobs-helper/changelog.gz",
+        "/usr/share/doc/netobs-helper/copyright",
+        "/usr/share/lintian/overrides/netobs-helper",
+        "/usr/share/man/man8/netobs-helper.8.gz",
+    }
+    assert field(helper, "Depends") == f"netobs (>= {__version__}-1), python3:any (>= 3.9~)"
+    assert field(helper, "Architecture") == "all"
 
 
 def test_maintainer_scripts(control: Path) -> None:
@@ -154,9 +178,9 @@ def test_maintainer_scripts(control: Path) -> None:
     assert "deb-systemd-helper purge 'netobs.service'" in text["postrm"]
 
 
-def test_lintian(package: Path) -> None:
+def test_lintian(package: Path, helper: Path) -> None:
     done = command(
-        ["lintian", "--pedantic", "--display-info", "--fail-on", "error,warning", str(package)],
+        ["lintian", "--pedantic", "--display-info", "--fail-on", "error,warning", str(package), str(helper)],
         check=False,
         timeout=120,
     )

@@ -12,6 +12,7 @@ from lab.namespaces import command
 from lab.traffic import REPOSITORY
 from netobs import __version__
 from tests.packages.made import made
+from tests.packages.made import package as made_package
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,8 +57,12 @@ DIST_INFO = ("", "/LICENSE", "/LICENSE.bpf", "/METADATA", "/RECORD", "/WHEEL", "
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    (binary,) = [path for path in made("rpm") if not path.name.endswith(".src.rpm")]
-    return binary
+    return made_package("rpm")
+
+
+@pytest.fixture(scope="module")
+def helper() -> Path:
+    return made_package("rpm", "netobs-helper")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,20 @@ def test_every_file(package: Path) -> None:
     assert link == "../../../../share/netobs/templates"
 
 
+def test_the_helper_is_a_package_of_its_own(helper: Path) -> None:
+    assert listing(helper) == {
+        "/etc/netobs-helper.toml": "-rw-r--r-- root root",
+        "/usr/bin/netobs-helper": "-rwxr-xr-x root root",
+        "/usr/lib/systemd/system/netobs-helper.service": "-rw-r--r-- root root",
+        "/usr/lib/systemd/system/netobs-helper.socket": "-rw-r--r-- root root",
+        "/usr/lib/tmpfiles.d/netobs-helper.conf": "-rw-r--r-- root root",
+        "/usr/share/licenses/netobs-helper": "drwxr-xr-x root root",
+        "/usr/share/licenses/netobs-helper/LICENSE": "-rw-r--r-- root root",
+        "/usr/share/man/man8/netobs-helper.8.gz": "-rw-r--r-- root root",
+    }
+    assert f"netobs = {__version__}" in asked(helper, "--requires")
+
+
 def test_configuration_is_never_replaced(package: Path) -> None:
     flags = asked(package, "--qf", "[%{FILEFLAGS:fflags} %{FILENAMES}\n]")
     assert [line for line in flags if line.split(" ")[0].startswith("c")] == ["cn /etc/netobs.toml"]
@@ -154,6 +173,9 @@ def test_scriptlets_ask_fedoras_macros_for_the_right_units(tmp_path: Path) -> No
         "<systemd_post netobs.service>",
         "<systemd_preun netobs.service netobs@.service>",
         "<systemd_postun_with_restart netobs.service netobs@\\*.service>",
+        "<systemd_post netobs-helper.socket>",
+        "<systemd_preun netobs-helper.socket netobs-helper.service>",
+        "<systemd_postun_with_restart netobs-helper.service>",
     ]
 
 
@@ -186,7 +208,7 @@ def test_as_el9_builds_it(source_package: Path, tmp_path: Path) -> None:
     """Its setuptools reads no pyproject.toml. From the source package, which so is shown to be whole."""
     defines = ["--load", str(MACROS), "--define", f"_topdir {tmp_path}", "--nodeps", "--without", "pyproject"]
     command(["rpmbuild", *defines, "--rebuild", str(source_package)], timeout=BUILD_TIMEOUT_S)
-    (package,) = (tmp_path / "RPMS").glob("*/netobs-*.rpm")
+    (package,) = (tmp_path / "RPMS").glob("*/netobs-[0-9]*.rpm")
     folder = {"/usr/lib/netobs": "drwxr-xr-x root root"}
     assert listing(package) == {**FILES, **shared_files(), **package_files("/usr/lib/netobs"), **folder}
     needs = set(asked(package, "--requires"))

@@ -13,7 +13,7 @@ from lab.programs import wait_until
 from lab.traffic import Traffic
 from tests.packages.host import AT_ONCE, BOOTED, COLLECTOR, CONF, NOTHING, UNIT, Site
 from tests.packages.listing import ACCOUNT_FILES, differences, listing
-from tests.packages.made import made
+from tests.packages.made import package as made_package
 
 pytestmark = [
     *BOOTED,
@@ -28,7 +28,7 @@ PLAN = Traffic(flows=100, packets=10_000)
 
 def test_it_runs_and_goes(prepared: Site, report: list[str]) -> None:
     host, hooks = prepared.host, traffic_control(prepared.lab, prepared.far.ns)
-    (package,) = [path for path in made("rpm") if not path.name.endswith(".src.rpm")]
+    package = made_package("rpm")
     inside = host.copy(package)
     host.apt("install", "rpm")
     host.drop_in(f"Environment=PYTHONPATH={PYTHON}")

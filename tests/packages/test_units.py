@@ -13,6 +13,7 @@ from lab.traffic import REPOSITORY
 pytestmark = pytest.mark.packages(tools=("systemd-analyze", "clang"))
 
 MOST_EXPOSURE = 20  # tenths
+MOST_EXPOSURE_OF_HELPER = 25
 CAPABILITIES = {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"}
 
 
@@ -81,6 +82,20 @@ def test_capabilities_of_the_daemon(unit: Path) -> None:
         (line,) = [line for line in settings(unit) if line.startswith(f"{key}=")]
         assert set(line.partition("=")[2].split()) == CAPABILITIES
     assert "NoNewPrivileges=yes" in settings(unit)
+
+
+def test_the_helper_is_root_with_little(units: Path) -> None:
+    """Two capabilities, no IP, one kind of namespace, and what systemd thinks of it."""
+    service = units / "netobs-helper.service"
+    done = command(["systemd-analyze", "verify", "--man=no", str(service)], check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    offline = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSURE_OF_HELPER}"]
+    assert command([*offline, str(service)], check=False).returncode == 0
+    said = settings(service)
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_ADMIN" in said
+    assert {"RestrictAddressFamilies=AF_UNIX AF_NETLINK", "RestrictNamespaces=net", "NoNewPrivileges=yes"} <= {*said}
+    socket = settings(units / "netobs-helper.socket")
+    assert {"SocketMode=0660", "SocketUser=root", "SocketGroup=netobs"} <= {*socket}
 
 
 def test_an_instance_differs_in_its_file_only(units: Path) -> None:
