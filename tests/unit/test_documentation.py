@@ -196,9 +196,8 @@ def test_every_path_is_explained() -> None:
 
 
 def test_every_reason_of_a_loss_is_explained() -> None:
-    not_sent = set().union(*map(sources.arguments_of, ("count_not_sent", "lose"))) | {
-        each.replace("-", "_") for each in store.REASONS
-    }
+    calls = sources.arguments_of("count_not_sent") | sources.arguments_of("lose")
+    not_sent = calls | {each.replace("-", "_") for each in store.REASONS}
     explained = names(PROGRAM.items("DIAGNOSTICS", "The account"))
     of_the_system = {name for name in explained if name in errno.errorcode.values()}
     assert of_the_system
