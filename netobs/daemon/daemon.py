@@ -315,7 +315,7 @@ class Daemon:
         if self._stopping or not self._reloading.stop(self.suspend, now_ns):
             return
         self._end(now_ns)
-        log.info("restarting: counting goes on, and the flows so far are on their way")
+        log.info("restarting: counting goes on, and the next process has the flows so far")
 
     def _end(self, now_ns: int) -> None:
         self._handover.take_former(now_ns)
@@ -325,7 +325,8 @@ class Daemon:
         if self._namespaces is not None:
             self._namespaces.stop()
         self._evictions.finish(self._goes_on)
-        self._export(self._metering.expire_all())
+        if not self._goes_on:
+            self._export(self._metering.expire_all())
         self._packets.stop(now_ns)
         self._close_sessions(clock.monotonic_ns())  # their time starts now
 
