@@ -291,14 +291,15 @@ def _swap(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, pr
 def remove_former_filter(interface: Interface, direction: str, place: FilterPlace) -> None:
     """Removes the filter of a former process, and with its last one the qdisc if it was made for that."""
     hook = _hook(interface, BPF_TC_POINT[direction])
-    for handle, priority in netlink.filters(interface.index, netlink.TC_H_CLSACT[direction]):
-        if handle == place.handle:
-            former = _options(FilterPlace(handle, priority))
-            libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(former))
-    qdisc = _made_qdiscs.get(interface.index)
-    if qdisc is not None and not qdisc.filters and not _has_filters(interface):
-        qdisc.filters = 1
-        _leave_qdisc(interface, qdisc)
+    with capabilities.taken_up(capabilities.NET_ADMIN):
+        for handle, priority in netlink.filters(interface.index, netlink.TC_H_CLSACT[direction]):
+            if handle == place.handle:
+                former = _options(FilterPlace(handle, priority))
+                libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(former))
+        qdisc = _made_qdiscs.get(interface.index)
+        if qdisc is not None and not qdisc.filters and not _has_filters(interface):
+            qdisc.filters = 1
+            _leave_qdisc(interface, qdisc)
 
 
 def adopt_qdiscs(indices: Iterable[int], place: FilterPlace) -> None:

@@ -1,9 +1,7 @@
 """The capabilities that BPF needs (capabilities(7)): explains a refusal of the kernel, and sets them aside.
 
 netobs asks the kernel first, and explains afterwards. A check in advance could miss a right that the kernel grants in
-another way, such as by a BPF token, or by the verifier of a host without mitigations. Once the programs are loaded,
-only filters and the map of maps of ``grace.py`` need capabilities; TCX links, shared memory, batches and test runs do
-not.
+another way, such as by a BPF token, or by the verifier of a host without mitigations.
 """
 
 from __future__ import annotations
@@ -32,11 +30,11 @@ def lacking() -> list[str]:
 
 
 def set_aside(method: str) -> None:
-    """The programs are loaded, and attached by ``method``: takes the capabilities out of effect that are needed for the
-    next load only. The kernel lets a process without any make TCX links and read maps; filters need CAP_NET_ADMIN, and
-    before Linux 6.0 every call of bpf() needs CAP_BPF where kernel.unprivileged_bpf_disabled is set
-    (kernel/bpf/syscall.c: __sys_bpf)."""
-    capabilities.set_aside(TO_LOAD if method == "tcx" else capabilities.PERFMON)
+    """The programs are loaded, to be attached by ``method``: takes out of effect what is needed for moments only, as
+    another load and filters are. TCX links, shared memory, batches and test runs need no capability; before Linux 6.0
+    every call of bpf() needs CAP_BPF where kernel.unprivileged_bpf_disabled is set (kernel/bpf/syscall.c:
+    __sys_bpf)."""
+    capabilities.set_aside(TO_LOAD if method == "tcx" else TO_LOAD & ~capabilities.BPF)
 
 
 def explain(number: int) -> tuple[str, str]:
