@@ -1,19 +1,23 @@
-"""Where the former process had its programs: TCX links that go on, and clsact qdiscs that were made for its filters."""
+"""Where the former process had its programs: TCX links that go on, clsact qdiscs that were made for its filters, and
+the names of the interfaces."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Callable
 
 from netobs.base.keeper import Keeper
 from netobs.base.kept_record import KeptRecord
 from netobs.kernel import attach, libbpf
 from netobs.kernel.attach import Attachment, FilterPlace
-from netobs.kernel.interfaces import Interface
+from netobs.kernel.interface_history import InterfaceNames
+from netobs.kernel.interfaces import ARPHRD_ETHERNET, Interface
 
-QDISCS = "qdiscs"
+PLACES = "places"
 
 
 def link_name(index: int, direction: str, namespace: int = 0) -> str:
@@ -29,18 +33,19 @@ class KeptLinks:
         """``place``: of the filters, as in ``attach.attach``."""
         self._keeper, self._place = keeper, place
         self._unclaimed = {name for name in keeper.names() if name.startswith("l-0-")}
-        former = keeper.former(QDISCS)
-        self._qdiscs = KeptRecord(-1)
+        former = keeper.former(PLACES)
+        self._places = KeptRecord(-1)
         self._had_filters: set[int] = set()
+        self._noted: dict[str, Any] = {}
         if former is not None:
-            self._qdiscs = KeptRecord(former)
-            values = self._qdiscs.read() or {}
-            self._had_filters.update(values.get("filters", ()))
-            attach.adopt_qdiscs(values.get("made", ()), place)
+            self._places = KeptRecord(former)
+            self._noted = self._places.read() or {}
+            self._had_filters.update(self._noted.get("filters", ()))
+            attach.adopt_qdiscs(self._noted.get("made", ()), place)
         elif keeper.keeps:
-            self._qdiscs = KeptRecord(keeper.memory(QDISCS))
+            self._places = KeptRecord(keeper.memory(PLACES))
+        self._former_names: dict[str, list[str]] = self._noted.get("names", {})
         self._links: dict[str, int] = {}
-        self._noted: tuple[list[int], list[int]] | None = None
 
     def attach(self, interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
         """As ``attach.attach``.
@@ -111,23 +116,41 @@ class KeptLinks:
         self._unclaimed.clear()
         self._had_filters.clear()
 
-    def note_filters(self, interfaces: list[int]) -> None:
-        """Keeps which interfaces (indices) have filters of ours, and where the qdisc is of our making."""
-        noted = (sorted(interfaces), attach.made_qdiscs())
-        if noted != self._noted and not self._qdiscs.is_off:
+    def note(self, attachments: Mapping[int, Sequence[Attachment]], names: Mapping[int, Interface]) -> None:
+        """Keeps which interfaces have filters of ours, by index, where the qdisc is of our making, and, unless it is
+        empty, ``names``."""
+        if self._places.is_off:
+            return
+        filters = sorted(index for index, each in attachments.items() if any(one.method == "tc" for one in each))
+        noted = {**self._noted, "filters": filters, "made": attach.made_qdiscs()}
+        if names:
+            noted["names"] = {str(index): [each.name, each.alias] for index, each in names.items()}
+        if noted != self._noted:
             self._noted = noted
-            self._qdiscs.write({"filters": noted[0], "made": noted[1]})
+            self._places.write(noted)
+
+    def recall(self, interface_names: InterfaceNames, present: Callable[[], Iterable[Interface]]) -> None:
+        """Flows of the former process's interfaces may be in the kernel. Those that are gone, or have another name now,
+        keep the name that they had then."""
+        if not self._former_names:
+            return
+        names_now = {interface.index: interface.name for interface in present()}
+        for index, (name, alias) in ((int(text), values) for text, values in self._former_names.items()):
+            interface_names.learn(Interface(index, name, ARPHRD_ETHERNET[0], alias=alias))
+            if names_now.get(index) != name:
+                interface_names.retire(index)
+        self._former_names = {}
 
     def keep_nothing(self) -> None:
         """The next process finds nothing: after everything was detached."""
         self.end_unclaimed()
-        self._keeper.drop(QDISCS)
+        self._keeper.drop(PLACES)
 
     def close(self) -> None:
         """Closes this process's descriptors, and keeps everything."""
         while self._links:
             os.close(self._links.popitem()[1])
-        self._qdiscs.close()
+        self._places.close()
 
 
 def _detach(link: int) -> None:

@@ -149,6 +149,7 @@ class ObservationPoints:
     def want_all(self) -> None:
         """From now on the programs are to be on all wanted interfaces."""
         self.wants_any = True
+        self._kept.recall(self.interface_names, self.links.interfaces)
         self._by_filter = self.for_filters()
         self._due = {interface.index: interface for interface in (*self.attached, *self.wanted())}
 
@@ -181,7 +182,7 @@ class ObservationPoints:
         if not self.due:
             self._say_short()
             self._kept.end_unclaimed()
-        self._kept.note_filters([index for index in self._attachments if self.method == "tc"])
+        self._kept.note(self._attachments, {} if self.due else self.names)
         return self.due > 0
 
     def attach(self, is_over: Callable[[], bool] = _never) -> int:

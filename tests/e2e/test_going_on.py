@@ -39,7 +39,8 @@ class Kept(Daemon):
 
     def kill(self, link: Link) -> None:
         """As a crash, once systemd has all."""
-        wait_until(lambda: f"l-0-{link.ifindex}-i" in self._store.fds or "qdiscs" in self._store.fds, "all is kept")
+        last = "manifest-" if '"tc"' in self.conf.read_text(encoding="utf-8") else f"l-0-{link.ifindex}-i"
+        wait_until(lambda: any(name.startswith(last) for name in [*self._store.fds]), "all is kept")
         self.process.kill()
         self.process.wait()
 

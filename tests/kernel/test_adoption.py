@@ -20,6 +20,7 @@ from lab.wire import Sender, wait_for
 from netobs.datapath.ledger import LedgerReading
 from netobs.kernel.kept_links import link_name
 from tests.kernel.foreign import ours, qdiscs, tcx_programs
+from tests.kernel.test_links import recreate
 
 pytestmark = pytest.mark.kernel
 
@@ -175,6 +176,29 @@ def test_a_removed_interface_and_one_that_is_not_wanted_any_more_are_let_go(lab:
             assert {name for name in life.keeper.kept if name.startswith("l-")} == names
             assert tcx_programs(third, "ingress") == []
         assert life.keeper.kept == frozenset()
+
+
+def test_flows_of_an_index_that_is_used_again_meanwhile_keep_their_name(lab: Lab) -> None:
+    """The other interface appears while no process is there to see it."""
+    life = Life(lab)
+    with in_namespace(life.ns), life.keeper:
+        with life.process(), Sender(life.far) as sender:
+            sender.send(*FRAMES)
+        recreate(lab, life.ns, "tap1", "tap9", "other9")
+        ended: list[tuple[int, bytes, int]] = []
+        with contextlib.closing(Programs(keeper=life.keeper, **SMALL)) as programs:
+            points = programs.capture.points
+
+            def end(index: int) -> None:
+                rows, table = programs.evict(), points.interface_names.table()
+                ended.append(
+                    (index, table.names[table.positions(rows["netns"], rows["ifindex"])][0], int(rows["packets"].sum()))
+                )
+
+            points.on_reuse = end
+            points.attach()
+            assert ended == [(life.near.ifindex, b"tap1", FLOWS)]
+            assert [interface.name for interface in points.attached] == ["tap9"]
 
 
 @pytest.mark.parametrize("kind", ["other programs", "another size", "another table"])
