@@ -129,6 +129,25 @@ def test_another_table_after_a_restart(lab: Lab, tmp_path: Path, store: ServiceS
         assert account.seen.packets == 4 * TRAFFIC.packets == account.transmitted().packets
 
 
+def test_an_index_that_another_interface_gets_between_two_daemons(
+    lab: Lab, tmp_path: Path, store: ServiceStore
+) -> None:
+    _, far = lab.pair()
+    _, tap = lab.veth(far.ns, far.ns, names=("sender", "tap1"))
+    config = configuration({**RARELY, "interfaces": ["tap*"]}, AT_ONCE)
+    with UdpSink(far.ns):
+        with Kept(store, lab, far.ns, tmp_path, config, label="first") as daemon:
+            daemon.kill(tap)
+        sent = TRAFFIC.send(lab, lab.link(far.ns, "sender"))
+        lab.run(far.ns, ["ip", "link", "delete", "tap1"])
+        again = ["ip", "link", "add", "tap2", "index", str(tap.ifindex), "type", "veth", "peer", "name", "other"]
+        lab.run(far.ns, again)
+        with Kept(store, lab, far.ns, tmp_path, config, label="second") as daemon:
+            assert "tap2: attached by" in daemon.log
+            wait_until(lambda: daemon.account().transmitted().packets == sent.packets, "the flows of tap1 are out")
+            assert daemon.finish().is_balanced()
+
+
 def test_what_is_left_of_a_stop(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
     _, far = lab.pair()
     with UdpSink(far.ns), Kept(store, lab, far.ns, tmp_path, configuration(RARELY), label="one") as daemon:
