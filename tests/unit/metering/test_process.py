@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from netobs.flow.interface_key import interface_key
 from netobs.flow.records import empty
 from netobs.metering.process import Metering, Totals
 from tests.unit.metering.flows import FIN, S, flow, many, reasons, rows
@@ -60,3 +61,16 @@ def test_the_flows_of_one_interface_are_handed_out_when_another_gets_its_index()
     assert left["packets"][left["ifindex"] == 7].tolist() == [1]
     assert int(left["packets"].sum()) == 503
     assert metering.taken.packets == metering.handed_out.packets == 1003
+
+
+def test_a_namespace_that_has_gone_hands_out_its_flows_and_no_others() -> None:
+    """Equal flows of equal interface indexes; only the namespace of the interface differs."""
+    metering = Metering(60 * S, 15 * S, seed=1)
+    metering.update(rows(*(flow(1, ifindex=7, netns=netns) for netns in (0, 1, 511))), 2 * S)
+    assert len(metering.cache) == 3
+    assert metering.end_interface(interface_key(511, 7))["netns"].tolist() == [511]
+    due = metering.end_namespace(1)
+    assert (due["netns"].tolist(), due["flow_end_reason"].tolist()) == ([1], [4])
+    assert len(metering.end_namespace(1)) == 0
+    assert metering.expire_all()["netns"].tolist() == [0]
+    assert metering.handed_out.packets == 3
