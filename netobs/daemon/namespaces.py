@@ -104,7 +104,7 @@ class Namespaces:
                 namespace.select(config, now_ns)
             else:
                 del self._present[name]
-                namespace.attaching.stop()
+                namespace.stop()
                 namespace.attaching.finish(functools.partial(self._let_go, namespace), now_ns)
         self._list(now_ns)
 
@@ -121,7 +121,7 @@ class Namespaces:
         self._new.clear()
         self._forget_events()
         for namespace in self._present.values():
-            namespace.attaching.stop()
+            namespace.stop()
 
     def finish(self, then: Callable[[int], None], now_ns: int) -> None:
         """After ``stop``: takes the programs off all interfaces, one namespace after the other, then calls ``then``."""
@@ -232,7 +232,7 @@ class Namespaces:
         self._capture.points.interface_names.name_namespaces(self._names)
         self._present[name] = namespace
         log.info("network namespace %s: measured, with the number %d", name, number)
-        namespace.attaching.start(now_ns)
+        namespace.start()
         self._changed(now_ns)
 
     def _number_for(self, name: str) -> int:

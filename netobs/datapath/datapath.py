@@ -291,12 +291,12 @@ class Datapath:
             obj.leave_out(name)
         return obj
 
-    def load_for_namespace(self, number: int, names: Collection[str]) -> BpfObject:
-        """The programs ``names`` again, with the same maps and settings, for interfaces of the network namespace
-        ``number`` (1 to ``MAX_NAMESPACES``), which its flows have in their key. The caller closes the object. After
-        ``load``; may be called in a thread.
+    def open_for_namespace(self, number: int, names: Collection[str]) -> BpfObject:
+        """The programs ``names`` again, ready to be loaded, with the same maps and settings, for interfaces of the
+        network namespace ``number`` (1 to ``MAX_NAMESPACES``), which its flows have in their key. After ``load``. The
+        caller loads the object, perhaps in a thread, and closes it.
 
-        :raises CaptureError: the kernel refused them.
+        :raises CaptureError: the object cannot be used.
         """
         obj = self._open_object()
         try:
@@ -308,7 +308,6 @@ class Datapath:
                 obj.reuse(name, self.map_fd(name))
             for name in {*PROGRAMS, CLOCK_PROGRAM}.difference(names):
                 obj.leave_out_program(name)
-            obj.load()
         except BaseException:
             obj.close()
             raise
