@@ -383,7 +383,7 @@ class Daemon:
         stays, also after a failure."""
         self._packets.close()
         if self._namespaces is not None:
-            self._namespaces.close()
+            self._namespaces.close(self._goes_on)
         self._handover.undo()
         self._capture.close(self._goes_on)
         if not self._goes_on:

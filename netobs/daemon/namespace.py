@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from typing import Callable
 
 from netobs.base import background
 from netobs.base.errors import CaptureError, NetobsError
+from netobs.base.keeper import Keeper
 from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig
 from netobs.daemon.attaching import Attaching
 from netobs.datapath.capture import FLOWS, Capture
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.namespace_programs import NamespacePrograms
-from netobs.kernel.attach import FLOWS_PLACE, Attachment
+from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.helper_client import Helper
 from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.observation_points import Elsewhere, ObservationPoints
+
+
+class _HelperHooks:
+    """The hooks in a namespace: ``Hooks`` of netobs.kernel.kept_links."""
+
+    def __init__(self, helper: Helper, namespace: str, requests: socket.socket) -> None:
+        """``requests``: a netlink socket there."""
+        self._helper, self._namespace, self._requests = helper, namespace, requests
+
+    def attach(
+        self, interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace
+    ) -> Attachment:
+        return self._helper.attach(
+            self._namespace, self._requests, interface, direction, program_fd, method, place.handle, place.last
+        )
+
+    def make_link(self, interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
+        return self._helper.make_link(self._namespace, interface, direction, program_fd, place.last)
 
 
 class Namespace:
@@ -31,15 +51,15 @@ class Namespace:
         config: CaptureConfig,
         loop: EventLoop,
         changed: Callable[[int], None],
+        keeper: Keeper,
     ) -> None:
-        """``number``: of its flows. ``changed``: as in ``Attaching``.
+        """``number``: of its flows. ``changed``: as in ``Attaching``. ``keeper``: keeps the links for the next process.
 
         :raises OSError: as ``Helper.open``; EAGAIN also if another namespace got the name meanwhile.
         """
         self.name, self.number = name, number
         self.left_ns = 0
         """When it was left."""
-        self._helper = helper
         events, self.inode = helper.open(name)
         self._requests = events  # until there is another one
         try:
@@ -52,34 +72,29 @@ class Namespace:
             self._requests.close()
             raise
         self._programs = NamespacePrograms(capture.datapath, number)
-        self._place = FLOWS_PLACE._replace(last=config.anchor == "last")
         purpose = replace(
             FLOWS,
-            place=self._place,
+            place=FLOWS_PLACE._replace(last=config.anchor == "last"),
             say_refused=lambda interface, why: FLOWS.say_refused(f"{name}/{interface}", why),
             say_missed=lambda where, what: FLOWS.say_missed(f"{name}/{where}", what),
             label=f"{name}/",
         )
-        elsewhere = Elsewhere(links, self._attach, capture.points.interface_names)
+        hooks = _HelperHooks(helper, name, self._requests)
+        elsewhere = Elsewhere(number, links, hooks, capture.points.interface_names)
         self.points = ObservationPoints(
             config.namespaces.interfaces(name),
             config.direction,
             "auto",
             purpose,
             self._programs.program_fd,
-            elsewhere=elsewhere,
+            keeper,
+            elsewhere,
         )
         self.points.method = capture.points.method
         self.points.on_reuse = capture.points.on_reuse
         self._loop = loop
         self._is_followed = False
         self.attaching = Attaching(self.points, loop, lambda _now_ns: None, changed)
-
-    def _attach(self, interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
-        place = self._place
-        return self._helper.attach(
-            self.name, self._requests, interface, direction, program_fd, method, place.handle, place.last
-        )
 
     def start(self) -> None:
         """Attaches to its interfaces as soon as the programs are loaded, which a thread does: it takes 80 ms."""
@@ -127,8 +142,10 @@ class Namespace:
         """After ``leave``: whether its interfaces have taken all programs along."""
         return self.points.is_left_alone
 
-    def close(self) -> None:
-        """Frees the programs, and the links to interfaces that are gone."""
-        self.points.forget()
-        self.points.close()
+    def close(self, keep: bool = False) -> None:
+        """Frees the programs, and the links to interfaces that are gone; with ``keep``, these stay for the next
+        process."""
+        if not keep:
+            self.points.forget()
+        self.points.close(keep)
         self._programs.close()

@@ -7,11 +7,11 @@ import functools
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
-from netobs.base.keeper import Keeper, file_of
+from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
@@ -61,6 +61,7 @@ class Namespaces:
         ended: Callable[[int], None],
         helper: Helper,
         record: KeptRecord,
+        keeper: Keeper = NOTHING,
     ) -> None:
         """``changed``: interfaces or namespaces are others now. ``ended``: the namespace with this number has gone, and
         no program counts its packets any more. ``record``: where the next process finds the numbers, which flows in the
@@ -71,7 +72,7 @@ class Namespaces:
         self._present: dict[str, Namespace] = {}
         self._ending: list[Namespace] = []
         self._new: dict[str, int] = {}  # name: when it was first heard of; ordered
-        self._record = record
+        self._record, self._keeper = record, keeper
         self._names: dict[int, str] = {int(each): name for each, name in (record.read() or {}).items()}
         """Of all numbers ever given."""
         self._free: deque[int] = deque()
@@ -132,11 +133,11 @@ class Namespaces:
         self._ending.append(namespace)
         namespace.attaching.finish(lambda later_ns: self.finish(then, later_ns), now_ns)
 
-    def close(self) -> None:
-        """Frees everything."""
+    def close(self, keep: bool = False) -> None:
+        """Frees everything; with ``keep``, the links stay for the next process."""
         self._forget_events()
         for namespace in (*self._present.values(), *self._ending):
-            namespace.close()
+            namespace.close(keep)
         self._present.clear()
         self._ending.clear()
         self._helper.close()
@@ -172,8 +173,16 @@ class Namespaces:
             return
         for name in [name for name, each in self._present.items() if inodes.get(name) != each.inode]:
             self._leave(name, now_ns)
+        self._drop_links(inodes.keys())
         for name in inodes:
             self._hear_of(name, now_ns)
+
+    def _drop_links(self, names: Collection[str]) -> None:
+        """Of the former process, where the namespaces are not among ``names``: they went in between."""
+        gone = tuple(f"l-{number}-" for number, name in self._names.items() if name not in names)
+        for kept in self._keeper.names() if gone else ():
+            if kept.startswith(gone):
+                self._keeper.drop(kept)
 
     def _forget_events(self) -> None:
         if self._events >= 0:
@@ -224,7 +233,9 @@ class Namespaces:
         if not number:
             self._say(f"more than {MAX_NAMESPACES} network namespaces match capture.netns: the others are not measured")
             return
-        namespace = Namespace(name, number, self._helper, self._capture, self._config, self._loop, self._changed)
+        namespace = Namespace(
+            name, number, self._helper, self._capture, self._config, self._loop, self._changed, self._keeper
+        )
         if number in self._free:
             self._free.remove(number)
         self._names[number] = name
@@ -286,4 +297,4 @@ def followed(
 ) -> Namespaces:
     """As ``Namespaces``, by the helper of this host."""
     record = KeptRecord(file_of(keeper, NUMBERS))
-    return Namespaces(config, capture, loop, changed, ended, usual_helper(), record)
+    return Namespaces(config, capture, loop, changed, ended, usual_helper(), record, keeper)

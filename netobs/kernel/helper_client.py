@@ -61,6 +61,20 @@ class Helper:
         """
         return self.ask("events").fds[0]
 
+    def make_link(
+        self, namespace: str, interface: Interface, direction: str, program_fd: int, last: bool
+    ) -> int:  # fmt: skip
+        """As ``netobs.kernel.attach.make_link``, in another namespace.
+
+        :raises OSError: as in ``attach``.
+        """
+        where: dict[str, str | int | bool] = {
+            "namespace": namespace,
+            "ifindex": interface.index,
+            "direction": direction,
+        }
+        return self.ask("link", program_fd, method="tcx", last=last, **where).fds[0]
+
     def attach(
         self, namespace: str, requests: socket.socket, interface: Interface, direction: str, program_fd: int,
         method: str, handle: int, last: bool,

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 from netobs.base.keeper import Keeper
 from netobs.base.kept_record import KeptRecord
@@ -25,15 +25,28 @@ def link_name(index: int, direction: str, namespace: int = 0) -> str:
     return f"l-{namespace}-{index}-{direction[0]}"
 
 
+class Hooks(Protocol):
+    """The hooks of the interfaces of a network namespace: of this process's, those of the module ``attach``."""
+
+    def attach(
+        self, interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace
+    ) -> Attachment:
+        """As ``attach.attach``."""
+
+    def make_link(self, interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
+        """As ``attach.make_link``."""
+
+
 class KeptLinks:
     """Attaches as ``attach.attach`` does, with the link of the former process where there is one, which it keeps for
     the next one. Never two links of ours are on one hook."""
 
-    def __init__(self, keeper: Keeper, place: FilterPlace) -> None:
-        """``place``: of the filters, as in ``attach.attach``."""
-        self._keeper, self._place = keeper, place
-        self._unclaimed = {name for name in keeper.names() if name.startswith("l-0-")}
-        former = keeper.former(PLACES)
+    def __init__(self, keeper: Keeper, place: FilterPlace, hooks: Hooks = attach, namespace: int = 0) -> None:
+        """``place``: of the filters, as in ``attach.attach``. ``hooks``: those of the network namespace with the number
+        ``namespace``."""
+        self._keeper, self._place, self._hooks, self._namespace = keeper, place, hooks, namespace
+        self._unclaimed = {name for name in keeper.names() if name.startswith(f"l-{namespace}-")}
+        former = None if namespace else keeper.former(PLACES)
         self._places = KeptRecord(-1)
         self._had_filters: set[int] = set()
         self._noted: dict[str, Any] = {}
@@ -42,7 +55,7 @@ class KeptLinks:
             self._noted = self._places.read() or {}
             self._had_filters.update(self._noted.get("filters", ()))
             attach.adopt_qdiscs(self._noted.get("made", ()), place)
-        elif keeper.keeps:
+        elif keeper.keeps and not namespace:
             self._places = KeptRecord(keeper.memory(PLACES))
         self._former_names: dict[str, list[str]] = self._noted.get("names", {})
         self._links: dict[str, int] = {}
@@ -52,16 +65,16 @@ class KeptLinks:
 
         :raises OSError: as in ``attach.attach``.
         """
-        name = link_name(interface.index, direction)
+        name = link_name(interface.index, direction, self._namespace)
         link = self._former(name, interface, direction, program_fd)
         if method != "tcx":
             if link >= 0:
                 self._end(name, link)
-            return attach.attach(interface, direction, program_fd, method, self._place)
+            return self._hooks.attach(interface, direction, program_fd, method, self._place)
         if not self._keeper.keeps:
-            return attach.attach(interface, direction, program_fd, method, self._place)
+            return self._hooks.attach(interface, direction, program_fd, method, self._place)
         if link < 0:
-            link = attach.make_link(interface, direction, program_fd, self._place)
+            link = self._hooks.make_link(interface, direction, program_fd, self._place)
             self._keeper.keep(name, link)
         if interface.index in self._had_filters:
             attach.remove_former_filter(interface, direction, self._place)
@@ -74,7 +87,7 @@ class KeptLinks:
 
     def former_method(self, index: int, direction: str) -> str:
         """How the former process had its program on this hook of interface ``index``; "" if it had none there."""
-        if link_name(index, direction) in self._unclaimed:
+        if link_name(index, direction, self._namespace) in self._unclaimed:
             return "tcx"
         return "tc" if index in self._had_filters else ""
 
@@ -144,7 +157,8 @@ class KeptLinks:
     def keep_nothing(self) -> None:
         """The next process finds nothing: after everything was detached."""
         self.end_unclaimed()
-        self._keeper.drop(PLACES)
+        if not self._namespace:
+            self._keeper.drop(PLACES)
 
     def close(self) -> None:
         """Closes this process's descriptors, and keeps everything."""

@@ -20,7 +20,7 @@ from netobs.kernel import descriptors, privileges
 from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace, has_tcx, may_filter, method_for
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface, LinkMonitor
-from netobs.kernel.kept_links import KeptLinks
+from netobs.kernel.kept_links import Hooks, KeptLinks
 from netobs.kernel.many import SWITCH, for_filters, has_tcx_programs
 
 log = logging.getLogger("netobs.capture")
@@ -56,15 +56,12 @@ def _never() -> bool:
     return False
 
 
-AttachBy = Callable[[Interface, str, int, str], Attachment]
-"""As ``KeptLinks.attach``."""
-
-
 class Elsewhere(NamedTuple):
-    """The interfaces of another network namespace, how to attach there, and the names of all interfaces."""
+    """The interfaces of the network namespace ``number``, their hooks, and the names of all interfaces."""
 
+    number: int
     links: LinkMonitor
-    attach: AttachBy
+    hooks: Hooks
     names: InterfaceNames
 
 
@@ -95,7 +92,11 @@ class ObservationPoints:
         self._purpose = purpose
         self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
-        self._kept = KeptLinks(keeper, purpose.place)
+        self._kept = (
+            KeptLinks(keeper, purpose.place, elsewhere.hooks, elsewhere.number)
+            if elsewhere
+            else KeptLinks(keeper, purpose.place)
+        )
         self.wants_any = False
         """Whether the programs are to be on any interface."""
         self._due: dict[int, Interface] = {}  # ordered; to attach to, or to detach from
@@ -116,7 +117,6 @@ class ObservationPoints:
         self.interface_names = elsewhere.names if elsewhere else InterfaceNames()
         self.links = elsewhere.links if elsewhere else LinkMonitor()
         self._is_here = elsewhere is None
-        self._attach_one: AttachBy = elsewhere.attach if elsewhere else self._kept.attach
 
     def find_method(self) -> None:
         """Finds out how to attach. The programs must be loaded.
@@ -281,10 +281,10 @@ class ObservationPoints:
         *others, last = methods
         for method in others:
             with contextlib.suppress(OSError):
-                return self._attach_one(interface, direction, program, method)
+                return self._kept.attach(interface, direction, program, method)
         if last == "tcx":
             descriptors.check_room(program)
-        return self._attach_one(interface, direction, program, last)
+        return self._kept.attach(interface, direction, program, last)
 
     def _say_short(self) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""

@@ -12,11 +12,13 @@ import pytest
 
 from lab.collectors import UdpSink
 from lab.daemon import Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from lab.helper import RunningHelper
 from lab.keeping import ServiceStore
 from lab.namespaces import Lab, Link, command
 from lab.programs import wait_until
 from lab.recording import Received, expected
 from lab.traffic import Traffic
+from netobs.kernel.helper_client import HELPER_SOCKET
 from netobs.kernel.pins import MEMORY
 
 pytestmark = pytest.mark.e2e(tools=("make",))
@@ -88,6 +90,37 @@ def test_no_packet_is_missed_over_restarts_and_kills(
         assert store.fds == {}
         wait_until(lambda: alive(objects) == frozenset(), "nothing is left in the kernel")
         assert "netobs" not in traffic_control(lab, far.ns)
+
+
+def test_no_packet_of_a_namespace_is_missed_over_a_restart_and_a_kill(
+    lab: Lab, tmp_path: Path, store: ServiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number, which flows in the kernel have, stays the same, and so does its link."""
+    near, host, router = (lab.namespace(label) for label in ("near", "host", "router"))
+    _, far = lab.veth(near, host)
+    sender, _ = lab.veth(near, router, names=("sender", "veth0"))
+    config = configuration({**RARELY, "direction": "ingress", "attach": "tcx", "netns": [router]}, AT_ONCE)
+    (tmp_path / "helper").mkdir()
+    with RunningHelper(tmp_path / "helper", [router]) as helper, UdpSink(host):
+        monkeypatch.setenv(HELPER_SOCKET, helper.path)
+        with Kept(store, lab, host, tmp_path, config, label="first") as daemon:
+            wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
+            store.read()
+            (link,) = {name for name in store.fds if name.startswith("l-1-")}
+            sending = TRAFFIC.start(lab, sender, rate=20_000)
+            daemon.restart()
+        for number in range(2):
+            with Kept(store, lab, host, tmp_path, config, label=f"next{number}") as daemon:
+                wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
+                daemon.kill(far)
+        sent = sending.wait()
+        assert helper.log.count(" link ") == 1
+        with Kept(store, lab, host, tmp_path, config, label="last") as daemon:
+            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
+            account = daemon.finish()
+        assert account.seen.packets == sent.packets == account.transmitted().packets
+        store.read()
+        assert link not in store.fds
 
 
 def test_a_collector_sees_one_session_over_restarts(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
