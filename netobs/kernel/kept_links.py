@@ -119,15 +119,22 @@ class KeptLinks:
         os.close(link)
         self._keeper.drop(name)
 
+    @property
+    def unclaimed(self) -> int:
+        """How many links of the former process nobody wants so far."""
+        return len(self._unclaimed)
+
     def end_unclaimed(self) -> None:
-        """Everything wanted is attached: detaches the former process's links on other interfaces."""
-        for name in self._unclaimed:
-            former = self._keeper.former(name)
-            if former is not None:
-                _detach(former)
-                self._keeper.drop(name)
-        self._unclaimed.clear()
+        """Everything wanted is attached: detaches one of the former process's links on other interfaces, which takes
+        the kernel a grace period."""
         self._had_filters.clear()
+        if not self._unclaimed:
+            return
+        name = self._unclaimed.pop()
+        former = self._keeper.former(name)
+        if former is not None:
+            _detach(former)
+            self._keeper.drop(name)
 
     def note(self, attachments: Mapping[int, Sequence[Attachment]], names: Mapping[int, Interface]) -> None:
         """Keeps which interfaces have filters of ours, by index, where the qdisc is of our making, and, unless it is
@@ -156,7 +163,8 @@ class KeptLinks:
 
     def keep_nothing(self) -> None:
         """The next process finds nothing: after everything was detached."""
-        self.end_unclaimed()
+        while self._unclaimed:
+            self.end_unclaimed()
         if not self._namespace:
             self._keeper.drop(PLACES)
 

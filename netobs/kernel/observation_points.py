@@ -165,18 +165,18 @@ class ObservationPoints:
 
     @property
     def due(self) -> int:
-        """How many interfaces ``work`` has before it."""
-        return len(self._due) + len(self._unsure)
+        """How many interfaces ``work`` has before it, and in the end links of the former process that nobody wants."""
+        return len(self._due) + len(self._unsure) or self._kept.unclaimed
 
     def work(self, is_over: Callable[[], bool] = _never) -> bool:
         """Does what is due, until ``is_over``, and for one interface at least. Whether more is due."""
-        while self._due or self._unsure:
+        while self.due:
             if self._due:
                 self._settle(self._due.pop(next(iter(self._due))))
+            elif self._unsure:
+                self._check(self._unsure.popitem()[0])
             else:
-                index = next(iter(self._unsure))
-                del self._unsure[index]
-                self._check(index)
+                self._kept.end_unclaimed()
             if is_over():
                 break
         if not self.due:

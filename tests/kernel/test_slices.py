@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab.keeping import DictKeeper
 from lab.namespaces import Lab, Link, in_namespace
 from lab.prog_run import Programs
 from lab.taps import delete_taps, make_taps
@@ -30,10 +31,14 @@ def one_at_a_time() -> bool:
 
 
 @contextlib.contextmanager
-def points(ns: str, **config: Any) -> Iterator[ObservationPoints]:
-    """Observation Points of ``ns``; the test stays in that namespace."""
-    with in_namespace(ns), Programs(max_flows=64, **{"interfaces": ("tap*",), "attach": "tc", **config}) as programs:
-        yield programs.capture.points
+def points(ns: str, keep: bool = False, **config: Any) -> Iterator[ObservationPoints]:
+    """Observation Points of ``ns``; the test stays in that namespace. ``keep``: they go on afterwards."""
+    with in_namespace(ns):
+        programs = Programs(max_flows=64, **{"interfaces": ("tap*",), "attach": "tc", **config})
+        try:
+            yield programs.capture.points
+        finally:
+            programs.close(keep)
 
 
 def names(of: ObservationPoints) -> list[str]:
@@ -220,3 +225,40 @@ def test_a_removed_interface_is_forgotten_though_its_event_comes_later(
         assert not of.work()
         assert settle(of) == ["tap0"]
     assert "somebody" not in caplog.text
+
+
+def test_links_that_nobody_wants_any_more_are_ended_slice_by_slice(lab: Lab) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(4))
+    keeper = DictKeeper()
+    with points(ns, attach="tcx", direction="ingress", keeper=keeper, keep=True) as of:
+        assert of.attach() == 4
+    wanted: dict[str, Any] = {"attach": "tcx", "direction": "ingress", "interfaces": ("tap0",)}
+    with keeper.succeed() as keeper, points(ns, keeper=keeper, **wanted) as of:
+        of.want_all()
+        for left in (3, 2, 1, 0):
+            assert of.work(one_at_a_time) == (left > 0)
+            assert of.due == left
+            here, *others = [len(tcx_programs(lab.link(ns, name), "ingress")) for name in taps(4)]
+            assert (here, sum(others)) == (1, left)
+
+
+def test_links_and_filters_of_auto_go_on_in_the_next_process(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(MANY + 2))
+    keeper = DictKeeper()
+    with points(ns, attach="auto", direction="ingress", keeper=keeper, keep=True) as of:
+        assert of.attach() == MANY + 2
+        filtered = by(of, "tc")
+    with keeper.succeed() as keeper, points(ns, attach="auto", direction="ingress", keeper=keeper) as of:
+        assert of.attach() == MANY + 2
+        assert by(of, "tc") == filtered
+        assert len(by(of, "tcx")) == MANY
+        for name in taps(MANY + 2):
+            link = Link(ns, name, 0, "")
+            assert ours(lab, link) == (name in filtered), name
+        of.restore()
+        assert not of.work()
+        assert by(of, "tc") == filtered
+    assert "was not measured" not in caplog.text
+    assert not any("clsact" in qdiscs(lab, Link(ns, name, 0, "")) for name in filtered)
