@@ -258,8 +258,7 @@ class ExportingProcess:
         for collector in change.leaving:
             successor = next((each for each in change.fresh if _succeeds(each, collector)), None)
             if successor is not None:
-                given = collector.member.sink.surrender(now_ns)
-                successor.member.sink.take_over(given, now_ns)
+                successor.member.sink.take_over(collector.member.sink, now_ns)
             collector.member.sink.close(now_ns, now_ns + HANDOVER_WITHIN_NS)
         self._when_gone(now_ns)
 

@@ -176,7 +176,7 @@ class Failover(Replicate):
         for member in self.members:
             stays = member is target or member.sink.reach is Reach.UP or member.encoder is not target.encoder
             if not stays and target.sink.reach is Reach.UP:
-                target.sink.take_over(member.sink.surrender(now_ns), now_ns)
+                target.sink.take_over(member.sink, now_ns)
 
 
 GROUPS = {"replicate": Replicate, "balance": Balance, "failover": Failover}

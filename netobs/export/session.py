@@ -16,7 +16,7 @@ from netobs.export.loading import Loader
 from netobs.export.policies import Keeping
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import Part
-from netobs.export.sink import Reach
+from netobs.export.sink import Reach, Sink
 from netobs.export.stats import ExportStats
 from netobs.export.unsent import Waiting
 from netobs.flow.report import Report
@@ -127,9 +127,20 @@ class TransportSession(Generic[H, D]):
         self._take_back(now_ns)
         return self._waiting.give_away()
 
-    def take_over(self, given: Sequence[Part[D]], now_ns: int) -> None:
-        """Export what another session of the same encoder has given up."""
-        self._waiting.take_over(given)
+    def hand_over(self, given: Sequence[Part[D]]) -> None:
+        """What ``surrender`` gave belongs to another session now."""
+        self._waiting.hand_over(given)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """For ``take_over`` of another session; see ``netobs.export.kept``."""
+        return self._waiting.origin
+
+    def take_over(self, source: Sink, now_ns: int) -> None:
+        """Export what waits for ``source``, a session of the same encoder."""
+        given = source.surrender(now_ns)
+        self._waiting.take_over(given, source.origin)
+        source.hand_over(given)
         self._pump(now_ns)
         self._trim(now_ns)
 
@@ -339,7 +350,7 @@ class TransportSession(Generic[H, D]):
         elif self.reach.is_open and replay_ns is not None and not self.holds(self.reach):
             due_ns = max(replay_ns, self._loader.announcer.data_from_ns)
         elif self.reach.is_open and not all_arrived:
-            due_ns = now_ns + PROBE_NS  # to free memory and disk
+            due_ns = now_ns + (POLL_NS if self._waiting.outlives else PROBE_NS)  # to free memory and disk
         self._cancel("pump")
         if due_ns is not None:
             self._call_at("pump", due_ns, self._pump)

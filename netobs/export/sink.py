@@ -97,8 +97,18 @@ class Sink(Protocol):
     def surrender(self, now_ns: int) -> list[Part[Any]]:
         """Give up what waits, if the collector is not up."""
 
-    def take_over(self, given: Sequence[Part[Any]], now_ns: int) -> None:
-        """Export what the sink of another collector with the same encoder has given up."""
+    def hand_over(self, given: Sequence[Part[Any]]) -> None:
+        """What it gave up belongs to another sink now, also for the next process."""
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """What the next process needs to recognise what this sink has given up: see ``take_over``."""
+
+    def take_over(self, source: Any, now_ns: int) -> None:
+        """Export what waits for another collector with the same encoder, whose sink ``source`` is not up.
+
+        Killed at any time, the next process has each flow with one of the two.
+        """
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         """Send the waiting Data Sets, until ``deadline_ns`` or a little later; the rest counts as not sent."""

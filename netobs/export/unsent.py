@@ -82,18 +82,26 @@ class Waiting(Generic[H, D]):
                 self._kept.forget(part)
 
     def give_away(self) -> list[Part[D]]:
-        """Empties the queue: all of it belongs to another session from now on."""
+        """Empties the queue: all of it belongs to another session after ``hand_over``."""
         given = self.queue.give_away()
-        for part in given:
-            self._stats.move_away(Tally.of(part.data_set))
-            if self._kept is not None:
-                self._kept.forget(part)
+        self._stats.move_away(tally_of(given))
         return given
 
-    def take_over(self, given: Sequence[Part[D]]) -> None:
-        """Adds what another session has given away."""
+    def hand_over(self, given: Iterable[Part[D]]) -> None:
+        """The other session has what was given away."""
+        if self._kept is not None:
+            for part in given:
+                self._kept.forget(part)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """See ``Kept.origin``."""
+        return self._kept.origin if self._kept is not None else (0, 0)
+
+    def take_over(self, given: Sequence[Part[D]], origin: tuple[int, int]) -> None:
+        """Adds what the session of ``origin`` has given away."""
         self._stats.move_in(tally_of(given))
-        self.queue.merge(given if self._kept is None else self._kept.take_over(given))
+        self.queue.merge(given if self._kept is None else self._kept.take_over(given, origin))
 
     # What outlives the process.
 

@@ -27,12 +27,23 @@ class Places:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._former: dict[str, Place] = {}
+        self._rest: list[Place] = []
+        given: dict[int, int] = {}
         numbers = sorted(int(found[1]) for found in map(_STATE.fullmatch, keeper.names()) if found)
         for number in numbers:
             fd = keeper.former(Place(keeper, number, {}).names[0])
             state = KeptState(fd) if fd is not None else None
-            identity = state.read()[0] if state is not None and state.is_known else {"name": f" {number}"}
+            if state is None or not state.is_known:
+                self._rest.append(Place(keeper, number, {}))
+                continue
+            identity, hot, _ = state.read()
+            given[hot.taken_place - 1] = hot.taken_end
+            if (
+                identity["name"] in self._former
+            ):  # killed in a reload: the later one has what waited, or the earlier one
+                self._rest.append(self._former[identity["name"]])
             self._former[identity["name"]] = Place(keeper, number, identity)
+        self._given = given
         self._numbers = itertools.count(max(numbers, default=0) + 1)
 
     def of(self, name: str, identity: dict[str, str]) -> Place:
@@ -40,22 +51,32 @@ class Places:
         the same ``identity``: what makes the same Messages from the same rows."""
         former = self._former.pop(name, None)
         number = next(self._numbers) if former is None else former.number
-        return Place(self._keeper, number, {"name": name, **identity})
+        return Place(self._keeper, number, {**identity, "name": name}, self._given.get(number, 0))
 
     def give_up_rest(self) -> None:
         """Drops what belongs to no collector of this configuration, and says how much waited there."""
-        for name, place in self._former.items():
+        for place in (*self._rest, *self._former.values()):
             fd = self._keeper.former(place.names[0])
             state = KeptState(fd) if fd is not None else None
             if state is not None and not state.is_known:
                 log.warning("flows that another version of netobs has kept for a collector are lost: this version "
                             "cannot read them")  # fmt: skip
-            elif state is not None and (flows := _waiting_flows(state)):
+            elif state is not None and (flows := self._waiting_flows(state, place)):
                 log.warning('collector "%s" is not in the configuration any more: %d flows that waited for it are lost',
-                            name, flows)  # fmt: skip
+                            place.identity["name"], flows)  # fmt: skip
             for each in place.names:
                 self._keeper.drop(each)
+        self._rest.clear()
         self._former.clear()
+
+    def _waiting_flows(self, state: KeptState, place: Place) -> int:
+        _, hot, cold = state.read()
+        if hot.end == self._given.get(place.number):
+            return 0
+        stats = ExportStats()
+        KeptAccount(stats, state).restore(cold)
+        gone = stats.not_sent_total().flows + stats.spooled.flows + stats.moved_away.flows
+        return stats.seen.flows + stats.taken_over.flows - hot.sent_flows - gone
 
     def boot_ns(self, now_ns: int) -> int:
         """The start of the exporter, CLOCK_MONOTONIC: ``now_ns``, or that of the first process of this line."""
@@ -64,11 +85,3 @@ class Places:
         if not kept[0]:
             kept[0] = now_ns
         return int(kept[0])
-
-
-def _waiting_flows(state: KeptState) -> int:
-    _, hot, cold = state.read()
-    stats = ExportStats()
-    KeptAccount(stats, state).restore(cold)
-    gone = stats.not_sent_total().flows + stats.spooled.flows + stats.moved_away.flows
-    return stats.seen.flows + stats.taken_over.flows - hot.sent_flows - gone

@@ -36,6 +36,8 @@ class Place(NamedTuple):
     number: int
     identity: dict[str, str]
     """Whose state it is. The waiting rows of another one are not for this session."""
+    given_end: int = 0
+    """If this was the end of its rows, another session has taken over all of them."""
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -56,7 +58,7 @@ class Kept(Generic[H, D]):
         """``stats`` become those of the former process. ``reliable``: whether data are acknowledged."""
         self.found: list[Part[D]] = []
         self.doubtful: tuple[Part[D], Spooling] | None = None
-        self._keeper, self._names = place.keeper, place.names
+        self._keeper, self._names, self._place = place.keeper, place.names, place
         self._stats, self._reliable = stats, reliable
         self._sent_state = kept_rows.SENT
         self._session_found = False
@@ -101,6 +103,8 @@ class Kept(Generic[H, D]):
         for part, state in runs:
             if state == self._sent_state:  # of two processes ago: this is in the account already
                 rows.mark(part.at, len(part), WAITS)
+        if hot.end == self._place.given_end:
+            runs = self._give_away(runs)
         resent = [part for part, state in runs if state == before]
         self._stats.queued = tally_of(part for part, state in runs if state != before)
         self._stats.count_resent(tally_of(resent))
@@ -120,6 +124,16 @@ class Kept(Generic[H, D]):
             rows.mark(part.at, len(part), WAITS)
         self.found = sorted((run[0] for run in runs), key=lambda part: (part.since_ns, part.at))
         self._set_apart(self._state.spooling)
+
+    def _give_away(self, runs: list[tuple[Part[D], int]]) -> list[tuple[Part[D], int]]:
+        """Another session has the rows that wait; this one was killed before all of them were forgotten here."""
+        for part, state in runs:
+            if state == WAITS:
+                self._rows.mark(part.at, len(part), GONE)
+        left = [(part, state) for part, state in runs if state != WAITS]
+        self._stats.queued = Tally()
+        self._stats.moved_away += self._missing()
+        return left
 
     def _count(self, hot: Hot) -> None:
         stats = self._stats
@@ -207,10 +221,15 @@ class Kept(Generic[H, D]):
         self._change(True, end=self._rows.end, batch=batch or self._hot.batch)
         return parts
 
-    def take_over(self, given: Sequence[Part[D]]) -> list[Part[D]]:
-        """As ``append``, for what another session gives up."""
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Which session this is, and the end of its rows: while that stays, it says which rows were given away."""
+        return self._place.number + 1, self._rows.end
+
+    def take_over(self, given: Sequence[Part[D]], origin: tuple[int, int]) -> list[Part[D]]:
+        """As ``append``, for what the session of ``origin`` gives up."""
         parts = [part for each in given for part in self._rows.append(each.data_set, each.since_ns)]
-        self._change(True, end=self._rows.end)
+        self._change(True, end=self._rows.end, taken_place=origin[0], taken_end=origin[1])
         return parts
 
     def ship(self, shipment: Shipment[H, D]) -> None:

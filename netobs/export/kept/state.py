@@ -39,6 +39,7 @@ class Hot(NamedTuple):
     the next Message. ``accounted_...``: how far the records of ``send`` are in the account. ``segment``, ``message``:
     where the spool is to be read from. ``mark_...``: the rows whose state changes with this change. ``session``: which
     Transport Session the Sequence Number belongs to. ``sent_state``: of the rows that this process has sent.
+    ``taken_...``: the origin of the rows that were taken over last (``Kept.origin``).
     """
 
     end: int
@@ -68,6 +69,8 @@ class Hot(NamedTuple):
     template_messages: int = 0
     bytes: int = 0
     sent_state: int = 1
+    taken_place: int = 0
+    taken_end: int = 0
 
 
 _HOT = struct.Struct(f"<{len(Hot._fields)}q")

@@ -60,12 +60,11 @@ def test_what_waits_is_given_to_another_session(make_bench: MakeBench, make_tcp:
     second.open()
     second.until(lambda: is_up(second.session), "it is connected")
     numbers = first.send(500)
-    given = first.session.surrender(first.now_ns)
+    second.session.take_over(first.session, second.now_ns)
     first.check()
     assert first.stats.queued == Tally()
     assert first.stats.moved_away == Tally.of(rows(0, 500))
     assert first.session.surrender(first.now_ns) == []
-    second.session.take_over(given, second.now_ns)
     second.check()
     assert second.stats.moved_in == second.stats.seen == second.stats.sent == Tally.of(rows(0, 500))
     second.until(lambda: numbers_of(collector.poll().sessions[0]) == numbers, "all arrives")
@@ -75,7 +74,7 @@ def test_what_waits_is_given_to_another_session(make_bench: MakeBench, make_tcp:
 def test_what_is_taken_over_keeps_to_the_limits(make_bench: MakeBench) -> None:
     first, second = down(make_bench), down(make_bench, queue_max_bytes=100 * 52)
     first.send(500)
-    second.session.take_over(first.session.surrender(first.now_ns), second.now_ns)
+    second.session.take_over(first.session, second.now_ns)
     second.check()
     assert second.stats.queued.flows == 100
     assert second.stats.not_sent == {"queue_full": Tally.of(rows(0, 400))}

@@ -88,8 +88,15 @@ class Kept:
         given, self.waiting = self.waiting, []
         return given
 
-    def take_over(self, given: Sequence[Part[Any]], now_ns: int) -> None:
-        self.waiting += given
+    def hand_over(self, given: Sequence[Part[Any]]) -> None:
+        pass
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        return 0, 0
+
+    def take_over(self, source: Any, now_ns: int) -> None:
+        self.waiting += source.surrender(now_ns)
 
     def close(self, now_ns: int, deadline_ns: int) -> None:
         self.closed = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import random
 import select
 import socket
@@ -17,6 +19,7 @@ import pytest
 from netobs.collector.decode import Decoder
 from netobs.config import CollectorConfig
 from netobs.encode.protocols import exporter
+from netobs.export.kept.places import Places
 from netobs.export.kept.session import Place
 from netobs.flow.records import FlowBatch
 from tests.unit.export.kept import dying
@@ -299,3 +302,41 @@ def _udp_spool_lives(spool: str, down: list[int], up: list[int]) -> None:
         assert not stats.not_sent
         last.bench.close()
         last.keeper.close()
+
+
+def test_rows_that_move_to_another_collector_are_with_one_of_the_two() -> None:
+    chance = random.Random(19)
+    configs = [tcp_config(free_port(socket.SOCK_STREAM), name=name) for name in ("a", "b")]
+
+    def benches(keeper: SocketKeeper) -> list[Bench]:
+        places = Places(keeper)
+        return [Bench(config, None, places.of(config.name, IDENTITY)) for config in configs]
+
+    with dying.store() as unused:
+        lines = dying.lines_of(functools.partial(_move, benches, unused))
+    moved = set()
+    for _ in range(30):
+        with dying.store() as store:
+            died = dying.run(functools.partial(_move, benches, store), chance.randint(lines // 2, lines))
+            keeper = SocketKeeper(store.read())
+            found = benches(keeper)
+            waiting = [
+                part.data_set.rows["number"].tolist() for bench in found for part in bench.session._queue.give_away()
+            ]
+            seen = found[0].stats.seen.flows
+            assert sorted(itertools.chain(*waiting)) == list(range(seen)), died
+            moved.add(found[1].stats.queued.flows > 0)
+            for bench in found:
+                bench.check()
+                bench.session._waiting.leave()
+                bench.loop.close()
+            keeper.close()
+    assert moved == {False, True}
+
+
+def _move(benches: Callable[[SocketKeeper], list[Bench]], store: Store) -> None:
+    one, other = benches(SocketKeeper(store))
+    for start in (0, 3000, 40_000):
+        count = {0: 3000, 3000: 37_000, 40_000: 5}[start]
+        one.session.send([rows(start, count)], one.clock, one.now_ns)
+    other.session.take_over(one.session, other.now_ns)
