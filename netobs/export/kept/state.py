@@ -34,7 +34,7 @@ class Hot(NamedTuple):
     """What changes with each burst; every number fits 64 bits.
 
     ``end``: see ``KeptRows``. ``batch``: the number of the last batch that was taken. ``shipped``: what is on its way
-    (one of ``netobs.export.kept.session``); ``at``: the number of its next row; ``rows``: how many rows are left of it,
+    (see ``netobs.export.kept.recovery``); ``at``: the number of its next row; ``rows``: how many rows are left of it,
     or its Data Records of options; of the spool, also the ``packets`` and ``octets`` that are left. ``sequence``: of
     the next Message. ``accounted_...``: how far the records of ``send`` are in the account. ``segment``, ``message``:
     where the spool is to be read from. ``mark_...``: the rows whose state changes with this change. ``session``: which

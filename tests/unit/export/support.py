@@ -21,7 +21,6 @@ from netobs.base.loop import EventLoop
 from netobs.config import CollectorConfig
 from netobs.export import ExportStats, TransportSession
 from netobs.export.announcer import LEAD_NS
-from netobs.export.kept.session import Place
 from netobs.export.link.udp import PACE_NS
 from netobs.export.sink import Reach, Sink
 from netobs.flow.records import MessageBlock
@@ -80,9 +79,7 @@ class Encoder:
     def fingerprint(self) -> str:
         return f"test {self.data_id} {self.element}"
 
-    def restored(
-        self, kind: int, rows: npt.NDArray[np.uint8], packets: npt.NDArray[np.int64], octets: npt.NDArray[np.int64]
-    ) -> Rows:
+    def restored(self, kind: int, rows: Any, packets: Any, octets: Any) -> Rows:
         return Rows(rows.view(ROW), packets, octets)
 
     def template_messages(self, header: Header, max_message_size: int) -> list[bytes]:
@@ -269,13 +266,7 @@ class TcpCollector:
 class Bench:
     """A loop on a clock that stands still until it is moved, and one session on it."""
 
-    def __init__(
-        self,
-        config: CollectorConfig,
-        encoder: Any = None,
-        place: Place | None = None,
-        header: Callable[..., Any] = Header,
-    ) -> None:
+    def __init__(self, config: CollectorConfig, encoder: Any = None, place: Any = None, header: Any = Header) -> None:
         self.now_ns = 5 * SECOND
         self.step_ns = 0  # of the wall clock
         self.loop = EventLoop(lambda: self.now_ns)
