@@ -62,15 +62,8 @@ class Daemon:
         self._points = self._capture.points
         self._datapath.journal = self._journal = open_journal(self._datapath.record, self._keeper)
         self._points.on_reuse = self._end_interface
-        metering = config.metering
-        self._metering = Metering(
-            metering.active_timeout_ns,
-            metering.idle_timeout_ns,
-            metering.max_flows,
-            dtype=self._datapath.record,
-            journal=self._journal,
-            keeper=self._keeper,
-        )
+        record = self._datapath.record
+        self._metering = Metering(*_limits(config), dtype=record, journal=self._journal, keeper=self._keeper)
         self._packets = PacketCapturing(config, loop)
         self._reloading = Reloading(loop, self)
         self._attaching = Attaching(self._points, loop, self._tell_progress, self._report_interfaces)
@@ -273,10 +266,7 @@ class Daemon:
             self._namespaces = self._follow_namespaces(now_ns)
         self._packets.apply(config, now_ns)
         self._report_interfaces(now_ns)
-        metering = config.metering
-        self._export(
-            self._metering.set_limits(metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows)
-        )
+        self._export(self._metering.set_limits(*_limits(config)))
         self._service.expect_evictions(config.capture.eviction_interval_ns)
         self._evictions.set_interval(config.capture.eviction_interval_ns, now_ns)
 
@@ -391,6 +381,12 @@ class Daemon:
         self._keeper.settle(SETTLE_WITHIN_NS)
         self._keeper.close()
         self._service.close()
+
+
+def _limits(config: Config) -> tuple[int, int, int]:
+    """Those of the flow cache."""
+    metering = config.metering
+    return metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows
 
 
 def run(config: Config) -> None:

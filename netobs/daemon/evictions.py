@@ -10,7 +10,8 @@ from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.daemon.account import TableStats
-from netobs.datapath.datapath import Datapath, RingReading
+from netobs.datapath.datapath import Datapath
+from netobs.datapath.taking import RingReading
 from netobs.flow.records import Records
 
 log = logging.getLogger("netobs")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from netobs.base import clock
 from netobs.base.keeper import NOTHING, Keeper
 from netobs.config import CaptureConfig
-from netobs.datapath.flow_table import FlowTable, Quiet
+from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.generations import Generations, Manifest, described, hash_of, read_layout, settings_of
 from netobs.datapath.halves import Halves
 from netobs.datapath.layout import (
@@ -37,10 +36,10 @@ from netobs.datapath.percpu_hash import PercpuHash
 from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
+from netobs.datapath.taking import Taking
 from netobs.datapath.tick import CoarseClock
-from netobs.flow.journal import Intake, Journal
 from netobs.flow.metrics import GROUPS
-from netobs.flow.records import EXTRA, KEY, Records, concatenate, empty, in_dtype
+from netobs.flow.records import EXTRA, KEY, Records, concatenate, in_dtype
 from netobs.kernel import host, libbpf, numa
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject, LoadedObject
@@ -63,18 +62,10 @@ def slot_netns(number: int) -> int:
     return low << SLOT_NETNS_BIT | (1 | high << SLOT_NETNS_HIGH_BIT) << SLOT_USED_SHIFT
 
 
-@dataclass(frozen=True)
-class RingReading:
-    """Records of packets that the flow table did not take. ``table_full``: an eviction would make room."""
-
-    records: Records
-    table_full: bool
-
-
-class Datapath:
+class Datapath(Taking):
     """``load`` -> programs to attach (``program_fd``), flows to take out (``evict``, ``read_ring``) -> ``close``.
 
-    ``journal``: where rows go before they are taken out. It may be replaced before ``load``.
+    ``journal`` may be replaced before ``load``.
     """
 
     def __init__(
@@ -94,6 +85,7 @@ class Datapath:
         self._slot_cpus = slot_cpus or libbpf.online_cpus()
         self._extra_groups = extra_groups
         self._layout = layout or (WITH_EXTRA if extra_groups else PLAIN)
+        super().__init__(self._layout.record)
         self._extra_maps = (EXTRA_MAP, PACKET_EXTRAS) if self._layout.has_extra else ()
         self._cpus = libbpf.possible_cpus()
         self.preemptible = host.is_realtime()
@@ -109,8 +101,6 @@ class Datapath:
         self.ledger = Ledger(self._cpus, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
         self.table = self._table(batch)
-        self.journal, self._maps = Journal(self.record), ""
-        self._intake: Intake | None = None
 
     def _table(self, batch: int) -> FlowTable:
         if self._config.flow_table == "percpu_array":
@@ -313,12 +303,6 @@ class Datapath:
             raise
         return obj
 
-    def go_on(self) -> None:
-        """Finishes the eviction in which the former process ended, if these are its maps."""
-        self._maps = str(libbpf.map_number(self.ring.fd))
-        self.ring.give_back(self.journal.state.rings.get(self._maps, 0))
-        self._finish_clearing()
-
     def _write_settings(self, obj: BpfObject) -> None:
         settings = obj.initial(".rodata", SETTINGS)
         settings["sampling"] = self._config.sampling
@@ -369,49 +353,9 @@ class Datapath:
         self.halves.end_counting()
 
     def evict(self, now_ns: int) -> Records:
-        """Flips the halves, waits for a grace period, and takes all flows out of the quiet half: shape ``(n,)``; a flow
-        that several CPUs saw has a row for each.
-
-        :raises CaptureError: waiting for a grace period is impossible.
-        :raises OSError: a map is unreadable; nothing is lost, the next two evictions take the rest.
-        """
+        """As ``Taking.evict``."""
         self._follow_clock()
-        if not self.table.MAPS:
-            return empty(0, self.record)
-        self._finish_clearing()
-        half = self.halves.flip(now_ns)
-        rows = self._take(Quiet(half, self.halves.in_use_since_ns[half], now_ns))
-        self.halves.emptied(half)
-        return rows
-
-    def _take(self, quiet: Quiet) -> Records:
-        """With a journal that outlives the process, in steps that another process may finish: see flow/journal.py."""
-        keeps = self.journal.keeps
-        intake = self._intake or self.journal.intake(self.record)
-        self._intake = None if keeps else intake  # what was taken before an error comes out next time
-        self.table.read(quiet, intake, take=not keeps)
-        self._intake = None
-        rows = intake.rows
-        if keeps and len(rows):
-            self.journal.taken(self._maps, quiet.half)
-            self._finish_clearing()
-        return rows
-
-    def _finish_clearing(self) -> None:
-        half = self.journal.state.quiet.get(self._maps)
-        if half is not None:
-            self.table.clear(half)
-            self.journal.cleared(self._maps)
-
-    def read_ring(self) -> RingReading:
-        """Takes the records out of the ring buffer."""
-        intake = self.journal.intake(self.record)
-        position = self.ring.read(intake)
-        records = intake.rows
-        if len(records):
-            self.journal.ring_taken(self._maps, position)
-            self.ring.give_back(position)
-        return RingReading(records, bool((records["errno"] == errno.E2BIG).any()))
+        return super().evict(now_ns)
 
     def read_ledger(self) -> LedgerReading:
         """Counts of seen packets, and of packets in no flow."""
