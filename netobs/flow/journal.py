@@ -16,6 +16,8 @@ maps, in their order: data are written first, then the one word that makes them 
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -28,6 +30,22 @@ from netobs.flow.records import Records, concatenate, empty, in_dtype
 
 MAPS_KNOWN = 8
 """So many of the newest maps: a reload may make others while a former process's are not empty yet."""
+
+
+def layout_of(dtype: np.dtype[np.void]) -> list[Any]:
+    """``dtype`` for JSON."""
+    layout: list[Any] = json.loads(json.dumps(dtype.descr))
+    return layout
+
+
+def as_dtype(layout: list[Any]) -> np.dtype[np.void]:
+    """What ``layout_of`` has described."""
+    return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in layout])
+
+
+def name_of(file: str, dtype: np.dtype[np.void]) -> str:
+    """The name of a ``file`` that holds records of ``dtype``."""
+    return f"{file}-{zlib.crc32(repr(layout_of(dtype)).encode()) % (1 << 16):04x}"
 
 
 @dataclass(frozen=True)
@@ -143,29 +161,53 @@ class _KeptIntake(Intake):
 
 
 class KeptJournal(Journal):
-    """The journal in files of memory of a keeper, by the names ``journal``, ``journal-rows`` and ``journal-due``."""
+    """The journal in files of memory of a keeper: ``journal``, which says what the records of the others are made of,
+    and some whose names end with a mark of that."""
 
     keeps = True
 
     def __init__(self, dtype: np.dtype[np.void], keeper: Keeper) -> None:
-        """Goes on where the former process ended, if its records were of the same ``dtype``.
+        """Goes on where the former process ended. If its records were not of ``dtype``, ``convert`` has to come first.
 
         :raises OSError: a file cannot be mapped.
         """
         super().__init__(dtype)
-        self._layout = repr(dtype.descr)
+        self._keeper = keeper
         self._record = KeptRecord(file_of(keeper, "journal"))
-        self._rows = SparseArray(dtype, file_of(keeper, "journal-rows"))
-        self._due = SparseArray(dtype, file_of(keeper, "journal-due"))
         values = self._record.read() or {}
         names = {each.name for each in fields(State)}
         self.state = State(**{name: value for name, value in values.items() if name in names})
+        former = as_dtype(values.get("layout", layout_of(dtype)))
+        self.former = None if former == dtype else former
+        """The dtype of the former process's records, until ``convert``."""
+        self._rows, self._due = self._open(dtype)
         self.end = self.state.rows
+
+    def _open(self, dtype: np.dtype[np.void]) -> tuple[SparseArray, SparseArray]:
+        rows, due = (file_of(self._keeper, name_of(name, dtype)) for name in ("journal-r", "journal-d"))
+        return SparseArray(dtype, rows), SparseArray(dtype, due)
+
+    def convert(self, cached: Records, leaving: Records, counters: tuple[int, ...]) -> None:
+        """From now on the records are of ``dtype``. ``cached`` and ``leaving``: the records of the flow cache. Those
+        that stay in it become rows, and are in none of ``counters`` any more."""
+        assert self.former is not None
+        rows, due = (file.array[:length] for file, length in
+                     zip(self._open(self.former), (self.state.rows, self.state.due)))  # fmt: skip
+        for file, parts in ((self._rows, (rows, cached)), (self._due, (due, leaving))):
+            end = 0
+            for part in parts:
+                begin, end = end, end + len(part)
+                file.array[begin:end] = in_dtype(part, self._dtype)
+        former, self.former = self.former, None
+        self.end = len(rows) + len(cached)
+        self.commit(rows=self.end, due=len(due) + len(leaving), cached=0, leaving=0, counters=counters)
+        for name in ("journal-r", "journal-d"):
+            self._keeper.drop(name_of(name, former))
 
     def commit(self, **changes: Any) -> None:
         """Makes ``changes`` of the state valid, all at once."""
         self.state = replace(self.state, generation=self.state.generation + 1, **changes)
-        self._record.write({"layout": self._layout, **asdict(self.state)})
+        self._record.write({"layout": layout_of(self._dtype), **asdict(self.state)})
 
     @property
     def number(self) -> int:

@@ -8,11 +8,11 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from netobs.base.keeper import Keeper, KeepsNothing, file_of
-from netobs.flow.journal import Journal
+from netobs.flow.journal import Journal, KeptJournal, name_of
 from netobs.flow.records import RECORD, Records, concatenate
 from netobs.metering.cache import FORCED_END, REASONS, FlowCache
 from netobs.metering.store import FlowStore
-from netobs.metering.undo import UndoLog
+from netobs.metering.undo import FILES, UndoLog
 
 
 @dataclass
@@ -28,6 +28,30 @@ class Totals:
         self.flows += len(records)
         self.packets += int(records["packets"].sum())
         self.octets += int(records["octets"].sum())
+
+
+RECORDS_FILE = "cache-r"
+
+
+def _kept_store(dtype: np.dtype[np.void], keeper: Keeper) -> FlowStore:
+    return FlowStore(dtype, file_of(keeper, name_of(RECORDS_FILE, dtype)), UndoLog(dtype, keeper))
+
+
+def _convert(journal: KeptJournal, former: np.dtype[np.void], keeper: Keeper) -> None:
+    """The former process's records were of another dtype: what was in its flow cache comes as rows once more."""
+    state, store = journal.state, _kept_store(former, keeper)
+    store.roll_back(state.generation)
+    cached, leaving = store.first(state.cached), store.first(state.leaving)
+    counters = list(state.counters)
+    if counters:
+        taken = Totals()
+        taken.add(cached)
+        counters[0] -= taken.flows
+        for index, count in enumerate(astuple(taken), 1 + REASONS):
+            counters[index] -= count
+    journal.convert(cached, leaving, tuple(counters))
+    for name in (RECORDS_FILE, *FILES):
+        keeper.drop(name_of(name, former))
 
 
 class Metering:
@@ -54,7 +78,9 @@ class Metering:
         self._journal = Journal(dtype) if journal is None else journal
         store, room = None, None
         if self._journal.keeps:
-            store = FlowStore(dtype, file_of(keeper, "cache-records"), UndoLog(dtype, keeper))
+            if isinstance(self._journal, KeptJournal) and self._journal.former is not None:
+                _convert(self._journal, self._journal.former, keeper)
+            store = _kept_store(dtype, keeper)
             room = self._journal.room
         self._store = store
         self.cache = FlowCache(active_timeout_ns, idle_timeout_ns, max_flows, seed, dtype=dtype, store=store, room=room)

@@ -48,6 +48,11 @@ class FlowStore:
         if self._undo is not None:
             self._undo.begin(generation, self._end)
 
+    def roll_back(self, generation: int) -> None:
+        """Undoes what the former process has changed since ``generation``."""
+        if self._undo is not None:
+            self._undo.roll_back(self._records.array, generation)
+
     def restore(
         self,
         rows: int,
@@ -56,8 +61,7 @@ class FlowStore:
         due_ns: Callable[[Records], npt.NDArray[np.uint64]],
     ) -> None:
         """Finds the ``rows`` flows of the former process as they were at ``generation``, and what follows from them."""
-        if self._undo is not None:
-            self._undo.roll_back(self._records.array, generation)
+        self.roll_back(generation)
         self._end = FIRST_ROW + rows
         for begin in range(FIRST_ROW, self._end, CHUNK_ROWS):
             chunk = slice(begin, min(begin + CHUNK_ROWS, self._end))

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from netobs.base.keeper import Keeper, file_of
 from netobs.base.sparse import SparseArray
+from netobs.flow.journal import name_of
 from netobs.flow.records import Records, put, take
 from netobs.metering.merge import CHUNK_ROWS
 
+FILES = ("cache-u", "cache-n")
 _LENGTH_BITS = 32
 
 
@@ -24,12 +26,12 @@ class UndoLog:
     are, and how many there are: with the next generation all of them are void."""
 
     def __init__(self, dtype: np.dtype[np.void], keeper: Keeper) -> None:
-        """``dtype``: of the rows. Its files are ``cache-undo`` and ``cache-undo-no``.
+        """``dtype``: of the rows. Its files are those of ``FILES``.
 
         :raises OSError: a file cannot be mapped.
         """
-        self._copies = SparseArray(dtype, file_of(keeper, "cache-undo"))
-        self._numbers = SparseArray(np.uint64, file_of(keeper, "cache-undo-no"))
+        self._copies = SparseArray(dtype, file_of(keeper, name_of(FILES[0], dtype)))
+        self._numbers = SparseArray(np.uint64, file_of(keeper, name_of(FILES[1], dtype)))
         self._tag = self._rows = self._length = 0
 
     def begin(self, generation: int, rows: int) -> None:

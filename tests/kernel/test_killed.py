@@ -20,7 +20,6 @@ from tests.kernel.numbered import fill, packet
 pytestmark = pytest.mark.kernel
 
 TABLES = ("percpu_array", "percpu_hash", "ringbuf")
-FILES = ("journal", "journal-rows", "journal-due", "cache-records", "cache-undo", "cache-undo-no")
 FLOWS = 1500
 """More than the slots of one CPU, less than the hash has room for."""
 HOUR_NS = 3_600_000_000_000
@@ -31,8 +30,7 @@ class Host:
 
     def __init__(self, programs: Programs) -> None:
         keeper = DictKeeper()
-        for name in FILES:
-            keeper.memory(name)
+        Metering(HOUR_NS, HOUR_NS, journal=KeptJournal(RECORD, keeper), keeper=keeper)
         self.keeper, self.datapath, self._programs = keeper.succeed(), programs.datapath, programs
 
     def __enter__(self) -> Host:

@@ -16,20 +16,20 @@ from lab.killing import killed_after, killed_at, lines_of
 from netobs.base.keeper import file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.sparse import SparseArray
-from netobs.flow.journal import open_journal
-from netobs.flow.records import RECORD, Records, opaque
+from netobs.flow.journal import Journal, name_of, open_journal
+from netobs.flow.records import EXTRA_RECORD, RECORD, Records, opaque
 from netobs.metering.process import Metering, Totals
 from tests.unit.metering.flows import FIN, S, flow, many, rows, totals
 from tests.unit.metering.test_model import EVICTIONS, Part, make
-
-FILES = ("journal", "journal-rows", "journal-due", "cache-records", "cache-undo", "cache-undo-no", "sink", "sink-rows")
 
 
 def fresh() -> DictKeeper:
     """A keeper with empty files: what a child process makes is its own."""
     keeper = DictKeeper()
-    for name in FILES:
-        keeper.memory(name)
+    Metering(S, S, journal=open_journal(RECORD, keeper), keeper=keeper)
+    KeptSink(keeper)
+    for file in ("journal-r", "journal-d", "cache-r", "cache-u", "cache-n"):
+        keeper.memory(name_of(file, EXTRA_RECORD))
     return keeper.succeed()
 
 
@@ -48,6 +48,11 @@ class KeptSink:
     @property
     def records(self) -> Records:
         return self._taken.array[: (self._done.read() or {"rows": 0})["rows"]]
+
+    @property
+    def last_number(self) -> int:
+        number: int = (self._done.read() or {"number": 0})["number"]
+        return number
 
     def export(self, batch: Records, number: int) -> None:
         done = self._done.read() or {"rows": 0, "number": 0}
@@ -139,27 +144,27 @@ def test_killed_at_any_line_nothing_is_lost_and_nothing_comes_twice() -> None:
     expected = ordered(life.in_one())
     with fresh() as keeper:
         lines = lines_of(partial(life.run, keeper))
-    step, kills = lines // 45, 0
+    step, kills = lines // 30, 0
     for line in range(random.Random(14).randrange(step), lines, step):
         with fresh() as keeper:
             kills += killed_at(line + 1, partial(life.run, keeper))
             life.check(keeper)
             assert ordered(KeptSink(keeper).records) == expected
-    assert kills >= 40  # the number of lines depends on the hashes
+    assert kills >= 25  # the number of lines depends on the hashes
 
 
 def test_killed_at_any_moment_again_and_again() -> None:
     """Also within a copy."""
-    life, rng, kills = busy_life(30_000), random.Random(15), 0
+    life, rng, kills = busy_life(20_000), random.Random(15), 0
     began = time.monotonic()
     expected = ordered(life.in_one())
     whole = time.monotonic() - began
-    for _ in range(5):
+    for _ in range(3):
         with fresh() as keeper:
             kills += sum(killed_after(rng.uniform(0, whole / 3), partial(life.run, keeper)) for _ in range(4))
             life.check(keeper)
             assert ordered(KeptSink(keeper).records) == expected
-    assert kills > 4
+    assert kills > 2
 
 
 KILLS = st.lists(st.integers(250, 2000), max_size=3)
@@ -194,3 +199,34 @@ def test_with_nothing_kept_each_array_is_its_own() -> None:
     metering.update(rows(flow(2, tcp_flags=FIN)), 2 * S)
     assert [int(each) for each in first["src_addr"][0]] == [*flow(1)["src_addr"][0]]
     assert len(metering.due()) == 0
+
+
+def test_records_with_other_metrics_go_on_in_the_flow_cache_of_the_next_version() -> None:
+    """Whatever the former process was doing; and whoever is killed while it converts."""
+    life = Life([(2 * S, many(3000)), (3 * S, rows(many(3000), many(2000, first=2500, tcp_flags=FIN)))])
+    with fresh() as keeper:
+        lines = lines_of(partial(life.run, keeper))
+    for line in range(lines // 3, lines, lines // 10):
+        with fresh() as keeper:
+            killed_at(line, partial(life.run, keeper))
+            before = KeptSink(keeper).records.copy()
+            open_it = partial(open_with_extra, keeper)
+            for later in (150, 400, 440):
+                killed_at(later, open_it)
+            journal, metering = open_it()
+            came = [totals(records) for _, records in life.evictions[: journal.state.rings.get("", 0)]]
+            number, due = journal.state.number, metering.due().copy()
+            if number <= KeptSink(keeper).last_number:
+                due = due[:0]
+            journal.exported()
+            metering.update(journal.rows([]), 4 * S)
+            rest = np.concatenate([metering.due(), metering.expire_all()])
+            assert rest.dtype == EXTRA_RECORD
+            packets = sum(int(part["packets"].sum()) for part in (before, due, rest))
+            assert packets == sum(each[0] for each in came)
+            assert metering.taken.packets == metering.handed_out.packets == packets
+
+
+def open_with_extra(keeper: DictKeeper) -> tuple[Journal, Metering]:
+    journal = open_journal(EXTRA_RECORD, keeper)
+    return journal, Metering(60 * S, 60 * S, dtype=EXTRA_RECORD, journal=journal, keeper=keeper)
