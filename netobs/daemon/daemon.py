@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import functools
 import logging
+import operator
 import os
 import signal
 import sys
@@ -47,6 +48,7 @@ log = logging.getLogger("netobs")
 READY_WITHIN_NS = 3 * clock.NS_PER_S  # for the names of collectors; a service manager waits no longer than it has to
 MINUTE_NS = 60 * clock.NS_PER_S
 SETTLE_WITHIN_NS = 2 * clock.NS_PER_S
+_limits = operator.attrgetter("metering.active_timeout_ns", "metering.idle_timeout_ns", "metering.max_flows")
 
 
 class Daemon:
@@ -226,8 +228,7 @@ class Daemon:
         if self._journal.keeps:
             due = due[:0] if self._exporting.changing else self._metering.due()
         if len(due):
-            names = self._points.interface_names.table()
-            batch = FlowBatch(due, clock.read_pair(), names, self._journal.number)
+            batch = FlowBatch(due, clock.read_pair(), self._points.interface_names.table(), self._journal.number)
             self._exporting.export(batch, clock.monotonic_ns())
             self._journal.exported()
 
@@ -381,12 +382,6 @@ class Daemon:
         self._keeper.settle(SETTLE_WITHIN_NS)
         self._keeper.close()
         self._service.close()
-
-
-def _limits(config: Config) -> tuple[int, int, int]:
-    """Those of the flow cache."""
-    metering = config.metering
-    return metering.active_timeout_ns, metering.idle_timeout_ns, metering.max_flows
 
 
 def run(config: Config) -> None:
