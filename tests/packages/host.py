@@ -83,8 +83,8 @@ class Host(Container):
         return int(self.show(unit, "ActiveEnterTimestampMonotonic")) / 1e6
 
     def seconds_to_active(self, unit: str = UNIT) -> float:
-        """How long the last start of ``unit`` took, from its job to READY=1."""
-        return self.active_since_s(unit) - int(self.show(unit, "InactiveExitTimestampMonotonic")) / 1e6
+        """How long the last start of ``unit`` took, from its process to READY=1."""
+        return self.active_since_s(unit) - int(self.show(unit, "ExecMainStartTimestampMonotonic")) / 1e6
 
     def logs(self, unit: str = UNIT) -> list[str]:
         """What the runs of ``unit`` logged, in their order, a text for each."""
