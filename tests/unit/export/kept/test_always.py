@@ -7,7 +7,7 @@ import os
 import socket
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from netobs.config import CollectorConfig
 from netobs.export.kept.session import Kept, Place
@@ -93,6 +93,8 @@ def check_next(bench: Bench, store: Store, reliable: bool) -> None:
 
 @pytest.mark.parametrize(("kind", "queue_flows"), [("tcp", 3000), ("tcp", 100_000), ("udp", 3000)])
 @given(events=EVENTS)
+@example(events=[("down", 0), ("send", 4000), ("send", 500), ("move", 61.0), ("up", 0), ("move", 1.1), ("send", 39)])
+@example(events=[("read", 1000), ("send", 4000), ("send", 4000), ("read", 20_000), ("hang up", 0), ("move", 1.1)])
 @settings(max_examples=12, deadline=None)
 def test_the_next_process_finds_what_this_one_has(kind: str, queue_flows: int, events: list[tuple[str, float]]) -> None:
     port = free_port(socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
