@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from lab.keeping import DictKeeper
 from netobs.base import clock, words
 from netobs.base.clock import ClockPair
+from netobs.base.keeper import Keeper, KeepsNothing
 from netobs.base.loop import POLL_NS, EventLoop
+from netobs.collector.decode import Decoder
 from netobs.config import CollectorConfig, from_tables
 from netobs.daemon.collectors import ExportingProcess, make_exporters
 from netobs.daemon.protocols import PROTOCOLS
@@ -23,13 +26,13 @@ from tests.unit.export.support import UdpCollector
 class Process:
     """An Exporting Process on a clock that is moved by hand."""
 
-    def __init__(self, *collectors: CollectorConfig) -> None:
+    def __init__(self, *collectors: CollectorConfig, keeper: Keeper | None = None) -> None:
         self.pair = clock.read_pair()
         self.now_ns = self.pair.monotonic_ns
         self.loop = EventLoop(lambda: self.now_ns)
         tables = {"capture": {"interfaces": ["lo"]}, "collector": [{"host": "127.0.0.1"}]}
         self.config = replace(from_tables(tables, "netobs.toml"), collectors=collectors)
-        self.exporting = ExportingProcess(self.config, self.loop)
+        self.exporting = ExportingProcess(self.config, self.loop, keeper or KeepsNothing())
         self.exporting.open(self.pair, self.now_ns)
         self.seen = 0
 
@@ -41,9 +44,9 @@ class Process:
             self.loop.run_once(0)
         raise AssertionError(f"never happened: {what}")
 
-    def export(self, count: int) -> None:
+    def export(self, count: int, ethertype: int = 0x0800) -> None:
         records = flows(self.seen, count)
-        records["ethertype"], records["packets"], records["octets"] = 0x0800, 2, 100
+        records["ethertype"], records["packets"], records["octets"] = ethertype, 2, 100
         self.seen += count
         pair = ClockPair(self.now_ns, self.pair.realtime_ns + self.now_ns - self.pair.monotonic_ns)
         self.exporting.export(FlowBatch(records, pair), self.now_ns)
@@ -54,6 +57,11 @@ class Process:
         exporters = make_exporters(config, self.exporting.boot_ns)
         self.exporting.apply(config, exporters, done.append, self.now_ns)
         self.until(lambda: done, "the end of the reload")
+
+    def suspend(self) -> None:
+        self.exporting.suspend(self.now_ns)
+        self.until(lambda: self.exporting.closed, "the end")
+        self.loop.close()
 
     def close(self) -> None:
         self.exporting.close(self.now_ns)
@@ -93,3 +101,38 @@ def test_former_collectors_are_one_entry_and_nothing_of_them_is_forgotten(
 
 def test_each_protocol_of_the_configuration_has_an_encoder_and_a_sink() -> None:
     assert tuple(PROTOCOLS) == tuple(words.PROTOCOLS)
+
+
+def test_a_restart_goes_on_with_every_collector(collector: UdpCollector) -> None:
+    configs = [
+        CollectorConfig(host="127.0.0.1", name=name, port=collector.port, protocol=name, observation_domain=domain)
+        for domain, name in enumerate(words.PROTOCOLS, 1)
+    ]
+    keeper = DictKeeper()
+    boots, sent = set(), 0
+    for _ in range(3):
+        process = Process(*configs, keeper=keeper)
+        process.seen = sent
+        for _ in range(2):
+            process.export(40)
+            sent += 40
+        process.export(5, ethertype=0x0806)
+        boots.add(process.exporting.boot_ns)
+        if not keeper.former("q-boot"):  # the first leaves its flows to the second
+            assert any(each.export.queued.flows for each in process.exporting.stats())
+        process.suspend()
+        keeper = keeper.succeed()
+    last = Process(*configs, keeper=keeper)
+    last.until(lambda: all(not each.export.queued.flows for each in last.exporting.stats()), "all is sent")
+    stats = last.exporting.stats()
+    assert [each.export.sent for each in stats] == [Tally(sent, 2 * sent, 100 * sent)] * 3
+    assert [each.unencodable.flows for each in stats] == [15] * 3
+    decoder = Decoder()
+    found = [decoder.decode(raw, "exporter") for raw in collector.raw()]
+    assert sum(len(message.flows) for message in found) == 3 * sent
+    assert (decoder.stats.sequence_errors, decoder.stats.lost_records, decoder.stats.lost_messages) == (0, 0, 0)
+    assert len(boots) == 1
+    assert len(collector.sources) == 3
+    last.close()
+    assert keeper.kept == {"q-boot"}
+    keeper.close()
