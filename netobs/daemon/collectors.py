@@ -126,7 +126,7 @@ class ExportingProcess:
     ) -> Collector:
         made = exporters[config.protocol, config.template]
         number = next(self._numbers)
-        for warning in template_warnings(config, made, self.reporter.sampling):
+        for warning in template_warnings(config, made, self.reporter.sampling, bool(self._config.capture.netns)):
             log.warning("%s", warning)
 
         def report(realtime_ns: int) -> Report:
@@ -350,8 +350,11 @@ def check_certificates(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int) -> Iterator[str]:
-    """Warnings about the template of ``collector``, if one packet in ``sampling`` is measured."""
+def template_warnings(
+    collector: CollectorConfig, made: Exporter, sampling: int, has_namespaces: bool = False
+) -> Iterator[str]:
+    """Warnings about the template of ``collector``, if one packet in ``sampling`` is measured, and interfaces of other
+    network namespaces if ``has_namespaces``."""
     if made.templates.former_ids:
         yield f'collector "{collector.name}": {made.templates.former_ids}'
     if sampling > 1 and not made.templates.says_sampling:
@@ -359,6 +362,11 @@ def template_warnings(collector: CollectorConfig, made: Exporter, sampling: int)
             f'collector "{collector.name}": template {collector.template} does not say the sampling rate: the '
             f'collector shows 1/{sampling} of the traffic; add "sampling" to its options, or samplingInterval to its '
             "elements"
+        )
+    if has_namespaces and not made.templates.says_namespace:
+        yield (
+            f'collector "{collector.name}": template {collector.template} does not tell network namespaces apart: '
+            "equal interface indexes of two of them look the same; use a template with ingressVRFID and egressVRFID"
         )
 
 

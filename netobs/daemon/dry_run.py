@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from netobs import __version__
 from netobs.base.errors import NetobsError
 from netobs.base.log import printable_lines
-from netobs.config import CollectorConfig, Config, warnings_of
+from netobs.config import CaptureConfig, CollectorConfig, Config, warnings_of
 from netobs.daemon import extra, footprint, host_check, packet_capture
 from netobs.daemon.collectors import template_warnings
 from netobs.daemon.protocols import exporter
@@ -59,7 +59,7 @@ def make(config: Config) -> Plan:
     plan.lines += lines
     plan.warnings += warnings
     plan.problems += problems
-    found = {each.name: _collector(each, config.capture.sampling, plan) for each in config.collectors}
+    found = {each.name: _collector(each, config.capture, plan) for each in config.collectors}
     plan.warnings += host_check.twins(config, found)
     for group in config.groups:
         names = ", ".join(f'"{name}"' for name in group.collectors)
@@ -179,7 +179,7 @@ def _descriptors(links: int, plan: Plan) -> None:
         plan.warnings.append(f"some interfaces would not be measured: {descriptors.shortage(most)}")
 
 
-def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> list[Address]:
+def _collector(collector: CollectorConfig, capture: CaptureConfig, plan: Plan) -> list[Address]:
     """Its addresses."""
     addresses: list[Address] = []
     plan.lines.append(f'collector "{collector.name}": {collector.protocol} over {collector.transport}')
@@ -194,7 +194,7 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> list[Ad
     if collector.spool:
         _spool(collector, plan)
     try:
-        made = exporter(collector.protocol, collector.template, 0, sampling)
+        made = exporter(collector.protocol, collector.template, 0, capture.sampling)
         encoder = made.encoder
         encoder.check(collector.max_message_size)
         template_name = "of NetFlow v5" if collector.protocol == "netflow5" else collector.template
@@ -202,10 +202,10 @@ def _collector(collector: CollectorConfig, sampling: int, plan: Plan) -> list[Ad
         for template in encoder.templates:
             size = f"{len(template.fields)} elements, {template.size}"
             plan.lines.append(f"    {template.id} {template.family}: {size}")
-        subject = Subject(Report(sampling=sampling), encoder.templates, collector.observation_domain)
+        subject = Subject(Report(sampling=capture.sampling), encoder.templates, collector.observation_domain)
         for options in spoken(encoder.options, subject):
             plan.lines.append(f"    {options.id} options records: {options.kind}")
-        plan.warnings += template_warnings(collector, made, sampling)
+        plan.warnings += template_warnings(collector, made, capture.sampling, bool(capture.netns))
     except NetobsError as error:
         plan.problems.append(f'collector "{collector.name}": {error}')
     return addresses

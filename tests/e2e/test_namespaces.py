@@ -221,4 +221,12 @@ def test_without_the_helper_one_sentence_says_so(lab: Lab, tmp_path: Path) -> No
     assert done.stdout.count(sentence) + done.stderr.count(sentence) == 1
     assert daemon.log.count(sentence) == 1
     assert "install the package netobs-helper" in daemon.log
+    assert "does not tell network namespaces apart" not in daemon.log + done.stdout
     assert account.is_balanced()
+
+
+def test_a_template_without_namespaces_is_warned_of(lab: Lab, tmp_path: Path) -> None:
+    conf = tmp_path / "netobs.toml"
+    conf.write_text(configuration({"netns": ["router"]}), encoding="ascii")
+    done = netobs(lab, lab.pair()[0].ns, "--conf", str(conf), "--dry-run")
+    assert 'collector "127.0.0.1": template default does not tell network namespaces apart' in done.stdout

@@ -22,6 +22,7 @@ SLOWEST = 3
 # Since when a kernel has what the tests of this expression rely on.
 SINCE = {
     "test_gso and test_tcp and not off": (5, 13),  # GRO on a veth without an XDP program (veth_set_features)
+    "names_and_sockets_are_those_of_the_namespaces": (5, 14),  # SO_NETNS_COOKIE
     "udp_segmentation": (6, 1),  # super-packets of UDP on a veth: not in 5.10
     "super_packet_that and udp": (6, 2),  # VIRTIO_NET_HDR_GSO_UDP_L4, by which the test makes one
     "memory_is_said": (6, 4),  # what a map takes, in /proc/PID/fdinfo (map_mem_usage)
@@ -41,7 +42,7 @@ RESULTS = "--junitxml=/run/results/junit.xml"
 # What depends on the kernel: the programs and their verifier, tables, hooks, sockets, and the daemon around them.
 # Not here, since no kernel changes it: other collectors and protocols, templates, TLS, groups, `netobs listen`, the
 # spool's files, and the tests of the laboratory itself.
-E2E = "capture_alone dry_run exact gso interfaces neighbours overload requirements restart shutdown stats tables wire"
+E2E = "capture_alone dry_run exact gso interfaces namespaces neighbours overload requirements restart shutdown stats tables wire"
 TESTS = (*(f"tests/e2e/test_{name}.py" for name in E2E.split()), "tests/kernel")
 # Slow here, and the same in all kernels: thousands of frames for the parser alone.
 LEFT_OUT = ("--ignore=tests/kernel/test_common.py", "--ignore=tests/kernel/test_fuzz.py")

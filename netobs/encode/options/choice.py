@@ -60,6 +60,12 @@ class TemplateSet(tuple[Template, ...]):
             any(field.element.name == "samplingInterval" for field in template.fields) for template in self
         )
 
+    @property
+    def says_namespace(self) -> bool:
+        """Whether each Data Record says in which network namespace its interface is."""
+        names = [{field.element.name for field in template.fields} for template in self]
+        return all("VRFname" in each or {"ingressVRFID", "egressVRFID"} <= each for each in names)
+
 
 def parse_options(document: Mapping[str, Any], source: str) -> OptionsChoice:
     """The choice in the top level of a template file. Raises TemplateError."""
