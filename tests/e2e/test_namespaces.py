@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,14 +149,13 @@ def test_namespaces_come_and_go_under_traffic(lab: Lab, tmp_path: Path, helper: 
                 names.append(router)
                 sender, _ = lab.veth(near, router, names=("sender", "veth0"))
                 wait_until(lambda: measured(daemon, router), "it is measured")
-                inode = os.stat(f"/run/netns/{router}").st_ino
                 before = daemon.account().seen.packets
                 Traffic(packets=packets).send(lab, sender)
                 wait_until(lambda: daemon.account().seen.packets == before + packets, "all are seen")  # noqa: B023
                 command(["ip", "netns", "delete", router])
+            # The kernel removes the other end of a pair when it frees the namespace, and no earlier.
             wait_until(lambda: "sender" not in _names(lab, near), "the namespace is gone with its interfaces")
             wait_until(lambda: f"network namespace {router}: gone" in daemon.log, "the daemon says so")
-            assert inode not in _inodes_in_use()
         reader = Reader(collector)
         wait_until(lambda: len(reader.flows()) == len(names), "the last flows are sent")
         flows = reader.flows()
@@ -170,16 +168,6 @@ def test_namespaces_come_and_go_under_traffic(lab: Lab, tmp_path: Path, helper: 
 
 def _names(lab: Lab, ns: str) -> list[str]:
     return [str(link["ifname"]) for link in lab.links(ns)]
-
-
-def _inodes_in_use() -> set[int]:
-    """The network namespaces of all processes and threads, and those that are mounted somewhere."""
-    found = set()
-    for link in Path("/proc").glob("[0-9]*/task/*/ns/net"):
-        with contextlib.suppress(OSError):
-            found.add(os.stat(link).st_ino)
-    mounted = re.findall(r"net:\[(\d+)\]", Path("/proc/self/mountinfo").read_text("ascii"))
-    return found | {int(inode) for inode in mounted}
 
 
 def test_a_reload_chooses_other_namespaces(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
