@@ -82,6 +82,7 @@ class Namespaces:
 
     def start(self, now_ns: int) -> None:
         """Asks for the namespaces that are there, and follows them from now on."""
+        self._capture.points.interface_names.name_namespaces(self._names)  # of flows that the former process has left
         self._connect(now_ns)
 
     @property
