@@ -42,7 +42,10 @@ RESULTS = "--junitxml=/run/results/junit.xml"
 # What depends on the kernel: the programs and their verifier, tables, hooks, sockets, and the daemon around them.
 # Not here, since no kernel changes it: other collectors and protocols, templates, TLS, groups, `netobs listen`, the
 # spool's files, and the tests of the laboratory itself.
-E2E = "capture_alone dry_run exact gso interfaces namespaces neighbours overload requirements restart shutdown stats tables wire"
+E2E = (
+    "capture_alone dry_run exact going_on gso interfaces namespaces neighbours overload requirements restart shutdown "
+    "stats tables wire"
+)
 TESTS = (*(f"tests/e2e/test_{name}.py" for name in E2E.split()), "tests/kernel")
 # Slow here, and the same in all kernels: thousands of frames for the parser alone.
 LEFT_OUT = ("--ignore=tests/kernel/test_common.py", "--ignore=tests/kernel/test_fuzz.py")
