@@ -33,6 +33,7 @@ class BatchReader:
         self._key_bytes = key_bytes
         self._values_per_key, self._metrics = values, metrics
         self._cursors = (libbpf.cursor(key_bytes), libbpf.cursor(key_bytes))
+        self._read: list[npt.NDArray[np.uint8]] = []
         self._resize(batch or min(max_entries, max(LEAST_BATCH, VALUES_BYTES // (metrics.itemsize * values))))
 
     def _resize(self, entries: int) -> None:
@@ -45,12 +46,15 @@ class BatchReader:
 
         :raises OSError: the kernel failed the batch; entries not yet taken stay in the map.
         """
+        self._read = []
         cursor_in, cursor_out, spare = None, *self._cursors
         while True:
             count, error = libbpf.lookup_batch(
                 fd, cursor_in, cursor_out, self._keys.ctypes.data, self._values.ctypes.data, len(self._keys), take
             )
             if count:
+                if not take:
+                    self._read.append(self._keys[:count].copy())
                 yield self._keys[:count], self._values[:count]
             if error == errno.ENOENT:
                 return
@@ -60,9 +64,13 @@ class BatchReader:
             cursor_in, cursor_out, spare = cursor_out, spare, cursor_out
 
     def clear(self, fd: int) -> None:
-        """Removes all entries of map ``fd``.
+        """Removes all entries of map ``fd``, which nobody writes: those that were read last by their keys, which takes
+        half as long; if they are not all, by reading once more.
 
         :raises OSError: as in ``entries``.
         """
+        read, self._read = self._read, []
+        if read and all(libbpf.delete_batch(fd, keys.ctypes.data, len(keys)) for keys in read):
+            return
         for _ in self.entries(fd, take=True):
             pass

@@ -124,6 +124,14 @@ def lookup_batch(
     raise OSError(-result, f"{what}: {error_text(-result)}")
 
 
+def delete_batch(fd: int, keys: int, count: int) -> bool:
+    """One BPF_MAP_DELETE_BATCH of ``count`` entries, by the ``keys`` at that address. False if not all are gone: the
+    kernel stops at the first that is not there (kernel/bpf/syscall.c: generic_map_delete_batch)."""
+    number, options = c_uint32(count), MapBatchOpts(ctypes.sizeof(MapBatchOpts), 0, 0)
+    result: int = library().bpf_map_delete_batch(fd, keys, byref(number), byref(options))
+    return result == 0
+
+
 def cursor(key_bytes: int) -> ctypes.Array[c_char]:
     """A buffer for a batch cursor: the kernel writes a bucket number (4 bytes) or a key, whichever is larger."""
     return ctypes.create_string_buffer(max(key_bytes, 4))

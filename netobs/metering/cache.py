@@ -164,7 +164,7 @@ class FlowCache:
         collided = [known[:0]]
         for begin in range(0, len(known), CHUNK_ROWS):
             chunk, chunk_rows = known[begin : begin + CHUNK_ROWS], rows[begin : begin + CHUNK_ROWS]
-            records, parts = self._store.read(chunk_rows), take(merged, chunk)
+            records, parts = self._store.read_to_change(chunk_rows), take(merged, chunk)
             same = same_keys(records, parts)
             if not same.all():
                 collided.append(chunk[~same])

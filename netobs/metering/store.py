@@ -109,10 +109,15 @@ class FlowStore:
         """A copy of ``rows``."""
         return take(self._records.array, rows, out)
 
-    def write(self, rows: Rows, records: Records, due_ns: npt.NDArray[np.uint64]) -> None:
-        """Replace ``rows``; the keys stay the same."""
+    def read_to_change(self, rows: Rows) -> Records:
+        """A copy of ``rows``, which ``write`` may replace."""
+        records = take(self._records.array, rows)
         if self._undo is not None:
-            self._undo.save(self._records.array, rows)
+            self._undo.save(records, rows)
+        return records
+
+    def write(self, rows: Rows, records: Records, due_ns: npt.NDArray[np.uint64]) -> None:
+        """Replace ``rows``, which were read to change; the keys stay the same."""
         put(self._records.array, rows, records)
         self._due_ns.array[rows] = due_ns
 
@@ -147,7 +152,7 @@ class FlowStore:
         for array in (self._hashes.array, self._due_ns.array):
             array[holes] = array[movers]
         if self._undo is not None:
-            self._undo.save(self._records.array, holes)
+            self._undo.save(take(self._records.array, holes), holes)
         put(self._records.array, holes, take(self._records.array, movers))
         self._end = end
 

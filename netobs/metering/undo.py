@@ -14,7 +14,7 @@ import numpy.typing as npt
 from netobs.base.keeper import Keeper, file_of
 from netobs.base.sparse import SparseArray
 from netobs.flow.journal import name_of
-from netobs.flow.records import Records, put, take
+from netobs.flow.records import Records, opaque, put, take
 from netobs.metering.merge import CHUNK_ROWS
 
 FILES = ("cache-u", "cache-n")
@@ -42,16 +42,17 @@ class UndoLog:
         self._numbers.array[0] = self._tag
 
     def save(self, records: Records, rows: npt.NDArray[np.integer[Any]]) -> None:
-        """Copies ``records[rows]``, all of them rows that were there at the beginning."""
+        """Copies ``records``, contiguous: what ``rows``, all there at the beginning, are until they change."""
         end = self._length + len(rows)
-        take(records, rows, out=self._copies.array[self._length : end])
+        opaque(self._copies.array[self._length : end])[:] = opaque(records)
         self._numbers.array[self._length + 1 : end + 1] = rows
         self._length = end
         self._numbers.array[0] = self._tag | end
 
     def save_range(self, records: Records, begin: int, end: int) -> None:
         """As ``save``, of those rows from ``begin`` to ``end`` that were there at the beginning."""
-        self.save(records, np.arange(begin, max(begin, min(end, self._rows))))
+        end = max(begin, min(end, self._rows))
+        self.save(records[begin:end], np.arange(begin, end))
 
     def roll_back(self, records: Records, generation: int) -> int:
         """Puts the copies back if they are for ``generation``; may be repeated. Returns how many there were.
