@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netobs.base.errors import NetobsError
+
 SIZE_BYTES = 32 << 30
 """Of address space and of the file, which is a hole where nothing was written."""
 LEAST_BYTES = 1 << 20
@@ -21,11 +23,18 @@ class SparseArray:
     def __init__(self, dtype: npt.DTypeLike, fd: int) -> None:
         """``fd``: a file of memory, which the caller may close.
 
-        :raises OSError: it cannot be mapped.
+        :raises NetobsError: a limit of this process forbids such a file, or such a mapping.
         """
-        if os.fstat(fd).st_size < SIZE_BYTES:
-            os.ftruncate(fd, SIZE_BYTES)
-        self._map = mmap.mmap(fd, SIZE_BYTES, flags=mmap.MAP_SHARED)
+        try:
+            if os.fstat(fd).st_size < SIZE_BYTES:
+                os.ftruncate(fd, SIZE_BYTES)
+            self._map = mmap.mmap(fd, SIZE_BYTES, flags=mmap.MAP_SHARED)
+        except OSError as error:
+            raise NetobsError(
+                f"memory for the next process: a file of {SIZE_BYTES >> 30} GiB, nearly all of it a hole, is refused: "
+                f"{error.strerror}",
+                "set LimitFSIZE=infinity and LimitAS=infinity in the unit",
+            ) from None
         self._map.madvise(mmap.MADV_DONTDUMP)  # a core dump would look at each page of the hole
         kind = np.dtype(dtype)
         self.array: npt.NDArray[Any] = np.frombuffer(self._map, kind, SIZE_BYTES // kind.itemsize)

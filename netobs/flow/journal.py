@@ -169,7 +169,7 @@ class KeptJournal(Journal):
     def __init__(self, dtype: np.dtype[np.void], keeper: Keeper) -> None:
         """Goes on where the former process ended. If its records were not of ``dtype``, ``convert`` has to come first.
 
-        :raises OSError: a file cannot be mapped.
+        :raises NetobsError: a file cannot be mapped.
         """
         super().__init__(dtype)
         self._keeper = keeper

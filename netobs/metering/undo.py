@@ -28,7 +28,7 @@ class UndoLog:
     def __init__(self, dtype: np.dtype[np.void], keeper: Keeper) -> None:
         """``dtype``: of the rows. Its files are those of ``FILES``.
 
-        :raises OSError: a file cannot be mapped.
+        :raises NetobsError: a file cannot be mapped.
         """
         self._copies = SparseArray(dtype, file_of(keeper, name_of(FILES[0], dtype)))
         self._numbers = SparseArray(np.uint64, file_of(keeper, name_of(FILES[1], dtype)))
