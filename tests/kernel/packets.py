@@ -71,6 +71,25 @@ def tap_on(ns: str, *names: str, method: str = "auto", direction: str = "both", 
             tap.close()
 
 
+def attach_all(tap: Tap) -> None:
+    """All slices, as a loop does them one by one: a slice has a time, on a busy machine it is for few interfaces."""
+    while tap.attach_some():
+        pass
+
+
+def choose(tap: Tap, selection: Selection) -> int:
+    """Selects on all interfaces; the bit."""
+    bit = tap.select(selection, now_ns())
+    attach_all(tap)
+    return bit
+
+
+def release(tap: Tap, bit: int) -> None:
+    """Nobody selects by ``bit`` any more."""
+    tap.release(bit, now_ns())
+    attach_all(tap)
+
+
 @contextlib.contextmanager
 def tapped(
     *links: Link,
@@ -82,7 +101,7 @@ def tapped(
     """A tap on ``links``, of one namespace, where the test stays; ``filters`` have the bits 0, 1, ..."""
     with tap_on(links[0].ns, *(link.name for link in links), method=attach, direction=direction, size=size) as tap:
         for number, one in enumerate(filters):
-            assert tap.select(Selection(one), now_ns()) == number
+            assert choose(tap, Selection(one)) == number
         yield tap
 
 

@@ -28,11 +28,13 @@ from tests.kernel.foreign import HANDLE, Foreign, compile_foreign, filters, hand
 from tests.kernel.packets import (
     MIB,
     Pair,
+    choose,
     exchange,
     held_objects,
     nothing_is_left,
     now_ns,
     read_all,
+    release,
     seen,
     take,
     tap_on,
@@ -83,7 +85,7 @@ def test_beside_flows_in_any_order(
     with tap_on(target.ns, "target", method=method) as tap, measured(target, attach=method) as programs:
         if packets_first:
             programs.capture.points.detach()
-        bit = tap.select(ALL, now_ns())
+        bit = choose(tap, ALL)
         programs.capture.points.attach()
         both_see(tap, programs, sender)
         if method == "tc":
@@ -92,9 +94,9 @@ def test_beside_flows_in_any_order(
         if flows_leave_first:
             programs.capture.points.detach()
             assert [one.octets for one in exchange(tap, lambda: sender.send(FRAME), 1)] == [FRAME]
-            tap.release(bit, now_ns())
+            release(tap, bit)
         else:
-            tap.release(bit, now_ns())
+            release(tap, bit)
             assert exchange_flows(programs, sender, [FRAME]).records["packets"].tolist() == [1]
             programs.capture.points.detach()
         assert nothing_is_left(lab, target, method)
@@ -104,9 +106,9 @@ def test_flows_are_exact_while_taps_come_and_go(pair: Pair, sender: Sender, meth
     with tap_on(pair[1].ns, "target", method=method) as tap, measured(pair[1], attach=method) as programs:
         with programs.accounting() as observed:
             for _ in range(10):
-                bit = tap.select(ALL, now_ns())
+                bit = choose(tap, ALL)
                 sender.send(*[FRAME] * 100)
-                tap.release(bit, now_ns())
+                release(tap, bit)
                 sender.send(*[FRAME] * 100)
             wait_for(lambda: programs.ledger().seen.packets >= 2000, "all packets")
         assert observed[0].flows["packets"].tolist() == [2000]
@@ -118,7 +120,7 @@ def test_what_somebody_removed_is_attached_again_for_both(lab: Lab, pair: Pair, 
     """The qdisc that flows have made again is ours, for packets too."""
     target = pair[1]
     with tap_on(target.ns, "target", method="tc") as tap, measured(target, attach="tc") as programs:
-        tap.select(ALL, now_ns())
+        choose(tap, ALL)
         if what == "qdisc":
             lab.run(target.ns, ["tc", "qdisc", "del", "dev", "target", "clsact"])
         else:
@@ -180,10 +182,10 @@ def test_nothing_is_attached_while_nothing_is_selected(lab: Lab, pair: Pair, sen
     with tap_on(pair[1].ns, "target", method=method) as tap:
         assert nothing_is_left(lab, pair[1], method)
         assert (tap.is_active, tap.interfaces()) == (False, [])
-        assert [tap.select(one, now_ns()) for one in (udp, tcp)] == [0, 1]
+        assert [choose(tap, one) for one in (udp, tcp)] == [0, 1]
         assert [interface.name for interface in tap.interfaces()] == ["target"]
         for bit, left in ((1, True), (0, False)):
-            tap.release(bit, now_ns())
+            release(tap, bit)
             assert tap.is_active == left
             assert nothing_is_left(lab, pair[1], method) != left
         sender.send(FRAME)
@@ -198,16 +200,16 @@ def test_selections_come_and_go_while_packets_pass(pair: Pair, sender: Sender) -
         sender.send(*(f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(dport=port))) for port in (1, 2, 3)))
 
     with tap_on(pair[1].ns, "target") as tap:
-        first = tap.select(ports[0], now_ns())
+        first = choose(tap, ports[0])
         attached = held_objects()["link_id"]
         told: Counter[int] = Counter()
         for _ in range(20):
-            second = tap.select(ports[1], now_ns())
+            second = choose(tap, ports[1])
             before = tap.count().copied
             send()
             for batch in take(tap, before + 2):
                 told.update(batch.meta["filters"].tolist())
-            tap.release(second, now_ns())
+            release(tap, second)
             send()
         for batch in take(tap, 60):
             told.update(batch.meta["filters"].tolist())
@@ -217,7 +219,7 @@ def test_selections_come_and_go_while_packets_pass(pair: Pair, sender: Sender) -
 
 def test_a_selection_of_one_interface(pair: Pair, sender: Sender) -> None:
     with tap_on(pair[1].ns, "source", "target") as tap:
-        bits = [tap.select(ALL._replace(ifindex=link.ifindex), now_ns()) for link in pair]
+        bits = [choose(tap, ALL._replace(ifindex=link.ifindex)) for link in pair]
         packets = exchange(tap, lambda: sender.send(FRAME), 2)
         assert [one.ifindex for one in packets] == [pair[0].ifindex, pair[1].ifindex]
         assert bits == [0, 1]
@@ -226,9 +228,9 @@ def test_a_selection_of_one_interface(pair: Pair, sender: Sender) -> None:
 def test_more_filters_than_there_are_bits(pair: Pair, sender: Sender) -> None:
     with tap_on(pair[1].ns, "target") as tap:
         for number in range(MAX_SELECTIONS):
-            tap.select(Selection(compile_filter([f"udp,{number + 1}"])), now_ns())
+            choose(tap, Selection(compile_filter([f"udp,{number + 1}"])))
         with pytest.raises(CaptureError, match="32 different filters are in use, which is the limit"):
-            tap.select(ALL, now_ns())
+            choose(tap, ALL)
         frame = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(sport=7, dport=MAX_SELECTIONS)))
         tap.read(MIB, now_ns())
         sender.send(frame)
@@ -240,20 +242,20 @@ def test_filters_that_are_too_large_together(pair: Pair, sender: Sender) -> None
     """Who connects chooses them, and nothing else is done while the kernel verifies them."""
     long = [" or ".join(f"vlan {number + first} and port 9" for number in range(34)) for first in (0, 50, 100)]
     with tap_on(pair[1].ns, "target") as tap:
-        tap.select(ALL, now_ns())
-        bit = tap.select(Selection(compile_filter(long[:1])), now_ns())
+        choose(tap, ALL)
+        bit = choose(tap, Selection(compile_filter(long[:1])))
         said = "the long filters in use would have [0-9]+ instructions together, and at most 2048 are possible"
         for _ in range(40):  # none of them takes a bit for itself
             with pytest.raises(CaptureError, match=said):
-                tap.select(Selection(compile_filter(long[1:])), now_ns())
+                choose(tap, Selection(compile_filter(long[1:])))
         assert [one.octets for one in exchange(tap, lambda: sender.send(FRAME), 1)] == [FRAME]
-        tap.release(bit, now_ns())
-        tap.select(Selection(compile_filter(long[1:2])), now_ns())
+        release(tap, bit)
+        choose(tap, Selection(compile_filter(long[1:2])))
 
 
 def test_wakes_when_a_ring_fills_up(pair: Pair, sender: Sender) -> None:
     with tap_on(pair[1].ns, "target", size=MIB) as tap, on_cpu(cpus()[0]):
-        tap.select(ALL, now_ns())
+        choose(tap, ALL)
         sender.send(FRAME)
         wait_for(lambda: tap.count().copied == 1, "a packet")
         assert not select.select([tap], [], [], 0)[0]  # not for each
@@ -302,7 +304,7 @@ def test_interfaces_that_come_go_and_get_other_names(lab: Lab, method: str) -> N
 
         lab.veth(ns, far, names=("tap0", "far0"))
         lab.run(ns, ["ip", "link", "delete", "tap0"])  # of no interest yet
-        tap.select(ALL, now_ns())
+        choose(tap, ALL)
         assert settle() == []
         _, other = lab.veth(ns, far, names=("tap1", "far1"))
         assert settle() == ["tap1"]
@@ -321,7 +323,7 @@ def test_interfaces_that_come_go_and_get_other_names(lab: Lab, method: str) -> N
 def test_an_interface_that_went_before_its_packets_were_read(lab: Lab, method: str) -> None:
     ns, far = lab.namespace("near"), lab.namespace("far")
     with tap_on(ns, "tap*", method=method) as tap:
-        tap.select(ALL, now_ns())
+        choose(tap, ALL)
         _, other = lab.veth(ns, far, names=("tap1", "far1"))
         tap.follow_links()
         assert not tap.attach_some()

@@ -17,7 +17,7 @@ from netobs.pcap.filters import compile_filter
 from netobs.pcap.selection import Selection
 from netobs.pcap.tap.layout import FILTER_SLOTS
 from netobs.pcap.tap.tap import Tap
-from tests.kernel.packets import Pair, held_objects, nothing_is_left, now_ns, tap_on
+from tests.kernel.packets import Pair, choose, held_objects, nothing_is_left, release, tap_on
 
 pytestmark = pytest.mark.kernel(tools=("tc",))
 
@@ -41,23 +41,23 @@ def test_many_selections_leave_nothing(lab: Lab, pair: Pair, method: str, rounds
     selections = [Selection(compile_filter([f"udp,{number + 1}"])) for number in range(7)]
     programs: set[int] = set()
     with tap_on(pair[1].ns, "target", method=method) as tap, Sender(pair[0]) as sender:
-        tap.release(tap.select(ALL, now_ns()), now_ns())
+        release(tap, choose(tap, ALL))
         before = len(os.listdir("/proc/self/fd")), held_objects(), mapped()
         for number in range(rounds):
-            bit = tap.select(selections[number % 7], now_ns())
+            bit = choose(tap, selections[number % 7])
             programs |= slots(tap)
             sender.send(FRAME)
-            tap.release(bit, now_ns())
+            release(tap, bit)
         assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == before
-        stays = tap.select(ALL, now_ns())
+        stays = choose(tap, ALL)
         between = len(os.listdir("/proc/self/fd")), held_objects(), mapped()
         rings = between[1]["map_id"] - before[1]["map_id"]
         for number in range(rounds):
-            bit = tap.select(selections[number % 7], now_ns())
+            bit = choose(tap, selections[number % 7])
             programs |= slots(tap)
-            tap.release(bit, now_ns())
+            release(tap, bit)
         assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == between
-        tap.release(stays, now_ns())
+        release(tap, stays)
         assert (len(os.listdir("/proc/self/fd")), held_objects(), mapped()) == before
         assert nothing_is_left(lab, pair[1], method)
         assert len(programs) > 4 * rounds
