@@ -194,7 +194,7 @@ class TlsLink(TcpLink):
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
 
     def _end_stream(self) -> None:
-        if self._tls is not None:
+        if self._tls is not None and not self._encrypted:  # else a Message that waits again would arrive after all
             self._flush()
             tls.close_notify(self._tls)
             self._flush()

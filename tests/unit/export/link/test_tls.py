@@ -363,6 +363,29 @@ def test_close_flushes_and_says_goodbye(make_bench: MakeBench, make_tls: MakeTls
     assert bench.stats.not_sent == {}
 
 
+@pytest.mark.parametrize("octets", range(10_000, 110_000, 10_000))
+def test_what_is_taken_back_at_the_end_does_not_arrive(
+    make_bench: MakeBench, make_tls: MakeTls, site: Site, octets: int
+) -> None:
+    """The last Message is half sent, or encrypted, when the time is up, and just then the collector reads on."""
+    collector = make_tls()
+    bench = make_bench(site.config(collector.port))
+    bench.open()
+    bench.send(1)
+    arrive(bench, collector, 1)
+    bench.send(300_000)
+    for _ in range(5):
+        bench.rounds(1)
+    collector.poll(limit=octets)
+    session = bench.session
+    session._finish(bench.now_ns)
+    bench.until(lambda: session.closed, "the end of the session")
+    assert bench.stats.not_sent["closed"].flows > 0
+    while not collector.poll().ended:
+        bench.rounds(1)
+    assert len(numbers_of(collector.messages)) == bench.stats.sent.flows
+
+
 def test_a_handshake_without_answer_ends(
     make_bench: MakeBench, make_tls: MakeTls, site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
