@@ -206,6 +206,7 @@ def test_nothing_is_lost_over_an_upgrade_and_a_downgrade(
 
 
 TAPS = int(os.environ.get("NETOBS_HAND_OVER_INTERFACES", "100"))
+ATTACH = os.environ.get("NETOBS_HAND_OVER_ATTACH", "auto")
 
 
 def test_nothing_is_lost_with_many_interfaces(
@@ -217,6 +218,8 @@ def test_nothing_is_lost_with_many_interfaces(
     batch = prepared.directory / "interfaces"
     batch.write_text("\n".join([*lines, ""]), "ascii")
     lab.run(ns, ["ip", "-batch", str(batch)])
+    text = host.path(CONF).read_text("utf-8").replace("[capture]", f'[capture]\nattach = "{ATTACH}"')
+    host.path(CONF).write_text(text, "utf-8")
     host.configure(interfaces=["tap*", prepared.far.name], direction="both")
     host.systemctl("restart", UNIT)
     collectors.begin_tcp()
@@ -231,7 +234,7 @@ def test_nothing_is_lost_with_many_interfaces(
     began_s = time.monotonic()
     host.systemctl("stop", UNIT)
     report.append(
-        f"{suite}, {TAPS + 1} interfaces: {sent.packets_per_second:,.0f} packets/s; {trial.figures()}; "
+        f"{suite}, {TAPS + 1} interfaces, {ATTACH}: {sent.packets_per_second:,.0f} packets/s; {trial.figures()}; "
         f"stopped in {time.monotonic() - began_s:.1f} s"
     )
     check(prepared, collectors, sent.packets, TIMES, report, suite)
