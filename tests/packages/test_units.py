@@ -63,7 +63,7 @@ def test_what_an_exposure_test_counts_as_left_open(unit: Path) -> None:
         # what netobs is there for
         *(f"CapabilityBoundingSet_{name}" for name in ("CAP_BPF", "CAP_NET_ADMIN")),
         "AmbientCapabilities",
-        "SystemCallFilter_privileged",  # bpf
+        "SystemCallFilter_privileged",  # bpf, and capset to have less
         "SystemCallFilter_resources",  # set_mempolicy, for the flow table on hosts with several NUMA nodes
         "PrivateNetwork",
         "IPAddressDeny",  # the collectors are the operator's
