@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,10 @@ log = logging.getLogger("netobs.capture")
 MAY_DIFFER = {"hash_keys", "precise_time", "extra_groups", "preemptible", "tick_ns"}
 """Settings that the counts in the maps do not depend on."""
 
-Settings = np.ndarray[tuple[int], np.dtype[np.void]]
+if TYPE_CHECKING:
+    Settings = np.ndarray[tuple[int], np.dtype[np.void]]
+else:  # numpy 1.21 has no such index
+    Settings = np.ndarray
 
 
 @functools.cache
