@@ -7,10 +7,11 @@ import ctypes
 import struct
 from collections.abc import Iterator
 
+from netobs.base.libc import LIBC
+
 NET_ADMIN, PERFMON, BPF = 1 << 12, 1 << 38, 1 << 39
 """The bits of those that netobs needs (linux/capability.h)."""
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _HEADER = struct.pack("=Ii", 0x20080522, 0)  # linux/capability.h: _LINUX_CAPABILITY_VERSION_3, this thread
 _SETS = struct.Struct("=6I")
 """Effective, permitted, inheritable: the low words, then the high ones (struct __user_cap_data_struct)."""
@@ -18,7 +19,7 @@ _SETS = struct.Struct("=6I")
 
 def _read() -> tuple[int, int, int]:
     buffer = ctypes.create_string_buffer(_SETS.size)
-    _LIBC.capget(_HEADER, buffer)
+    LIBC.capget(_HEADER, buffer)
     low, high = _SETS.unpack(buffer.raw)[:3], _SETS.unpack(buffer.raw)[3:]
     effective, permitted, inheritable = (word | above << 32 for word, above in zip(low, high))
     return effective, permitted, inheritable
@@ -28,7 +29,7 @@ def _use(effective: int) -> None:
     _, permitted, inheritable = _read()
     words = (effective & permitted, permitted, inheritable)
     low, high = [word & 0xFFFFFFFF for word in words], [word >> 32 for word in words]
-    _LIBC.capset(_HEADER, _SETS.pack(*low, *high))
+    LIBC.capset(_HEADER, _SETS.pack(*low, *high))
 
 
 def in_effect() -> int:
@@ -40,6 +41,11 @@ def set_aside(mask: int) -> None:
     """Takes the capabilities of ``mask`` out of effect. Threads that are started from now on are without them, too;
     programs that are executed are not concerned."""
     _use(in_effect() & ~mask)
+
+
+def give_up() -> None:
+    """Drops all of them for good, as far as the kernel lets this thread."""
+    LIBC.capset(_HEADER, bytes(_SETS.size))
 
 
 @contextlib.contextmanager

@@ -6,14 +6,14 @@ import contextlib
 import ctypes
 import os
 import signal
-import struct
 import sys
 from pathlib import Path
 
+from netobs.base import capabilities
+from netobs.base.libc import LIBC
+
 _START = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from {module} import main; main()"
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 1, 15, 47, 4  # linux/prctl.h
-_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 NOBODY = 65534
 
 
@@ -25,14 +25,14 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def set_name(name: str) -> None:
     """Sets the name of this process in ps and top (prctl(2), PR_SET_NAME): 15 octets at most."""
-    _LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+    LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def end_with_parent(signum: int = signal.SIGKILL) -> None:
     """Makes the kernel send ``signum`` when the thread that started this process ends (prctl(2), PR_SET_PDEATHSIG); 0
     cancels that."""
     parent = os.getppid()
-    _LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0)
+    LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signum), 0, 0, 0)
     if signum and os.getppid() != parent:  # it ended in between
         os.kill(os.getpid(), signum)
 
@@ -40,7 +40,7 @@ def end_with_parent(signum: int = signal.SIGKILL) -> None:
 def keep_capabilities_to_itself() -> None:
     """Programs that this process executes later get no capabilities, unless it runs as root (capabilities(7),
     ambient)."""
-    _LIBC.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
+    LIBC.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
 
 
 def give_up_privileges() -> None:
@@ -54,7 +54,7 @@ def give_up_privileges() -> None:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-    _LIBC.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))  # its result is looked at below
+    capabilities.give_up()  # its result is looked at below
     status = Path("/proc/self/status").read_bytes()
     if any(int(line.split()[1], 16) for line in status.split(b"\n") if line.startswith((b"CapEff:", b"CapPrm:"))):
         raise PermissionError("the process cannot give up its capabilities")

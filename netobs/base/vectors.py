@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
 import numpy.typing as npt
+
+from netobs.base.libc import checked
 
 Numbers = npt.NDArray[np.int64]
 Buffer = Union[bytearray, memoryview]
@@ -63,9 +64,8 @@ def write(fd: int, pieces: Vectors) -> int:
     for begin in range(0, len(table), MOST):
         count = min(MOST, len(table) - begin)
         taken = _writev(fd, table.ctypes.data + begin * VECTOR.itemsize, count)
-        if taken < 0 and not written:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        if not written:
+            checked(taken)
         written += max(taken, 0)
         if taken < int(table["length"][begin : begin + count].sum()):
             break

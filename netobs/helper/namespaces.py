@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
 
+from netobs.base.libc import LIBC, checked
 from netobs.config.namespaces import NamespaceSelector, is_namespace_name
 
 FOLDER = "/run/netns"
 CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class NamedNamespaces:
@@ -84,6 +83,4 @@ def _kind(fd: int) -> int:
 
 
 def _enter(fd: int) -> None:
-    if _LIBC.setns(fd, CLONE_NEWNET):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    checked(LIBC.setns(fd, CLONE_NEWNET))

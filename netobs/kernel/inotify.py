@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from netobs.base.libc import LIBC, checked
 
 IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO = 0x100, 0x200, 0x40, 0x80
 IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x01000000
 _CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK  # IN_CLOEXEC and IN_NONBLOCK have these values
 _EVENT = struct.Struct("=iIII")  # struct inotify_event: watch, mask, cookie, length of the name
 _READ_BYTES = 65_536
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class NameEvent(NamedTuple):
@@ -29,10 +29,10 @@ def watch(folder: str) -> int:
 
     :raises OSError: there is no such folder, or too many are watched.
     """
-    fd = _checked(_LIBC.inotify_init1(_CLOEXEC_NONBLOCK))
+    fd = checked(LIBC.inotify_init1(_CLOEXEC_NONBLOCK))
     try:
         mask = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR
-        _checked(_LIBC.inotify_add_watch(fd, os.fsencode(folder), mask))
+        checked(LIBC.inotify_add_watch(fd, os.fsencode(folder), mask))
     except BaseException:
         os.close(fd)
         raise
@@ -55,10 +55,3 @@ def read_events(fd: int) -> Iterator[NameEvent]:
         name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
         offset += length
         yield NameEvent(name, bool(mask & (IN_CREATE | IN_MOVED_TO)), bool(mask & (IN_Q_OVERFLOW | IN_IGNORED)))
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

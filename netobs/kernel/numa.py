@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import os
 import platform
 from collections.abc import Iterator
 
+from netobs.base.libc import checked
 from netobs.kernel import host
 
 log = logging.getLogger("netobs.capture")
@@ -61,9 +61,7 @@ def _call(which: int, *arguments: object) -> None:
     numbers = _CALLS.get(platform.machine())
     if numbers is None:
         raise OSError(0, f"the numbers of its system calls on {platform.machine()} are not known")
-    if _SYSCALL(ctypes.c_long(numbers[which]), *arguments) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    checked(_SYSCALL(ctypes.c_long(numbers[which]), *arguments))
 
 
 def with_memory() -> list[int]:
