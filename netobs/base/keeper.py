@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -59,6 +61,33 @@ class KeepsNothing:
 
 
 NOTHING = KeepsNothing()
+
+
+class HeldDescriptors:
+    """The part of a keeper that is of this process: ``_former``, from the former process by name, and ``_own``, the
+    memory that this one has made."""
+
+    def __init__(self, former: Mapping[str, int]) -> None:
+        """``former``: owned by this object from now on."""
+        self._former = dict(former)
+        self._own: dict[str, int] = {}
+
+    def former(self, name: str) -> int | None:
+        return self._former.get(name)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._former)
+
+    def _close_held(self, name: str) -> None:
+        for fds in (self._former, self._own):
+            if name in fds:
+                os.close(fds.pop(name))
+
+    def close(self) -> None:
+        """Closes this process's descriptors. What is kept stays."""
+        for fds in (self._former, self._own):
+            while fds:
+                os.close(fds.popitem()[1])
 
 
 def file_of(keeper: Keeper, name: str) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable
 from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.errors import ConfigError, NetobsError, TemplateError
-from netobs.base.keeper import Keeper, KeepsNothing
+from netobs.base.keeper import NOTHING, Keeper
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("netobs")
 
-_KEEPS_NOTHING = KeepsNothing()
 Exporters = dict[tuple[str, str], Exporter]
 """The encoders, by protocol and template."""
 
@@ -83,7 +82,7 @@ class _Change:
 class ExportingProcess:
     """``open`` -> ``export`` batches, ``apply`` other configurations -> ``close``, until ``closed``."""
 
-    def __init__(self, config: Config, loop: EventLoop, keeper: Keeper = _KEEPS_NOTHING) -> None:
+    def __init__(self, config: Config, loop: EventLoop, keeper: Keeper = NOTHING) -> None:
         """Reads templates and certificates, which may block. Goes on from what ``keeper`` has of a former process.
 
         :raises NetobsError: one of them cannot be used, or another process uses a spool.

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Callable
 
 from netobs.base import clock
+from netobs.base.keeper import HeldDescriptors
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.daemon.systemd import ServiceManager
 
@@ -47,7 +48,7 @@ def store_size(environment: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() and environment.get("NOTIFY_SOCKET") else 0
 
 
-class FdStore:
+class FdStore(HeldDescriptors):
     """A ``Keeper``. The messages go to systemd in their order, without waiting: what its socket does not take at once
     follows from the loop."""
 
@@ -56,17 +57,10 @@ class FdStore:
     def __init__(self, service: ServiceManager, former: Mapping[str, int], size: int, loop: EventLoop) -> None:
         """``former``: as ``inherited`` gives it; owned by this object from now on. ``size``: how many may be kept."""
         self._service, self._loop, self._size = service, loop, size
-        self._former = dict(former)
-        self._own: dict[str, int] = {}  # memory that this process has made
+        super().__init__(former)
         self._kept = set(former)
         self._unsent: deque[tuple[str, int]] = deque()
         self._is_scheduled = self._said_full = False
-
-    def former(self, name: str) -> int | None:
-        return self._former.get(name)
-
-    def names(self) -> frozenset[str]:
-        return frozenset(self._former)
 
     def memory(self, name: str) -> int:
         fd = os.memfd_create(f"netobs-{name}", os.MFD_CLOEXEC)
@@ -83,9 +77,7 @@ class FdStore:
         self._send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD))
 
     def drop(self, name: str) -> None:
-        for fds in (self._former, self._own):
-            if name in fds:
-                os.close(fds.pop(name))
+        self._close_held(name)
         if name in self._kept:
             self._kept.discard(name)
             self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", -1)
@@ -138,9 +130,7 @@ class FdStore:
 
     def close(self) -> None:
         """Closes this process's descriptors. What is kept stays with systemd."""
-        for fds in (self._former, self._own):
-            while fds:
-                os.close(fds.popitem()[1])
+        super().close()
         while self._unsent:
             with contextlib.suppress(OSError):
                 os.close(self._unsent.popleft()[1])

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from netobs.base.keeper import Keeper, KeepsNothing, file_of
+from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.sparse import SparseArray
 from netobs.flow.records import Records, concatenate, empty, in_dtype
@@ -258,6 +258,6 @@ class KeptJournal(Journal):
         self._due.trim(due)
 
 
-def open_journal(dtype: np.dtype[np.void], keeper: Keeper = KeepsNothing()) -> Journal:  # noqa: B008  has no state
+def open_journal(dtype: np.dtype[np.void], keeper: Keeper = NOTHING) -> Journal:
     """The journal for records of ``dtype``, kept if ``keeper`` keeps anything."""
     return KeptJournal(dtype, keeper) if keeper.keeps else Journal(dtype)

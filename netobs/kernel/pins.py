@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from netobs.base.errors import CaptureError
+from netobs.base.keeper import HeldDescriptors
 from netobs.kernel import host, libbpf
 
 log = logging.getLogger("netobs.capture")
@@ -17,7 +18,7 @@ MEMORY = Path("/run/netobs/kept")
 """Where the files of memory are, in a folder for each folder of pins: a BPF file system has no files."""
 
 
-class Pins:
+class Pins(HeldDescriptors):
     """A ``Keeper`` of maps, programs and links, pinned in ``folder``, and of memory. A socket is not kept: only BPF
     objects can be pinned (kernel/bpf/inode.c: bpf_fd_probe_obj)."""
 
@@ -37,20 +38,14 @@ class Pins:
                 raise CaptureError(
                     f'capture.pin "{folder}": no BPF file system there', "set a folder in /sys/fs/bpf, or mount one"
                 )
-            self._former = {path.name: libbpf.pinned(path) for path in self._folder.iterdir()}
-            self._former.update({path.name: os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self._memory.iterdir()})
+            former = {path.name: libbpf.pinned(path) for path in self._folder.iterdir()}
+            former.update({path.name: os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self._memory.iterdir()})
         except OSError as error:
             raise CaptureError(
                 f'capture.pin "{folder}": {error.filename or folder}: {error.strerror}',
                 "make the folder, for the user that netobs runs as",
             ) from None
-        self._own: dict[str, int] = {}
-
-    def former(self, name: str) -> int | None:
-        return self._former.get(name)
-
-    def names(self) -> frozenset[str]:
-        return frozenset(self._former)
+        super().__init__(former)
 
     def memory(self, name: str) -> int:
         self.drop(name)
@@ -67,9 +62,7 @@ class Pins:
                 log.warning("%s is not kept for the next start: %s", self._folder / name, error.strerror)
 
     def drop(self, name: str) -> None:
-        for fds in (self._former, self._own):
-            if name in fds:
-                os.close(fds.pop(name))
+        self._close_held(name)
         for folder in (self._folder, self._memory):
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
@@ -82,12 +75,6 @@ class Pins:
 
     def settle(self, within_ns: int) -> None:
         """Nothing is on its way."""
-
-    def close(self) -> None:
-        """Closes this process's descriptors. The pins stay."""
-        for fds in (self._former, self._own):
-            while fds:
-                os.close(fds.popitem()[1])
 
 
 def _is_in_bpf_fs(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from netobs.base.keeper import Keeper, KeepsNothing, file_of
+from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.flow.journal import Journal, KeptJournal, name_of
 from netobs.flow.records import RECORD, Records, concatenate
 from netobs.metering.cache import FORCED_END, REASONS, FlowCache
@@ -68,7 +68,7 @@ class Metering:
         seed: int | None = None,
         dtype: np.dtype[np.void] = RECORD,
         journal: Journal | None = None,
-        keeper: Keeper = KeepsNothing(),  # noqa: B008  has no state
+        keeper: Keeper = NOTHING,
     ) -> None:
         """Without ``seed`` each process has its own random one. ``dtype``: of the records.
 

@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from netobs.base.column import Column
-from netobs.base.keeper import Keeper
+from netobs.base.keeper import Keeper, file_of
 from netobs.export.kept.account import KeptAccount
 from netobs.export.kept.session import Place
 from netobs.export.kept.state import KeptState
@@ -28,7 +28,7 @@ class Places:
         self._keeper = keeper
         self._former: dict[str, Place] = {}
         self._rest: list[Place] = []
-        given: dict[int, int] = {}
+        self._given: dict[int, int] = {}
         numbers = sorted(int(found[1]) for found in map(_STATE.fullmatch, keeper.names()) if found)
         for number in numbers:
             fd = keeper.former(Place(keeper, number, {}).names[0])
@@ -37,13 +37,11 @@ class Places:
                 self._rest.append(Place(keeper, number, {}))
                 continue
             identity, hot, _ = state.read()
-            given[hot.taken_place - 1] = hot.taken_end
-            if (
-                identity["name"] in self._former
-            ):  # killed in a reload: the later one has what waited, or the earlier one
+            self._given[hot.taken_place - 1] = hot.taken_end
+            # Killed in a reload: the later one has what waited, or the earlier one.
+            if identity["name"] in self._former:
                 self._rest.append(self._former[identity["name"]])
             self._former[identity["name"]] = Place(keeper, number, identity)
-        self._given = given
         self._numbers = itertools.count(max(numbers, default=0) + 1)
 
     def of(self, name: str, identity: dict[str, str]) -> Place:
@@ -80,8 +78,7 @@ class Places:
 
     def boot_ns(self, now_ns: int) -> int:
         """The start of the exporter, CLOCK_MONOTONIC: ``now_ns``, or that of the first process of this line."""
-        fd = self._keeper.former(_BOOT)
-        kept = Column(np.int64, self._keeper.memory(_BOOT) if fd is None else fd).array
+        kept = Column(np.int64, file_of(self._keeper, _BOOT)).array
         if not kept[0]:
             kept[0] = now_ns
         return int(kept[0])

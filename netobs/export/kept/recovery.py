@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple
 
-from netobs.base.keeper import Keeper
+from netobs.base.keeper import Keeper, file_of
 from netobs.export.in_flight import Shipment
 from netobs.export.keeping import Amount, Spooling
 from netobs.export.kept import rows as kept_rows
@@ -57,19 +57,18 @@ class Recovered(Generic[H, D]):
         self._sent_state = kept_rows.SENT
         self._session_found = False
         self._behind: tuple[Shipment[H, D], int] | None = None
-        fd = self._keeper.former(self._names[0])
-        self._state = KeptState(self._keeper.memory(self._names[0]) if fd is None else fd)
+        self._state = KeptState(file_of(self._keeper, self._names[0]))
         self._account = KeptAccount(stats, self._state)
         hot, known = Hot(kept_rows.FIRST_ROW), False
         if self._state.is_known:
             identity, hot, cold = self._state.read()
             self._account.restore(cold)
             known = identity == place.identity
-        rows_fd = self._keeper.former(self._names[1]) if known else None
-        rows_fd = self._keeper.memory(self._names[1]) if rows_fd is None else rows_fd
         if known:
+            rows_fd = file_of(self._keeper, self._names[1])
             self._recover(hot, KeptRows(rows_fd, encoder, hot.end), new_header)
         else:
+            rows_fd = self._keeper.memory(self._names[1])
             self._begin(place.identity, hot, KeptRows(rows_fd, encoder))
 
     def _begin(self, identity: dict[str, str], hot: Hot, rows: KeptRows[D]) -> None:
