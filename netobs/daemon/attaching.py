@@ -7,7 +7,6 @@ from typing import Callable
 from netobs.base import clock
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
-from netobs.config import CaptureConfig
 from netobs.config.selector import InterfaceSelector
 from netobs.kernel.observation_points import RESTORE_NS, SLICE_NS, ObservationPoints
 
@@ -53,12 +52,8 @@ class Attaching:
         what = "attaching" if self._points.wants_any else "detaching"
         return f"{what}: {self._done:,} of {self._done + self._points.due:,} interfaces"
 
-    def select(self, config: CaptureConfig, now_ns: int) -> None:
-        """Switches to other interfaces and directions. Ignores the other keys of ``config``."""
-        self.select_from(config.selector, config.direction, now_ns)
-
-    def select_from(self, selector: InterfaceSelector, direction: str, now_ns: int) -> None:
-        """The same; ``direction`` as the key capture.direction."""
+    def select(self, selector: InterfaceSelector, direction: str, now_ns: int) -> None:
+        """Switches to other interfaces and directions; ``direction`` as the key capture.direction."""
         self._points.select(selector, direction)
         self._work(now_ns)
 

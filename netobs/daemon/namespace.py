@@ -123,7 +123,7 @@ class Namespace:
 
     def select(self, config: CaptureConfig, now_ns: int) -> None:
         """Switches to other interfaces and directions."""
-        self.attaching.select_from(config.namespaces.interfaces(self.name), config.direction, now_ns)
+        self.attaching.select(config.namespaces.interfaces(self.name), config.direction, now_ns)
 
     def swap(self, datapath: Datapath) -> None:
         """Counts in the maps of another ``datapath`` from now on."""

@@ -131,8 +131,12 @@ class Generations:
         drained = {number for manifest in found for number in manifest.drained}
         self.former = [manifest for manifest in found if manifest.generation not in drained]
         self.last = self.former.pop() if self.former else None
-        alive = {letter_of(manifest.generation) for manifest in (*self.former, *filter(None, [self.last]))}
+        alive = {letter_of(manifest.generation) for manifest in self._all}
         self._drop_letters({*ascii_lowercase} - alive)
+
+    @property
+    def _all(self) -> list[Manifest]:
+        return self.former if self.last is None else [*self.former, self.last]
 
     def _read(self) -> Iterator[Manifest]:
         for letter in ascii_lowercase:
@@ -161,10 +165,10 @@ class Generations:
         """The maps and programs of a generation."""
         return KeptObject(self._keeper, manifest.generation, manifest.entries, manifest.programs)
 
-    def keep(self, manifest: Manifest, obj: Any) -> Manifest:
-        """Keeps the maps and programs of ``obj`` for the next process, as the newest generation; its manifest, with its
-        number. The manifest comes last: without it, the rest counts for nothing."""
-        number = 1 + max((each.generation for each in (*self.former, *filter(None, [self.last]))), default=0)
+    def keep(self, manifest: Manifest, obj: Any) -> None:
+        """Keeps the maps and programs of ``obj`` for the next process, as the newest generation. The
+        manifest comes last: without it, the rest counts for nothing."""
+        number = 1 + max((each.generation for each in self._all), default=0)
         manifest = replace(manifest, generation=number, boot=boot_id())
         if self._keeper.keeps:
             for name in manifest.entries:
@@ -177,9 +181,8 @@ class Generations:
         if self.last is not None:
             self.former.append(self.last)
         self.last = manifest
-        return manifest
 
-    def keep_programs(self, manifest: Manifest, obj: Any) -> Manifest:
+    def keep_programs(self, manifest: Manifest, obj: Any) -> None:
         """Keeps other programs for the maps of ``last``."""
         assert self.last is not None
         last = self.last
@@ -188,7 +191,6 @@ class Generations:
         for name in manifest.programs:
             self._keeper.keep(kept_name("p", last.generation, name), obj.program_fd(name))
         self._rewrite(self.last)
-        return self.last
 
     def go_on(self) -> None:
         """Uses ``last`` as it is."""
@@ -219,7 +221,7 @@ class Generations:
 
     def drop_all(self) -> None:
         """Keeps nothing any more: for a stop."""
-        for manifest in (*self.former, *filter(None, [self.last])):
+        for manifest in self._all:
             self._drop_generation(manifest)
         self._drop_letters(ascii_lowercase)
         self.former, self.last = [], None
