@@ -87,15 +87,20 @@ class Collector:
             self.up.close()
 
 
+def happen(bench: Bench, collector: Collector, name: str, value: float) -> None:
+    """One event."""
+    if name == "send":
+        bench.send(int(value))
+    elif name == "move":
+        bench.move(value)
+    else:
+        collector.event(name, int(value))
+
+
 def act(bench: Bench, collector: Collector, events: list[tuple[str, float]]) -> None:
     bench.open()
     for name, value in events:
-        if name == "send":
-            bench.send(int(value))
-        elif name == "move":
-            bench.move(value)
-        else:
-            collector.event(name, int(value))
+        happen(bench, collector, name, value)
         bench.rounds(2)
 
 

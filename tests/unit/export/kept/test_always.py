@@ -26,7 +26,7 @@ from tests.unit.export.support import (
     tcp_config,
     udp_config,
 )
-from tests.unit.export.test_conservation import EVENTS, Collector
+from tests.unit.export.test_conservation import EVENTS, Collector, happen
 
 IDENTITY = {"name": "main"}
 
@@ -109,12 +109,7 @@ def test_the_next_process_finds_what_this_one_has(kind: str, queue_flows: int, e
         stack.callback(bench.close)
         bench.open()
         for name, value in [("up", 0), *events]:
-            if name == "send":
-                bench.send(int(value))
-            elif name == "move":
-                bench.move(value)
-            else:
-                collector.event(name, int(value))
+            happen(bench, collector, name, value)
             check_next(bench, store, kind == "tcp")
             bench.rounds(2)
             check_next(bench, store, kind == "tcp")

@@ -31,7 +31,7 @@ from tests.unit.export.support import (
     templates_of,
     udp_config,
 )
-from tests.unit.export.test_conservation import EVENTS, Collector
+from tests.unit.export.test_conservation import EVENTS, Collector, act
 
 MakeBench = Callable[..., Bench]
 MakeTcp = Callable[..., TcpCollector]
@@ -406,15 +406,7 @@ def test_tcp_conservation(
         stack.callback(collector.close)
         bench = Bench(config)
         stack.callback(bench.close)
-        bench.open()
-        for name, value in [("up", 0), *events]:
-            if name == "send":
-                bench.send(int(value))
-            elif name == "move":
-                bench.move(value)
-            else:
-                collector.event(name, int(value))
-            bench.rounds(2)
+        act(bench, collector, [("up", 0), *events])
         bench.session.close(bench.now_ns, bench.now_ns)
         bench.rounds()
         assert bench.stats.not_sent == {}
