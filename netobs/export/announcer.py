@@ -65,6 +65,7 @@ class Announcer(Generic[H, D]):
         self._waiting: deque[Announced] = deque()
         self._templates_due = self._options_due = False
         self._options_sent_ns = 0
+        self._change_waits = False
         self._follows_namespaces = False
         self.data_from_ns = 0
         """The time from which Data Records may be sent, including those of options."""
@@ -114,7 +115,7 @@ class Announcer(Generic[H, D]):
             self._templates_due = self._options_due = False
             self._messages = 0 if templates else self._messages
             if options:
-                self._options_sent_ns = now_ns
+                self._options_sent_ns, self._change_waits = now_ns, False
                 report = self._report(realtime_ns)
                 templates |= self._has_new_templates(report)
                 made = self._encoder.announcement(report, header, max_message_size, templates)
@@ -160,6 +161,11 @@ class Announcer(Generic[H, D]):
                 timer.cancel()
         self._templates_timer = self._options_timer = None
 
+    def finish(self) -> None:
+        """The session is about to end: no more refreshes, and a change is sent now, with the last flows."""
+        self.stop()
+        self._options_due |= self._change_waits
+
     def close(self) -> None:
         """Nothing is due any more."""
         self.stop()
@@ -167,6 +173,7 @@ class Announcer(Generic[H, D]):
 
     def changed(self, now_ns: int) -> None:
         """The content of options records has changed."""
+        self._change_waits = True
         self._arm_options(now_ns, max(now_ns, self._options_sent_ns + CHANGES_SPACING_NS))
 
     def _arm(self, now_ns: int) -> None:

@@ -158,7 +158,7 @@ class TransportSession(Generic[H, D]):
         if self._closing:
             return
         self._closing = True
-        self._loader.announcer.stop()
+        self._loader.announcer.finish()
         self._call_at("end", deadline_ns, self._finish)
         if self._keeping.stores(self.reach, self._stalled_ns(now_ns)):
             self._finish(now_ns)

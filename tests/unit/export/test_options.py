@@ -113,6 +113,20 @@ def test_a_change_is_reported_at_once_and_at_most_once_a_second(collector: UdpCo
     assert kinds(collector.messages()) == "TO"
 
 
+def test_a_change_within_the_last_second_is_reported_at_the_end(collector: UdpCollector, make_bench: MakeBench) -> None:
+    bench = opened(make_bench(udp_config(collector.port), Encoder(options=1)))
+    bench.interfaces = 1
+    bench.session.options_changed(bench.now_ns)
+    bench.send(5)
+    messages = collector.messages()
+    assert kinds(messages) == "TOD"
+    bench.session.close(bench.now_ns, bench.now_ns + SECOND)
+    bench.until(lambda: bench.session.closed, "the session ends")
+    messages += collector.messages()
+    assert [message.options and message.options[1] for message in options_of(messages)] == [0, 1]
+    check_sequence(messages)
+
+
 def test_a_change_while_nobody_is_connected(make_tcp: MakeTcp, make_bench: MakeBench) -> None:
     port = free_port(socket.SOCK_STREAM)
     bench = make_bench(tcp_config(port), Encoder(options=1))
