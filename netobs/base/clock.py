@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 NS_PER_S = 1_000_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it

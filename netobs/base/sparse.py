@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.errors import NetobsError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 SIZE_BYTES = 32 << 30
 """Of address space and of the file, which is a hole where nothing was written."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.libc import checked
 
-Numbers = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Numbers = npt.NDArray[np.int64]
+else:
+    Numbers = np.ndarray
+
 Buffer = Union[bytearray, memoryview]
 
 MOST = 1024  # UIO_MAXIOV (include/uapi/linux/uio.h)

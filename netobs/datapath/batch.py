@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.records import METRICS
 from netobs.kernel import libbpf
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 VALUES_BYTES = 4 << 20  # aim for the value buffer of one batch: 37,000 flows on 2 CPUs, 290 on 256
 LEAST_BATCH = 512

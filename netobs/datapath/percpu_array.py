@@ -8,9 +8,9 @@ are two such maps as well.
 from __future__ import annotations
 
 import mmap
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.datapath.batch import BatchReader, hash_map_bytes
 from netobs.datapath.flow_table import Quiet
@@ -30,6 +30,9 @@ from netobs.flow.journal import Intake
 from netobs.flow.metrics import Place, in_place
 from netobs.flow.records import Records, take
 from netobs.kernel.object import BpfObject, LoadedObject
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
 """Of a CPU and half. Fewer would not fill whole pages in both arrays."""

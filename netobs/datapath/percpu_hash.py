@@ -6,8 +6,9 @@ entry would be lost, and no ledger could see it. So packets go to one half while
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from netobs.datapath.batch import BatchReader, hash_map_bytes
 from netobs.datapath.flow_table import Quiet
@@ -15,6 +16,9 @@ from netobs.datapath.layout import PLAIN, RecordLayout
 from netobs.flow.journal import Intake
 from netobs.flow.records import KEY
 from netobs.kernel.object import BpfObject, LoadedObject
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 CLOCK_SLACK_NS = 50_000_000  # the coarse clock is up to one tick (10 ms at 100 Hz) behind
 

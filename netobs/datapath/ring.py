@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.journal import Intake
 from netobs.flow.records import RECORD, opaque
 from netobs.kernel.fence import fence
 from netobs.kernel.object import BpfObject, LoadedObject
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 BUSY = np.uint32(1 << 31)  # reserved, not yet submitted
 DATA_OFFSET = 2 * mmap.PAGESIZE

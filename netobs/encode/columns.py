@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.ipfix import NTP_EPOCH_S
 from netobs.encode import text
@@ -20,7 +19,13 @@ from netobs.flow.interface_names import Texts
 from netobs.flow.metrics import IPV4, IPV6, METRICS, Element, Metric
 from netobs.flow.records import FlowBatch, Records
 
-Values = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Values = npt.NDArray[Any]
+else:
+    Values = np.ndarray
+
 Fill = Callable[[FlowBatch], Values]
 
 ETHERTYPES = {IPV4: 0x0800, IPV6: 0x86DD}

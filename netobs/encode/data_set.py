@@ -7,10 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.errors import TemplateError
 from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill
@@ -20,10 +19,14 @@ from netobs.flow.metrics import Merge, named
 from netobs.flow.records import FlowBatch, MessageBlock, Records
 from netobs.flow.tally import Tally
 
-Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
-"""From the number of Data Records in each Message, shape ``(messages,)``, to the headers before them, same shape."""
-VariableHeads = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.void]]
-"""The same, with the bytes of the Data Records of each Message as a second argument."""
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Heads = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.void]]
+    """From the numbers of Data Records in Messages, shape ``(messages,)``, to the headers before them, same shape."""
+    VariableHeads = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.void]]
+    """The same, with the bytes of the Data Records of each Message as a second argument."""
+
 
 _COUNTERS = {"octetDeltaCount": "octets", "packetDeltaCount": "packets"}
 _COUNTER_OCTETS = 8

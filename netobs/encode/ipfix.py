@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.ipfix import IPFIX_VERSION, MAX_MESSAGE_BYTES, MESSAGE_HEADER, SET_HEADER
 from netobs.encode.announce import AnnouncingEncoder, SetBody
@@ -18,6 +17,9 @@ from netobs.encode.options.table import options_templates
 from netobs.encode.options.wire import OptionsTemplate
 from netobs.encode.template.template import Template
 from netobs.flow.records import MessageBlock
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["DataSet", "Encoder", "Header"]
 

@@ -5,10 +5,9 @@ The format is Cisco's ("NetFlow Services Solutions Guide", NetFlow Export Datagr
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.config.schema import MAX_NETFLOW5_SAMPLING
 from netobs.encode.columns import COLUMNS, ETHERTYPES, Column, Fill
@@ -23,6 +22,9 @@ from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.flow.metrics import IPV4
 from netobs.flow.records import FlowBatch, MessageBlock
 from netobs.flow.report import Report
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 MAX_INTERFACE = 0xFFFF
 """Sent for every interface index that does not fit 16 bits. Not 0, which would reverse the direction."""

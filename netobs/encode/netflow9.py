@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.errors import TemplateError
 from netobs.base.ipfix import MAX_MESSAGE_BYTES, SET_HEADER
@@ -32,7 +31,10 @@ from netobs.encode.uptime import MAX_U32, Uptime
 from netobs.flow.metrics import IPV6
 from netobs.flow.records import FlowBatch, MessageBlock
 
-_Size = TypeVar("_Size", int, npt.NDArray[np.int64])
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_Size = TypeVar("_Size", int, "npt.NDArray[np.int64]")
 
 _ALIGN_BYTES = 4
 _MESSAGE, _SET = big_endian(NETFLOW9_HEADER), big_endian(SET_HEADER)

@@ -5,13 +5,17 @@ In a Data Set each string of variable length has room for the longest; ``squeeze
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from netobs.encode.layout import LONG_LENGTH, VARIABLE_LENGTH
 from netobs.encode.template.field import Field
 from netobs.encode.template.template import Template
 from netobs.flow.interface_names import Texts
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _UTF8_MORE = 3
 """The most octets of a UTF-8 character after its first."""

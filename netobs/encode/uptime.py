@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.encode.columns import COLUMNS, Column, Values
 from netobs.flow.records import FlowBatch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000

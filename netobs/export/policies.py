@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.clock import NS_PER_S
 from netobs.export.sink import Reach, Sink
 from netobs.flow.records import FlowBatch, Records
 from netobs.flow.tally import Tally
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Rows = Optional[npt.NDArray[np.intp]]
+    """The numbers of the rows that a collector gets; None: all of them."""
 
 log = logging.getLogger("netobs.export")
 
@@ -22,8 +27,6 @@ STALL_NS = 2 * NS_PER_S
 HOLD_NS = 10 * NS_PER_S
 """The first collector takes over again when it has been up for this time, so that one that flaps causes no changes."""
 
-Rows = Optional[npt.NDArray[np.intp]]
-"""The numbers of the rows that a collector gets; None: all of them."""
 _NOTHING = np.zeros(0, dtype=np.intp)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.records import MessageBlock
 from netobs.flow.report import Report
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Header(Protocol):

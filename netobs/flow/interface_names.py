@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.interface_key import NETNS_SHIFT
 
-Texts = npt.NDArray[np.bytes_]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Texts = npt.NDArray[np.bytes_]
+else:
+    Texts = np.ndarray
 """Strings in UTF-8, as a numpy array of bytes: one each, padded with NULs to the longest."""
 
 

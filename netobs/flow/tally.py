@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.records import MessageBlock, Records
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Counted(Protocol):

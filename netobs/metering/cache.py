@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.records import RECORD, Records, empty, opaque, take
 from netobs.metering.index import Rows
@@ -21,6 +20,9 @@ from netobs.metering.merge import (
     same_keys,
 )
 from netobs.metering.store import FlowStore
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 IDLE_TIMEOUT, ACTIVE_TIMEOUT, END_OF_FLOW, FORCED_END, LACK_OF_RESOURCES = 1, 2, 3, 4, 5
 """The values of flowEndReason (IE 136, RFC 5102 section 5.11.3)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.column import Column
 from netobs.metering.merge import FIRST_HASH, Hashes, Indices
@@ -17,8 +16,10 @@ FIRST_ROW = FIRST_HASH
 MIN_SLOTS = 1024
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     Rows = npt.NDArray[np.int32]
-else:  # numpy 1.20 has no NDArray
+else:
     Rows = np.ndarray
 
 

@@ -10,15 +10,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.flow.metrics import METRICS, Merge
 from netobs.flow.records import EXTRA_RECORD, KEY, RECORD, Records, opaque, put, take
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     Hashes = npt.NDArray[np.uint64]
     Indices = npt.NDArray[np.intp]
-else:  # numpy 1.20 has no NDArray
+else:
     Hashes = Indices = np.ndarray
 HashFunction = Callable[[Records, int], Hashes]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.column import Column
 from netobs.flow.interface_key import NETNS_SHIFT
@@ -13,6 +12,9 @@ from netobs.flow.records import RECORD, Records, put, take
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
 from netobs.metering.merge import CHUNK_ROWS, Hashes, Indices
 from netobs.metering.undo import UndoLog
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 MIN_CAPACITY = 4096
 """Rows of an empty store."""

@@ -6,16 +6,18 @@ copies to the next one, which puts them back. Rows beyond those that were there 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.keeper import Keeper, file_of
 from netobs.base.sparse import SparseArray
 from netobs.flow.journal import name_of
 from netobs.flow.records import Records, opaque, put, take
 from netobs.metering.merge import CHUNK_ROWS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 FILES = ("cache-u", "cache-n")
 _LENGTH_BITS = 32

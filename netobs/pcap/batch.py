@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.vectors import Numbers
 from netobs.pcap.tap.layout import META
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 HEADROOM_BYTES = 16
 """Free bytes before each packet in the buffer: a format writes the header of its record there."""

@@ -12,13 +12,15 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.export.protocol import D, Encoder
 from netobs.export.queue import Part
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 CHUNK_BYTES = 1 << 20
 FIRST_ROW = 1

@@ -6,14 +6,16 @@ Nothing in a file is trusted before it is checked: bounds when a segment is foun
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.ipfix import IPFIX_VERSION, MAX_MESSAGE_BYTES, MESSAGE_HEADER, SET_HEADER
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 ENTRY = np.dtype([("end", "<u4"), ("crc", "<u4"), ("flows", "<i8"), ("packets", "<i8"), ("octets", "<i8")])
 """One Message: its end in the data file, a CRC-32 of its counts and of the Message, and its counts.

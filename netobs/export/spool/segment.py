@@ -9,16 +9,18 @@ import contextlib
 import itertools
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.base.ipfix import FIRST_DATA_SET_ID
 from netobs.export.spool.folder import INDEX_SUFFIX, SUFFIX, Folder
 from netobs.export.spool.index import ENTRY, HEADER_BYTES, MAX_ENTRIES, SET_HEADER_BYTES, Entries, are_sound, made_for
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _MAX_TEMPLATE_BYTES = 1 << 20
 _MAX_LONGER = 100  # Messages that are compared with the index

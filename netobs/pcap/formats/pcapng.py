@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs import __version__
 from netobs.base.vectors import Numbers, Vectors
@@ -17,6 +16,9 @@ from netobs.pcap.batch import PacketBatch
 from netobs.pcap.distribution import ReadContext
 from netobs.pcap.formats.pcap import LINK_TYPES
 from netobs.pcap.formats.stream import MAGIC_NUMBERS, PacketStream, Records, common_link, link_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _SECTION = int.from_bytes(MAGIC_NUMBERS["pcapng"], "little")
 _INTERFACE, _STATISTICS, _PACKET = 1, 5, 6  # block types

@@ -7,15 +7,21 @@ packet_meta, the octets of the packet, and unused room.
 from __future__ import annotations
 
 from array import array
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from netobs.pcap.batch import PacketBatch, no_packets
 from netobs.pcap.selection import LINK_ETHERNET
 from netobs.pcap.tap.layout import META, TAG_OCTETS
 
-Positions = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Positions = npt.NDArray[np.int64]
+else:
+    Positions = np.ndarray
+
 Lengths = memoryview
 """A ring as words of 4 bytes, format "I"."""
 
