@@ -20,14 +20,11 @@ from netobs.daemon import extra, host_check, protocols
 from netobs.daemon.account import CollectorStats, FormerCollectors
 from netobs.daemon.protocols import Surroundings
 from netobs.daemon.reporter import Reporter
-from netobs.encode.netflow5 import MAX_INTERFACE
 from netobs.encode.protocols import Exporter
-from netobs.export.link.tls import client_context
 from netobs.export.policies import Member
 from netobs.export.router import Router
 from netobs.export.session import START_WITHIN_S
 from netobs.export.sink import Reach
-from netobs.export.spool.place import folder_of
 from netobs.flow.records import FlowBatch
 from netobs.flow.report import Report
 
@@ -201,6 +198,8 @@ class ExportingProcess:
         self._router.export(batch, now_ns)
         for collector in self._collectors:
             if collector.member.sink.account.clamped and not collector.said_clamped:
+                from netobs.encode.netflow5 import MAX_INTERFACE
+
                 collector.said_clamped = True
                 log.warning("%s: NetFlow v5 cannot encode interface indexes above %d: such flows are sent with this "
                             "index and counted; use netflow9 or ipfix", collector.member.sink,
@@ -341,6 +340,8 @@ def check_certificates(config: Config) -> None:
     problems = []
     for collector in config.collectors:
         if collector.transport == "tls":
+            from netobs.export.link.tls import client_context
+
             try:
                 client_context(collector)
             except NetobsError as error:
@@ -371,7 +372,11 @@ def template_warnings(
 
 def _spool_folder(config: CollectorConfig) -> Path | None:
     """The spool folder, which no two sessions may use at a time; None without a spool."""
-    return folder_of(config.spool, config.name) if config.spool else None
+    if not config.spool:
+        return None
+    from netobs.export.spool.place import folder_of
+
+    return folder_of(config.spool, config.name)
 
 
 def _stays(collector: Collector, config: Config, exporters: Exporters) -> bool:

@@ -13,7 +13,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -43,6 +42,8 @@ def problems(config: Config, kernel: bool = False) -> Iterator[tuple[str, bool]]
     resolve by itself. Another process checks; this one waits for it, up to CHECK_S."""
     if not config.packet_capture.enabled:
         return
+    import subprocess
+
     argv = child.command(MODULE, "check", *(["kernel"] if kernel else []))
     settings = pickle.dumps(_wanted(config))
     try:
@@ -186,6 +187,8 @@ class _Process:
         on_end: Callable[[_Process, str, int], None],
         now_ns: int,
     ) -> None:
+        import subprocess
+
         self.listened_ns = 0
         """Since when it serves clients; 0: it does not."""
         self.left = False

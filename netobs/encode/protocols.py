@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Callable, NamedTuple
 
-from netobs.encode import ipfix, netflow5, netflow9
 from netobs.encode.options.choice import TemplateSet
 from netobs.encode.template import file
 
@@ -29,9 +28,15 @@ def exporter(protocol: str, template: str, boot_ns: int, sampling: int) -> Expor
     packet in N is measured. NetFlow v5 has no templates. Raises TemplateError.
     """
     if protocol == "netflow5":
+        from netobs.encode import netflow5
+
         return Exporter(netflow5.Encoder(boot_ns, sampling), netflow5.Header, TemplateSet(()))
     templates = file.load(template)
     if protocol == "netflow9":
+        from netobs.encode import netflow9
+
         encoder = netflow9.Encoder(templates, boot_ns, templates.options, sampling)
         return Exporter(encoder, netflow9.Header, templates)
+    from netobs.encode import ipfix
+
     return Exporter(ipfix.Encoder(templates, templates.options, sampling), ipfix.Header, templates)

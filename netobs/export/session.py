@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Callable, Generic
 from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.base.loop import POLL_NS, EventLoop, Timer
 from netobs.export.in_flight import Shipment
-from netobs.export.link.link import Failure, Link, Progress, State, log
-from netobs.export.link.tcp import TcpLink
-from netobs.export.link.tls import TlsLink
-from netobs.export.link.udp import UdpLink
+from netobs.export.link.link import Failure, Progress, State, log
+from netobs.export.link.transports import link_class
 from netobs.export.loading import Loader
 from netobs.export.policies import Keeping
 from netobs.export.protocol import D, Encoder, H
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from netobs.config import CollectorConfig
     from netobs.export.kept.session import Place
 
-_LINKS: dict[str, type[Link]] = {"udp": UdpLink, "tcp": TcpLink, "tls": TlsLink}
 START_WITHIN_S = 5.0
 """How long the start waits for the disk of a spool, to notice mistakes and other processes that use it."""
 DISK_NS = NS_PER_S
@@ -65,7 +62,7 @@ class TransportSession(Generic[H, D]):
         self._config = config
         self._keeping = Keeping(spooled=bool(config.spool))
         self._loop = loop
-        self._link = _LINKS[config.transport](config, loop, self, self.account)
+        self._link = link_class(config.transport)(config, loop, self, self.account)
         self._waiting: Waiting[H, D] = Waiting(
             config, encoder, new_header, self._link, self.account, loop, self._on_spool, start_within_s, place
         )

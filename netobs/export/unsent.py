@@ -10,13 +10,13 @@ from netobs.export.in_flight import Shipment, Unacknowledged
 from netobs.export.link.link import Link, Progress
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import DataSetQueue, Part, tally_of
-from netobs.export.spool.replay import Replay
 from netobs.export.stats import ExportStats
 from netobs.flow.tally import Tally
 
 if TYPE_CHECKING:
     from netobs.config import CollectorConfig
     from netobs.export.kept.session import Kept, Place
+    from netobs.export.spool.replay import Replay
 
 
 class Waiting(Generic[H, D]):
@@ -45,6 +45,8 @@ class Waiting(Generic[H, D]):
             self._kept = link.kept = Kept(place, encoder, stats, link.reliable, new_header)
             self.queue.merge(self._kept.found)
         if config.spool:
+            from netobs.export.spool.replay import Replay
+
             self.replay = Replay(
                 config,
                 encoder,

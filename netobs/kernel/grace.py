@@ -6,7 +6,6 @@ import ctypes
 import errno
 import logging
 import os
-import platform
 
 from netobs.base import capabilities
 from netobs.base.errors import CaptureError
@@ -30,7 +29,7 @@ class GracePeriod:
         """``membarrier``: False skips the first way."""
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
         self._syscall.restype = ctypes.c_long
-        self._number = _MEMBARRIER.get(platform.machine()) if membarrier else None
+        self._number = _MEMBARRIER.get(os.uname().machine) if membarrier else None
         self._outer = self._inner = -1
 
     def wait(self) -> None:

@@ -6,7 +6,6 @@ libbpf 1.x: functions that return a pointer set errno, the others return ``-errn
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import errno
 import functools
 import os

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def open_library() -> ctypes.CDLL:
         machine = _foreign_machine(path)
         if machine:
             raise CaptureError(
-                f"{path} is for another architecture ({machine}; this Python is {platform.machine()})",
+                f"{path} is for another architecture ({machine}; this Python is {os.uname().machine})",
                 f"install {_WHERE}",
             )
     with contextlib.suppress(OSError):

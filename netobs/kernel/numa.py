@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import platform
+import os
 from collections.abc import Iterator
 
 from netobs.base.libc import checked
@@ -58,9 +58,10 @@ def _set_policy(mode: int, among: list[int]) -> None:
 
 
 def _call(which: int, *arguments: object) -> None:
-    numbers = _CALLS.get(platform.machine())
+    machine = os.uname().machine
+    numbers = _CALLS.get(machine)
     if numbers is None:
-        raise OSError(0, f"the numbers of its system calls on {platform.machine()} are not known")
+        raise OSError(0, f"the numbers of its system calls on {machine} are not known")
     checked(_SYSCALL(ctypes.c_long(numbers[which]), *arguments))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from netobs.base.errors import TemplateError
-from netobs.config.text import LONGEST, one_line, toml_text
+from netobs.config.text import nearest as nearest_word
+from netobs.config.text import one_line, toml_text
 from netobs.encode.columns import ALL_COLUMNS, COLUMNS, OWN_VALUES, Column
 from netobs.encode.layout import ENTERPRISE_BIT, VARIABLE_LENGTH
 from netobs.encode.options.table import SEMANTICS, UNITS
@@ -229,8 +229,8 @@ def check_keys(table: dict[str, Any], known: Sequence[str], where: str) -> None:
 
 def nearest(value: Any, known: Iterable[str]) -> str:
     """A hint with the known word nearest to ``value``; empty if there is none."""
-    matches = difflib.get_close_matches(value[:LONGEST], list(known), n=1) if isinstance(value, str) else []
-    return f'did you mean "{matches[0]}"?' if matches else ""
+    near = nearest_word(value, known) if isinstance(value, str) else ""
+    return f'did you mean "{near}"?' if near else ""
 
 
 def is_int(value: Any) -> bool:
