@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import importlib.util
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from netobs.base.errors import CaptureError
 from netobs.flow.interface_key import interface_key
 from netobs.kernel import netlink
 
@@ -24,11 +19,10 @@ ARPHRD_IP = (512, 519, 65534, 768, 769, 776, 778, 823)  # PPP, RAWIP, NONE, TUNN
 
 MAC_OCTETS = 6
 IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-ATTRIBUTES = (1, 3, 18, 20)  # IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS: those that are read
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 18, 20  # linux/if_link.h
+IFLA_INFO_KIND = 1  # in IFLA_LINKINFO
 EVENTS_AT_ONCE = 64
 """A new interface is announced four times or so, and a host brings up hundreds at once: events are parsed in parts."""
-KNOWN = 8192
-"""The number of parsed announcements that are remembered: most only repeat what is known."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +61,11 @@ class LinkEvent:
     gone: bool
 
 
-@functools.lru_cache(1)
-def _message_class() -> Any:
-    """pyroute2's parser of link messages, without the other imports of the package (20 MB that nothing here uses)."""
-    if "pyroute2" not in sys.modules:
-        spec = importlib.util.find_spec("pyroute2")
-        if spec is None:
-            raise CaptureError("the Python module pyroute2 is missing", "install python3-pyroute2")
-        sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-    return ifinfmsg
-
-
 class LinkMonitor:
     """A netlink socket that lists interfaces and reports changes. ``fileno`` is readable when there are events."""
 
     def __init__(self, sockets: tuple[socket.socket, socket.socket] | None = None, netns: int = 0) -> None:
         """``sockets``: two netlink sockets of another network namespace, new ones; its number is ``netns``."""
-        _message_class()  # whether it is there is known at once
         self._requests: socket.socket | None = None
         self._netns = netns
         if sockets is None:
@@ -164,41 +144,15 @@ class LinkMonitor:
         """None from a bridge port's view of the interface, which is not the interface."""
         family, arphrd, index, _, _ = IFINFOMSG.unpack_from(message, netlink.HEADER.size)
         if family == socket.AF_UNSPEC:
-            attributes = netlink.attributes_of(message[netlink.HEADER.size + IFINFOMSG.size :])
-            yield _decoded(
-                self._netns, index, arphrd, b"".join(_padded(whole) for kind, whole in attributes if kind in ATTRIBUTES)
+            found = dict(netlink.attributes_of(message[netlink.HEADER.size + IFINFOMSG.size :]))
+            kind = dict(netlink.attributes_of(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
+            mac = found.get(IFLA_ADDRESS, b"")
+            yield Interface(
+                index,
+                netlink.text(found.get(IFLA_IFNAME, b"")),
+                arphrd,
+                netlink.text(kind),
+                netlink.text(found.get(IFLA_IFALIAS, b"")),
+                mac if len(mac) == MAC_OCTETS else b"",  # those of tunnels are IPv4 or IPv6
+                self._netns,
             )
-
-
-def _padded(attribute: bytes) -> bytes:
-    return attribute + bytes(-len(attribute) % 4)
-
-
-@functools.lru_cache(KNOWN)
-def _decoded(netns: int, index: int, arphrd: int, attributes: bytes) -> Interface:
-    """``attributes``: those of ``ATTRIBUTES``. The parser takes 0.4 ms for all that the kernel sends."""
-    body = IFINFOMSG.pack(socket.AF_UNSPEC, arphrd, index, 0, 0) + attributes
-    link = _message_class()(netlink.HEADER.pack(netlink.HEADER.size + len(body), netlink.RTM_NEWLINK, 0, 0, 0) + body)
-    link.decode()
-    info = link.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info else None
-    return Interface(
-        index,
-        _text(link.get_attr("IFLA_IFNAME")),
-        arphrd,
-        kind or "",
-        _text(link.get_attr("IFLA_IFALIAS") or ""),
-        _mac(link.get_attr("IFLA_ADDRESS")),
-        netns,
-    )
-
-
-def _text(value: str | bytes) -> str:
-    """Makes a name Unicode: pyroute2 leaves invalid UTF-8 as bytes, and names are matched, printed and exported."""
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-def _mac(text: str | None) -> bytes:
-    """An address of 6 octets; empty for tunnels, whose addresses are IPv4 or IPv6."""
-    octets = bytes.fromhex(text.replace(":", "")) if text else b""
-    return octets if len(octets) == MAC_OCTETS else b""

@@ -97,21 +97,21 @@ def ingress_qdisc(ifindex: int) -> str:
     for kind, message in dump(RTM_GETQDISC, TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, 0, 0)):
         _, index, _, parent, _ = TCMSG.unpack_from(message, HEADER.size)
         if kind == RTM_NEWQDISC and (index, parent) == (ifindex, TC_H_INGRESS):
-            return _attribute(message[HEADER.size + TCMSG.size :], TCA_KIND).rstrip(b"\0").decode("ascii", "replace")
+            return text(dict(attributes_of(message[HEADER.size + TCMSG.size :])).get(TCA_KIND, b""))
     return ""
 
 
-def _attribute(attributes: bytes, wanted: int) -> bytes:
-    """The value of an attribute (struct nlattr), empty if it is not there."""
-    return next((whole[ATTRIBUTE.size :] for kind, whole in attributes_of(attributes) if kind == wanted), b"")
-
-
 def attributes_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, attribute with its header) of each attribute (struct nlattr) in ``data``."""
+    """(type, value) of each attribute (struct nlattr) in ``data``."""
     offset = 0
     while offset + ATTRIBUTE.size <= len(data):
         length, kind = ATTRIBUTE.unpack_from(data, offset)
         if length < ATTRIBUTE.size:
             return
-        yield kind, data[offset : offset + length]
+        yield kind, data[offset + ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
+
+
+def text(value: bytes) -> str:
+    """An attribute that is a string, as Unicode: the kernel ends it with NUL."""
+    return value.rstrip(b"\0").decode("utf-8", "replace")

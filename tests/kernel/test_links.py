@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyroute2
 import pytest
 
 from lab import frames as f
@@ -16,7 +17,7 @@ from lab.namespaces import Lab, in_namespace
 from lab.prog_run import Programs
 from lab.wire import Sender, Tun, exchange
 from netobs.kernel import netlink
-from netobs.kernel.interfaces import LinkMonitor
+from netobs.kernel.interfaces import MAC_OCTETS, LinkMonitor
 
 pytestmark = pytest.mark.kernel
 
@@ -127,6 +128,32 @@ def test_kind_alias_and_address_are_known(lab: Lab) -> None:
     assert (known["lo"].kind, known["lo"].alias, known["lo"].arphrd) == ("", "", 772)
     assert known["tap1"].mac == bytes.fromhex(lab.link(ns, "tap1").mac.replace(":", ""))
     assert known["lo"].mac == bytes(6)
+
+
+def test_links_of_many_kinds_are_read_as_pyroute2_reads_them(lab: Lab) -> None:
+    ns = lab.namespace()
+    lab.veth(ns, ns, names=("tap1", "tap2"))
+    for words in (
+        "link add name br0 type bridge",
+        "link set tap1 master br0",
+        "link add name vx0 type vxlan id 9 dstport 4789 local 192.0.2.1",
+        "link set vx0 alias storage",
+        "tuntap add tun0 mode tun",
+    ):
+        lab.run(ns, ["ip", *words.split()])
+    with in_namespace(ns), contextlib.closing(LinkMonitor()) as links, pyroute2.IPRoute() as other:
+        ours = {(each.index, each.name, each.arphrd, each.kind, each.alias, each.mac) for each in links.interfaces()}
+        theirs = {_as_pyroute2_reads(message) for message in other.get_links()}
+    assert ours == theirs
+    assert {kind for _, _, _, kind, _, _ in ours} == {"", "veth", "bridge", "vxlan", "tun"}
+
+
+def _as_pyroute2_reads(message: Any) -> tuple[object, ...]:
+    info = message.get_attr("IFLA_LINKINFO")
+    kind, alias = info.get_attr("IFLA_INFO_KIND") if info else "", message.get_attr("IFLA_IFALIAS") or ""
+    mac = bytes.fromhex(str(message.get_attr("IFLA_ADDRESS") or "").replace(":", "").replace(".", ""))
+    name = message.get_attr("IFLA_IFNAME")
+    return message["index"], name, message["ifi_type"], kind, alias, mac if len(mac) == MAC_OCTETS else b""
 
 
 @pytest.fixture
