@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -18,9 +19,15 @@ def main() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
-    from netobs.cli.main import main as command_line
+    from netobs.cli import start
 
-    command_line()
+    conf = start.configuration_of(sys.argv[1:])
+    if conf is not None:
+        start.guarded(functools.partial(start.daemon, conf))
+    else:
+        from netobs.cli.main import main as command_line
+
+        command_line()
 
 
 def _open_standard_streams() -> None:

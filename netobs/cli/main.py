@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-import logging
 import os
 import sys
 from pathlib import Path
@@ -13,18 +13,14 @@ import click
 from click.core import ParameterSource
 
 from netobs import DEFAULT_CONF, __version__
-from netobs.base.errors import ConfigError, NetobsError
-from netobs.base.log import complain
-from netobs.base.standard_output import guard as guard_standard_output
+from netobs.base.errors import NetobsError
 from netobs.base.words import PACKET_FORMATS, PROTOCOLS
+from netobs.cli import start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netobs.config.values import Kind
-
-# numpy's linear algebra, which nothing here uses, would start a thread for each CPU of the host.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 MEANINGLESS = {
     "recorded": ("filter", "interface", "duration", "count", "snaplen", "alone"),
@@ -65,21 +61,15 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    if not dry_run:
+        start.daemon(conf)
+        return
     from netobs import config as configuration
+    from netobs.daemon import dry_run as planning
 
-    settings = configuration.load(conf)
-    if dry_run:
-        from netobs.daemon import dry_run as planning
-
-        plan = planning.make(settings)
-        click.echo(plan.text())
-        context.exit(1 if plan.problems else 0)
-
-    from netobs.base import log
-    from netobs.daemon import daemon
-
-    log.set_up(settings.log.level)
-    daemon.run(settings)
+    plan = planning.make(configuration.load(conf))
+    click.echo(plan.text())
+    context.exit(1 if plan.problems else 0)
 
 
 @cli.command(context_settings=CONTEXT)
@@ -304,22 +294,8 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; ``arguments`` are those of the command line by default. An operator's mistake gives a line on
-    standard error, not a traceback."""
-    guard_standard_output()
-    try:
-        _run(arguments)
-    except ConfigError as error:
-        for problem in error.problems:
-            complain(problem)
-        sys.exit(1)
-    except NetobsError as error:
-        complain(str(error))
-        sys.exit(os.EX_TEMPFAIL if error.may_pass else 1)
-    except Exception:
-        # Not 1, which is Python's own status: systemd restarts the service after a crash, but not after a mistake.
-        logging.getLogger("netobs").exception("netobs ends because of an unexpected error")
-        sys.exit(os.EX_SOFTWARE)
+    """Runs any command; ``arguments`` are those of the command line by default."""
+    start.guarded(functools.partial(_run, arguments))
 
 
 if __name__ == "__main__":
