@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,7 @@ _CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it
 _moved_ns = 0
 
 
-@dataclass(frozen=True)
-class ClockPair:
+class ClockPair(NamedTuple):
     """CLOCK_MONOTONIC and CLOCK_REALTIME (ns), read at the same moment: turns kernel times into wall-clock times."""
 
     monotonic_ns: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, Union
 
@@ -70,7 +69,6 @@ def is_host_name(text: str) -> bool:
     return HOST_NAME.fullmatch(text) is not None and not last_label.isdigit() and not meant_by_numbers(text)
 
 
-@dataclass(frozen=True)
 class Host(Kind):
     """A name or address to send to."""
 
@@ -113,7 +111,6 @@ def _host_hint(text: str) -> str:
     return "give the host alone, without a scheme" if "://" in text else ""
 
 
-@dataclass(frozen=True)
 class LocalAddress(Kind):
     """An address of this machine, or an empty string to let the kernel choose."""
 
@@ -133,7 +130,6 @@ class LocalAddress(Kind):
         return value
 
 
-@dataclass(frozen=True)
 class ServerName(Kind):
     """The name that a certificate must have, or an empty string for the host."""
 
@@ -147,7 +143,6 @@ class ServerName(Kind):
         return value
 
 
-@dataclass(frozen=True)
 class Listen(Kind):
     """A socket to listen on, parsed to an Endpoint: an address and port, or a path from the root."""
 
@@ -174,7 +169,6 @@ class Listen(Kind):
         return Endpoint(host, int(match[3]))
 
 
-@dataclass(frozen=True)
 class Prefixes(Kind):
     """A list of addresses and prefixes, parsed to a tuple of networks."""
 

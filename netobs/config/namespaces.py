@@ -44,7 +44,7 @@ def _compiled(glob: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(glob))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class NamespacePatterns(Kind):
     """A list of entries for a NamespaceSelector, parsed to a tuple of strings. ``interfaces``: an entry may have the
     second part."""

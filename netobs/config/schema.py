@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from netobs.base import words
 from netobs.config.addresses import Endpoint, Host, IPNetwork, Listen, LocalAddress, Prefixes, ServerName
@@ -263,8 +263,7 @@ ARRAYS = ("collector", "group")
 """Those that are arrays of tables: [[collector]], once for each."""
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """A key of the file. ``default`` is in TOML notation; it is empty where there is no fixed default."""
 
     table: str

@@ -84,7 +84,7 @@ def _compile_regex(pattern: str, what: str, offset: int | None = None) -> re.Pat
         raise ValueError(f"bad {what}: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Selectors(Kind):
     """A list of entries for an InterfaceSelector, parsed to a tuple of strings."""
 

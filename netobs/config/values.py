@@ -36,7 +36,7 @@ class Kind:
         return BadValue(f"expected {self.expected}, got {toml_text(value)}{hint and '; ' + hint}")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Integer(Kind):
     """An integer, bounds included."""
 
@@ -68,7 +68,7 @@ class Boolean(Kind):
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Choice(Kind):
     """One word of ``built``."""
 
@@ -91,7 +91,7 @@ class Choice(Kind):
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Text(Kind):
     """A string of printable characters, not empty."""
 
@@ -108,7 +108,7 @@ class Text(Kind):
         return value.strip()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FilterTexts(Kind):
     """A packet filter, or a list of alternatives, parsed to a tuple of strings. Not compiled here.
 
@@ -156,7 +156,7 @@ class FolderPath(FilePath):
         return path
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Scaled(Kind):
     """A whole number with its unit, such as "5s". The bounds are written the same way and are included."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from netobs.base.loop import Silence
 from netobs.datapath.ledger import LedgerReading
@@ -43,8 +44,7 @@ _ETHERTYPES = {
 """Names of other EtherTypes than IP (IEEE 802 EtherType registry)."""
 
 
-@dataclass(frozen=True)
-class TableStats:
+class TableStats(NamedTuple):
     """The kernel's flow table. ``ring_packets``: packets that found no room in it and came through the ring buffer."""
 
     name: str
@@ -55,8 +55,7 @@ class TableStats:
     ring_packets: int
 
 
-@dataclass(frozen=True)
-class CollectorStats:
+class CollectorStats(NamedTuple):
     """One collector: ``name`` as in the log, its statistics, and flows that no Template accepts.
 
     ``clamped``: Flow Records sent with a substitute interface index, because the protocol has no number for theirs.
@@ -72,7 +71,7 @@ class CollectorStats:
         return _collector_lines(self)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class FormerCollectors:
     """The collectors that reloads have removed: one account for all of them."""
 

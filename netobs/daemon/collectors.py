@@ -46,7 +46,7 @@ HANDOVER_WITHIN_NS = 2 * clock.NS_PER_S
 """At a reload, removed collectors have this time for their waiting flows. The other flows wait as long."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Collector:
     """One collector: ``number`` is its exportingProcessId, ``member`` its part in the router."""
 
@@ -62,7 +62,7 @@ class Collector:
         return CollectorStats(str(member.sink), account, account.unencodable, account.clamped)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Change:
     """A reload under way. ``late`` are collectors whose spool one of ``leaving`` still uses."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from typing import Callable
 
 from netobs.base import background
@@ -72,8 +71,7 @@ class Namespace:
             self._requests.close()
             raise
         self._programs = NamespacePrograms(capture.datapath, number)
-        purpose = replace(
-            FLOWS,
+        purpose = FLOWS._replace(
             place=FLOWS_PLACE._replace(last=config.anchor == "last"),
             say_refused=lambda interface, why: FLOWS.say_refused(f"{name}/{interface}", why),
             say_missed=lambda where, what: FLOWS.say_missed(f"{name}/{where}", what),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Callable, Protocol
+from dataclasses import replace
+from typing import Callable, NamedTuple, Protocol
 
 from netobs import config as configuration
 from netobs.base import background
@@ -32,8 +32,7 @@ PATIENCE_NS = NS_PER_S
 """The daemon's end waits this long for a running check."""
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """The checked and compiled content of the file: to apply it, nothing has to be read or resolved."""
 
     config: Config

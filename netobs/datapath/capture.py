@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import replace
 
 from netobs.base.errors import CaptureError
 from netobs.base.keeper import NOTHING, Keeper
@@ -37,7 +36,7 @@ class Capture:
             config.selector,
             config.direction,
             config.attach,
-            replace(FLOWS, place=FLOWS_PLACE._replace(last=config.anchor == "last")),
+            FLOWS._replace(place=FLOWS_PLACE._replace(last=config.anchor == "last")),
             self.datapath.program_fd,
             keeper,
         )

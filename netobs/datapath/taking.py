@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from netobs.flow.records import Records, empty
 from netobs.kernel import libbpf
 
 
-@dataclass(frozen=True)
-class RingReading:
+class RingReading(NamedTuple):
     """Records of packets that the flow table did not take. ``table_full``: an eviction would make room."""
 
     records: Records

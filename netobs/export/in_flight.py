@@ -12,7 +12,7 @@ from netobs.export.queue import Part
 from netobs.flow.records import MessageBlock
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Shipment(Generic[H, D]):
     """Messages on their way into the socket, the first with ``header``.
 
@@ -39,7 +39,7 @@ class Shipment(Generic[H, D]):
         return int(self.block.flows[:index].sum())
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Sent(Generic[H, D]):
     """The Messages ``start`` to ``stop`` of a shipment, which the kernel has accepted."""
 

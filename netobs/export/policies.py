@@ -67,7 +67,7 @@ class BatchEncoder(Protocol):
     def encode(self, batch: FlowBatch) -> Encoded: ...
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Member:
     """A collector: its sink and its encoder."""
 
@@ -114,7 +114,7 @@ class Balance(Replicate):
         return list(balance(records, len(self.members)))
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Health:
     up_since_ns: int | None = None
     reconnects: int = 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ else:
 """Strings in UTF-8, as a numpy array of bytes: one each, padded with NULs to the longest."""
 
 
-@dataclass(frozen=True)
-class InterfaceTable:
+class InterfaceTable(NamedTuple):
     """Interfaces by ``interface_key``. ``keys``: shape ``(n,)``, uint64, ascending.
 
     ``names`` and ``aliases``: shape ``(n + 1,)``; the last one is empty and stands for every other interface.
@@ -30,7 +28,7 @@ class InterfaceTable:
     keys: npt.NDArray[np.uint64]
     names: Texts
     aliases: Texts
-    namespaces: Texts = field(default_factory=lambda: np.array([b""]))
+    namespaces: Texts = np.array([b""])
 
     def positions(self, netns: npt.NDArray[np.uint16], ifindex: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
         """Where in ``names`` and ``aliases`` the interfaces are, the same shape."""

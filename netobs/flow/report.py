@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class ReportedInterface:
     netns: int = 0
 
 
-@dataclass(frozen=True)
-class Losses:
+class Losses(NamedTuple):
     """Losses since the start, and the times of the first and the last (ns since 1970; 0: never)."""
 
     flows: int = 0
@@ -29,8 +29,7 @@ class Losses:
     last_ns: int = 0
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(NamedTuple):
     """Amounts sent to the collector since the start. ``octets`` counts whole Messages."""
 
     messages: int = 0
@@ -38,8 +37,7 @@ class Exported:
     octets: int = 0
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The whole report at one moment. ``exporting_process``: a number that tells the collectors of a daemon apart.
 
     ``ignored``: packets that should be in a flow and are in none. ``not_sent``: Flow Records that the collector should
@@ -50,9 +48,9 @@ class Report:
     interfaces: tuple[ReportedInterface, ...] = ()
     sampling: int = 1
     exporting_process: int = 1
-    exported: Exported = field(default_factory=Exported)
-    ignored: Losses = field(default_factory=Losses)
-    not_sent: Losses = field(default_factory=Losses)
+    exported: Exported = Exported()
+    ignored: Losses = Losses()
+    not_sent: Losses = Losses()
     namespaces: Mapping[int, str] | None = None
 
 

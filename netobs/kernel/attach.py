@@ -57,7 +57,7 @@ class _Qdisc:
     filters: int = 0
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Attachment:
     """One program on one hook. ``detach`` undoes it, and leaves earlier programs in place.
 

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from netobs.flow.interface_key import interface_key
 from netobs.kernel import netlink
@@ -53,8 +54,7 @@ class Interface:
         return self.has_ethernet or self.arphrd in ARPHRD_IP
 
 
-@dataclass(frozen=True)
-class LinkEvent:
+class LinkEvent(NamedTuple):
     """An interface that is there (new, or changed in some way), or is gone."""
 
     interface: Interface

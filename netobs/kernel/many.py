@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netobs.base import capabilities
 from netobs.kernel import libbpf
@@ -28,8 +28,7 @@ _LINK_S, _FILTER_S = 0.015, 0.0015
 """Until a program is attached."""
 
 
-@dataclass(frozen=True)
-class AttachingCost:
+class AttachingCost(NamedTuple):
     """What it costs to attach by TCX links to some interfaces, and by filters to others."""
 
     links: int

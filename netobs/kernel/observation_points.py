@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
@@ -35,8 +34,7 @@ some 15 ms (net/tcx.h: tcx_entry_sync), and there may be thousands."""
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 
 
-@dataclass(frozen=True)
-class Purpose:
+class Purpose(NamedTuple):
     """The kind of programs, for flows or packets, and its log messages."""
 
     prefix: str

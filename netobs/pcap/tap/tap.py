@@ -7,7 +7,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from netobs.base import clock
 from netobs.base.errors import CaptureError
@@ -55,7 +54,7 @@ class Tap:
         self._directions = DIRECTIONS[direction]
         self._programs = PacketPrograms()
         self._rings = PacketRings(bytes_per_cpu)
-        purpose = replace(PACKETS, place=place)
+        purpose = PACKETS._replace(place=place)
         self._points = ObservationPoints(selector, direction, attach, purpose, self._programs.program_fd)
         self._bits = FilterBits()
         self._selected: dict[int, Selection] = {}
