@@ -527,12 +527,6 @@ def test_what_is_offered_and_demanded(site: Site) -> None:
     assert not [cipher for cipher in context.get_ciphers() if cipher["strength_bits"] < 128]
 
 
-def test_ssl_is_not_loaded_without_a_tls_collector() -> None:
-    code = "import sys, netobs.export, netobs.daemon.daemon; sys.exit('ssl' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
-
-
 def taken(link: Link) -> int:
     """Bytes that were read of what the kernel got: tcpi_bytes_received (linux/tcp.h) less FIONREAD."""
     sock = link._sock
