@@ -7,6 +7,7 @@ Parsing, defaults and documentation all come from here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
@@ -275,6 +276,7 @@ class Key(NamedTuple):
     required: bool
 
 
+@functools.cache
 def keys(table: str) -> dict[str, Key]:
     """The keys of a table by name, in the order of documentation."""
     return {entry.name: entry for entry in (_key(table, item) for item in fields(TABLES[table]))}

@@ -177,7 +177,7 @@ class Generations:
                 self._keeper.keep(kept_name("p", number, name), obj.program_fd(name))
             self._record.close()
             self._record = KeptRecord(self._keeper.memory(_manifest_name(letter_of(number))))
-            self._record.write(asdict(manifest))
+            self._record.write(vars(manifest))
         if self.last is not None:
             self.former.append(self.last)
         self.last = manifest

@@ -28,6 +28,8 @@ class LibbpfLog:
         self._libc.free.argtypes, self._libc.free.restype = [c_void_p], None
 
     def _print(self, level: int, text: bytes, arguments: int) -> int:
+        if level > 1 and not log.isEnabledFor(logging.DEBUG):
+            return 0  # hundreds of lines at each load
         lines = self._tail(text, arguments).decode(errors="replace").rstrip().split("\n")
         if level == 0:
             self.warnings += lines
