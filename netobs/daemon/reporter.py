@@ -39,6 +39,7 @@ class Reporter:
 
     def __init__(self, sampling: int) -> None:
         self.sampling = sampling
+        self._seen: list[Interface] = []
         self._interfaces: tuple[ReportedInterface, ...] = ()
         self._namespaces: dict[int, str] | None = None
         self._ignored = LossWatch()
@@ -48,12 +49,15 @@ class Reporter:
     def see_interfaces(self, interfaces: Iterable[Interface], namespaces: Mapping[int, str] | None = None) -> bool:
         """Read the observed interfaces, and the names of network namespaces by number if any are followed; returns
         whether the reported facts about them have changed."""
+        seen = sorted(interfaces, key=lambda each: (each.netns, each.index))
+        if (seen, namespaces) == (self._seen, self._namespaces):
+            return False
         found = tuple(
-            ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns)
-            for each in sorted(interfaces, key=lambda each: each.key)
+            ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns) for each in seen
         )
         changed = (found, namespaces) != (self._interfaces, self._namespaces)
-        self._interfaces, self._namespaces = found, None if namespaces is None else dict(namespaces)
+        self._seen, self._interfaces = seen, found
+        self._namespaces = None if namespaces is None else dict(namespaces)
         return changed
 
     def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
