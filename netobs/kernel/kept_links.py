@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable, Protocol
 
+from netobs.base import clock
 from netobs.base.keeper import Keeper
 from netobs.base.kept_record import KeptRecord
 from netobs.kernel import attach, libbpf
@@ -18,6 +19,8 @@ from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import ARPHRD_ETHERNET, Interface
 
 PLACES = "places"
+NOTED_WITHIN_NS = 50_000_000
+"""A process that is killed while it attaches may leave the last work of so long unsaid."""
 
 
 def link_name(index: int, direction: str, namespace: int = 0) -> str:
@@ -50,6 +53,8 @@ class KeptLinks:
         self._places = KeptRecord(-1)
         self._had_filters: set[int] = set()
         self._noted: dict[str, Any] = {}
+        self._noted_names: dict[int, Interface] = {}
+        self._noted_ns = 0
         if former is not None:
             self._places = KeptRecord(former)
             self._noted = self._places.read() or {}
@@ -136,18 +141,20 @@ class KeptLinks:
             _detach(former)
             self._keeper.drop(name)
 
-    def note(self, attachments: Mapping[int, Sequence[Attachment]], names: Mapping[int, Interface]) -> None:
+    def note(self, attachments: Mapping[int, Sequence[Attachment]], names: Mapping[int, Interface] | None) -> None:
         """Keeps which interfaces have filters of ours, by index, where the qdisc is of our making, and, unless it is
-        empty, ``names``."""
-        if self._places.is_off:
+        empty, ``names``. None while more is due: then once in ``NOTED_WITHIN_NS``, as it takes ms for thousands."""
+        if self._places.is_off or (names is None and clock.monotonic_ns() < self._noted_ns + NOTED_WITHIN_NS):
             return
-        filters = sorted(index for index, each in attachments.items() if any(one.method == "tc" for one in each))
+        filters = sorted({index for index, each in attachments.items() for one in each if one.method == "tc"})
         noted = {**self._noted, "filters": filters, "made": attach.made_qdiscs()}
-        if names:
+        if names and names != self._noted_names:
+            self._noted_names = dict(names)
             noted["names"] = {str(index): [each.name, each.alias] for index, each in names.items()}
         if noted != self._noted:
             self._noted = noted
             self._places.write(noted)
+        self._noted_ns = clock.monotonic_ns()
 
     def recall(self, interface_names: InterfaceNames, present: Callable[[], Iterable[Interface]]) -> None:
         """Flows of the former process's interfaces may be in the kernel. Those that are gone, or have another name now,
