@@ -13,8 +13,9 @@ from netobs.kernel.observation_points import RESTORE_NS, SLICE_NS, ObservationPo
 PROGRESS_NS = NS_PER_S
 """How often the operator and the service manager hear of work that takes long."""
 
-PAUSE_NS = 25_000_000
-"""Between two slices of attaching: others wait for the kernel's lock of all interfaces. A stop does not pause."""
+PAUSE_NS = 20_000_000
+"""The longest pause after a slice. Others wait for the kernel's lock of all interfaces, so a pause takes as long as the
+slice before it did. A stop does not pause."""
 
 
 class Attaching:
@@ -31,6 +32,7 @@ class Attaching:
         self._again: Timer | None = None
         self._restoring: Timer | None = None
         self._then: list[Callable[[int], None]] = []
+        self._rested_ns = 0  # until then, it is somebody else's turn
         self._done = 0
         self._told_ns = 0
 
@@ -90,10 +92,13 @@ class Attaching:
         self._work(now_ns)
 
     def _work(self, now_ns: int) -> None:
-        """Begins with what is due, unless it goes on soon anyway."""
+        """Begins with what is due as soon as the last slice is long enough ago, unless it goes on anyway."""
         if self._again is None:
             self._told_ns = now_ns
-            self._go_on(now_ns)
+            if now_ns >= self._rested_ns:
+                self._go_on(now_ns)
+            else:
+                self._again = self._loop.call_at(self._rested_ns, self._go_on)
 
     def _go_on(self, now_ns: int) -> None:
         self._slice()
@@ -107,8 +112,10 @@ class Attaching:
             self._told(now_ns)
 
     def _slice(self) -> None:
-        before = self._points.due
+        before, began_ns = self._points.due, clock.monotonic_ns()
         is_busy = self._points.work(clock.is_over_in(SLICE_NS))
         self._done = self._done + before - self._points.due if is_busy else 0
-        pause_ns = PAUSE_NS if self._points.wants_any else 0
-        self._again = self._loop.call_at(clock.monotonic_ns() + pause_ns, self._go_on) if is_busy else None
+        ended_ns = clock.monotonic_ns()
+        pause_ns = min(ended_ns - began_ns, PAUSE_NS) if self._points.wants_any else 0
+        self._rested_ns = ended_ns + pause_ns
+        self._again = self._loop.call_at(self._rested_ns, self._go_on) if is_busy else None

@@ -27,9 +27,9 @@ log = logging.getLogger("netobs.capture")
 RESTORE_NS = 5 * NS_PER_S
 """How often the owner of the loop calls ``restore``, which attaches programs again that somebody has removed."""
 
-SLICE_NS = 50_000_000
-"""How long ``work`` may take before the other work of the loop: the kernel waits for a grace period at each TCX link,
-some 15 ms (net/tcx.h: tcx_entry_sync), and there may be thousands."""
+SLICE_NS = 10_000_000
+"""How long ``work`` may take before the other work of the loop, and of others who wait for the kernel's lock of all
+interfaces: the kernel waits for a grace period at each TCX link, some 15 ms (net/tcx.h: tcx_entry_sync)."""
 
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
 
@@ -180,7 +180,7 @@ class ObservationPoints:
         if not self.due:
             self._say_short()
             self._kept.end_unclaimed()
-        self._kept.note(self._attachments, {} if self.due else self.names)
+        self._kept.note(self._attachments, None if self.due else self.names)
         return self.due > 0
 
     def attach(self, is_over: Callable[[], bool] = _never) -> int:
