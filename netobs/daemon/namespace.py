@@ -88,7 +88,7 @@ class Namespace:
             keeper,
             elsewhere,
         )
-        self.points.method = capture.points.method
+        self.points.methods.method = capture.points.method
         self.points.on_reuse = capture.points.on_reuse
         self._loop = loop
         self._is_followed = False

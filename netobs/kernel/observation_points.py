@@ -11,16 +11,16 @@ import logging
 from typing import Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
-from netobs.base.errors import CaptureError
 from netobs.base.keeper import NOTHING, Keeper
 from netobs.config.selector import InterfaceSelector
 from netobs.config.text import folded
-from netobs.kernel import descriptors, privileges
-from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace, has_tcx, may_filter, method_for
+from netobs.kernel import descriptors
+from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.kept_links import Hooks, KeptLinks
-from netobs.kernel.many import SWITCH, for_filters, has_tcx_programs
+from netobs.kernel.many import SWITCH
+from netobs.kernel.methods import Methods
 
 log = logging.getLogger("netobs.capture")
 
@@ -86,7 +86,7 @@ class ObservationPoints:
         network namespace than this process's."""
         self._selector = selector
         self._directions = DIRECTIONS[direction]
-        self._setting = setting
+        self.methods = Methods(setting, elsewhere is None)
         self._purpose = purpose
         self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
@@ -106,28 +106,21 @@ class ObservationPoints:
         self.on_reuse: Callable[[int], None] = lambda key: None
         """Called before a key (``Interface.key``) gets another interface's name: the flows of the former interface must
         be evicted first."""
-        self.method = ""
-        """tcx or tc; with ``mixes``, of the most important interfaces."""
-        self.mixes = False
-        """Whether interfaces may get filters instead of links; see ``many.py``."""
-        self._by_filter: set[int] = set()  # those that do
         self.names: dict[int, Interface] = {}
         self.interface_names = elsewhere.names if elsewhere else InterfaceNames()
         self.links = elsewhere.links if elsewhere else LinkMonitor()
-        self._is_here = elsewhere is None
 
     def find_method(self) -> None:
         """Finds out how to attach. The programs must be loaded.
 
         :raises CaptureError: the configured method does not work, or this process lacks the right.
         """
-        probe = self._program_fd(f"{self._purpose.prefix}ingress")
-        self.method = method_for(self._setting, lambda: has_tcx(probe))
-        if self.method == "tc" and not may_filter():
-            raise CaptureError(*privileges.explain_filters())
-        if self.method == "tcx":
-            self.mixes = self._setting == "auto" and self._is_here and may_filter()
-            descriptors.raise_limit()
+        self.methods.find(self._program_fd(f"{self._purpose.prefix}ingress"))
+
+    @property
+    def method(self) -> str:
+        """As ``Methods.method``."""
+        return self.methods.method
 
     def _tell(self, text: str, *values: object) -> None:
         log.log(self._purpose.level, self._purpose.label + text, *values)
@@ -148,12 +141,12 @@ class ObservationPoints:
         """From now on the programs are to be on all wanted interfaces."""
         self.wants_any = True
         self._kept.recall(self.interface_names, self.links.interfaces)
-        self._by_filter = self.for_filters()
+        self.methods.choose(self.links.interfaces(), self.wanted())
         self._due = {interface.index: interface for interface in (*self.attached, *self.wanted())}
 
     def for_filters(self) -> set[int]:
         """The indices of the present interfaces that get filters, although the method is tcx."""
-        return for_filters(self.links.interfaces(), self.wanted()) if self.mixes else set()
+        return self.methods.for_filters(self.links.interfaces(), self.wanted())
 
     def want_none(self) -> None:
         """From now on the programs are to be on no interface. Their flows can still be evicted."""
@@ -196,8 +189,7 @@ class ObservationPoints:
             self._doubted.remove(index)
             if not all(attachment.is_there() for attachment in self._attachments.get(index, ())):
                 self._forget(self.names[index])
-        if interface.kind == SWITCH and self._by_filter:
-            self._by_filter.clear()
+        if interface.kind == SWITCH and self.methods.links_only():
             self._unsure.update(dict.fromkeys(self._attachments))
         if self.wants_any and self._selects(interface):
             if self.links.name_of(index) == interface.name:  # else an event says soon what it is
@@ -243,7 +235,9 @@ class ObservationPoints:
         place = (interface.index, direction)
         try:
             program = self._program_for(interface, direction)
-            made = self._attach_by(self._methods(interface, direction), interface, direction, program)
+            former = self._kept.former_method(interface.index, direction)
+            methods = self.methods.best_first(interface.index, direction, former)
+            made = self._attach_by(methods, interface, direction, program)
         except OSError as error:
             reason = str(error.strerror)
             if error.errno == errno.EMFILE:
@@ -266,14 +260,6 @@ class ObservationPoints:
         for attachment in (each for attachments in self._attachments.values() for each in attachments):
             with contextlib.suppress(OSError):  # somebody has removed it: ``restore`` attaches again
                 attachment.swap(self._program_for(attachment.interface, attachment.direction))
-
-    def _methods(self, interface: Interface, direction: str) -> tuple[str, ...]:
-        """The best method first. What the former process has on this hook goes on where it may."""
-        former = self._kept.former_method(interface.index, direction) if self._setting == "auto" else ""
-        by_filter = self.method == "tcx" and (former == "tc" or (not former and interface.index in self._by_filter))
-        if by_filter and not has_tcx_programs(interface.index, direction):
-            return ("tc", "tcx")
-        return (self.method,)
 
     def _attach_by(self, methods: tuple[str, ...], interface: Interface, direction: str, program: int) -> Attachment:
         *others, last = methods
@@ -302,8 +288,9 @@ class ObservationPoints:
     def _check(self, index: int) -> None:
         attachments = self._attachments.get(index, [])
         lost = [attachment for attachment in attachments if not attachment.is_there()]
-        filters = [one for one in attachments if self.mixes and one.method == "tc" and one not in lost]
-        unfit = [one for one in filters if index not in self._by_filter or has_tcx_programs(index, one.direction)]
+        unfit = [
+            attachment for attachment in attachments if attachment not in lost and not self.methods.fits(attachment)
+        ]
         if not (lost or unfit) or self.links.name_of(index) != self.names[index].name:
             return  # a removed interface takes its programs along, which is normal
         for attachment in unfit:
@@ -351,8 +338,8 @@ class ObservationPoints:
             self._tell("%s: gone", interface.name)
         for noted in (self.names, self._short, self._due, self._unsure):
             noted.pop(interface.index, None)
-        for indices in (self._doubted, self._by_filter):
-            indices.discard(interface.index)
+        self._doubted.discard(interface.index)
+        self.methods.forget(interface.index)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
         self.interface_names.retire(interface.key)
 
