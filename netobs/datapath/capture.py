@@ -12,7 +12,8 @@ from netobs.datapath.datapath import Datapath
 from netobs.kernel import kernel_clock
 from netobs.kernel.attach import FLOWS_PLACE
 from netobs.kernel.interfaces import Interface
-from netobs.kernel.observation_points import ObservationPoints, Purpose
+from netobs.kernel.observation_points import ObservationPoints
+from netobs.kernel.placing import Purpose
 
 log = logging.getLogger("netobs.capture")
 

@@ -5,22 +5,19 @@ Flows and packets have separate programs on the same hooks, and one set of Obser
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 from typing import Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.keeper import NOTHING, Keeper
 from netobs.config.selector import InterfaceSelector
-from netobs.config.text import folded
-from netobs.kernel import descriptors
-from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
+from netobs.kernel.attach import Attachment
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import Interface, LinkMonitor
 from netobs.kernel.kept_links import Hooks, KeptLinks
 from netobs.kernel.many import SWITCH
 from netobs.kernel.methods import Methods
+from netobs.kernel.placing import Placing, Purpose
 
 log = logging.getLogger("netobs.capture")
 
@@ -32,22 +29,6 @@ SLICE_NS = 10_000_000
 interfaces: the kernel waits for a grace period at each TCX link, some 15 ms (net/tcx.h: tcx_entry_sync)."""
 
 DIRECTIONS = {"ingress": ("ingress",), "egress": ("egress",), "both": ("ingress", "egress")}
-
-
-class Purpose(NamedTuple):
-    """The kind of programs, for flows or packets, and its log messages."""
-
-    prefix: str
-    """Prefix of the programs' names: ``netobs_`` ingress, egress, l3_ingress, l3_egress."""
-    say_refused: Callable[[str, str], None]
-    """Logs the name of an interface that the kernel accepts no program for, and the reason."""
-    say_missed: Callable[[str, str], None]
-    """Logs "NAME: DIRECTION" of a program that somebody removed, and whether it was a link or a filter."""
-    place: FilterPlace = FLOWS_PLACE
-    label: str = ""
-    """Prefix of log messages about new and removed interfaces."""
-    level: int = logging.INFO
-    """The level of these messages."""
 
 
 def _never() -> bool:
@@ -88,21 +69,18 @@ class ObservationPoints:
         self._directions = DIRECTIONS[direction]
         self.methods = Methods(setting, elsewhere is None)
         self._purpose = purpose
-        self._program_fd = program_fd
         self._attachments: dict[int, list[Attachment]] = {}
         self._kept = (
             KeptLinks(keeper, purpose.place, elsewhere.hooks, elsewhere.number)
             if elsewhere
             else KeptLinks(keeper, purpose.place)
         )
+        self._placing = Placing(purpose, program_fd, self._kept, self.methods)
         self.wants_any = False
         """Whether the programs are to be on any interface."""
         self._due: dict[int, Interface] = {}  # ordered; to attach to, or to detach from
         self._unsure: dict[int, None] = {}  # ordered; to check
         self._doubted: set[int] = set()  # of those that are due: another interface may have the index by now
-        self._refused: dict[tuple[int, str], str] = {}
-        self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
-        self._said_short: set[int] = set()
         self.on_reuse: Callable[[int], None] = lambda key: None
         """Called before a key (``Interface.key``) gets another interface's name: the flows of the former interface must
         be evicted first."""
@@ -115,7 +93,7 @@ class ObservationPoints:
 
         :raises CaptureError: the configured method does not work, or this process lacks the right.
         """
-        self.methods.find(self._program_fd(f"{self._purpose.prefix}ingress"))
+        self._placing.find_method()
 
     @property
     def method(self) -> str:
@@ -171,7 +149,7 @@ class ObservationPoints:
             if is_over():
                 break
         if not self.due:
-            self._say_short()
+            self._placing.say_short()
             self._kept.end_unclaimed()
         self._kept.note(self._attachments, None if self.due else self.names)
         return self.due > 0
@@ -223,67 +201,28 @@ class ObservationPoints:
         missing = [direction for direction in self._directions if direction not in there]
         if not missing:
             return
-        done = [made for made in (self._attach(interface, direction) for direction in missing) if made is not None]
+        done = [
+            made for made in (self._placing.attach(interface, direction) for direction in missing) if made is not None
+        ]
         if done:
             self._attachments[interface.index] = [*present, *done]
             directions = " and ".join(attachment.direction for attachment in done)
             methods = " and ".join(dict.fromkeys(attachment.method for attachment in done))
             self._tell("%s: attached by %s, %s", interface.name, methods, directions)
 
-    def _attach(self, interface: Interface, direction: str) -> Attachment | None:
-        """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
-        place = (interface.index, direction)
-        try:
-            program = self._program_for(interface, direction)
-            former = self._kept.former_method(interface.index, direction)
-            methods = self.methods.best_first(interface.index, direction, former)
-            made = self._attach_by(methods, interface, direction, program)
-        except OSError as error:
-            reason = str(error.strerror)
-            if error.errno == errno.EMFILE:
-                self._short[interface.index] = interface
-            elif error.errno != errno.ENODEV and self._refused.get(place) != reason:
-                self._refused[place] = reason
-                self._purpose.say_refused(interface.name, reason)
-            return None
-        self._refused.pop(place, None)
-        return made
-
-    def _program_for(self, interface: Interface, direction: str) -> int:
-        layer = "" if interface.has_ethernet else "l3_"
-        return self._program_fd(f"{self._purpose.prefix}{layer}{direction}")
-
     def swap(self, program_fd: Callable[[str], int]) -> None:
         """Puts other programs, as ``program_fd`` gives them, on all hooks, each in one step, and uses them from now
         on."""
-        self._program_fd = program_fd
+        self._placing.use(program_fd)
         for attachment in (each for attachments in self._attachments.values() for each in attachments):
-            with contextlib.suppress(OSError):  # somebody has removed it: ``restore`` attaches again
-                attachment.swap(self._program_for(attachment.interface, attachment.direction))
-
-    def _attach_by(self, methods: tuple[str, ...], interface: Interface, direction: str, program: int) -> Attachment:
-        *others, last = methods
-        for method in others:
-            with contextlib.suppress(OSError):
-                return self._kept.attach(interface, direction, program, method)
-        if last == "tcx":
-            descriptors.check_room(program)
-        return self._kept.attach(interface, direction, program, last)
-
-    def _say_short(self) -> None:
-        """Logs once, in one line, the interfaces that have no file descriptor."""
-        if not self._said_short.issuperset(self._short):
-            names = folded(interface.name for interface in self._short.values())
-            self._purpose.say_refused(names, descriptors.shortage(descriptors.limit()))
-        self._said_short = set(self._short)
+            self._placing.swap(attachment)
 
     def restore(self) -> None:
         """Looks where somebody has removed a program of ours, and attaches it again. Packets in between were not
         seen."""
         self.follow_links()
         self._unsure.update(dict.fromkeys(self._attachments))
-        short, self._short = self._short, {}
-        self._due.update({index: short[index] for index in short.keys() - self._due.keys()})  # others may have gone
+        self._due = {**self._placing.take_short(), **self._due}
 
     def _check(self, index: int) -> None:
         attachments = self._attachments.get(index, [])
@@ -336,11 +275,11 @@ class ObservationPoints:
             for attachment in attachments:
                 attachment.forget()
             self._tell("%s: gone", interface.name)
-        for noted in (self.names, self._short, self._due, self._unsure):
+        for noted in (self.names, self._due, self._unsure):
             noted.pop(interface.index, None)
         self._doubted.discard(interface.index)
         self.methods.forget(interface.index)
-        self._refused = {place: why for place, why in self._refused.items() if place[0] != interface.index}
+        self._placing.forget(interface.index)
         self.interface_names.retire(interface.key)
 
     def detach_from(self, index: int) -> None:
@@ -362,7 +301,8 @@ class ObservationPoints:
         """Stops following the network namespace, which may go now; the programs stay where they are."""
         self.links.close()
         self.wants_any = False
-        for noted in (self._due, self._unsure, self._short):
+        self._placing.take_short()
+        for noted in (self._due, self._unsure):
             noted.clear()
 
     @property

@@ -15,7 +15,8 @@ from netobs.kernel import kernel_clock
 from netobs.kernel.attach import PACKETS_PLACE, FilterPlace
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.interfaces import Interface, LinkMonitor
-from netobs.kernel.observation_points import DIRECTIONS, SLICE_NS, ObservationPoints, Purpose
+from netobs.kernel.observation_points import DIRECTIONS, SLICE_NS, ObservationPoints
+from netobs.kernel.placing import Purpose
 from netobs.pcap.batch import PacketBatch
 from netobs.pcap.filters.program import FilterProgram, check_together
 from netobs.pcap.selection import LINK_ETHERNET, LINK_IP, Selection
