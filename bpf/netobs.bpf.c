@@ -292,6 +292,22 @@ static __always_inline int add_packet(struct __sk_buff *skb, struct ledger *ledg
 	return error;
 }
 
+/* Whether the other of two programs on this hook counts the packet. The first program says what it went by; so each
+ * packet is counted once, also if the turn changes while it is between the two. */
+static __always_inline int is_counted_by_other(struct ledger *ledger)
+{
+	__u32 turn;
+
+	if (settings.turn == TURN_ALONE)
+		return 0;
+	turn = *(volatile __u32 *)&state.turn;
+	if (settings.turn == TURN_FIRST)
+		*(volatile __u64 *)&ledger->turn = turn;
+	else if (!(turn & TURN_SETTLED))
+		turn = *(volatile __u64 *)&ledger->turn;
+	return (turn & ~TURN_SETTLED) != settings.turn;
+}
+
 static __always_inline int is_sampled(void)
 {
 	return settings.sampling <= 1 || bpf_get_prandom_u32() % settings.sampling == 0;
@@ -353,7 +369,7 @@ static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction di
 	struct ledger *ledger = bpf_map_lookup_elem(&ledgers, &cpu);
 	enum verdict verdict;
 
-	if (!ledger || counting_has_ended())
+	if (!ledger || counting_has_ended() || is_counted_by_other(ledger))
 		return NEXT;
 	if (!is_sampled())
 		return not_in_a_flow(skb, ledger, LEDGER_NOT_SAMPLED);

@@ -170,7 +170,8 @@ struct ledger {
 	struct ledger_count seen;
 	struct ledger_count reasons[LEDGER_REASONS];
 	__u64 inside; /* preemptible: programs that are writing this CPU's data, or waiting for another to go on */
-	__u64 reserved[3]; /* to a multiple of 64: CPUs share no cache line */
+	__u64 turn; /* what the first of two programs on a hook read of netobs_state.turn */
+	__u64 reserved[2]; /* to a multiple of 64: CPUs share no cache line */
 };
 _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
 
@@ -196,6 +197,15 @@ enum slot_hash_sizes {
 	HASH_KEYS = 5,
 };
 
+/* While one program takes the place of another, both are on the hook, and one of them counts. A packet passes the first,
+ * then, on the same CPU, the second. */
+enum netobs_turn {
+	TURN_ALONE, /* there is no other program */
+	TURN_FIRST = 1,
+	TURN_SECOND = 2,
+	TURN_SETTLED = 4, /* no packet is between the two that has passed the first before the turn was the other's */
+};
+
 /* Written once, before load. */
 struct netobs_settings {
 	__u32 sampling; /* one packet in N */
@@ -207,7 +217,7 @@ struct netobs_settings {
 	__u32 preemptible; /* 1: programs of one CPU can interrupt each other (PREEMPT_RT) */
 	__u32 netns; /* number of the network namespace that the programs are attached in; 0 = the first */
 	__u32 slot_netns; /* percpu_array: used and the bits of netns, in the word with flow_slot.place */
-	__u32 reserved;
+	__u32 turn; /* enum netobs_turn: the one at which this program counts; TURN_ALONE = always */
 	__u64 tick_ns; /* length of a jiffy */
 	__u64 hash_keys[HASH_KEYS]; /* percpu_array: random odd numbers, so that nobody can make flows for one bucket */
 };
@@ -219,7 +229,7 @@ enum netobs_counting { /* a bit of active_half */
 /* Shared with user space while the programs run. */
 struct netobs_state {
 	__u32 active_half; /* the half of the table that packets go to; user space flips it, and owns the other half */
-	__u32 reserved;
+	__u32 turn; /* enum netobs_turn, perhaps with TURN_SETTLED: which of two programs on a hook counts */
 	__u64 tick_offset_ns; /* CLOCK_MONOTONIC at jiffy 0 */
 	__u64 clock_jiffies; /* what netobs_clock read, for user space to find the offset */
 	__u64 clock_ns;

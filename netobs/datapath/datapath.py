@@ -95,9 +95,9 @@ class Datapath(Taking):
         self._generations: Generations | None = None
         self._formers: list[tuple[Manifest, Datapath | None]] = []
         self._clock: CoarseClock | None = None
-        self._state = SharedState(self._layout.state)
+        self.state = SharedState(self._layout.state)
         self.grace = GracePeriod()
-        self.halves = Halves(self._state, self.grace)
+        self.halves = Halves(self.state, self.grace)
         self.ledger = Ledger(self._cpus, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
         self.table = self._table(batch)
@@ -170,9 +170,9 @@ class Datapath(Taking):
     def _adopt(self, obj: LoadedObject) -> None:
         """Uses the maps and programs of ``obj``."""
         self._object = obj
-        for reader in (self._state, self.ledger, self.ring, self.table):
+        for reader in (self.state, self.ledger, self.ring, self.table):
             reader.open_maps(obj)
-        self._state.go_on()
+        self.state.go_on()
         self.go_on()
 
     def _load_on(self, obj: BpfObject, manifest: Manifest, last: Manifest) -> None:
@@ -281,10 +281,11 @@ class Datapath(Taking):
             obj.leave_out(name)
         return obj
 
-    def open_for_namespace(self, number: int, names: Collection[str]) -> BpfObject:
+    def open_again(self, number: int, names: Collection[str], turn: int = 0) -> BpfObject:
         """The programs ``names`` again, ready to be loaded, with the same maps and settings, for interfaces of the
-        network namespace ``number`` (1 to ``MAX_NAMESPACES``), which its flows have in their key. After ``load``. The
-        caller loads the object, perhaps in a thread, and closes it.
+        network namespace ``number`` (1 to ``MAX_NAMESPACES``; 0: this one), which its flows have in their key. ``turn``
+        (enum netobs_turn): when they count; 0: always. After ``load``. The caller loads the object, perhaps in a
+        thread, and closes it.
 
         :raises CaptureError: the object cannot be used.
         """
@@ -294,6 +295,7 @@ class Datapath(Taking):
             settings[:] = self._settings
             settings["netns"] = number
             settings["slot_netns"] = slot_netns(number)
+            settings["turn"] = turn
             for name in (*SHARED_MAPS, *self._extra_maps[1:], *self.table.MAPS):
                 obj.reuse(name, self.map_fd(name))
             for name in {*PROGRAMS, CLOCK_PROGRAM}.difference(names):
@@ -321,16 +323,16 @@ class Datapath(Taking):
 
         def read() -> tuple[int, int]:
             libbpf.run_program(program, CLOCK_FRAME)
-            return self._state.clock_reading()
+            return self.state.clock_reading()
 
         self._clock = CoarseClock(read, clock.tick_ns())
         self._clock.start()
-        self._state.set_tick_offset(self._clock.offset_ns)
+        self.state.set_tick_offset(self._clock.offset_ns)
 
     def _follow_clock(self) -> None:
         try:
             if self._clock is not None and self._clock.follow():
-                self._state.set_tick_offset(self._clock.offset_ns)
+                self.state.set_tick_offset(self._clock.offset_ns)
         except OSError as error:  # too little memory for a frame: the next eviction tries again
             log.debug("the clocks cannot be compared: %s", error.strerror)
 
@@ -363,7 +365,7 @@ class Datapath(Taking):
 
     def close(self) -> None:
         """Frees the maps, and the programs that are not attached."""
-        for part in (self.ledger, self.ring, self.table, self._state, self.grace):
+        for part in (self.ledger, self.ring, self.table, self.state, self.grace):
             part.close()
         for _, former in self._formers:
             if former is not None:

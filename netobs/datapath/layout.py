@@ -25,7 +25,7 @@ SETTINGS = np.dtype(
         ("preemptible", "<u4"),
         ("netns", "<u4"),
         ("slot_netns", "<u4"),
-        ("reserved", "<u4"),
+        ("turn", "<u4"),
         ("tick_ns", "<u8"),
         ("hash_keys", "<u8", (HASH_KEYS,)),
     ]
@@ -35,7 +35,7 @@ SETTINGS = np.dtype(
 STATE = np.dtype(
     [
         ("active_half", "<u4"),
-        ("reserved", "<u4"),
+        ("turn", "<u4"),
         ("tick_offset_ns", "<u8"),
         ("clock_jiffies", "<u8"),
         ("clock_ns", "<u8"),
@@ -96,6 +96,9 @@ OVERFLOW_KEY = np.dtype([("flow", KEY), ("cpu", "<u4"), ("reserved", "<u4")])
 COUNTING_ENDED = 2
 """enum netobs_counting."""
 
+TURN_SETTLED = 4
+"""enum netobs_turn; netobs.kernel.moving has the others."""
+
 LEDGER_REASONS = ("not_ip", "malformed", "ext_headers", "not_sampled", "ring_full")
 """enum ledger_reason: each way in which the kernel does not put a packet into a flow, in its order."""
 
@@ -107,7 +110,8 @@ LEDGER = np.dtype(
         ("seen", LEDGER_COUNT),
         ("reasons", LEDGER_COUNT, (len(LEDGER_REASONS),)),
         ("inside", "<u8"),
-        ("reserved", "<u8", (3,)),
+        ("turn", "<u8"),
+        ("reserved", "<u8", (2,)),
     ]
 )
 """struct ledger: one for each possible CPU."""

@@ -6,7 +6,8 @@ import mmap
 
 import numpy as np
 
-from netobs.datapath.layout import COUNTING_ENDED, STATE
+from netobs.datapath.layout import COUNTING_ENDED, STATE, TURN_SETTLED
+from netobs.kernel.moving import TURN_FIRST, TURN_SECOND
 from netobs.kernel.object import LoadedObject
 
 
@@ -38,6 +39,20 @@ class SharedState:
     def go_on(self) -> None:
         """Undoes ``end_counting``, if a former process has called it."""
         self._state["active_half"][0] = self.active_half
+
+    @property
+    def turn(self) -> int:
+        """Which of two programs on a hook counts: ``TURN_FIRST`` or ``TURN_SECOND``; 0 before there were two."""
+        return int(self._state["turn"][0]) & ~TURN_SETTLED
+
+    @property
+    def turn_is_settled(self) -> bool:
+        """As in ``set_turn``."""
+        return int(self._state["turn"][0]) in (0, TURN_FIRST | TURN_SETTLED, TURN_SECOND | TURN_SETTLED)
+
+    def set_turn(self, turn: int, settled: bool) -> None:
+        """``settled``: no packet is between the two programs that has passed the first before this was its turn."""
+        self._state["turn"][0] = turn | TURN_SETTLED * settled
 
     def set_tick_offset(self, offset_ns: int) -> None:
         """CLOCK_MONOTONIC at jiffy 0, for the programs' coarse clock."""

@@ -28,7 +28,7 @@ def _move(programs: Programs, drift_ns: int) -> None:
     coarse = programs.datapath._clock
     assert coarse is not None
     coarse.offset_ns += drift_ns
-    programs.datapath._state.set_tick_offset(coarse.offset_ns)
+    programs.datapath.state.set_tick_offset(coarse.offset_ns)
 
 
 @pytest.mark.parametrize(("drift_ns", "evictions"), [(FAR_NS, 1), (-FAR_NS, EVICTIONS)])

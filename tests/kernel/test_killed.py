@@ -42,7 +42,7 @@ class Host:
     def start(self) -> Metering:
         """A new process, as far as what it knows goes."""
         journal = self.datapath.journal = KeptJournal(RECORD, self.keeper)
-        self.datapath.halves = Halves(self.datapath._state, self.datapath.grace)
+        self.datapath.halves = Halves(self.datapath.state, self.datapath.grace)
         self.datapath.go_on()
         return Metering(HOUR_NS, HOUR_NS, journal=journal, keeper=self.keeper)
 

@@ -59,7 +59,7 @@ def _stale_row(programs: Programs, last_ns: int) -> None:
     values = np.zeros(libbpf.possible_cpus(), METRICS)
     values["packets"][0], values["octets"][0] = 1000, 28000
     values["first_ns"][0] = values["last_ns"][0] = last_ns
-    quiet = 1 - programs.datapath._state.active_half
+    quiet = 1 - programs.datapath.state.active_half
     put(programs.map_fd(programs.table.MAPS[quiet]), key_of(0), values)
 
 
