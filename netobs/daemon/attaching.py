@@ -7,6 +7,7 @@ from typing import Callable
 from netobs.base import clock
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
+from netobs.config import CaptureConfig
 from netobs.config.selector import InterfaceSelector
 from netobs.kernel.observation_points import RESTORE_NS, SLICE_NS, ObservationPoints
 
@@ -54,9 +55,10 @@ class Attaching:
         what = "attaching" if self._points.wants_any else "detaching"
         return f"{what}: {self._done:,} of {self._done + self._points.due:,} interfaces"
 
-    def select(self, selector: InterfaceSelector, direction: str, now_ns: int) -> None:
-        """Switches to other interfaces and directions; ``direction`` as the key capture.direction."""
-        self._points.select(selector, direction)
+    def select(self, selector: InterfaceSelector, config: CaptureConfig, now_ns: int) -> None:
+        """Switches to other interfaces, and to the directions, method and place that ``config`` has."""
+        self._points.select(selector, config.direction)
+        self._points.move_to(config.attach, config.anchor == "last")
         self._work(now_ns)
 
     def when_done(self, then: Callable[[int], None], now_ns: int) -> None:

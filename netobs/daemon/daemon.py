@@ -260,7 +260,7 @@ class Daemon:
         self._config = config
         logs.set_up(config.log.level)
         self._handover.use(now_ns)
-        self._attaching.select(config.capture.selector, config.capture.direction, now_ns)
+        self._attaching.select(config.capture.selector, config.capture, now_ns)
         if self._namespaces is not None:
             self._namespaces.select(config.capture, now_ns)
         elif config.capture.netns:

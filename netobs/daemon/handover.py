@@ -10,13 +10,17 @@ from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig
 from netobs.daemon.evictions import Evictions
 from netobs.datapath.capture import Capture
-from netobs.datapath.datapath import Datapath
+from netobs.datapath.datapath import CLOCK_PROGRAM, Datapath
+from netobs.datapath.turns import Turns
 from netobs.flow.records import Records
+from netobs.kernel import methods
 
 log = logging.getLogger("netobs")
 
 LOADED_WITH = ("sampling", "flow_table", "max_flows", "precise_time")
 """The keys of [capture] that another load of the programs puts into force."""
+MOVED_BY = ("attach", "anchor")
+"""Those that put the programs in another place on their hooks."""
 RETRY_NS = clock.NS_PER_S
 
 
@@ -28,20 +32,29 @@ class Handover:
     ) -> None:
         self._capture, self._evictions, self._meter, self._loop = capture, evictions, meter, loop
         self._next: Datapath | None = None
+        self._turns: Turns | None = None
         self.swap_others: Callable[[], None] = lambda: None
         """Called when the capture has another datapath: for programs that are not on its own hooks."""
 
     def load(self, present: CaptureConfig, wanted: CaptureConfig) -> None:
-        """Loads other programs and maps, unless those of ``present`` are what is ``wanted``. May be called in a thread:
-        a large table takes seconds.
+        """Loads other programs and maps, unless those of ``present`` are what is ``wanted``, and programs for a move to
+        another place on the hooks. May be called in a thread: a large table takes seconds.
 
-        :raises CaptureError: they cannot be loaded.
+        :raises CaptureError: they cannot be loaded, or not be attached as ``wanted``.
         """
         if any(getattr(present, name) != getattr(wanted, name) for name in LOADED_WITH):
             self._next = self._capture.load_beside(wanted)
+        if any(getattr(present, name) != getattr(wanted, name) for name in MOVED_BY):
+            datapath = self._next or self._capture.datapath
+            methods.possible(wanted.attach, datapath.program_fd(CLOCK_PROGRAM))
+            self._turns = Turns(datapath)
+            self._turns.load()
 
     def undo(self) -> None:
         """What was loaded is not used."""
+        if self._turns is not None:
+            self._turns.close()
+            self._turns = None
         if self._next is not None:
             self._next.close()
             self._next = None
@@ -54,6 +67,9 @@ class Handover:
             self._evictions.follow(self._next)
             self._next = None
             self.take_former(now_ns)
+        if self._turns is not None:
+            self._capture.use_turns(self._turns)
+            self._turns = None
 
     def take_former(self, now_ns: int) -> None:
         """The programs on all hooks are the present ones: takes the last flows out of the maps of former ones."""

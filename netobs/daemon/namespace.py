@@ -14,6 +14,7 @@ from netobs.daemon.attaching import Attaching
 from netobs.datapath.capture import FLOWS, Capture
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.namespace_programs import NamespacePrograms
+from netobs.datapath.turns import Turns
 from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.helper_client import Helper
 from netobs.kernel.interfaces import Interface, LinkMonitor
@@ -30,9 +31,7 @@ class _HelperHooks:
     def attach(
         self, interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace
     ) -> Attachment:
-        return self._helper.attach(
-            self._namespace, self._requests, interface, direction, program_fd, method, place.handle, place.last
-        )
+        return self._helper.attach(self._namespace, self._requests, interface, direction, program_fd, method, place)
 
     def make_link(self, interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
         return self._helper.make_link(self._namespace, interface, direction, program_fd, place.last)
@@ -78,17 +77,18 @@ class Namespace:
             label=f"{name}/",
         )
         hooks = _HelperHooks(helper, name, self._requests)
-        elsewhere = Elsewhere(number, links, hooks, capture.points.interface_names)
+        elsewhere = Elsewhere(number, links, hooks, capture.points.interface_names, capture.points.methods)
         self.points = ObservationPoints(
             config.namespaces.interfaces(name),
             config.direction,
-            "auto",
+            config.attach,
             purpose,
             self._programs.program_fd,
             keeper,
             elsewhere,
         )
-        self.points.methods.method = capture.points.method
+        self.points.find_method()
+        self.points.placing.turns = Turns(capture.datapath, number)
         self.points.on_reuse = capture.points.on_reuse
         self._loop = loop
         self._is_followed = False
@@ -120,8 +120,8 @@ class Namespace:
         self._is_followed = False
 
     def select(self, config: CaptureConfig, now_ns: int) -> None:
-        """Switches to other interfaces and directions."""
-        self.attaching.select(config.namespaces.interfaces(self.name), config.direction, now_ns)
+        """Switches to other interfaces and directions, and to another way to attach."""
+        self.attaching.select(config.namespaces.interfaces(self.name), config, now_ns)
 
     def swap(self, datapath: Datapath) -> None:
         """Counts in the maps of another ``datapath`` from now on."""
@@ -129,6 +129,7 @@ class Namespace:
         self.points.swap(programs.program_fd)
         self._programs.close()
         self._programs = programs
+        self.points.placing.turns = Turns(datapath, self.number)
 
     def leave(self) -> None:
         """Follows it no more, and holds nothing of it: sockets would keep it alive after it has lost its name."""

@@ -21,9 +21,9 @@ from netobs.datapath.capture import check_interfaces
 log = logging.getLogger("netobs")
 
 AT_START_ONLY = {
-    "capture": ("attach", "anchor", "pin"),
+    "capture": ("pin",),
 }
-"""The keys, by table, that are fixed when the programs are attached first. All others take effect at a reload."""
+"""The keys, by table, that are fixed when the daemon starts. All others take effect at a reload."""
 
 LONG_NS = 10 * NS_PER_S
 """A longer check is logged: it waits for a name server, or for a disk."""

@@ -67,6 +67,10 @@ class Verbs:
     def _link(self, request: Message) -> Message:
         name, interface, direction = _text(request, "namespace"), _interface(request), _choice(request, "direction")
         method, place = _choice(request, "method"), FLOWS_PLACE._replace(last=_boolean(request, "last"))
+        if "beside" in request.values:
+            place = place._replace(beside=_boolean(request, "beside"))
+        if "priority" in request.values:
+            place = place._replace(priority=_number(request, "priority", _MAX_PRIORITY))
         (program,) = request.fds
         _check_program(program)
         with self._namespaces.opened(name) as fd, self._namespaces.inside(fd):

@@ -45,6 +45,8 @@ class FilterPlace(NamedTuple):
     """The first priority, as with TCX; another is used if this one belongs to another kind of filter."""
     last: bool = False
     """Behind all that is there, instead of before it."""
+    beside: bool = False
+    """Beside a filter of ours that is there, instead of in its place."""
 
 
 FLOWS_PLACE, PACKETS_PLACE = FilterPlace(TC_HANDLE), FilterPlace(PACKETS_TC_HANDLE)
@@ -73,6 +75,8 @@ class Attachment:
     is_there: Callable[[], bool]
     forget: Callable[[], None]
     swap: Callable[[int], None]
+    last: bool = False
+    """Behind the programs that were there, instead of before them."""
 
 
 def method_for(setting: str, probe: Callable[[], bool]) -> str:
@@ -99,7 +103,8 @@ def has_tcx(program_fd: int) -> bool:
 def may_filter() -> bool:
     """Whether the kernel lets this process set filters: it checks this before it looks for the interface."""
     hook = libbpf_types.TcHook(ctypes.sizeof(libbpf_types.TcHook), NO_INTERFACE, BPF_TC_POINT["ingress"], 0)
-    result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
+    with capabilities.taken_up(capabilities.NET_ADMIN):
+        result: int = libbpf.library().bpf_tc_hook_create(ctypes.byref(hook))
     return result != -errno.EPERM
 
 
@@ -111,7 +116,7 @@ def attach(
     :raises OSError: the kernel refused; ENODEV where the interface has gone meanwhile.
     """
     if method == "tcx":
-        return attachment_of_link(interface, direction, make_link(interface, direction, program_fd, place))
+        return attachment_of_link(interface, direction, make_link(interface, direction, program_fd, place), place.last)
     with capabilities.taken_up(capabilities.NET_ADMIN):
         return _attach_tc(interface, direction, program_fd, place)
 
@@ -129,8 +134,8 @@ def make_link(interface: Interface, direction: str, program_fd: int, place: Filt
     )
 
 
-def attachment_of_link(interface: Interface, direction: str, link: int) -> Attachment:
-    """That of a TCX link, wherever it was made. It owns the descriptor ``link``."""
+def attachment_of_link(interface: Interface, direction: str, link: int, last: bool) -> Attachment:
+    """That of a TCX link, wherever it was made: ``last`` behind others. It owns the descriptor ``link``."""
     made = [libbpf.tcx_link(link)[0], interface.index]
 
     def close() -> None:
@@ -143,7 +148,7 @@ def attachment_of_link(interface: Interface, direction: str, link: int) -> Attac
     def is_there() -> bool:
         return [*libbpf.tcx_link(link)] == made
 
-    return Attachment(interface, direction, "tcx", close, is_there, forget=close, swap=swap)
+    return Attachment(interface, direction, "tcx", close, is_there, forget=close, swap=swap, last=last)
 
 
 def _hook(interface: Interface, attach_point: int) -> libbpf_types.TcHook:
@@ -162,6 +167,7 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int, place: Fil
         is_there=lambda: _query(interface, direction, filter_) not in (-errno.ENOENT, -errno.EINVAL),
         forget=lambda: _disown(interface, qdisc),
         swap=lambda other_fd: _swap(interface, direction, filter_, other_fd),
+        last=filter_.priority in LAST_PRIORITIES,
     )  # fmt: skip
 
 
@@ -248,7 +254,8 @@ def _add_filter(
     (net/sched/cls_api.c: tc_new_tfilter). Our filter then takes the first free priority.
     """
     taken = {priority for _, priority in present}
-    former = [priority for handle, priority in present if handle == place.handle]
+    former = [priority for handle, priority in present if handle == place.handle and not place.beside]
+    former.sort(key=lambda priority: priority != place.priority)
     if place.last:
         wanted = min(max(LAST_PRIORITIES[0], max(taken, default=0) + 1), LAST_PRIORITIES[-1])
         others = reversed(LAST_PRIORITIES)
@@ -288,14 +295,18 @@ def _swap(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, pr
     filter_.prog_id = other.prog_id
 
 
+def former_filters(interface: Interface, direction: str, place: FilterPlace) -> list[int]:
+    """The priorities of the filters that a former process has left there: one, or two if it was about to move it."""
+    present = netlink.filters(interface.index, netlink.TC_H_CLSACT[direction])
+    return sorted(priority for handle, priority in present if handle == place.handle)
+
+
 def remove_former_filter(interface: Interface, direction: str, place: FilterPlace) -> None:
-    """Removes the filter of a former process, and with its last one the qdisc if it was made for that."""
-    hook = _hook(interface, BPF_TC_POINT[direction])
+    """Removes the filter of a former process at this place, and with its last one the qdisc if it was made for
+    that."""
+    hook, former = _hook(interface, BPF_TC_POINT[direction]), _options(place)
     with capabilities.taken_up(capabilities.NET_ADMIN):
-        for handle, priority in netlink.filters(interface.index, netlink.TC_H_CLSACT[direction]):
-            if handle == place.handle:
-                former = _options(FilterPlace(handle, priority))
-                libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(former))
+        libbpf.library().bpf_tc_detach(ctypes.byref(hook), ctypes.byref(former))
         qdisc = _made_qdiscs.get(interface.index)
         if qdisc is not None and not qdisc.filters and not _has_filters(interface):
             qdisc.filters = 1

@@ -7,7 +7,7 @@ import errno
 import socket
 
 from netobs.kernel import libbpf
-from netobs.kernel.attach import Attachment, PlacedFilter, attachment_of_link
+from netobs.kernel.attach import Attachment, FilterPlace, PlacedFilter, attachment_of_link
 from netobs.kernel.helper_protocol import MAX_ANSWER_BYTES, SOCKET, Message, receive, send
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.netlink import TC_H_CLSACT, filters
@@ -77,7 +77,7 @@ class Helper:
 
     def attach(
         self, namespace: str, requests: socket.socket, interface: Interface, direction: str, program_fd: int,
-        method: str, handle: int, last: bool,
+        method: str, place: FilterPlace,
     ) -> Attachment:  # fmt: skip
         """As ``netobs.kernel.attach.attach``, in another namespace. ``requests``: a netlink socket there.
 
@@ -88,29 +88,30 @@ class Helper:
             "ifindex": interface.index,
             "direction": direction,
         }
-        answer = self.ask("link", program_fd, method=method, last=last, **where)
+        answer = self.ask("link", program_fd, method=method, last=place.last, beside=place.beside, **where)
         if method == "tcx":
-            return attachment_of_link(interface, direction, answer.fds[0])
-        placed, place = PlacedFilter(**answer.values), (namespace, interface.index)
+            return attachment_of_link(interface, direction, answer.fds[0], place.last)
+        placed, qdisc = PlacedFilter(**answer.values), (namespace, interface.index)
         if placed.made_qdisc:
-            self._made_qdiscs.add(place)
+            self._made_qdiscs.add(qdisc)
 
         def swap(other_fd: int) -> None:
             nonlocal placed
-            placed = PlacedFilter(**self.ask("link", other_fd, method=method, last=last, **where).values)
+            again = self.ask("link", other_fd, method=method, last=place.last, priority=placed.priority, **where)
+            placed = PlacedFilter(**again.values)
 
         def is_there() -> bool:
             present = filters(interface.index, TC_H_CLSACT[direction], requests)
-            return (handle, placed.priority) in present
+            return (place.handle, placed.priority) in present
 
         def detach() -> None:
-            made_qdisc = place in self._made_qdiscs  # for the other direction, perhaps
+            made_qdisc = qdisc in self._made_qdiscs  # for the other direction, perhaps
             self.ask("unlink", **where, **placed._replace(made_qdisc=made_qdisc)._asdict())
 
         def forget() -> None:
-            self._made_qdiscs.discard(place)
+            self._made_qdiscs.discard(qdisc)
 
-        return Attachment(interface, direction, "tc", detach=detach, is_there=is_there, forget=forget, swap=swap)
+        return Attachment(interface, direction, "tc", detach, is_there, forget, swap, place.last)
 
     def ask(self, verb: str, *fds: int, **values: str | int | bool) -> Message:
         """The answer to a request.

@@ -8,7 +8,8 @@ A request has a ``verb``:
 ``open``, with ``namespace``
     A netlink socket (NETLINK_ROUTE, not bound) that was made in the namespace, whose ``inode`` the answer has.
 ``link``, with ``namespace``, ``ifindex``, ``direction``, ``method``, ``last``, and the descriptor of a program
-    Attaches the program. ``tcx``: the link. ``tc``: ``priority`` and ``program`` of the filter, and ``made_qdisc``.
+    Attaches the program. ``tcx``: the link. ``tc``: ``priority`` and ``program`` of the filter, and ``made_qdisc``. A
+    filter of netobs that is there is replaced, the one at ``priority`` if that is given; not so with ``beside``.
 ``unlink``, with ``namespace``, ``ifindex``, ``direction``, ``priority``, ``program``, ``made_qdisc``
     Removes that filter.
 ``events``

@@ -5,27 +5,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 from netobs.base import clock
 from netobs.base.keeper import Keeper
 from netobs.base.kept_record import KeptRecord
-from netobs.kernel import attach, libbpf
+from netobs.kernel import attach, libbpf, moving
 from netobs.kernel.attach import Attachment, FilterPlace
 from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import ARPHRD_ETHERNET, Interface
+from netobs.kernel.moving import TURN_SECOND, Turns
 
 PLACES = "places"
 NOTED_WITHIN_NS = 50_000_000
 """A process that is killed while it attaches may leave the last work of so long unsaid."""
 
 
-def link_name(index: int, direction: str, namespace: int = 0) -> str:
-    """The name of a link in the keeper; at most 14 characters for indices below 100 million."""
-    return f"l-{namespace}-{index}-{direction[0]}"
+def link_name(index: int, direction: str, namespace: int = 0, last: bool = False) -> str:
+    """The name of a link in the keeper, with a capital at its end for one behind others; at most 14 characters for
+    indices below 100 million."""
+    letter = direction[0]
+    return f"l-{namespace}-{index}-{letter.upper() if last else letter}"
 
 
 class Hooks(Protocol):
@@ -47,7 +51,7 @@ class KeptLinks:
     def __init__(self, keeper: Keeper, place: FilterPlace, hooks: Hooks = attach, namespace: int = 0) -> None:
         """``place``: of the filters, as in ``attach.attach``. ``hooks``: those of the network namespace with the number
         ``namespace``."""
-        self._keeper, self._place, self._hooks, self._namespace = keeper, place, hooks, namespace
+        self._keeper, self.place, self._hooks, self._namespace = keeper, place, hooks, namespace
         self._unclaimed = {name for name in keeper.names() if name.startswith(f"l-{namespace}-")}
         former = None if namespace else keeper.former(PLACES)
         self._places = KeptRecord(-1)
@@ -66,53 +70,84 @@ class KeptLinks:
         self._links: dict[str, int] = {}
 
     def attach(self, interface: Interface, direction: str, program_fd: int, method: str) -> Attachment:
-        """As ``attach.attach``.
+        """As ``attach.attach``, on a hook on which nothing is of the former process.
 
         :raises OSError: as in ``attach.attach``.
         """
-        name = link_name(interface.index, direction, self._namespace)
-        link = self._former(name, interface, direction, program_fd)
-        if method != "tcx":
-            if link >= 0:
-                self._end(name, link)
-            return self._hooks.attach(interface, direction, program_fd, method, self._place)
-        if not self._keeper.keeps:
-            return self._hooks.attach(interface, direction, program_fd, method, self._place)
-        if link < 0:
-            link = self._hooks.make_link(interface, direction, program_fd, self._place)
-            self._keeper.keep(name, link)
-        if interface.index in self._had_filters:
-            attach.remove_former_filter(interface, direction, self._place)
+        return self._attach(interface, direction, program_fd, method, self.place)
+
+    def _attach(
+        self, interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace
+    ) -> Attachment:
+        if method != "tcx" or not self._keeper.keeps:
+            return self._hooks.attach(interface, direction, program_fd, method, place)
+        link = self._hooks.make_link(interface, direction, program_fd, place)
+        name = link_name(interface.index, direction, self._namespace, place.last)
+        self._keeper.keep(name, link)
+        return self._attachment(interface, direction, name, link, place.last)
+
+    def _attachment(self, interface: Interface, direction: str, name: str, link: int, last: bool) -> Attachment:
         self._links[name] = link
         return replace(
-            attach.attachment_of_link(interface, direction, link),
+            attach.attachment_of_link(interface, direction, link, last),
             detach=lambda: self._end(name, link),
             forget=lambda: self._forget(name, link),
         )
 
-    def former_method(self, index: int, direction: str) -> str:
-        """How the former process had its program on this hook of interface ``index``; "" if it had none there."""
-        if link_name(index, direction, self._namespace) in self._unclaimed:
-            return "tcx"
-        return "tc" if index in self._had_filters else ""
+    def adopt(self, interface: Interface, direction: str, program_fd: int, turns: Turns | None) -> Attachment | None:
+        """What the former process has on this hook, by whatever method; it runs ``program_fd`` from now on. If that
+        process ended while it was moving its program, that goes on which counts. None if nothing is there."""
+        found = [*self._former_links(interface, direction), *self._former_filters(interface, direction)]
+        if not found:
+            return None
+        counts = -1 if len(found) > 1 and turns is not None and turns.turn == TURN_SECOND else 0
+        goes_on, made = found.pop(counts), None
+        with contextlib.suppress(OSError):  # somebody has removed it at this moment
+            made = goes_on.adopt(program_fd)
+        for other in found:
+            other.end()
+        return made
 
-    def _former(self, name: str, interface: Interface, direction: str, program_fd: int) -> int:
-        """A descriptor of the former process's link on this hook, which runs the program from now on; -1 if there is
-        none."""
-        self._unclaimed.discard(name)
-        former = self._keeper.former(name)
-        if former is None:
-            return -1
-        link = fcntl.fcntl(former, fcntl.F_DUPFD_CLOEXEC, 3)
-        try:
-            if libbpf.tcx_place(link) == (interface.index, attach.BPF_TCX[direction]):
-                libbpf.update_link(link, program_fd)
-                return link
-        except OSError:  # it is detached, or was never one
-            pass
-        os.close(link)
-        self._keeper.drop(name)
-        return -1
+    def _former_links(self, interface: Interface, direction: str) -> Iterator[_Former]:
+        """Those on this hook; a packet passes the first one first."""
+        for last in (False, True):
+            name = link_name(interface.index, direction, self._namespace, last)
+            self._unclaimed.discard(name)
+            former = self._keeper.former(name)
+            if former is None:
+                continue
+            link = fcntl.fcntl(former, fcntl.F_DUPFD_CLOEXEC, 3)
+            if _place_of(link) == (interface.index, attach.BPF_TCX[direction]):
+                made = self._attachment(interface, direction, name, link, last)
+                yield _Former(functools.partial(_swapped, made), made.detach)
+            else:
+                os.close(link)
+                self._keeper.drop(name)
+
+    def _former_filters(self, interface: Interface, direction: str) -> Iterator[_Former]:
+        """As ``_former_links``; they come behind all links."""
+        if interface.index not in self._had_filters:
+            return
+        for priority in attach.former_filters(interface, direction, self.place):
+            place = self.place._replace(priority=priority)
+            adopt = functools.partial(self._adopt_filter, interface, direction, place)
+            yield _Former(adopt, functools.partial(attach.remove_former_filter, interface, direction, place))
+
+    def _adopt_filter(self, interface: Interface, direction: str, place: FilterPlace, program_fd: int) -> Attachment:
+        return self._hooks.attach(interface, direction, program_fd, "tc", place)
+
+    def move(self, old: Attachment, name: str, program_fd: int, turns: Turns, method: str) -> Attachment:
+        """Attaches by ``method``, at the present ``place``, instead of by ``old``: as ``moving.move``.
+
+        :raises OSError: as in ``moving.move``.
+        """
+        if method != "tcx":
+            self._note(filters=sorted({*self._noted.get("filters", ()), old.interface.index}))
+        return moving.move(
+            old, name, program_fd, turns,
+            moving.order_of(method, self.place.last) > moving.order_of(old.method, old.last),
+            lambda fd: self._attach(old.interface, old.direction, fd, method, self.place._replace(beside=True)),
+        )  # fmt: skip
 
     def _end(self, name: str, link: int) -> None:
         """Detaches at once, whoever else has a descriptor of the link."""
@@ -147,14 +182,18 @@ class KeptLinks:
         if self._places.is_off or (names is None and clock.monotonic_ns() < self._noted_ns + NOTED_WITHIN_NS):
             return
         filters = sorted({index for index, each in attachments.items() for one in each if one.method == "tc"})
-        noted = {**self._noted, "filters": filters, "made": attach.made_qdiscs()}
+        known = {}
         if names and names != self._noted_names:
             self._noted_names = dict(names)
-            noted["names"] = {str(index): [each.name, each.alias] for index, each in names.items()}
-        if noted != self._noted:
+            known["names"] = {str(index): [each.name, each.alias] for index, each in names.items()}
+        self._note(filters=filters, made=attach.made_qdiscs(), **known)
+        self._noted_ns = clock.monotonic_ns()
+
+    def _note(self, **values: Any) -> None:
+        noted = {**self._noted, **values}
+        if noted != self._noted and not self._places.is_off:
             self._noted = noted
             self._places.write(noted)
-        self._noted_ns = clock.monotonic_ns()
 
     def recall(self, interface_names: InterfaceNames, present: Callable[[], Iterable[Interface]]) -> None:
         """Flows of the former process's interfaces may be in the kernel. Those that are gone, or have another name now,
@@ -180,6 +219,30 @@ class KeptLinks:
         while self._links:
             os.close(self._links.popitem()[1])
         self._places.close()
+
+
+class _Former(NamedTuple):
+    """A program of the former process on a hook."""
+
+    adopt: Callable[[int], Attachment]
+    """Puts another program there, by its descriptor, and uses it from now on; or raises OSError."""
+    end: Callable[[], None]
+
+
+def _swapped(attachment: Attachment, program_fd: int) -> Attachment:
+    try:
+        attachment.swap(program_fd)
+    except OSError:
+        attachment.forget()
+        raise
+    return attachment
+
+
+def _place_of(link: int) -> tuple[int, int]:
+    try:
+        return libbpf.tcx_place(link)
+    except OSError:  # it never was one
+        return -1, -1
 
 
 def _detach(link: int) -> None:

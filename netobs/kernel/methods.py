@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Callable
 
 from netobs.base.errors import CaptureError
 from netobs.kernel import descriptors, privileges
@@ -11,28 +12,40 @@ from netobs.kernel.interfaces import Interface
 from netobs.kernel.many import for_filters, has_tcx_programs
 
 
-class Methods:
-    """``find`` -> ``choose`` -> ``best_first`` for a hook that has no program yet, ``fits`` for one that has."""
+def possible(setting: str, program_fd: int) -> str:
+    """The method for the key capture.attach: tcx or tc. ``program_fd``: any program for the hooks.
 
-    def __init__(self, setting: str, is_here: bool) -> None:
-        """``setting``: as the key capture.attach. ``is_here``: in the network namespace of this process."""
-        self._setting, self._is_here = setting, is_here
+    :raises CaptureError: the configured method does not work, or this process lacks the right.
+    """
+    method = method_for(setting, lambda: has_tcx(program_fd))
+    if method == "tc" and not may_filter():
+        raise CaptureError(*privileges.explain_filters())
+    return method
+
+
+class Methods:
+    """``find`` -> ``choose`` -> ``best_first`` for a hook without a program of ours, ``for_attached`` for others."""
+
+    def __init__(self, setting: str, of_host: Methods | None = None) -> None:
+        """``setting``: as the key capture.attach. ``of_host``: for another network namespace than this process's."""
+        self.setting, self._of_host = setting, of_host
         self.method = ""
         """tcx or tc; with ``mixes``, of the most important interfaces."""
         self.mixes = False
         """Whether interfaces may get filters instead of links; see ``many.py``."""
         self._by_filter: set[int] = set()
 
-    def find(self, program_fd: int) -> None:
-        """Finds out how to attach. ``program_fd``: any program for the hooks.
+    def find(self, program_fd: Callable[[str], int], probe: str) -> None:
+        """Finds out how to attach. ``probe``: any program for the hooks.
 
-        :raises CaptureError: the configured method does not work, or this process lacks the right.
+        :raises CaptureError: as in ``possible``.
         """
-        self.method = method_for(self._setting, lambda: has_tcx(program_fd))
-        if self.method == "tc" and not may_filter():
-            raise CaptureError(*privileges.explain_filters())
+        if self._of_host is not None:
+            self.method = self._of_host.method
+            return
+        self.method = possible(self.setting, program_fd(probe))
+        self.mixes = self.setting == "auto" and self.method == "tcx" and may_filter()
         if self.method == "tcx":
-            self.mixes = self._setting == "auto" and self._is_here and may_filter()
             descriptors.raise_limit()
 
     def for_filters(self, present: Sequence[Interface], wanted: Sequence[Interface]) -> set[int]:
@@ -53,17 +66,16 @@ class Methods:
         """The interface has gone."""
         self._by_filter.discard(index)
 
-    def best_first(self, index: int, direction: str, former: str) -> tuple[str, ...]:
-        """``former``: the method of the former process on this hook, which goes on where it may, or ""."""
-        former = former if self._setting == "auto" else ""
-        by_filter = self.method == "tcx" and (former == "tc" or (not former and index in self._by_filter))
-        if by_filter and not has_tcx_programs(index, direction):
-            return ("tc", "tcx")
-        return (self.method,)
+    def _gets_filter(self, index: int, direction: str) -> bool:
+        return index in self._by_filter and not has_tcx_programs(index, direction)
 
-    def fits(self, one: Attachment) -> bool:
-        """Whether it may stay as it is."""
-        if not self.mixes or one.method != "tc":
-            return True
-        index = one.interface.index
-        return index in self._by_filter and not has_tcx_programs(index, one.direction)
+    def best_first(self, index: int, direction: str) -> tuple[str, ...]:
+        """For a hook that has no program yet."""
+        return ("tc", "tcx") if self._gets_filter(index, direction) else (self.method,)
+
+    def for_attached(self, one: Attachment) -> str:
+        """The method that it should have; its own, where that will do. A link is never replaced for the time that it
+        takes to make: it is there."""
+        if one.method == self.method or (one.method == "tc" and self._gets_filter(one.interface.index, one.direction)):
+            return one.method
+        return self.method

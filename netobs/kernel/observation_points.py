@@ -36,12 +36,14 @@ def _never() -> bool:
 
 
 class Elsewhere(NamedTuple):
-    """The interfaces of the network namespace ``number``, their hooks, and the names of all interfaces."""
+    """The interfaces of the network namespace ``number``, their hooks, the names of all interfaces, and the methods of
+    the host."""
 
     number: int
     links: LinkMonitor
     hooks: Hooks
     names: InterfaceNames
+    methods: Methods
 
 
 class ObservationPoints:
@@ -67,7 +69,7 @@ class ObservationPoints:
         network namespace than this process's."""
         self._selector = selector
         self._directions = DIRECTIONS[direction]
-        self.methods = Methods(setting, elsewhere is None)
+        self.methods = Methods(setting, elsewhere.methods if elsewhere else None)
         self._purpose = purpose
         self._attachments: dict[int, list[Attachment]] = {}
         self._kept = (
@@ -75,7 +77,7 @@ class ObservationPoints:
             if elsewhere
             else KeptLinks(keeper, purpose.place)
         )
-        self._placing = Placing(purpose, program_fd, self._kept, self.methods)
+        self.placing = Placing(purpose, program_fd, self._kept, self.methods)
         self.wants_any = False
         """Whether the programs are to be on any interface."""
         self._due: dict[int, Interface] = {}  # ordered; to attach to, or to detach from
@@ -93,7 +95,7 @@ class ObservationPoints:
 
         :raises CaptureError: the configured method does not work, or this process lacks the right.
         """
-        self._placing.find_method()
+        self.placing.find_method()
 
     @property
     def method(self) -> str:
@@ -149,8 +151,9 @@ class ObservationPoints:
             if is_over():
                 break
         if not self.due:
-            self._placing.say_short()
+            self.placing.say_short()
             self._kept.end_unclaimed()
+            self.placing.at_rest()
         self._kept.note(self._attachments, None if self.due else self.names)
         return self.due > 0
 
@@ -202,10 +205,12 @@ class ObservationPoints:
         if not missing:
             return
         done = [
-            made for made in (self._placing.attach(interface, direction) for direction in missing) if made is not None
+            made for made in (self.placing.attach(interface, direction) for direction in missing) if made is not None
         ]
         if done:
             self._attachments[interface.index] = [*present, *done]
+            if not all(map(self.placing.fits, done)):  # the former process had it elsewhere
+                self._unsure[interface.index] = None
             directions = " and ".join(attachment.direction for attachment in done)
             methods = " and ".join(dict.fromkeys(attachment.method for attachment in done))
             self._tell("%s: attached by %s, %s", interface.name, methods, directions)
@@ -213,29 +218,39 @@ class ObservationPoints:
     def swap(self, program_fd: Callable[[str], int]) -> None:
         """Puts other programs, as ``program_fd`` gives them, on all hooks, each in one step, and uses them from now
         on."""
-        self._placing.use(program_fd)
+        self.placing.use(program_fd)
         for attachment in (each for attachments in self._attachments.values() for each in attachments):
-            self._placing.swap(attachment)
+            self.placing.swap(attachment)
+
+    def move_to(self, setting: str, last: bool) -> None:
+        """Attaches by another method, as the key capture.attach, and before or behind others: ``last``."""
+        if self.placing.move_to(setting, last):
+            self.methods.choose(self.links.interfaces(), self.wanted())
+            self._check_all()
+
+    def _check_all(self) -> None:
+        self._unsure.update(dict.fromkeys(self._attachments))
 
     def restore(self) -> None:
         """Looks where somebody has removed a program of ours, and attaches it again. Packets in between were not
         seen."""
         self.follow_links()
-        self._unsure.update(dict.fromkeys(self._attachments))
-        self._due = {**self._placing.take_short(), **self._due}
+        self._check_all()
+        self._due = {**self.placing.take_short(), **self._due}
 
     def _check(self, index: int) -> None:
         attachments = self._attachments.get(index, [])
         lost = [attachment for attachment in attachments if not attachment.is_there()]
         unfit = [
-            attachment for attachment in attachments if attachment not in lost and not self.methods.fits(attachment)
+            attachment for attachment in attachments if attachment not in lost and not self.placing.fits(attachment)
         ]
         if not (lost or unfit) or self.links.name_of(index) != self.names[index].name:
             return  # a removed interface takes its programs along, which is normal
         for attachment in unfit:
-            self._tell("%s: a link takes the place of the filter, for the sake of others", self.names[index].name)
             attachments.remove(attachment)
-            attachment.detach()
+            moved = self.placing.move(attachment)
+            if moved is not None:
+                attachments.append(moved)
         for attachment in lost:
             attachments.remove(attachment)
             attachment.forget()
@@ -279,7 +294,7 @@ class ObservationPoints:
             noted.pop(interface.index, None)
         self._doubted.discard(interface.index)
         self.methods.forget(interface.index)
-        self._placing.forget(interface.index)
+        self.placing.forget(interface.index)
         self.interface_names.retire(interface.key)
 
     def detach_from(self, index: int) -> None:
@@ -301,7 +316,7 @@ class ObservationPoints:
         """Stops following the network namespace, which may go now; the programs stay where they are."""
         self.links.close()
         self.wants_any = False
-        self._placing.take_short()
+        self.placing.take_short()
         for noted in (self._due, self._unsure):
             noted.clear()
 

@@ -13,6 +13,9 @@ from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.kept_links import KeptLinks
 from netobs.kernel.methods import Methods
+from netobs.kernel.moving import Turns
+
+log = logging.getLogger("netobs.capture")
 
 
 class Purpose(NamedTuple):
@@ -31,28 +34,55 @@ class Purpose(NamedTuple):
     """The level of these messages."""
 
 
+def words(one: Attachment) -> str:
+    """How and where it is attached."""
+    return f"{one.method}, {'last' if one.last else 'first'}"
+
+
 class Placing:
     """The programs of one purpose, and how they come onto hooks."""
 
     def __init__(self, purpose: Purpose, program_fd: Callable[[str], int], kept: KeptLinks, methods: Methods) -> None:
         """``program_fd``: as in ``ObservationPoints``."""
         self._purpose, self._program_fd, self._kept, self._methods = purpose, program_fd, kept, methods
+        self.turns: Turns | None = None
+        """For programs that can move to another place on their hook without missing a packet; see ``moving.py``."""
+        self._stuck: set[tuple[int, str]] = set()
         self._refused: dict[tuple[int, str], str] = {}
         self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
         self._said_short: set[int] = set()
 
     def find_method(self) -> None:
         """As ``Methods.find``."""
-        self._methods.find(self._program_fd(f"{self._purpose.prefix}ingress"))
+        self._methods.find(self._program_fd, f"{self._purpose.prefix}ingress")
+
+    def move_to(self, setting: str, last: bool) -> bool:
+        """Attaches by another method, as the key capture.attach, and before or behind others: ``last``. False if this
+        is as it was.
+
+        :raises CaptureError: as in ``Methods.find``.
+        """
+        if (self._methods.setting, self._kept.place.last) == (setting, last):
+            return False
+        self._methods.setting, self._kept.place = setting, self._kept.place._replace(last=last)
+        self._stuck.clear()
+        self.find_method()
+        return True
+
+    def fits(self, one: Attachment) -> bool:
+        """Whether it is where it should be, or cannot be moved there."""
+        if (one.interface.index, one.direction) in self._stuck:
+            return True
+        return (self._methods.for_attached(one), self._kept.place.last) == (one.method, one.last)
 
     def attach(self, interface: Interface, direction: str) -> Attachment | None:
-        """None if the interface has gone, or the kernel refused, which is logged once for each reason."""
+        """What the former process has on the hook, in whatever place, or a new one. None if the interface has gone, or
+        the kernel refused, which is logged once for each reason."""
         place = (interface.index, direction)
         try:
             program = self._program_for(interface, direction)
-            former = self._kept.former_method(interface.index, direction)
-            methods = self._methods.best_first(interface.index, direction, former)
-            made = self._attach_by(methods, interface, direction, program)
+            made = self._kept.adopt(interface, direction, program, self.turns)
+            made = made or self._attach_by(interface, direction, program)
         except OSError as error:
             reason = str(error.strerror)
             if error.errno == errno.EMFILE:
@@ -64,18 +94,41 @@ class Placing:
         self._refused.pop(place, None)
         return made
 
-    def _program_for(self, interface: Interface, direction: str) -> int:
-        layer = "" if interface.has_ethernet else "l3_"
-        return self._program_fd(f"{self._purpose.prefix}{layer}{direction}")
+    def _program_name(self, interface: Interface, direction: str) -> str:
+        return f"{self._purpose.prefix}{'' if interface.has_ethernet else 'l3_'}{direction}"
 
-    def _attach_by(self, methods: tuple[str, ...], interface: Interface, direction: str, program: int) -> Attachment:
-        *others, last = methods
+    def _program_for(self, interface: Interface, direction: str) -> int:
+        return self._program_fd(self._program_name(interface, direction))
+
+    def _attach_by(self, interface: Interface, direction: str, program: int) -> Attachment:
+        *others, last = self._methods.best_first(interface.index, direction)
         for method in others:
             with contextlib.suppress(OSError):
                 return self._kept.attach(interface, direction, program, method)
         if last == "tcx":
             descriptors.check_room(program)
         return self._kept.attach(interface, direction, program, last)
+
+    def move(self, old: Attachment) -> Attachment | None:
+        """Puts the program where it should be; ``old`` itself if that failed, which is logged, and not tried again
+        until ``move_to``. None if it is off the hook, to be attached again."""
+        place, where = (old.interface.index, old.direction), f"{old.interface.name}: {old.direction}"
+        if self.turns is None:
+            old.detach()
+            return None
+        try:
+            program, method = self._program_for(old.interface, old.direction), self._methods.for_attached(old)
+            if method == "tcx":
+                descriptors.check_room(program)
+            name = self._program_name(old.interface, old.direction)
+            new = self._kept.move(old, name, program, self.turns, method)
+        except OSError as error:
+            self._stuck.add(place)
+            if error.errno != errno.ENODEV:
+                log.warning("%s%s: stays attached by %s: %s", self._purpose.label, where, words(old), error.strerror)
+            return old
+        log.log(self._purpose.level, "%s%s: now attached by %s", self._purpose.label, where, words(new))
+        return new
 
     def use(self, program_fd: Callable[[str], int]) -> None:
         """Uses other programs from now on."""
@@ -85,6 +138,11 @@ class Placing:
         """Puts the present program there, in one step."""
         with contextlib.suppress(OSError):  # somebody has removed it: ``restore`` attaches again
             attachment.swap(self._program_for(attachment.interface, attachment.direction))
+
+    def at_rest(self) -> None:
+        """Nothing is to be moved any more."""
+        if self.turns is not None:
+            self.turns.close()
 
     def say_short(self) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""
@@ -102,3 +160,4 @@ class Placing:
         """The interface has gone."""
         self._short.pop(index, None)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != index}
+        self._stuck = {place for place in self._stuck if place[0] != index}

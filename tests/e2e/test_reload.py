@@ -188,11 +188,9 @@ def test_interfaces_and_directions_follow(lab: Lab, tmp_path: Path) -> None:
 def test_what_takes_effect_at_the_next_start_is_said(lab: Lab, tmp_path: Path) -> None:
     near, far = lab.pair()
     with Daemon(lab, far.ns, tmp_path, configuration(OFTEN, AT_ONCE)) as daemon:
-        said = daemon.reload(configuration({**OFTEN, "attach": "tc", "anchor": "last"}, KEPT, log={"level": "debug"}))
+        said = daemon.reload(configuration({**OFTEN, "pin": "/nowhere"}, KEPT, log={"level": "debug"}))
         kept = re.findall(r"WARNING reload: \S+: (.*)", said)
-        assert kept == [
-            f"[capture] {key} takes effect at the next start: restart netobs" for key in ("attach", "anchor")
-        ]
+        assert kept == ["[capture] pin takes effect at the next start: restart netobs"]
         Traffic(flows=10, packets=1000).send(lab, near)
         assert "DEBUG reload: reading" in daemon.reload(configuration(OFTEN, KEPT))
         account = daemon.finish()
@@ -200,6 +198,51 @@ def test_what_takes_effect_at_the_next_start_is_said(lab: Lab, tmp_path: Path) -
     assert account.ledger == {}
     assert account.is_balanced()
     assert "10 forced end" in daemon.log
+
+
+def test_attach_and_anchor_take_effect_under_traffic(lab: Lab, tmp_path: Path) -> None:
+    """Both directions, and 50,000 packets/s together with another table at the end."""
+    near, far = lab.pair()
+    outgoing = Traffic(flows=50, packets=60_000, flow_base=1000)
+    ways = [("tc", "first"), ("tc", "last"), ("tcx", "first"), ("tcx", "last"), ("auto", "last"), ("auto", "first")]
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT)) as daemon:
+        sending = Traffic(flows=50, packets=150_000).start(lab, near, rate=40_000)
+        answering = outgoing.start(lab, far, rate=15_000)
+        for attach, anchor in ways:
+            more = {"max_flows": 4096} if (attach, anchor) == ways[-1] else {}
+            said = daemon.reload(configuration({**OFTEN, "attach": attach, "anchor": anchor, **more}, KEPT))
+            assert " WARNING " not in said
+            moved = re.findall(r" veth0: (\w+): now attached by (\w+), (\w+)", said)
+            method = "tc" if attach == "tc" else "tcx"
+            expected = [(way, method, anchor) for way in ("egress", "ingress")] * (
+                attach != "auto" or anchor == "first"
+            )
+            assert sorted(moved) == expected
+            filters = lab.run(far.ns, ["tc", "filter", "show", "dev", "veth0", "ingress"], check=False).stdout
+            assert ("netobs" in filters) == (method == "tc")
+        sent, answered = sending.wait(), answering.wait()
+        account = daemon.finish()
+    assert account.seen.packets == sent.packets + answered.packets + answered.retries
+    assert (account.transmitted().flows, account.is_balanced()) == (100, True)
+    assert account.ledger == {}
+    assert "clsact" not in traffic_control(lab, far.ns)
+
+
+def test_an_interface_that_cannot_be_moved_is_measured_as_before(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    lab.run(far.ns, ["tc", "qdisc", "add", "dev", "veth0", "ingress"])  # as Open vSwitch does; it has no egress hook
+    with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, configuration(OFTEN, KEPT)) as daemon:
+        sending = Traffic(flows=50, packets=20_000).start(lab, near, rate=20_000)
+        said = daemon.reload(configuration({**OFTEN, "attach": "tc"}, KEPT))
+        assert " veth0: ingress: now attached by tc, first" in said
+        (line,) = re.findall(r"WARNING .*", said)
+        assert "veth0: egress: stays attached by tcx, first: veth0 egress: the ingress qdisc there" in line
+        daemon.reload(configuration({**OFTEN, "attach": "tcx"}, KEPT))
+        sent = sending.wait()
+        Traffic(flows=50, packets=1000, flow_base=1000).send(lab, far)
+        account = daemon.finish()
+    assert account.seen.packets == sent.packets + 1000
+    assert account.is_balanced()
 
 
 def only_of(daemon: Daemon, objects: BpfObjects) -> bool:

@@ -131,9 +131,7 @@ def test_programs_are_attached_in_the_namespace(
     with contextlib.closing(monitor):
         (lo,) = monitor.interfaces()
         made = [
-            client.attach(
-                "good-1", requests, lo, way, programs.program_fd(f"netobs_{way}"), method, FLOWS_PLACE.handle, False
-            )
+            client.attach("good-1", requests, lo, way, programs.program_fd(f"netobs_{way}"), method, FLOWS_PLACE)
             for way in ("ingress", "egress")
         ]
         assert all(each.is_there() for each in made)
