@@ -127,7 +127,11 @@ class Placing:
             if error.errno != errno.ENODEV:
                 log.warning("%s%s: stays attached by %s: %s", self._purpose.label, where, words(old), error.strerror)
             return old
-        log.log(self._purpose.level, "%s%s: now attached by %s", self._purpose.label, where, words(new))
+        if self._methods.mixes and (old.method, new.method, old.last) == ("tc", "tcx", new.last):
+            where, now = old.interface.name, "a link takes the place of the filter, for the sake of others"
+        else:
+            now = f"now attached by {words(new)}"
+        log.log(self._purpose.level, "%s%s: %s", self._purpose.label, where, now)
         return new
 
     def use(self, program_fd: Callable[[str], int]) -> None:
