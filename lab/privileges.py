@@ -11,10 +11,15 @@ from pathlib import Path
 
 from lab.namespaces import LabError, command
 from lab.traffic import REPOSITORY
+from netobs.base.capabilities import BPF
+from netobs.kernel.requirements import kernel_version
 
 USER = 65534  # nobody, and nogroup or nobody
 CAPABILITIES = ("bpf", "net_admin", "perfmon")
 """What the daemon needs, in setpriv's words."""
+_LIMITED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+IN_EFFECT = BPF if kernel_version(os.uname().release) < (6, 0) and _LIMITED.read_bytes() != b"0\n" else 0
+"""The capabilities that stay in effect after the start, bit by bit: older kernels want CAP_BPF for every call."""
 
 
 def unprivileged(argv: Sequence[str], folders: Sequence[Path], capabilities: Sequence[str] = CAPABILITIES) -> list[str]:

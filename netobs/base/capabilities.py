@@ -11,6 +11,9 @@ from netobs.base.libc import LIBC
 
 NET_ADMIN, PERFMON, BPF = 1 << 12, 1 << 38, 1 << 39
 """The bits of those that netobs needs (linux/capability.h)."""
+DAC_OVERRIDE, KILL, SETGID, SETUID = 1 << 1, 1 << 5, 1 << 6, 1 << 7
+"""Of those that root has besides."""
+_PR_CAPBSET_DROP, _BITS = 24, 64  # linux/prctl.h
 
 _HEADER = struct.pack("=Ii", 0x20080522, 0)  # linux/capability.h: _LINUX_CAPABILITY_VERSION_3, this thread
 _SETS = struct.Struct("=6I")
@@ -25,11 +28,14 @@ def _read() -> tuple[int, int, int]:
     return effective, permitted, inheritable
 
 
-def _use(effective: int) -> None:
-    _, permitted, inheritable = _read()
-    words = (effective & permitted, permitted, inheritable)
+def _write(*words: int) -> None:
     low, high = [word & 0xFFFFFFFF for word in words], [word >> 32 for word in words]
     LIBC.capset(_HEADER, _SETS.pack(*low, *high))
+
+
+def _use(effective: int) -> None:
+    _, permitted, inheritable = _read()
+    _write(effective & permitted, permitted, inheritable)
 
 
 def in_effect() -> int:
@@ -41,6 +47,22 @@ def set_aside(mask: int) -> None:
     """Takes the capabilities of ``mask`` out of effect. Threads that are started from now on are without them, too;
     programs that are executed are not concerned."""
     _use(in_effect() & ~mask)
+
+
+def take_up(mask: int) -> None:
+    """Puts the capabilities of ``mask`` into effect, as far as this thread is permitted to have them."""
+    _use(in_effect() | mask)
+
+
+def keep_only(mask: int, for_programs: int = 0) -> None:
+    """Drops all others than those of ``mask`` for good. Programs that root executes later can have those of
+    ``for_programs`` as well. Who lacks CAP_SETPCAP keeps the bounding set, which limits programs of root, and those
+    that files give capabilities to."""
+    for number in range(_BITS):
+        if not (mask | for_programs) >> number & 1 and LIBC.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0):
+            break  # it may not, or there are no more
+    effective, permitted, _ = _read()
+    _write(effective & mask, permitted & mask, 0)
 
 
 def give_up() -> None:

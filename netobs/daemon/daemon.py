@@ -99,7 +99,7 @@ class Daemon:
         self._packets.start(clock.monotonic_ns())
         self._follow_signals()
         self._attach()
-        privileges.set_aside(self._points.method)
+        privileges.set_aside()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
         if self._config.capture.netns:
             self._namespaces = self._follow_namespaces(now_ns)

@@ -244,6 +244,12 @@ def update_link(link_fd: int, program_fd: int) -> None:
     checked(library().bpf_link_update(link_fd, program_fd, None), "link update")
 
 
+def reaches_kernel() -> bool:
+    """Whether bpf system calls reach the kernel: it returns EBADF for descriptor -1, which no map has."""
+    nothing = byref(c_uint32())
+    return bool(library().bpf_map_lookup_elem(-1, nothing, nothing) == -errno.EBADF)
+
+
 def program_info(fd: int) -> tuple[int, str]:
     """(type, name) of a program: enum bpf_prog_type, and up to 15 characters.
 

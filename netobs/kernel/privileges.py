@@ -10,7 +10,7 @@ import errno
 import os
 
 from netobs.base import capabilities
-from netobs.kernel import host
+from netobs.kernel import host, libbpf
 
 TO_LOAD = capabilities.BPF | capabilities.NET_ADMIN | capabilities.PERFMON
 _SYS_ADMIN = 21  # in place of each of them, as before Linux 5.8 (include/linux/bpf.h: bpf_token_capable)
@@ -29,12 +29,14 @@ def lacking() -> list[str]:
     return [name for name, (bit, _) in _NEEDS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
 
 
-def set_aside(method: str) -> None:
-    """The programs are loaded, to be attached by ``method``: takes out of effect what is needed for moments only, as
-    another load and filters are. TCX links, shared memory, batches and test runs need no capability; before Linux 6.0
-    every call of bpf() needs CAP_BPF where kernel.unprivileged_bpf_disabled is set (kernel/bpf/syscall.c:
-    __sys_bpf)."""
-    capabilities.set_aside(TO_LOAD if method == "tcx" else TO_LOAD & ~capabilities.BPF)
+def set_aside() -> None:
+    """The programs are loaded: takes out of effect what is needed for moments only, as another load and filters are.
+    TCX links, shared memory, batches and test runs need no capability; before Linux 6.0 every call of bpf() needs
+    CAP_BPF where kernel.unprivileged_bpf_disabled is set (kernel/bpf/syscall.c: __sys_bpf)."""
+    before = capabilities.in_effect()
+    capabilities.set_aside(TO_LOAD)
+    if not libbpf.reaches_kernel():
+        capabilities.take_up(before & capabilities.BPF)
 
 
 def explain(number: int) -> tuple[str, str]:

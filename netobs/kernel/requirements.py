@@ -6,7 +6,6 @@ bpf/ (the newest are of 5.8), and for each way to attach what attach.py says. No
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -76,7 +75,7 @@ def _locked_memory() -> str:
     """Maps beyond RLIMIT_MEMLOCK are EPERM too, before Linux 5.11; libbpf raises the limit where it may."""
     release, (limit_bytes, _) = os.uname().release, resource.getrlimit(resource.RLIMIT_MEMLOCK)
     is_limited = kernel_version(release) < MEMLOCK_UNTIL and limit_bytes != resource.RLIM_INFINITY
-    if not is_limited or "CAP_BPF" in privileges.lacking() or not _reaches_kernel():
+    if not is_limited or "CAP_BPF" in privileges.lacking() or not libbpf.reaches_kernel():
         return ""
     return (
         f"maps count as locked memory in kernel {release}, and this process may lock {limit_bytes} bytes: "
@@ -118,9 +117,3 @@ def modules_that_cannot_load(modules: Path = MODULES) -> list[str]:
         for module in (QDISC_MODULE, FILTER_MODULE)
         if f"/{module}.ko" not in known and not Path("/sys/module", module).exists()
     ]
-
-
-def _reaches_kernel() -> bool:
-    """Whether bpf system calls reach the kernel: it returns EBADF for descriptor -1, which no map has."""
-    nothing = ctypes.byref(ctypes.c_uint32())
-    return bool(libbpf.library().bpf_map_lookup_elem(-1, nothing, nothing) == -errno.EBADF)

@@ -21,12 +21,13 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from netobs.base import child, clock, log, malloc
+from netobs.base import capabilities, child, clock, log, malloc
 from netobs.base.errors import NetobsError
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.tls_server import ServerTls
 from netobs.config.packet_capture import Settings
 from netobs.config.text import quoted
+from netobs.kernel import privileges
 from netobs.kernel.listening import check
 from netobs.pcap.server.admission import LISTEN, server_files
 from netobs.pcap.server.compiling import compile_configured
@@ -61,6 +62,7 @@ class Process:
         try:
             self._tap.load()
             self._server.start(now_ns)
+            _drop_rights()
             self._loop.add_reader(self._tap.links.fileno(), self._server.distribution.follow_links)
             self._server.distribution.restore(now_ns)
             where = ", ".join(map(str, self._server.admission.addresses))
@@ -114,6 +116,14 @@ class Process:
             self._loop.stop()
         else:
             self._loop.call_at(now_ns + POLL_NS, self._when_closed)
+
+
+def _drop_rights() -> None:
+    """It serves clients from here on. The three that loading needs stay permitted, for rings, filters and interfaces
+    that come later. Root keeps what its files and its children of another user need."""
+    of_root = capabilities.DAC_OVERRIDE | capabilities.KILL
+    capabilities.keep_only(privileges.TO_LOAD | of_root, for_programs=capabilities.SETGID | capabilities.SETUID)
+    privileges.set_aside()
 
 
 def main() -> None:

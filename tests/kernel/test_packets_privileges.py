@@ -14,6 +14,7 @@ from lab.cgroups import inside, memory_cgroup
 from lab.namespaces import Lab, command
 from lab.privileges import CAPABILITIES, unprivileged
 from lab.traffic import REPOSITORY
+from netobs.base.capabilities import BPF, NET_ADMIN, PERFMON
 from netobs.kernel.requirements import MEMLOCK_UNTIL, kernel_version
 
 pytestmark = pytest.mark.kernel(tools=("setpriv", "mount"))
@@ -22,6 +23,7 @@ MIB, KIB = 1 << 20, 1 << 10
 AS_LOCKED_MEMORY = kernel_version(os.uname().release) < MEMLOCK_UNTIL
 PERF_EVENT_OPEN = {"x86_64": "298", "aarch64": "241"}.get(platform.machine(), "")
 UNLIMITED = -1
+TCX_SINCE = (6, 6)
 
 CAPTURE = """
 import os, resource, socket, sys, time
@@ -52,6 +54,55 @@ at, size = int(batch.start[0]), int(batch.meta["caplen"][0])
 print(bytes(batch.buffer[at : at + size])[-5:].decode())
 """
 
+OPERATIONS = """
+import sys
+from netobs.base import capabilities
+from netobs.base.errors import CaptureError
+from netobs.config.selector import InterfaceSelector
+from netobs.kernel import attach, libbpf, many
+from netobs.kernel.interfaces import ARPHRD_ETHERNET, Interface
+from netobs.pcap.filters import compile_filter
+from netobs.pcap.filters.program import FilterProgram
+from netobs.pcap.selection import LINK_ETHERNET, Selection
+from netobs.pcap.tap.rings import PacketRings
+from netobs.pcap.tap.tap import PACKETS_PLACE, Tap
+from netobs.kernel.privileges import TO_LOAD, set_aside
+
+tap, lo = Tap(InterfaceSelector(["lo"]), "egress", 1 << 20), Interface(1, "lo", ARPHRD_ETHERNET[0])
+tap.load()
+tap.select(Selection(compile_filter(["udp,9"])), 0)
+capabilities.keep_only(TO_LOAD & ~int(sys.argv[1]))
+set_aside()
+programs = tap._programs
+maps = programs.map_fd("packet_programs"), programs.map_fd("packet_matches")
+selection = Selection(compile_filter(["tcp,80"]))
+
+def once(method):
+    attach.attach(lo, "ingress", programs.program_fd("packets_ingress"), method, PACKETS_PLACE).detach()
+
+operations = {
+    "a ring": lambda: PacketRings(1 << 17).open(programs.map_fd("packet_rings")),
+    "a filter": lambda: FilterProgram([(0, selection)], LINK_ETHERNET, 0, *maps).load(),
+    "by tcx": lambda: once("tcx"),
+    "by tc": lambda: once("tc"),
+    "a stream": lambda: (tap.own_stream("192.0.2.1", 9), tap.forget_stream("192.0.2.1", 9)),
+    "packets": lambda: (tap.read(1 << 20, 0), tap.losses(0), tap.count()),
+    "the end": lambda: tap.release(0, 0),
+}
+for name, do in operations.items():
+    try:
+        do()
+    except (CaptureError, OSError):
+        print(name)
+"""
+FAILS = {
+    "": [],
+    "bpf": ["a ring", "a filter"],
+    "net_admin": ["a filter", "by tc"],
+    "perfmon": ["a filter"],
+}
+"""What fails without a capability."""
+
 
 def capture(
     lab: Lab, *arguments: int, prefix: tuple[str, ...] = (), capabilities: tuple[str, ...] = CAPABILITIES
@@ -76,6 +127,16 @@ def test_without_a_capability(lab: Lab) -> None:
     assert done.returncode == 1
     assert "packets.bpf.o: the kernel refused it: not permitted: CAP_PERFMON is missing" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(kernel_version(os.uname().release) < TCX_SINCE, reason="this kernel has no TCX")
+@pytest.mark.parametrize("missing", FAILS)
+def test_what_each_capability_is_for_after_the_start(lab: Lab, missing: str) -> None:
+    """Each client may bring a filter that has to be loaded, which takes all three. So none can be given up for good."""
+    bits = {"": 0, "bpf": BPF, "net_admin": NET_ADMIN, "perfmon": PERFMON}[missing]
+    argv = [sys.executable, "-c", OPERATIONS, str(bits)]
+    done = lab.run(lab.namespace(), unprivileged(argv, [REPOSITORY / "lab"]), check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (0, FAILS[missing]), done.stderr
 
 
 @pytest.mark.alone  # all processes of the user share it

@@ -162,7 +162,7 @@ def test_auto_makes_filters_on_many_unless_others_are_in_front(
     with Foreign(compile_foreign(tmp_path)) as foreign, points(ns, attach="auto", direction="ingress") as of:
         foreign.attach_tcx(links[occupied], "ingress")
         with capabilities.taken_up(0):
-            privileges.set_aside(of.method)
+            privileges.set_aside()
             assert of.attach() == MANY + 3
             assert (by(of, "tcx"), by(of, "tc")) == ({*first, occupied}, {later, last})
             foreign.attach_tcx(links[later], "ingress")

@@ -7,9 +7,10 @@ import ctypes
 import errno
 from collections.abc import Mapping, Sequence
 
+from netobs.base import capabilities
 from netobs.base.errors import CaptureError
 from netobs.config.text import one_line
-from netobs.kernel import ebpf, libbpf
+from netobs.kernel import ebpf, libbpf, privileges
 from netobs.kernel.ebpf import FP, R0, R1, R2, R3, Assembler, Label
 from netobs.kernel.object import refused
 from netobs.pcap.filters.packet import DATA, DATA_END, KEY_AT, MASK_AT, SKB
@@ -73,10 +74,11 @@ class FilterProgram:
         :raises CaptureError: the kernel refused it: what, why, and what to do.
         """
         code = self.code()
-        try:
-            return libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code)
-        except OSError as error:
-            raise self._refused(error.errno or 0, code) from None
+        with capabilities.taken_up(privileges.TO_LOAD):
+            try:
+                return libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, NAME, code)
+            except OSError as error:
+                raise self._refused(error.errno or 0, code) from None
 
     # The generated code: for each place of a tag, and for each classic program:
     #   [is the interface one of ...?] -> translation -> selected: mask |= bits -> rejected: the next

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from netobs.base import capabilities
 from netobs.base.errors import CaptureError
 from netobs.kernel import libbpf, requirements
 from netobs.kernel.fence import fence
@@ -104,19 +105,21 @@ class PacketRings:
         :raises CaptureError: the kernel refused; it says what to do.
         """
         self._map_fd = map_fd
-        try:
-            self._for_each(self._make, range(libbpf.online_cpus()))
-            self._rings.sort(key=lambda ring: ring.cpu)
-            for ring in self._rings:
-                self._poll.register(ring.fd, select.EPOLLIN | select.EPOLLET)
-        except OSError as error:
-            self.release()
-            number = error.errno or 0
-            what = f"no ring buffer of {self.bytes_per_cpu >> 10} KiB for each CPU can be made: {os.strerror(number)}"
-            raise CaptureError(what, _hint(number)) from None
-        except BaseException:
-            self.release()
-            raise
+        with capabilities.taken_up(capabilities.BPF):  # threads that are started meanwhile have it, too
+            try:
+                self._for_each(self._make, range(libbpf.online_cpus()))
+                self._rings.sort(key=lambda ring: ring.cpu)
+                for ring in self._rings:
+                    self._poll.register(ring.fd, select.EPOLLIN | select.EPOLLET)
+            except OSError as error:
+                self.release()
+                number = error.errno or 0
+                size = f"{self.bytes_per_cpu >> 10} KiB"
+                what = f"no ring buffer of {size} for each CPU can be made: {os.strerror(number)}"
+                raise CaptureError(what, _hint(number)) from None
+            except BaseException:
+                self.release()
+                raise
 
     def _for_each(self, do: Callable[[_T], None], these: Iterable[_T]) -> None:
         with ThreadPoolExecutor(THREADS) as pool:
