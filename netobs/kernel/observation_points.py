@@ -151,7 +151,7 @@ class ObservationPoints:
             if is_over():
                 break
         if not self.due:
-            self.placing.say_short()
+            self.placing.say_postponed()
             self._kept.end_unclaimed()
             self.placing.at_rest()
         self._kept.note(self._attachments, None if self.due else self.names)
@@ -236,7 +236,7 @@ class ObservationPoints:
         seen."""
         self.follow_links()
         self._check_all()
-        self._due = {**self.placing.take_short(), **self._due}
+        self._due = {**self.placing.postponed.take_all(), **self._due}
 
     def _check(self, index: int) -> None:
         attachments = self._attachments.get(index, [])
@@ -316,8 +316,7 @@ class ObservationPoints:
         """Stops following the network namespace, which may go now; the programs stay where they are."""
         self.links.close()
         self.wants_any = False
-        self.placing.take_short()
-        for noted in (self._due, self._unsure):
+        for noted in (self._due, self._unsure, self.placing.postponed):
             noted.clear()
 
     @property

@@ -7,12 +7,12 @@ import errno
 import logging
 from typing import Callable, NamedTuple
 
-from netobs.config.text import folded
 from netobs.kernel import descriptors
 from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.kept_links import KeptLinks
 from netobs.kernel.methods import Methods
+from netobs.kernel.postponed import Postponed
 from netobs.kernel.moving import Turns
 
 log = logging.getLogger("netobs.capture")
@@ -49,8 +49,7 @@ class Placing:
         """For programs that can move to another place on their hook without missing a packet; see ``moving.py``."""
         self._stuck: set[tuple[int, str]] = set()
         self._refused: dict[tuple[int, str], str] = {}
-        self._short: dict[int, Interface] = {}  # there is no file descriptor left for them
-        self._said_short: set[int] = set()
+        self.postponed = Postponed()
 
     def find_method(self) -> None:
         """As ``Methods.find``."""
@@ -85,9 +84,9 @@ class Placing:
             made = made or self._attach_by(interface, direction, program)
         except OSError as error:
             reason = str(error.strerror)
-            if error.errno == errno.EMFILE:
-                self._short[interface.index] = interface
-            elif error.errno != errno.ENODEV and self._refused.get(place) != reason:
+            if self.postponed.add(interface, error.errno or 0) or error.errno == errno.ENODEV:
+                return None
+            if self._refused.get(place) != reason:
                 self._refused[place] = reason
                 self._purpose.say_refused(interface.name, reason)
             return None
@@ -148,20 +147,12 @@ class Placing:
         if self.turns is not None:
             self.turns.close()
 
-    def say_short(self) -> None:
+    def say_postponed(self) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""
-        if not self._said_short.issuperset(self._short):
-            names = folded(interface.name for interface in self._short.values())
-            self._purpose.say_refused(names, descriptors.shortage(descriptors.limit()))
-        self._said_short = set(self._short)
-
-    def take_short(self) -> dict[int, Interface]:
-        """Those interfaces, by index, to be tried again: others may have gone."""
-        short, self._short = self._short, {}
-        return short
+        self.postponed.say(self._purpose.say_refused)
 
     def forget(self, index: int) -> None:
         """The interface has gone."""
-        self._short.pop(index, None)
+        self.postponed.discard(index)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != index}
         self._stuck = {place for place in self._stuck if place[0] != index}
