@@ -11,8 +11,10 @@ KEPT_BYTES = 4 << 20
 
 
 def return_large() -> None:
-    """Returns the arrays of a large eviction to the system as soon as they are freed."""
+    """Returns the arrays of a large eviction to the system as soon as they are freed, and keeps the memory of smaller
+    ones: an eviction has hundreds of these, one after the other."""
     _set(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    _set(M_TRIM_THRESHOLD, KEPT_BYTES)  # setting the other one ends that it adapts
 
 
 def keep_packets() -> None:
