@@ -8,7 +8,8 @@ are two such maps as well.
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from netobs.datapath.layout import (
 )
 from netobs.flow.journal import Intake
 from netobs.flow.metrics import Place, in_place
-from netobs.flow.records import Records, take
+from netobs.flow.records import CHUNK_ROWS, Records, take
 from netobs.kernel.object import BpfObject, LoadedObject
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ IN_START = in_place(Place.START)
 TIME_MARGIN_NS = 60_000_000_000
 """Slot times are unwrapped from this long after the start of an eviction: packets may arrive until the halves flip."""
 ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
+
+
+class _Used(NamedTuple):
+    """The slots of a CPU and half, and which of them are used."""
+
+    region: int
+    slots: npt.NDArray[np.void]
+    indices: npt.NDArray[np.intp]
 
 
 def slots_per_cpu(max_flows: int, cpus: int) -> int:
@@ -68,7 +77,9 @@ class PercpuArray:
         if layout.has_extra:
             self._arrays[EXTRA_MAP] = layout.extra
             self.MAPS = (*self.MAPS, EXTRA_MAP)
+        self._copied = (_Copied(layout.slot, layout.record, IN_SLOT), _Copied(layout.start, layout.record, IN_START))
         self._in_slots = self._in_overflow = 0
+        self._read: tuple[int, list[_Used]] = (-1, [])
         self._overflow = BatchReader(layout.overflow_key.itemsize, 1, max_flows, batch, layout.metrics)
 
     def prepare(self, obj: BpfObject) -> None:
@@ -90,43 +101,49 @@ class PercpuArray:
             self._in_overflow += len(keys)
 
     def clear(self, half: int) -> None:
-        for region in self._regions(half):
-            slots = self._region("flow_slots", region)
-            slots["used"][np.flatnonzero(slots["used"])] = 0
+        (read, used), self._read = self._read, (-1, [])
+        for part in used if read == half else self._used(half):
+            part.slots["used"][part.indices] = 0
         self._overflow.clear(self._fds[self.OVERFLOW[half]])
 
     def occupancy(self) -> dict[str, int]:
         """Flows that the last eviction found in each level."""
         return {"slots": self._in_slots, "overflow": self._in_overflow}
 
-    def _regions(self, half: int) -> range:
-        return range(half, 2 * self.slot_cpus, 2)
+    def _used(self, half: int) -> list[_Used]:
+        """The used slots of each CPU's ``half``."""
+        regions = range(half, 2 * self.slot_cpus, 2)
+        slots = [self._region("flow_slots", region) for region in regions]
+        return [_Used(region, part, np.flatnonzero(part["used"])) for region, part in zip(regions, slots)]
 
     def _read_slots(self, quiet: Quiet, intake: Intake, take: bool) -> None:
         """The used slots, which ``take`` marks unused. Only these are copied and written."""
-        regions = self._regions(quiet.half)
-        used = {region: np.flatnonzero(self._region("flow_slots", region)["used"]) for region in regions}
-        self._in_slots = sum(map(len, used.values()))
+        used = self._used(quiet.half)
+        if not take:
+            self._read = (quiet.half, used)
+        self._in_slots = sum(len(part.indices) for part in used)
         rows, filled = intake.room(self._in_slots), 0
         try:
-            for region, indices in used.items():
-                if len(indices):
-                    part = rows[filled : filled + len(indices)]
-                    self._read_region(region, indices, part, quiet.now_ns + TIME_MARGIN_NS, take)
-                    filled += len(indices)
+            for part in used:
+                count = len(part.indices)
+                if count:
+                    self._read_part(part, rows[filled : filled + count], quiet.now_ns + TIME_MARGIN_NS)
+                    if take:
+                        part.slots["used"][part.indices] = 0
+                    filled += count
         finally:
             rows["packets"][filled:] = 0  # after an error: no rows
 
-    def _read_region(
-        self, region: int, used: npt.NDArray[np.intp], rows: Records, reference_ns: int, take_out: bool
-    ) -> None:
-        slots, starts = self._region("flow_slots", region), self._region("flow_starts", region)
-        _fill_rows(rows, slots.take(used), starts.take(used), reference_ns)
-        if EXTRA_MAP in self._arrays:
-            extras = take(self._region(EXTRA_MAP, region), used)
-            _bytes(rows)[:, -extras.itemsize :] = _bytes(extras)
-        if take_out:
-            slots["used"][used] = 0
+    def _read_part(self, used: _Used, rows: Records, reference_ns: int) -> None:
+        others = [self._region(name, used.region) for name in [*self._arrays][1:]]
+        for begin in range(0, len(rows), CHUNK_ROWS):
+            chunk, indices = rows[begin : begin + CHUNK_ROWS], used.indices[begin : begin + CHUNK_ROWS]
+            slots, starts, *extras = (take(array, indices) for array in (used.slots, *others))
+            for copied, source in zip(self._copied, (slots, starts)):
+                copied.copy(source, chunk)
+            _compute(chunk, slots, starts, reference_ns)
+            for extra in extras:
+                _bytes(chunk)[:, -extra.itemsize :] = _bytes(extra)
 
     def _region(self, name: str, region: int) -> npt.NDArray[np.void]:
         """One CPU's half of an array map. It is mapped as long as the array lives, which is short: mapped pages count
@@ -160,12 +177,33 @@ def _fill_overflow_rows(
     _bytes(rows)[:, key_bytes:] = values.view("u1")
 
 
-def _fill_rows(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[np.void], reference_ns: int) -> None:
-    """Slots and starts as Flow Records, all of the same length."""
-    for name in IN_SLOT:
-        rows[name] = slots[name]
-    for name in IN_START:
-        rows[name] = starts[name]
+class _Copied:
+    """The fields of a source that are those of a record: neighbours in both are copied at once."""
+
+    def __init__(self, source: np.dtype[np.void], record: np.dtype[np.void], names: Iterable[str]) -> None:
+        runs: list[list[int]] = []
+        offsets = [{name: field[1] for name, field in (whole.fields or {}).items()} for whole in (source, record)]
+        for begin, target, size in sorted((*(each[name] for each in offsets), source[name].itemsize) for name in names):
+            if runs and begin - runs[-1][0] == target - runs[-1][1] == runs[-1][2]:
+                runs[-1][2] += size
+            else:
+                runs.append([begin, target, size])
+        self._names = [str(number) for number in range(len(runs))]
+        formats = [f"V{size}" for _, _, size in runs]
+        self._source, self._record = (
+            np.dtype({"names": self._names, "formats": formats, "offsets": list(begins), "itemsize": whole.itemsize})
+            for whole, begins in zip((source, record), zip(*runs))
+        )
+
+    def copy(self, sources: npt.NDArray[np.void], rows: Records) -> None:
+        """From ``sources`` to ``rows``, which are as many."""
+        sources, rows = sources.view(self._source), rows.view(self._record)
+        for name in self._names:
+            rows[name] = sources[name]
+
+
+def _compute(rows: Records, slots: npt.NDArray[np.void], starts: npt.NDArray[np.void], reference_ns: int) -> None:
+    """The fields of ``rows`` that are not those of ``slots`` and ``starts``, all of the same length."""
     rows["errno"] = rows["flow_end_reason"] = 0
     place = slots["place"]
     rows["netns"] = (

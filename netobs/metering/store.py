@@ -8,9 +8,9 @@ import numpy as np
 
 from netobs.base.column import Column
 from netobs.flow.interface_key import NETNS_SHIFT
-from netobs.flow.records import RECORD, Records, put, take
+from netobs.flow.records import CHUNK_ROWS, RECORD, Records, put, take
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
-from netobs.metering.merge import CHUNK_ROWS, Hashes, Indices
+from netobs.metering.merge import Hashes, Indices
 from netobs.metering.undo import UndoLog
 
 if TYPE_CHECKING:

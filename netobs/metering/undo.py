@@ -13,8 +13,7 @@ import numpy as np
 from netobs.base.keeper import Keeper, file_of
 from netobs.base.sparse import SparseArray
 from netobs.flow.journal import name_of
-from netobs.flow.records import Records, opaque, put, take
-from netobs.metering.merge import CHUNK_ROWS
+from netobs.flow.records import CHUNK_ROWS, Records, opaque, put, take
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from netobs.flow.metrics import Merge, named
-from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, Records, empty
+from netobs.flow.records import CHUNK_ROWS, EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, Records, empty
 from netobs.metering.cache import FlowCache
 from netobs.metering.merge import (
-    CHUNK_ROWS,
     FIRST_HASH,
     NO_HASH,
     UFUNCS,
