@@ -152,9 +152,16 @@ def take(records: Records, indices: npt.NDArray[np.integer[Any]], out: Records |
     return taken.view(records.dtype)
 
 
+def pick(records: Records, indices: npt.NDArray[np.integer[Any]]) -> Records:
+    """As ``take``, of ascending ``indices`` without doubles: without a copy where they have no gap."""
+    if len(indices) and indices[-1] - indices[0] == len(indices) - 1:
+        return records[indices[0] : indices[-1] + 1]
+    return take(records, indices)
+
+
 def put(records: Records, indices: npt.NDArray[np.integer[Any]], rows: Records) -> None:
-    """Write ``rows`` over the rows ``indices`` of contiguous ``records``."""
-    opaque(records)[indices] = opaque(rows)
+    """Write ``rows`` over the rows ``indices`` of contiguous ``records``; of doubles, the last counts."""
+    opaque(records).put(indices, opaque(rows), mode="clip")
 
 
 def concatenate(parts: list[Records]) -> Records:

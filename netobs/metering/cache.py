@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from netobs.flow.records import CHUNK_ROWS, RECORD, Records, empty, opaque, take
+from netobs.flow.records import CHUNK_ROWS, RECORD, Records, empty, opaque, pick, take
 from netobs.metering.index import Rows
 from netobs.metering.merge import (
     NO_HASH,
@@ -165,7 +165,7 @@ class FlowCache:
         collided = [known[:0]]
         for begin in range(0, len(known), CHUNK_ROWS):
             chunk, chunk_rows = known[begin : begin + CHUNK_ROWS], rows[begin : begin + CHUNK_ROWS]
-            records, parts = self._store.read_to_change(chunk_rows), take(merged, chunk)
+            records, parts = self._store.read_to_change(chunk_rows), pick(merged, chunk)
             same = same_keys(records, parts)
             if not same.all():
                 collided.append(chunk[~same])
@@ -182,7 +182,7 @@ class FlowCache:
 
         ``leaving`` flows make room. A record that is already due never enters, which saves short flows two copies.
         """
-        due_ns = self._due_ns(merged)[fresh]
+        due_ns = self._due_ns(pick(merged, fresh))
         waits = (due_ns > np.uint64(now_ns)) & (hashes[fresh] != NO_HASH)
         room = max(self._max_flows - len(self._store) + leaving, 0)
         waits[np.flatnonzero(waits)[room:]] = False

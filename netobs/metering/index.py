@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netobs.base.column import Column
+from netobs.flow.records import CHUNK_ROWS
 from netobs.metering.merge import FIRST_HASH, Hashes, Indices
 
 EMPTY, DELETED = 0, 1
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     Rows = npt.NDArray[np.int32]
 else:
     Rows = np.ndarray
+
+
+def _first_slots(hashes: Hashes, mask: int) -> Indices:
+    """Where probing for each hash begins."""
+    slots: Indices = (hashes & np.uint64(mask)).view(np.int64)
+    return slots
 
 
 class HashIndex:
@@ -47,18 +54,23 @@ class HashIndex:
 
     def find(self, hashes: Hashes, row_hashes: Hashes) -> Rows:
         """The row of each hash, ``EMPTY`` where there is none."""
-        mask = len(self._slots) - 1
-        slots = (hashes & np.uint64(mask)).astype(np.intp)
-        found = self._slots[slots]
-        unsettled = np.flatnonzero((found != EMPTY) & (row_hashes[found] != hashes))
-        slots, hashes, step = slots[unsettled], hashes[unsettled], 0
+        mask, step = len(self._slots) - 1, 0
+        found = np.empty(len(hashes), np.int32)
+        missed = [np.empty(0, np.intp)]
+        for begin in range(0, len(hashes), CHUNK_ROWS):
+            part, rows = hashes[begin : begin + CHUNK_ROWS], found[begin : begin + CHUNK_ROWS]
+            rows[:] = self._slots[_first_slots(part, mask)]
+            missed.append(np.flatnonzero((rows != EMPTY) & (row_hashes[rows] != part)) + begin)
+        unsettled = np.concatenate(missed)
+        hashes = hashes[unsettled]
+        slots = _first_slots(hashes, mask)
         while unsettled.size:
             step += 1
             slots = (slots + step) & mask
             rows = self._slots[slots]
             found[unsettled] = rows
-            missed = np.flatnonzero((rows != EMPTY) & (row_hashes[rows] != hashes))
-            unsettled, slots, hashes = unsettled[missed], slots[missed], hashes[missed]
+            again = np.flatnonzero((rows != EMPTY) & (row_hashes[rows] != hashes))
+            unsettled, slots, hashes = unsettled[again], slots[again], hashes[again]
         return found
 
     def insert(self, begin: int, row_hashes: Hashes) -> None:
@@ -69,7 +81,7 @@ class HashIndex:
         self._used += len(row_hashes) - begin
         mask, step = len(self._slots) - 1, 0
         rows = np.arange(begin, len(row_hashes), dtype=np.int32)
-        slots = (row_hashes[begin:] & np.uint64(mask)).astype(np.intp)
+        slots = _first_slots(row_hashes[begin:], mask)
         while rows.size:
             free = self._slots[slots] == EMPTY
             self._slots[slots[free]] = rows[free]
