@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _MAGIC = 0x31_64_74_70_6B_62_6F_6E
 _HALF_BYTES = 4 << 20
 _SIZE = mmap.PAGESIZE + 2 * _HALF_BYTES
 """A file of memory takes pages for what was written only."""
+
+
+def members_of(values: dict[str, Any]) -> bytes:
+    """``values`` as a part of a JSON object."""
+    return _ENCODER.encode(values)[1:-1].encode()
 
 
 class KeptRecord:
@@ -51,14 +57,14 @@ class KeptRecord:
             return None
         return values if isinstance(values, dict) else None
 
-    def write(self, values: dict[str, Any]) -> None:
-        """Puts ``values`` in the place of the former object.
+    def write(self, values: dict[str, Any], members: bytes = b"") -> None:
+        """Puts ``values`` in the place of the former object. ``members``: more of it, as ``members_of`` gives them.
 
         :raises ValueError: they are longer than 4 MiB, or no JSON.
         """
         if self._memory is None:
             return
-        text = json.dumps(values, separators=(",", ":")).encode()
+        text = b"{%b}" % b",".join(filter(None, (members, members_of(values))))
         if len(text) > _HALF_BYTES:
             raise ValueError(f"a record of {len(text)} bytes does not fit {_HALF_BYTES}")
         half = 1 - int(self._words[0]) % 2

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from netobs.base.keeper import NOTHING, Keeper, file_of
-from netobs.base.kept_record import KeptRecord
+from netobs.base.kept_record import KeptRecord, members_of
 from netobs.base.sparse import SparseArray
 from netobs.flow.records import Records, concatenate, empty, in_dtype
 
@@ -173,6 +173,7 @@ class KeptJournal(Journal):
         """
         super().__init__(dtype)
         self._keeper = keeper
+        self._layout = members_of({"layout": layout_of(dtype)})
         self._record = KeptRecord(file_of(keeper, "journal"))
         values = self._record.read() or {}
         names = {each.name for each in fields(State)}
@@ -207,7 +208,7 @@ class KeptJournal(Journal):
     def commit(self, **changes: Any) -> None:
         """Makes ``changes`` of the state valid, all at once."""
         self.state = replace(self.state, generation=self.state.generation + 1, **changes)
-        self._record.write({"layout": layout_of(self._dtype), **asdict(self.state)})
+        self._record.write(vars(self.state), self._layout)
 
     @property
     def number(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def _convert(journal: KeptJournal, former: np.dtype[np.void], keeper: Keeper) ->
         taken = Totals()
         taken.add(cached)
         counters[0] -= taken.flows
-        for index, count in enumerate(astuple(taken), 1 + REASONS):
+        for index, count in enumerate(vars(taken).values(), 1 + REASONS):
             counters[index] -= count
     journal.convert(cached, leaving, tuple(counters))
     for name in (RECORDS_FILE, *FILES):
@@ -101,7 +101,7 @@ class Metering:
         ``rows``: of the journal that wait now, if it has changed."""
         self.handed_out.add(due)
         if self._journal.keeps:
-            totals = (each for total in (self.taken, self.handed_out) for each in astuple(total))
+            totals = (*vars(self.taken).values(), *vars(self.handed_out).values())
             counters = (self.cache.created, *self.cache.expired.tolist(), *totals)
             rows = self._journal.state.rows if rows is None else rows
             self._journal.metered(rows, len(due) - leaving, leaving, len(self.cache), counters)

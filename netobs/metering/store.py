@@ -115,7 +115,7 @@ class FlowStore:
         """A copy of ``rows``, which ``write`` may replace."""
         records = take(self._records.array, rows)
         if self._undo is not None:
-            self._undo.save(records, rows)
+            self._undo.save(records, rows, ["metrics"])
         return records
 
     def write(self, rows: Rows, records: Records, due_ns: npt.NDArray[np.uint64]) -> None:
