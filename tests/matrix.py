@@ -39,7 +39,7 @@ LINTERS = ("mypy", "ruff")
 
 TESTS = (
     "tests/unit",
-    # The real kernel, if the machine can: where versions of pyroute2 differ, and one of numpy would.
+    # The real kernel, if the machine can: where versions of numpy, and of pyroute2 in a test, would differ.
     "tests/kernel/test_links.py",
     "tests/e2e/test_dry_run.py::test_the_plan",
     "tests/e2e/test_interfaces.py::test_an_interface_that_comes_later_and_comes_back",

@@ -69,7 +69,7 @@ need_for_test() {
 	need_command npm npm npm
 }
 
-# The distribution's own modules, for its own Python: what a package of netobs runs with.
+# The distribution's own modules, for its own Python: what a package of netobs runs with, and pyroute2 for tests.
 need_for_matrix() {
 	[ -x /usr/bin/python3 ] || return 0
 	need "/usr/bin/python3 -c 'import ensurepip; ensurepip.version()'" python3-venv python3-pip
@@ -99,7 +99,7 @@ need_for_packages() {
 	need "test -e /etc/debian_version -o -e /usr/lib/rpm/macros.d/macros.pyproject" rpm pyproject-rpm-macros
 	need "test -e /etc/debian_version -o -e /usr/lib/rpm/macros.d/macros.systemd" rpm systemd-rpm-macros
 	need "test -e /etc/debian_version || rpm -q python3-devel" rpm python3-devel
-	for module in click construct numpy pyroute2 rpm setuptools; do
+	for module in click construct numpy rpm setuptools; do
 		need "/usr/bin/python3 -c 'import $module'" "python3-$module" "python3-$module"
 	done
 	need_command faketime faketime libfaketime

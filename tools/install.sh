@@ -102,7 +102,7 @@ install_documents() {
 }
 
 check_modules() {
-	for module in click construct numpy pyroute2; do
+	for module in click construct numpy; do
 		"$INSTALL_PYTHON" -c "import $module" 2>/dev/null ||
 			echo "install: $INSTALL_PYTHON has no module $module: install python3-$module" >&2
 	done

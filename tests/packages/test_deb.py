@@ -125,7 +125,6 @@ def test_what_it_depends_on(package: Path) -> None:
         "python3-click",
         "python3-construct",
         "python3-numpy",
-        "python3-pyroute2",
         "python3-tomli | python3 (>> 3.11)",
         "python3:any (>= 3.9~)",
         "systemd | systemd-standalone-sysusers | systemd-sysusers",

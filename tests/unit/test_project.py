@@ -165,7 +165,7 @@ def test_the_wheel_carries_what_runs(tree: Path, tmp_path: Path) -> None:
     assert shared == documentation(tree) | {"doc/netobs/examples/netobs.toml"}
     assert not [name for name in names if name.startswith(("tests", "bpf", "bench", "tools"))]
     assert "netobs = netobs.__main__:main" in scripts
-    assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 5
+    assert metadata.count("Requires-Dist") == metadata.count("extra ==") + 4
 
 
 def test_make_install_honours_its_variables(tree: Path, tmp_path: Path) -> None:
