@@ -23,7 +23,7 @@ def configuration_of(arguments: Sequence[str]) -> Path | None:
 
     A shell asks for completions by an environment variable.
     """
-    if any(name.endswith("_COMPLETE") for name in os.environ):
+    if "_NETOBS_COMPLETE" in os.environ:
         return None
     if len(arguments) == 2 and arguments[0] == "--conf" and not arguments[1].startswith("-"):
         return Path(arguments[1])
