@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from netobs.datapath.batch import BatchReader, hash_map_bytes
+from netobs.datapath.batch import BatchReader, hash_map_bytes, whole
 from netobs.datapath.flow_table import Quiet
 from netobs.datapath.layout import PLAIN, RecordLayout
 from netobs.flow.journal import Intake
-from netobs.flow.records import KEY
+from netobs.flow.records import KEY, in_parts, opaque
 from netobs.kernel.object import BpfObject, LoadedObject
 
 if TYPE_CHECKING:
@@ -52,11 +52,10 @@ class PercpuHash:
 
     def read(self, quiet: Quiet, intake: Intake, take: bool) -> None:
         for keys, values in self._reader.entries(self._fds[quiet.half], take):
-            flow, cpu = np.nonzero(self._present(values, quiet.since_ns))
-            rows = intake.room(len(flow))
-            row_bytes = rows.view("u1").reshape(len(rows), rows.itemsize)
-            row_bytes[:, : KEY.itemsize] = keys[flow]
-            row_bytes[:, KEY.itemsize :] = values.view("u1").reshape(*values.shape, values.itemsize)[flow, cpu]
+            present = np.flatnonzero(self._present(values, quiet.since_ns))
+            rows = intake.room(len(present)).view(in_parts(self._layout.record))
+            rows["key"] = whole(keys).take(present // self._cpus)
+            rows["metrics"] = opaque(values.reshape(-1)).take(present)
 
     def clear(self, half: int) -> None:
         self._reader.clear(self._fds[half])

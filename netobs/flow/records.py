@@ -145,6 +145,13 @@ def opaque(records: Records) -> Records:
     return records.view(np.dtype((np.void, records.dtype.itemsize)))
 
 
+def in_parts(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Records of ``dtype`` as two fields of so many bytes each, "key" and "metrics"."""
+    assert dtype.fields is not None
+    key_bytes: int = dtype.fields["packets"][1]
+    return np.dtype([("key", f"V{key_bytes}"), ("metrics", f"V{dtype.itemsize - key_bytes}")])
+
+
 def take(records: Records, indices: npt.NDArray[np.integer[Any]], out: Records | None = None) -> Records:
     """The rows ``indices`` of contiguous ``records``, in ``out`` (contiguous, of the same length) if it is given."""
     # With any mode but "raise", numpy writes to out without a buffer of its own.

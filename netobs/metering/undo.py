@@ -14,7 +14,7 @@ import numpy as np
 from netobs.base.keeper import Keeper, file_of
 from netobs.base.sparse import SparseArray
 from netobs.flow.journal import name_of
-from netobs.flow.records import CHUNK_ROWS, Records
+from netobs.flow.records import CHUNK_ROWS, Records, in_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +29,11 @@ _HEAD = 2
 """Places of four bytes that the first word takes."""
 
 
-def _parts_of(dtype: np.dtype[np.void]) -> tuple[np.dtype[np.void], np.dtype[np.void]]:
-    """Two dtypes with the fields ``PARTS``: one has them as rows of ``dtype`` do, the other has one or the other."""
-    assert dtype.fields is not None
-    key_bytes = dtype.fields["packets"][1]
-    sizes = (dtype.itemsize - key_bytes, key_bytes)
-    whole, part = (
-        np.dtype({"names": PARTS, "formats": [f"V{size}" for size in sizes], "offsets": offsets, "itemsize": itemsize})
-        for offsets, itemsize in (([key_bytes, 0], dtype.itemsize), ([0, 0], max(sizes)))
-    )
-    return whole, part
+def _one_of(parts: np.dtype[np.void]) -> np.dtype[np.void]:
+    """One of the fields of ``parts``, any."""
+    assert parts.fields is not None
+    formats = [parts.fields[part][0] for part in PARTS]
+    return np.dtype({"names": PARTS, "formats": formats, "offsets": [0] * len(PARTS)})
 
 
 class UndoLog:
@@ -50,8 +45,8 @@ class UndoLog:
 
         :raises NetobsError: a file cannot be mapped.
         """
-        self._whole, part = _parts_of(dtype)
-        self._copies = SparseArray(part, file_of(keeper, name_of(FILES[0], dtype)))
+        self._whole = in_parts(dtype)
+        self._copies = SparseArray(_one_of(self._whole), file_of(keeper, name_of(FILES[0], dtype)))
         self._places = SparseArray(np.uint32, file_of(keeper, name_of(FILES[1], dtype)))
         self._head = self._places.array[:_HEAD].view(np.uint64)
         self._tag = self._rows = self._length = 0
