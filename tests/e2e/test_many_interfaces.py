@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import time
@@ -12,10 +13,12 @@ import pytest
 
 from lab.collectors import UdpSink
 from lab.daemon import EXIT_WITHIN_S, KEPT, Daemon, configuration, read_account, traffic_control
+from lab.frames import ethernet, ipv4, udp
 from lab.namespaces import Lab
 from lab.programs import wait_until
-from lab.taps import delete_taps, make_taps
+from lab.taps import delete_taps, make_taps, running_taps
 from lab.traffic import Traffic
+from netobs.collector.decode import Decoder
 from tests.e2e.test_service import AT_ONCE, OFTEN, Manager
 from tests.e2e.test_shutdown import StartingDaemon, arrived
 
@@ -99,3 +102,29 @@ def test_interfaces_that_come_and_go_meanwhile(lab: Lab, tmp_path: Path) -> None
     assert "was not measured" not in daemon.log
     assert not any("netobs" in traffic_control(lab, far.ns, name) for name in stay)
     assert longest_silence_ms(daemon.log) < max(SILENCE_MS, took_ms / 4)
+
+
+@pytest.mark.parametrize("attach", ["tc", "tcx"])
+def test_hundreds_that_take_over_names_and_indices_keep_their_own_flows(lab: Lab, tmp_path: Path, attach: str) -> None:
+    """All within one interval: in each generation every index has another name, and the flows of all have one key."""
+    ns, count, first = lab.namespace(), 50 if attach == "tc" else 12, 1000
+    capture = {"interfaces": ["tap*"], "attach": attach, "direction": "ingress", "eviction_interval": "1h"}
+    config = configuration(capture, KEPT, [{"template": "full"}])
+    frame = ethernet(0x0800, ipv4(17, udp()))
+    sent = set[tuple[int, str, int]]()
+    with UdpSink(ns) as collector, Daemon(lab, ns, tmp_path, config) as daemon:
+        for turn in range(3):
+            taps = {first + number: f"tap{(number + turn) % count}" for number in range(count)}
+            with running_taps(ns, taps) as fds:
+                wait_until(lambda: daemon.log.count(": attached by ") == len(sent) + count, "all are attached")
+                for number, (index, fd) in enumerate(fds.items(), start=1 + turn * count):
+                    sent.add((index, taps[index], number))
+                    for _ in range(number):
+                        os.write(fd, frame)
+        wait_until(lambda: daemon.log.count(": gone") == len(sent), "all are gone")
+        account = daemon.finish()
+        decoder = Decoder()
+        flows = [flow for message in collector.drain() for flow in decoder.decode(message).flows]
+    assert account.is_balanced()
+    assert len(flows) == len(sent) == 3 * count
+    assert {(flow["ingressInterface"], flow["interfaceName"], flow["packetDeltaCount"]) for flow in flows} == sent
