@@ -14,6 +14,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -88,6 +89,7 @@ class ServiceStore:
         self.socket.setblocking(False)
         self.fds: dict[str, int] = {}
         self.heard: list[str] = []
+        self.heard_s: list[tuple[float, str]] = []  # the same, and when
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -140,6 +142,7 @@ class ServiceStore:
 
     def _take(self, message: str, fds: list[int]) -> None:
         self.heard.append(message)
+        self.heard_s.append((time.monotonic(), message))
         fields = dict(line.partition("=")[::2] for line in message.splitlines())
         name = fields.get("FDNAME", "stored")
         if fields.get("FDSTOREREMOVE") == "1" and name in self.fds:

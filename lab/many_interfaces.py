@@ -14,20 +14,18 @@ import argparse
 import contextlib
 import os
 import re
-import statistics
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from lab.collectors import UdpSink
 from lab.daemon import Account, Daemon, bpf_objects, configuration
 from lab.keeping import ServiceStore
-from lab.namespaces import Lab, command
+from lab.namespaces import Lab
+from lab.others import Others, Timed, percentiles
 from lab.programs import wait_until
 from lab.taps import delete_taps, make_taps
 from lab.traffic import Traffic
@@ -36,66 +34,9 @@ LONG_S = 900.0
 PACKETS = 10_000
 
 
-def percentiles(values: Sequence[float], unit: str) -> str:
-    found = (f"p{share} {at(values, share):.1f}" for share in (50, 90, 99))
-    return f"{', '.join(found)}, max {max(values, default=0.0):.1f} {unit} of {len(values)}"
-
-
-def at(values: Sequence[float], share: int) -> float:
-    """The percentile ``share``."""
-    ranked = sorted(values) or [0.0]
-    return ranked[min(len(ranked) - 1, len(ranked) * share // 100)]
-
-
 def _seconds(stamp: str) -> float:
     """Of a line of the log, since 1970."""
     return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp()
-
-
-@dataclass
-class Timed:
-    """One kind of work, and how long each "ip link add" of others took meanwhile."""
-
-    what: str
-    took_s: list[float] = field(default_factory=list)
-    others_ms: list[float] = field(default_factory=list)
-
-    def print(self, than: Timed | None = None) -> None:
-        """``than``: what it is compared with."""
-        took = f"{self.what}: {statistics.median(self.took_s):.2f} s"
-        print(f"{took}; ip link add of others: {percentiles(self.others_ms, 'ms')}", end="", flush=True)
-        if than is not None:
-            ratios = [at(self.others_ms, share) / at(than.others_ms, share) for share in (50, 90)]
-            print(f"; {ratios[0]:.2f} and {ratios[1]:.2f} times the p50 and p90 of {than.what!r}", end="")
-        print(flush=True)
-
-
-class Others:
-    """Another program, which makes interfaces in its own namespace."""
-
-    def __init__(self, ns: str) -> None:
-        self._ns, self._made = ns, 0
-
-    @contextlib.contextmanager
-    def working(self, timed: Timed) -> Iterator[None]:
-        """Adds to ``timed`` how long the work took, and how long each "ip link add" took meanwhile."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._work, args=(stop, timed.others_ms))
-        began = time.monotonic()
-        thread.start()
-        try:
-            yield
-        finally:
-            timed.took_s.append(time.monotonic() - began)
-            stop.set()
-            thread.join()
-
-    def _work(self, stop: threading.Event, took_ms: list[float]) -> None:
-        while not stop.wait(0.02):
-            self._made += 1
-            began = time.monotonic()
-            command(["ip", "-n", self._ns, "link", "add", f"other{self._made}", "type", "bridge"])
-            took_ms.append((time.monotonic() - began) * 1000)
 
 
 class LongDaemon(Daemon):
@@ -146,45 +87,56 @@ class Taps:
         return [*new.values()]
 
 
-def attached(daemon: Daemon, names: Iterable[str]) -> bool:
-    return {f"{name}: attached" for name in names} <= set(re.findall(r"\S+: attached", daemon.log))
+def wait_for_attached(daemon: Daemon, names: Iterable[str]) -> None:
+    """It looks seldom: this machine has other work."""
+    missing = set(names)
+    end = time.monotonic() + LONG_S
+    while missing:
+        missing -= set(re.findall(r"(\S+): attached", daemon.log))
+        assert time.monotonic() < end, missing
+        time.sleep(0.25)
 
 
 def run(taps: int, attach: str, turns: int, directory: Path, store: ServiceStore | None = None) -> Account:
     """Prints the figures; the account at the end."""
     with Lab() as lab, contextlib.ExitStack() as running:
         near, far = lab.pair()
-        others, metered, bare = Others(lab.namespace("others")), Taps(far.ns, taps), Taps(lab.namespace("bare"), taps)
+        metered, bare = Taps(far.ns, taps), Taps(lab.namespace("bare"), taps)
+        others = running.enter_context(Others(lab.namespace("others"), directory))
         config = configuration({"interfaces": ["veth0", "tap*"], "attach": attach}, {"active_timeout": "0s"})
         running.enter_context(UdpSink(far.ns))
         if store is not None:
             running.enter_context(store.serving())
         idle, start, stop = Timed("idle"), Timed(f"start with {taps} taps by {attach}"), Timed("stop")
-        with others.working(idle):
+        with idle.running():
             time.sleep(3)
         daemon = LongDaemon(lab, far.ns, directory, config, environment=store.environment if store else None)
-        with others.working(start):
+        with start.running():
             running.enter_context(daemon)
         print(f"attached after: {percentiles(daemon.attached_after_s(), 's')}")
         print(daemon.state(), flush=True)
-        without, within, after = Timed("turns without netobs"), Timed("turns with it"), Timed("until attached")
+        without, behind = Timed("turns without netobs"), Timed("after them")
+        within, after = Timed("turns with it"), Timed("until attached")
         for _ in range(turns):
-            with others.working(idle):
+            with idle.running():
                 time.sleep(1)
-            with others.working(without):
+            with without.running():
                 bare.turn()
-            with others.working(within):
+            with behind.running():
+                time.sleep(1)
+            with within.running():
                 new = metered.turn()
-            with others.working(after):
-                wait_until(lambda: attached(daemon, new), "the new ones are attached", LONG_S)  # noqa: B023
+            with after.running():
+                wait_for_attached(daemon, new)
             Traffic(packets=PACKETS).send(lab, near)
             print(daemon.state(), f"; {len(store.fds)} kept" if store else "", flush=True)
-        with others.working(stop):
+        with stop.running():
             daemon.process.send_signal(15)
             daemon.process.wait(LONG_S)
-        idle.print()
-        for timed, than in ((start, idle), (without, idle), (within, without), (after, idle), (stop, idle)):
-            timed.print(than)
+        for timed, than in (
+            (idle, idle), (start, idle), (without, idle), (within, without), (behind, idle), (after, behind), (stop, idle)
+        ):  # fmt: skip
+            print(others.compared(timed, than))
         print(re.findall(r"loop: longest silence .*", daemon.log)[-1])
         return daemon.finish()
 
