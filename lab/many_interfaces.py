@@ -133,9 +133,8 @@ def run(taps: int, attach: str, turns: int, directory: Path, store: ServiceStore
         with stop.running():
             daemon.process.send_signal(15)
             daemon.process.wait(LONG_S)
-        for timed, than in (
-            (idle, idle), (start, idle), (without, idle), (within, without), (behind, idle), (after, behind), (stop, idle)
-        ):  # fmt: skip
+        pairs = [(idle, idle), (start, idle), (without, idle), (within, without), (behind, idle), (after, behind)]
+        for timed, than in [*pairs, (stop, idle)]:
             print(others.compared(timed, than))
         print(re.findall(r"loop: longest silence .*", daemon.log)[-1])
         return daemon.finish()
