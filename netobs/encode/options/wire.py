@@ -111,9 +111,12 @@ def _text(text: str, octets: int) -> bytes:
 
     At least one NUL, because collectors in C need it.
     """
-    printable = "".join(char if char.isprintable() else "?" for char in text)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "?" for char in text)
     most = _MAX_TEXT_BYTES if octets == VARIABLE_LENGTH else octets - 1
-    data = printable.encode("utf-8", "replace")[:most].decode("utf-8", "ignore").encode("utf-8")
+    data = text.encode("utf-8", "replace")
+    if len(data) > most:
+        data = data[:most].decode("utf-8", "ignore").encode("utf-8")
     return bytes([len(data)]) + data if octets == VARIABLE_LENGTH else data.ljust(octets, b"\0")
 
 
