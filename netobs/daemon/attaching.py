@@ -9,14 +9,11 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
 from netobs.config.selector import InterfaceSelector
+from netobs.kernel import many
 from netobs.kernel.observation_points import RESTORE_NS, SLICE_NS, ObservationPoints
 
 PROGRESS_NS = NS_PER_S
 """How often the operator and the service manager hear of work that takes long."""
-
-PAUSE_NS = 20_000_000
-"""The longest pause after a slice. Others wait for the kernel's lock of all interfaces, so a pause takes as long as the
-slice before it did. A stop does not pause."""
 
 
 class Attaching:
@@ -117,7 +114,5 @@ class Attaching:
         before, began_ns = self._points.due, clock.monotonic_ns()
         is_busy = self._points.work(clock.is_over_in(SLICE_NS))
         self._done = self._done + before - self._points.due if is_busy else 0
-        ended_ns = clock.monotonic_ns()
-        pause_ns = min(ended_ns - began_ns, PAUSE_NS) if self._points.wants_any else 0
-        self._rested_ns = ended_ns + pause_ns
+        self._rested_ns = many.rested_ns(began_ns) if self._points.wants_any else began_ns  # a stop does not pause
         self._again = self._loop.call_at(self._rested_ns, self._go_on) if is_busy else None

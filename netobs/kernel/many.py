@@ -16,7 +16,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from netobs.base import capabilities
+from netobs.base import capabilities, clock
 from netobs.kernel import libbpf
 from netobs.kernel.attach import BPF_TCX
 from netobs.kernel.interfaces import Interface
@@ -24,6 +24,7 @@ from netobs.kernel.interfaces import Interface
 MANY = 32
 SWITCH = "openvswitch"
 """The kind of the interfaces of Open vSwitch itself, ovs-system among them, which is there as long as it works."""
+LONGEST_PAUSE_NS = 20_000_000
 _LINK_S, _FILTER_S = 0.015, 0.0015
 """Until a program is attached."""
 
@@ -51,6 +52,13 @@ def cost(interfaces: int, filters: int, directions: int) -> AttachingCost:
     links = interfaces - filters
     seconds = directions * (links * _LINK_S + filters * _FILTER_S)
     return AttachingCost(links, filters, seconds, round(1000 * (_LINK_S if links else _FILTER_S)), links * directions)
+
+
+def rested_ns(began_ns: int) -> int:
+    """When the next slice of attaching may begin after one that began at ``began_ns`` and ends now: others who wait for
+    the kernel's lock of all interfaces have as long as the slice took, at most ``LONGEST_PAUSE_NS``."""
+    now_ns = clock.monotonic_ns()
+    return now_ns + min(now_ns - began_ns, LONGEST_PAUSE_NS)
 
 
 def for_filters(present: Sequence[Interface], wanted: Sequence[Interface]) -> set[int]:

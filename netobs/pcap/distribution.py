@@ -11,6 +11,7 @@ from netobs.base import clock
 from netobs.base.clock import ClockPair
 from netobs.base.loop import EventLoop, Timer
 from netobs.base.vectors import Numbers
+from netobs.kernel import many
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.observation_points import RESTORE_NS
 from netobs.pcap.batch import PacketBatch
@@ -77,6 +78,7 @@ class Distribution:
         self._subscriptions: dict[Selection, Subscription] = {}
         self._lingering: Timer | None = None
         self._attaching: Timer | None = None
+        self._rested_ns = 0
         self._snaplen = 0
         self._last_read_ns = -1
 
@@ -156,13 +158,15 @@ class Distribution:
         self._set_snaplen()
 
     def _attach(self, now_ns: int) -> None:
-        """Attach and detach in the next rounds, a slice in each."""
+        """Attach and detach, a slice at a time, with pauses for others."""
         if self._attaching is None:
-            self._attaching = self._loop.call_at(now_ns, self._attach_some)
+            self._attaching = self._loop.call_at(max(now_ns, self._rested_ns), self._attach_some)
 
     def _attach_some(self, now_ns: int) -> None:
-        self._attaching = None
-        if self._tap.attach_some():
+        self._attaching, began_ns = None, clock.monotonic_ns()
+        is_busy = self._tap.attach_some()
+        self._rested_ns = many.rested_ns(began_ns)
+        if is_busy:
             self._attach(now_ns)
 
     def follow_links(self, now_ns: int) -> None:
