@@ -33,8 +33,9 @@ class Handover:
         self._capture, self._evictions, self._meter, self._loop = capture, evictions, meter, loop
         self._next: Datapath | None = None
         self._turns: Turns | None = None
-        self.swap_others: Callable[[], None] = lambda: None
-        """Called when the capture has another datapath: for programs that are not on its own hooks."""
+        self.swap_others: Callable[[Callable[[int], None], int], None] = lambda then, now_ns: then(now_ns)
+        """Called when the capture has another datapath, for programs that are not on its own hooks. It calls its
+        argument when these are swapped."""
 
     def load(self, present: CaptureConfig, wanted: CaptureConfig) -> None:
         """Loads other programs and maps, unless those of ``present`` are what is ``wanted``, and programs for a move to
@@ -63,10 +64,9 @@ class Handover:
         """What was loaded counts from now on."""
         if self._next is not None:
             self._capture.replace(self._next)
-            self.swap_others()
             self._evictions.follow(self._next)
             self._next = None
-            self.take_former(now_ns)
+            self.swap_others(self.take_former, now_ns)
         if self._turns is not None:
             self._capture.use_turns(self._turns)
             self._turns = None

@@ -11,30 +11,15 @@ from netobs.base.keeper import Keeper
 from netobs.base.loop import EventLoop
 from netobs.config import CaptureConfig
 from netobs.daemon.attaching import Attaching
+from netobs.daemon.helper_calls import HelperCalls
+from netobs.daemon.namespace_hooks import NamespaceHooks
 from netobs.datapath.capture import FLOWS, Capture
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.namespace_programs import NamespacePrograms
 from netobs.datapath.turns import Turns
-from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
-from netobs.kernel.helper_client import Helper
-from netobs.kernel.interfaces import Interface, LinkMonitor
+from netobs.kernel.attach import FLOWS_PLACE
+from netobs.kernel.interfaces import LinkMonitor
 from netobs.kernel.observation_points import Elsewhere, ObservationPoints
-
-
-class _HelperHooks:
-    """The hooks in a namespace: ``Hooks`` of netobs.kernel.kept_links."""
-
-    def __init__(self, helper: Helper, namespace: str, requests: socket.socket) -> None:
-        """``requests``: a netlink socket there."""
-        self._helper, self._namespace, self._requests = helper, namespace, requests
-
-    def attach(
-        self, interface: Interface, direction: str, program_fd: int, method: str, place: FilterPlace
-    ) -> Attachment:
-        return self._helper.attach(self._namespace, self._requests, interface, direction, program_fd, method, place)
-
-    def make_link(self, interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
-        return self._helper.make_link(self._namespace, interface, direction, program_fd, place.last)
 
 
 class Namespace:
@@ -44,31 +29,21 @@ class Namespace:
         self,
         name: str,
         number: int,
-        helper: Helper,
+        opened: tuple[tuple[socket.socket, socket.socket], int],
+        calls: HelperCalls,
         capture: Capture,
         config: CaptureConfig,
         loop: EventLoop,
         changed: Callable[[int], None],
         keeper: Keeper,
     ) -> None:
-        """``number``: of its flows. ``changed``: as in ``Attaching``. ``keeper``: keeps the links for the next process.
-
-        :raises OSError: as ``Helper.open``; EAGAIN also if another namespace got the name meanwhile.
-        """
+        """``number``: of its flows. ``opened``: by ``Helper.open_two``. ``changed``: as in ``Attaching``. ``keeper``:
+        keeps the links for the next process."""
         self.name, self.number = name, number
         self.left_ns = 0
         """When it was left."""
-        events, self.inode = helper.open(name)
-        self._requests = events  # until there is another one
-        try:
-            self._requests, inode = helper.open(name)
-            if inode != self.inode:
-                raise BlockingIOError
-            links = LinkMonitor((events, self._requests), number)
-        except BaseException:
-            events.close()
-            self._requests.close()
-            raise
+        sockets, self.inode = opened
+        links = LinkMonitor(sockets, number)
         self._programs = NamespacePrograms(capture.datapath, number)
         purpose = FLOWS._replace(
             place=FLOWS_PLACE._replace(last=config.anchor == "last"),
@@ -76,8 +51,8 @@ class Namespace:
             say_missed=lambda where, what: FLOWS.say_missed(f"{name}/{where}", what),
             label=f"{name}/",
         )
-        hooks = _HelperHooks(helper, name, self._requests)
-        elsewhere = Elsewhere(number, links, hooks, capture.points.interface_names, capture.points.methods)
+        self._hooks = NamespaceHooks(calls, name, sockets[1])
+        elsewhere = Elsewhere(number, links, self._hooks, capture.points.interface_names, capture.points.methods)
         self.points = ObservationPoints(
             config.namespaces.interfaces(name),
             config.direction,
@@ -90,6 +65,7 @@ class Namespace:
         self.points.find_method()
         self.points.placing.turns = Turns(capture.datapath, number)
         self.points.on_reuse = capture.points.on_reuse
+        self._hooks.settle = self.points.settle
         self._loop = loop
         self._is_followed = False
         self.attaching = Attaching(self.points, loop, lambda _now_ns: None, changed)
@@ -126,6 +102,7 @@ class Namespace:
     def swap(self, datapath: Datapath) -> None:
         """Counts in the maps of another ``datapath`` from now on."""
         programs = NamespacePrograms(datapath, self.number)
+        self._hooks.outdate()
         self.points.swap(programs.program_fd)
         self._programs.close()
         self._programs = programs
@@ -134,6 +111,7 @@ class Namespace:
     def leave(self) -> None:
         """Follows it no more, and holds nothing of it: sockets would keep it alive after it has lost its name."""
         self.stop()
+        self._hooks.close()
         self.points.leave()
 
     @property
@@ -144,6 +122,7 @@ class Namespace:
     def close(self, keep: bool = False) -> None:
         """Frees the programs, and the links to interfaces that are gone; with ``keep``, these stay for the next
         process."""
+        self._hooks.close()
         if not keep:
             self.points.forget()
         self.points.close(keep)

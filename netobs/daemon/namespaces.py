@@ -6,6 +6,7 @@ import errno
 import functools
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Callable
@@ -15,6 +16,7 @@ from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.config import CaptureConfig
+from netobs.daemon.helper_calls import HelperCalls
 from netobs.daemon.namespace import Namespace
 from netobs.datapath.capture import Capture
 from netobs.datapath.datapath import MAX_NAMESPACES
@@ -25,6 +27,7 @@ from netobs.kernel.interfaces import Interface
 
 log = logging.getLogger("netobs.capture")
 
+Opened = tuple[tuple[socket.socket, socket.socket], int]
 POLL_NS = 20_000_000
 """How often to look whether a new file is a namespace yet, which takes 10 to 25 ms, or whether one is gone."""
 YOUNG_NS = 2 * NS_PER_S
@@ -67,11 +70,14 @@ class Namespaces:
         no program counts its packets any more. ``record``: where the next process finds the numbers, which flows in the
         kernel have."""
         self._config, self._capture, self._loop = config, capture, loop
-        self._changed, self._ended, self._helper = changed, ended, helper
+        self._changed, self._ended = changed, ended
+        self._calls = HelperCalls(helper, loop, self._on_away)
+        self._is_followed = False
         self._selector = config.namespaces
         self._present: dict[str, Namespace] = {}
         self._ending: list[Namespace] = []
         self._new: dict[str, int] = {}  # name: when it was first heard of; ordered
+        self._opening: tuple[str, int] | None = None  # of those, the one that the helper is asked for
         self._record, self._keeper = record, keeper
         self._names: dict[int, str] = {int(each): name for each, name in (record.read() or {}).items()}
         """Of all numbers ever given."""
@@ -83,6 +89,7 @@ class Namespaces:
     def start(self, now_ns: int) -> None:
         """Asks for the namespaces that are there, and follows them from now on."""
         self._capture.points.interface_names.name_namespaces(self._names)  # of flows that the former process has left
+        self._is_followed = True
         self._connect(now_ns)
 
     @property
@@ -108,15 +115,18 @@ class Namespaces:
                 del self._present[name]
                 namespace.stop()
                 namespace.attaching.finish(functools.partial(self._let_go, namespace), now_ns)
-        self._list(now_ns)
+        self._calls.call(self._calls.helper.list, self._listed)
 
-    def swap(self) -> None:
-        """The capture has another datapath: counts in its maps from now on."""
+    def swap(self, then: Callable[[int], None], now_ns: int) -> None:
+        """The capture has another datapath: counts in its maps from now on. ``then`` is called when no program counts
+        in others any more."""
         for namespace in (*self._present.values(), *self._ending):
             namespace.swap(self._capture.datapath)
+        self._calls.when_idle(then, now_ns)
 
     def stop(self) -> None:
         """Follows nothing any more. The programs stay where they are."""
+        self._is_followed = False
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -128,7 +138,7 @@ class Namespaces:
     def finish(self, then: Callable[[int], None], now_ns: int) -> None:
         """After ``stop``: takes the programs off all interfaces, one namespace after the other, then calls ``then``."""
         if not self._present:
-            then(now_ns)
+            self._calls.when_idle(then, now_ns)
             return
         _, namespace = self._present.popitem()
         self._ending.append(namespace)
@@ -141,7 +151,7 @@ class Namespaces:
             namespace.close(keep)
         self._present.clear()
         self._ending.clear()
-        self._helper.close()
+        self._calls.close()
 
     def _at(self, when_ns: int, callback: Callable[[int], None]) -> None:
         """Calls ``callback`` then, and at no other time that was asked for before."""
@@ -150,27 +160,42 @@ class Namespaces:
         self._timers[callback] = self._loop.call_at(when_ns, callback)
 
     def _connect(self, now_ns: int) -> None:
-        """Watches the names, then lists them: none is missed in between."""
         self._forget_events()
-        try:
-            self._events = self._helper.events()
-        except OSError as error:
-            if error.errno != errno.ENOENT or self._helper.fileno() < 0:
-                self._say(without_helper(error.strerror))
-            self._at(now_ns + RETRY_NS, self._connect)
+        self._calls.call(self._calls.helper.events_and_list, self._connected)
+
+    def _connected(self, answer: tuple[int, dict[str, int]] | OSError, now_ns: int) -> None:
+        if isinstance(answer, OSError):
+            self._failed(answer, now_ns)
             return
-        self._loop.add_reader(self._events, self._on_events)
+        events, inodes = answer
+        if not self._is_followed or self._events >= 0:
+            os.close(events)
+            return
+        self._events = events
+        self._loop.add_reader(events, self._on_events)
         if self._said:
             log.info("capture.netns: the root helper answers")
             self._said.clear()
-        self._list(now_ns)
+        self._listed(inodes, now_ns)
 
-    def _list(self, now_ns: int) -> None:
-        try:
-            inodes = self._helper.list()
-        except OSError as error:
-            self._say(without_helper(error.strerror))
+    def _failed(self, error: OSError, now_ns: int) -> None:
+        """The helper answers with an error, or not at all, and is asked again later. Until there has been a namespace,
+        there is no folder of their names (ENOENT)."""
+        if error.errno not in (errno.ENOENT, errno.EPIPE):
+            self._on_away(str(error.strerror), now_ns)
+        elif self._is_followed:
             self._at(now_ns + RETRY_NS, self._connect)
+
+    def _on_away(self, why: str, now_ns: int) -> None:
+        if self._is_followed:
+            self._say(without_helper(why), "helper")
+            self._at(now_ns + RETRY_NS, self._connect)
+
+    def _listed(self, inodes: dict[str, int] | OSError, now_ns: int) -> None:
+        if isinstance(inodes, OSError):
+            self._failed(inodes, now_ns)
+            return
+        if not self._is_followed:
             return
         for name in [name for name, each in self._present.items() if inodes.get(name) != each.inode]:
             self._leave(name, now_ns)
@@ -207,35 +232,43 @@ class Namespaces:
             self._at(now_ns, self._open_one)
 
     def _open_one(self, now_ns: int) -> None:
-        """The namespace that was heard of first, then other work of the loop."""
-        if not self._new:
-            return
-        name, since_ns = next(iter(self._new.items()))
-        del self._new[name]
+        """The namespace that was heard of first. The next one has its turn when this one is there."""
+        if self._new and not self._opening:
+            name, since_ns = next(iter(self._new.items()))
+            del self._new[name]
+            self._opening = (name, since_ns)
+            helper = self._calls.helper
+            self._calls.call(lambda: helper.open_two(name), functools.partial(self._opened, name, since_ns))
+
+    def _opened(self, name: str, since_ns: int, answer: Opened | OSError, now_ns: int) -> None:
+        is_wanted = self._opening == (name, since_ns) and self._selector.matches(name)
+        if self._opening == (name, since_ns):
+            self._opening = None
         pause_ns = 0
-        try:
-            self._open(name, now_ns)
-        except OSError as error:
-            if error.errno == errno.EAGAIN:
-                if now_ns - since_ns < YOUNG_NS:
-                    self._new[name] = since_ns
-                    pause_ns = POLL_NS
-            elif error.errno == errno.EPIPE or self._helper.fileno() < 0:
-                self._say(without_helper(error.strerror))
-                self._at(now_ns + RETRY_NS, self._connect)
-                return
-            elif error.errno != errno.ENOENT:
-                self._say(f"network namespace {name}: not measured: {error.strerror}")
-        if self._new:
+        if not isinstance(answer, OSError):
+            if is_wanted and self._is_followed and name not in self._present:
+                self._follow(name, answer, now_ns)
+            else:
+                for sock in answer[0]:
+                    sock.close()
+        elif answer.errno == errno.EAGAIN:
+            if is_wanted and now_ns - since_ns < YOUNG_NS:
+                self._new[name] = since_ns
+                pause_ns = POLL_NS
+        elif answer.errno not in (errno.ENOENT, errno.EPIPE):
+            self._say(f"network namespace {name}: not measured: {answer.strerror}")
+        if self._new and self._is_followed:
             self._at(now_ns + pause_ns, self._open_one)
 
-    def _open(self, name: str, now_ns: int) -> None:
+    def _follow(self, name: str, opened: Opened, now_ns: int) -> None:
         number = self._number_for(name)
         if not number:
+            for sock in opened[0]:
+                sock.close()
             self._say(f"more than {MAX_NAMESPACES} network namespaces match capture.netns: the others are not measured")
             return
         namespace = Namespace(
-            name, number, self._helper, self._capture, self._config, self._loop, self._changed, self._keeper
+            name, number, opened, self._calls, self._capture, self._config, self._loop, self._changed, self._keeper
         )
         if number in self._free:
             self._free.remove(number)
@@ -258,6 +291,8 @@ class Namespaces:
     def _leave(self, name: str, now_ns: int) -> None:
         """The namespace has lost its name: nothing of this process may keep it alive."""
         self._new.pop(name, None)
+        if self._opening and self._opening[0] == name:
+            self._opening = None
         namespace = self._present.pop(name, None)
         if namespace is None:
             return
@@ -281,10 +316,10 @@ class Namespaces:
             youngest_ns = max(each.left_ns for each in self._ending)
             self._at(now_ns + (POLL_NS if now_ns - youngest_ns < LINGER_NS else LINGER_NS), self._end_those_gone)
 
-    def _say(self, text: str) -> None:
-        """Warns once, until the helper answers again."""
-        if text not in self._said:
-            self._said.add(text)
+    def _say(self, text: str, what: str = "") -> None:
+        """Warns once of ``what``, or of exactly this, until the helper answers again."""
+        if (what or text) not in self._said:
+            self._said.add(what or text)
             log.warning("%s", text)
 
 

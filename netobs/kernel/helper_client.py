@@ -1,16 +1,16 @@
-"""The daemon's side of the root helper (``netobs-helper``)."""
+"""The daemon's side of the root helper (``netobs-helper``). All calls wait for its answer."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
+from typing import Any
 
 from netobs.kernel import libbpf
-from netobs.kernel.attach import Attachment, FilterPlace, PlacedFilter, attachment_of_link
+from netobs.kernel.attach import PlacedFilter
 from netobs.kernel.helper_protocol import MAX_ANSWER_BYTES, SOCKET, Message, receive, send
-from netobs.kernel.interfaces import Interface
-from netobs.kernel.netlink import TC_H_CLSACT, filters
 
 HELPER_SOCKET = "NETOBS_HELPER"
 """The environment variable that names another socket than the usual one."""
@@ -25,7 +25,6 @@ class Helper:
     def __init__(self, path: str = SOCKET) -> None:
         self._path = path
         self._socket: socket.socket | None = None
-        self._made_qdiscs: set[tuple[str, int]] = set()
 
     @property
     def is_there(self) -> bool:
@@ -61,59 +60,62 @@ class Helper:
         """
         return self.ask("events").fds[0]
 
-    def make_link(
-        self, namespace: str, interface: Interface, direction: str, program_fd: int, last: bool
-    ) -> int:  # fmt: skip
-        """As ``netobs.kernel.attach.make_link``, in another namespace.
+    def open_two(self, namespace: str) -> tuple[tuple[socket.socket, socket.socket], int]:
+        """Two sockets as of ``open``, and the inode of the namespace.
 
-        :raises OSError: as in ``attach``.
+        :raises OSError: as in ``open``; EAGAIN also if another namespace got the name meanwhile.
         """
-        where: dict[str, str | int | bool] = {
-            "namespace": namespace,
-            "ifindex": interface.index,
-            "direction": direction,
-        }
-        return self.ask("link", program_fd, method="tcx", last=last, **where).fds[0]
+        first, inode = self.open(namespace)
+        try:
+            second, other = self.open(namespace)
+        except BaseException:
+            first.close()
+            raise
+        if inode != other:
+            first.close()
+            second.close()
+            raise BlockingIOError(errno.EAGAIN, "another namespace has the name now")
+        return (first, second), inode
 
-    def attach(
-        self, namespace: str, requests: socket.socket, interface: Interface, direction: str, program_fd: int,
-        method: str, place: FilterPlace,
-    ) -> Attachment:  # fmt: skip
-        """As ``netobs.kernel.attach.attach``, in another namespace. ``requests``: a netlink socket there.
+    def events_and_list(self) -> tuple[int, dict[str, int]]:
+        """First ``events``, then ``list``: no name is missed in between.
+
+        :raises OSError: as in each.
+        """
+        events = self.events()
+        try:
+            return events, self.list()
+        except BaseException:
+            os.close(events)
+            raise
+
+    def make_link(self, namespace: str, ifindex: int, direction: str, program_fd: int, last: bool) -> int:
+        """As ``netobs.kernel.attach.make_link``, in another namespace.
 
         :raises OSError: as in ``ask``, or as the kernel refused.
         """
-        where: dict[str, str | int | bool] = {
-            "namespace": namespace,
-            "ifindex": interface.index,
-            "direction": direction,
-        }
-        answer = self.ask("link", program_fd, method=method, last=place.last, beside=place.beside, **where)
-        if method == "tcx":
-            return attachment_of_link(interface, direction, answer.fds[0], place.last)
-        placed, qdisc = PlacedFilter(**answer.values), (namespace, interface.index)
-        if placed.made_qdisc:
-            self._made_qdiscs.add(qdisc)
+        where = {"namespace": namespace, "ifindex": ifindex, "direction": direction}
+        return self.ask("link", program_fd, method="tcx", last=last, **where).fds[0]
 
-        def swap(other_fd: int) -> None:
-            nonlocal placed
-            again = self.ask("link", other_fd, method=method, last=place.last, priority=placed.priority, **where)
-            placed = PlacedFilter(**again.values)
+    def place_filter(
+        self, namespace: str, ifindex: int, direction: str, program_fd: int, last: bool, **values: int | bool
+    ) -> PlacedFilter:
+        """As ``netobs.kernel.attach.place_filter``, in another namespace, with the handle of filters for flows.
+        ``values``: ``beside`` and ``priority``, as in the request.
 
-        def is_there() -> bool:
-            present = filters(interface.index, TC_H_CLSACT[direction], requests)
-            return (place.handle, placed.priority) in present
+        :raises OSError: as in ``make_link``.
+        """
+        where = {"namespace": namespace, "ifindex": ifindex, "direction": direction}
+        return PlacedFilter(**self.ask("link", program_fd, method="tc", last=last, **where, **values).values)
 
-        def detach() -> None:
-            made_qdisc = qdisc in self._made_qdiscs  # for the other direction, perhaps
-            self.ask("unlink", **where, **placed._replace(made_qdisc=made_qdisc)._asdict())
+    def unlink(self, namespace: str, ifindex: int, direction: str, placed: PlacedFilter) -> None:
+        """As ``netobs.kernel.attach.remove_filter``, in another namespace.
 
-        def forget() -> None:
-            self._made_qdiscs.discard(qdisc)
+        :raises OSError: as in ``ask``.
+        """
+        self.ask("unlink", namespace=namespace, ifindex=ifindex, direction=direction, **placed._asdict())
 
-        return Attachment(interface, direction, "tc", detach, is_there, forget, swap, place.last)
-
-    def ask(self, verb: str, *fds: int, **values: str | int | bool) -> Message:
+    def ask(self, verb: str, *fds: int, **values: Any) -> Message:
         """The answer to a request.
 
         :raises OSError: it cannot be reached, or does not answer, or refused it: the text says why.

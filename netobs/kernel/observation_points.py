@@ -163,6 +163,11 @@ class ObservationPoints:
         self.work(is_over)
         return len(self.attached)
 
+    def settle(self, index: int) -> None:
+        """Does what is due for one interface: what attaching to it has waited for is there."""
+        if index in self.names:
+            self._settle(self.names[index])
+
     def _settle(self, interface: Interface) -> None:
         """Attaches what is missing, detaches what is too much."""
         index = interface.index

@@ -84,9 +84,7 @@ class Placing:
             made = made or self._attach_by(interface, direction, program)
         except OSError as error:
             reason = str(error.strerror)
-            if self.postponed.add(interface, error.errno or 0) or error.errno == errno.ENODEV:
-                return None
-            if self._refused.get(place) != reason:
+            if not self.postponed.may_pass(interface, error.errno or 0) and self._refused.get(place) != reason:
                 self._refused[place] = reason
                 self._purpose.say_refused(interface.name, reason)
             return None

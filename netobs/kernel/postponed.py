@@ -11,23 +11,26 @@ from netobs.kernel.interfaces import Interface
 
 PASSING = (errno.EMFILE, errno.EPIPE)
 """There is no file descriptor left, or nobody who would attach in another network namespace."""
+QUIET = (*PASSING, errno.ENODEV, errno.EINPROGRESS)
+"""Also: the interface has gone, or the answer comes later."""
 
 
 class Postponed:
-    """``add`` -> ``say`` -> ``take_all``, again and again."""
+    """``may_pass`` -> ``say`` -> ``take_all``, again and again."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, Interface] = {}
         self._short: set[int] = set()
         self._said: set[int] = set()
 
-    def add(self, interface: Interface, number: int) -> bool:
-        """Whether ``interface`` waits from now on: what failed with errno ``number`` may succeed later."""
+    def may_pass(self, interface: Interface, number: int) -> bool:
+        """Whether an attempt that failed with errno ``number`` is no refusal; ``interface`` waits if it may succeed
+        later."""
         if number in PASSING:
             self._waiting[interface.index] = interface
         if number == errno.EMFILE:
             self._short.add(interface.index)
-        return number in PASSING
+        return number in QUIET
 
     def say(self, say_refused: Callable[[str, str], None]) -> None:
         """Logs once, in one line, the interfaces that have no file descriptor."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,12 @@ def helper(tmp_path: Path) -> Iterator[RunningHelper]:
         yield running
 
 
-def configured(tmp_path: Path, attach: str = "auto", **capture: Any) -> str:
+def configured(tmp_path: Path, attach: str = "auto", metering: dict[str, Any] = KEPT, **capture: Any) -> str:
     """A configuration that also measures the routers' namespaces, and exports with ``TEMPLATE``."""
     template = tmp_path / "namespaces.toml"
     template.write_text(TEMPLATE, encoding="ascii")
     table = {"netns": [f"{PREFIX}{os.getpid()}-router-*/veth*"], "attach": attach, **capture}
-    return configuration(table, KEPT, [{"template": str(template)}])
+    return configuration(table, metering, [{"template": str(template)}])
 
 
 class Reader:
@@ -211,6 +213,37 @@ def test_without_the_helper_one_sentence_says_so(lab: Lab, tmp_path: Path) -> No
     assert "install the package netobs-helper" in daemon.log
     assert "does not tell network namespaces apart" not in daemon.log + done.stdout
     assert account.is_balanced()
+
+
+def test_a_helper_that_hangs_holds_up_nothing(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
+    """A namespace appears meanwhile: flows of others leave, one warning names the helper, and then it is measured."""
+    near, far = lab.pair()
+    beside = lab.namespace("beside")
+    with UdpSink(far.ns) as collector:
+        reader, environment = Reader(collector), {HELPER_SOCKET: helper.path}
+        config = configured(tmp_path, eviction_interval="100ms", metering={"active_timeout": "0s"})
+        with Daemon(lab, far.ns, tmp_path, config, environment=environment) as daemon, namespace("router-a") as present:
+            wait_until(lambda: f"network namespace {present}: measured" in daemon.log, "the first is measured")
+            os.kill(helper.pid, signal.SIGSTOP)
+            try:
+                with namespace("router-b") as router:
+                    sender, _ = lab.veth(beside, router, names=("sender", "veth0"))
+                    lab.veth(beside, present, names=("other", "veth0"))
+                    Traffic(packets=10).send(lab, near)
+                    wait_until(lambda: len(reader.flows()) > 0, "flows leave")
+                    daemon.wait_for("the root helper: it does not answer")
+                    Traffic(packets=10).send(lab, near)
+                    wait_until(lambda: daemon.account().transmitted().packets == 20, "flows leave again")
+                    os.kill(helper.pid, signal.SIGCONT)
+                    wait_until(lambda: measured(daemon, router) and measured(daemon, present), "all are measured", 40)
+                    Traffic(packets=30).send(lab, sender)
+                    wait_until(lambda: daemon.account().seen.packets == 50, "all packets are seen")
+            finally:
+                os.kill(helper.pid, signal.SIGCONT)
+            assert daemon.finish().is_balanced()
+    assert daemon.log.count("the root helper cannot be asked") == 1
+    assert not re.search("the loop was silent for .* in (Namespace|ObservationPoints|Attaching)", daemon.log)
+    assert "not measured" not in daemon.log
 
 
 def test_a_template_without_namespaces_is_warned_of(lab: Lab, tmp_path: Path) -> None:

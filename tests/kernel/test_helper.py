@@ -16,15 +16,19 @@ from pathlib import Path
 import pytest
 
 from lab.helper import RunningHelper
-from lab.namespaces import Lab, in_namespace
+from lab.namespaces import Lab, Link, in_namespace
 from lab.prog_run import Programs
 from lab.programs import wait_until
+from netobs.base.loop import EventLoop
+from netobs.daemon.helper_calls import HelperCalls
+from netobs.daemon.namespace_hooks import NamespaceHooks
 from netobs.helper.server import BURST, MAX_CONNECTIONS
 from netobs.kernel import inotify
-from netobs.kernel.attach import FLOWS_PLACE
+from netobs.kernel.attach import FLOWS_PLACE, Attachment
 from netobs.kernel.helper_client import Helper
 from netobs.kernel.helper_protocol import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Message, receive, send
 from netobs.kernel.interfaces import LinkMonitor
+from tests.kernel.foreign import tcx_programs
 
 pytestmark = pytest.mark.kernel
 
@@ -120,29 +124,125 @@ def test_names_and_sockets_are_those_of_the_namespaces(running: RunningHelper, f
     assert re.search(r"INFO uid 0, process \d+: open good-1: done", running.log)
 
 
-@pytest.mark.parametrize("method", ["tcx", "tc"])
+class Hooked:
+    """``NamespaceHooks`` for lo of ``good-1``, and its loop."""
+
+    def __init__(self, path: str, programs: Programs, method: str, loop: EventLoop) -> None:
+        self._programs, self._method, self._loop = programs, method, loop
+        self.away: list[str] = []
+        client = Helper(path)
+        sockets, _ = client.open_two("good-1")
+        self.links = LinkMonitor(sockets, netns=1)
+        self.calls = HelperCalls(client, loop, lambda why, now_ns: self.away.append(why))
+        self.hooks = NamespaceHooks(self.calls, "good-1", sockets[1])
+        (self.lo,) = self.links.interfaces()
+
+    def attach(self, way: str) -> Attachment:
+        """Or BlockingIOError while the helper is asked."""
+        program = self._programs.program_fd(f"netobs_{way}")
+        return self.hooks.attach(self.lo, way, program, self._method, FLOWS_PLACE)
+
+    def ask(self, way: str) -> None:
+        with pytest.raises(BlockingIOError):
+            self.attach(way)
+
+    def until_idle(self) -> None:
+        self.calls.when_idle(lambda _now_ns: self._loop.stop(), 0)
+        self._loop.run()
+
+    def attached(self, way: str) -> Attachment:
+        """When the helper has answered."""
+        made: list[Attachment] = []
+        self.hooks.settle = lambda index: made.append(self.attach(way))
+        self.ask(way)
+        self.until_idle()
+        return made[0]
+
+    def close(self) -> None:
+        self.until_idle()
+        self.links.close()
+        self.calls.close()
+
+
+@pytest.fixture(params=["tcx", "tc"])
+def hooked(
+    running: RunningHelper, folder: tuple[str, str], programs: Programs, request: pytest.FixtureRequest
+) -> Iterator[Hooked]:
+    with EventLoop() as loop, contextlib.closing(Hooked(running.path, programs, request.param, loop)) as made:
+        yield made
+
+
+def left_on_lo(lab: Lab, ns: str) -> list[int]:
+    """TCX programs, filters and clsact qdiscs."""
+    link = Link(ns, "lo", 1, "")
+    shown = lab.run(ns, ["tc", "qdisc", "show", "dev", "lo"]).stdout.count("clsact")
+    return [len(tcx_programs(link, "ingress")), len(tcx_programs(link, "egress")), shown]
+
+
 def test_programs_are_attached_in_the_namespace(
-    lab: Lab, running: RunningHelper, folder: tuple[str, str], programs: Programs, method: str
+    lab: Lab, hooked: Hooked, folder: tuple[str, str], programs: Programs
 ) -> None:
     ns = folder[1]
-    client = Helper(running.path)
-    requests = client.open("good-1")[0]
-    monitor = LinkMonitor((client.open("good-1")[0], requests), netns=1)
-    with contextlib.closing(monitor):
-        (lo,) = monitor.interfaces()
-        made = [
-            client.attach("good-1", requests, lo, way, programs.program_fd(f"netobs_{way}"), method, FLOWS_PLACE)
-            for way in ("ingress", "egress")
-        ]
-        assert all(each.is_there() for each in made)
-        with programs.accounting() as observed, in_namespace(ns), contextlib.closing(_udp_socket()) as sender:
-            sender.sendto(b"x", ("127.0.0.1", 9))
-        assert {int(row["direction"]) for row in observed[0].records} == {0, 1}
-        for each in made:
-            each.detach()
-        assert not (method == "tc" and any(each.is_there() for each in made))
-    assert lab.run(ns, ["tc", "qdisc", "show", "dev", "lo"]).stdout.count("clsact") == 0
-    client.close()
+    made = [hooked.attached(way) for way in ("ingress", "egress")]
+    assert all(each.is_there() for each in made)
+    for each in made:
+        each.swap(programs.program_fd(f"netobs_{each.direction}"))
+    hooked.until_idle()
+    assert all(each.is_there() for each in made)
+    with programs.accounting() as observed, in_namespace(ns), contextlib.closing(_udp_socket()) as sender:
+        sender.sendto(b"x", ("127.0.0.1", 9))
+    assert {int(row["direction"]) for row in observed[0].records} == {0, 1}
+    for each in made:
+        each.detach()
+    hooked.until_idle()
+    assert left_on_lo(lab, ns) == [0, 0, 0]
+
+
+def test_what_nobody_wants_any_more_is_taken_off_again(lab: Lab, hooked: Hooked, folder: tuple[str, str]) -> None:
+    """The interface is not selected any more by the time at which the helper answers."""
+    settled: list[int] = []
+    hooked.hooks.settle = settled.append
+    hooked.ask("ingress")
+    hooked.ask("ingress")  # it is asked once
+    hooked.ask("egress")
+    hooked.until_idle()
+    assert settled == [1, 1]
+    assert left_on_lo(lab, folder[1]) == [0, 0, 0]
+
+
+def test_what_was_asked_for_before_the_programs_changed_is_asked_for_again(
+    lab: Lab, hooked: Hooked, folder: tuple[str, str]
+) -> None:
+    made: list[Attachment] = []
+
+    def settle(_index: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            made.append(hooked.attach("ingress"))
+
+    hooked.hooks.settle = settle
+    hooked.ask("ingress")
+    hooked.hooks.outdate()
+    hooked.until_idle()
+    (only,) = made
+    assert only.is_there()
+    only.detach()
+    hooked.until_idle()
+    assert left_on_lo(lab, folder[1]) == [0, 0, 0]
+
+
+def test_calls_that_wait_for_a_helper_that_is_away_fail_together(tmp_path: Path) -> None:
+    """Each would wait as long as the first one."""
+    answers: list[OSError | dict[str, int]] = []
+    away: list[str] = []
+    with EventLoop() as loop:
+        calls = HelperCalls(Helper(str(tmp_path / "none.sock")), loop, lambda why, now_ns: away.append(why))
+        for _ in range(3):
+            calls.call(calls.helper.list, lambda answer, _now_ns: answers.append(answer))
+        calls.when_idle(lambda _now_ns: loop.stop(), 0)
+        loop.run()
+        calls.close()
+    assert [each.errno for each in answers if isinstance(each, OSError)] == [errno.EPIPE] * 3
+    assert len(away) == 1
 
 
 @pytest.mark.parametrize(
