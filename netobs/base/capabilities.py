@@ -43,6 +43,11 @@ def in_effect() -> int:
     return _read()[0]
 
 
+def permitted() -> int:
+    """The permitted set."""
+    return _read()[1]
+
+
 def set_aside(mask: int) -> None:
     """Takes the capabilities of ``mask`` out of effect. Threads that are started from now on are without them, too;
     programs that are executed are not concerned."""
@@ -61,8 +66,7 @@ def keep_only(mask: int, for_programs: int = 0) -> None:
     for number in range(_BITS):
         if not (mask | for_programs) >> number & 1 and LIBC.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0):
             break  # it may not, or there are no more
-    effective, permitted, _ = _read()
-    _write(effective & mask, permitted & mask, 0)
+    _write(*(each & mask for each in _read()))
 
 
 def give_up() -> None:

@@ -81,6 +81,13 @@ class CaptureConfig:
         'there is no systemd; "" = none',
     )
 
+    drop_capabilities: bool = setting(
+        False,
+        Boolean(),
+        "true: gives up for good, after the start, the capabilities that nothing configured needs any more; some keys "
+        "then take effect at the next start only",
+    )
+
     @property
     def selector(self) -> InterfaceSelector:
         """Selects the observed interfaces."""

@@ -21,7 +21,7 @@ from netobs.base.errors import CaptureError
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.config import Config, warnings_of
 from netobs.config.text import folded
-from netobs.daemon import footprint, host_check
+from netobs.daemon import footprint, host_check, rights
 from netobs.daemon.account import Stats
 from netobs.daemon.attaching import Attaching
 from netobs.daemon.collectors import ExportingProcess
@@ -72,10 +72,9 @@ class Daemon:
         self._namespaces: Namespaces | None = None
         self._evictions = Evictions(self._datapath, loop, self._meter, self._after_eviction, self._keeper)
         self._handover = Handover(self._capture, self._evictions, self._meter, loop)
-        self._stopping = False
+        self._stopping, self._ready_by_ns = False, 0
         self._goes_on = self._keeper.keeps
         """Whether the next process goes on where this one ends; not after a stop."""
-        self._ready_by_ns = 0
         self._status = StatusLine(clock.monotonic_ns())
         self._watch = LoopWatch(loop)
 
@@ -195,6 +194,7 @@ class Daemon:
         if (self._exporting.ready and self._packets.settled) or now_ns >= self._ready_by_ns:
             log.info("netobs ready: %s", self._activity("no interface yet"))
             self._say_status(now_ns)
+            rights.give_up(self._config, self._capture)
             self._service.ready()
         else:
             self._loop.call_at(now_ns + POLL_NS, self._report_ready)

@@ -31,7 +31,7 @@ class _Link(NamedTuple):
 class NamespaceHooks:
     """``Hooks`` of netobs.kernel.kept_links. The helper may hang, and the loop does not wait for it: attaching raises
     BlockingIOError (EINPROGRESS) while the helper is asked, and returns what it has made when ``settle`` has this
-    interface attached to once more. What nobody wants by then is taken off again."""
+    interface attached to once more. A link or filter that is not wanted any more by then is taken off."""
 
     def __init__(self, calls: HelperCalls, namespace: str, requests: socket.socket) -> None:
         """``requests``: a netlink socket there."""

@@ -16,12 +16,13 @@ from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config, all_keys, warnings_of
 from netobs.daemon import host_check, packet_capture
 from netobs.daemon.collectors import Exporters, check_certificates, make_exporters
+from netobs.daemon.handover import LOADED_WITH
 from netobs.datapath.capture import check_interfaces
 
 log = logging.getLogger("netobs")
 
-AT_START_ONLY = {
-    "capture": ("pin",),
+AT_START_ONLY: dict[str, tuple[str, ...]] = {
+    "capture": ("pin", "drop_capabilities"),
 }
 """The keys, by table, that are fixed when the daemon starts. All others take effect at a reload."""
 
@@ -191,7 +192,7 @@ def _problem(attempt: Callable[[], object]) -> Iterator[str]:
 def _merge(present: Config, wanted: Config) -> tuple[Config, list[str]]:
     kept = []
     tables = {}
-    for table, names in AT_START_ONLY.items():
+    for table, names in _fixed(present).items():
         mine, its = getattr(present, table), getattr(wanted, table)
         fixed = [key for key in all_keys() if key.table == table and key.name in names]
         kept += [
@@ -201,3 +202,13 @@ def _merge(present: Config, wanted: Config) -> tuple[Config, list[str]]:
         ]
         tables[table] = replace(its, **{key.field_name: getattr(mine, key.field_name) for key in fixed})
     return replace(wanted, **tables), kept
+
+
+def _fixed(present: Config) -> dict[str, tuple[str, ...]]:
+    """The keys, by table, that are fixed while ``present`` is in force."""
+    if not present.capture.drop_capabilities:
+        return AT_START_ONLY
+    names = (*AT_START_ONLY["capture"], "attach", "anchor", *LOADED_WITH)
+    if present.packet_capture.enabled or present.capture.netns:
+        return {"capture": names}
+    return {"capture": (*names, "netns"), "packet_capture": ("enabled",)}

@@ -312,6 +312,11 @@ class ObservationPoints:
         """The interfaces that programs are attached to now."""
         return [self.names[index] for index, attachments in self._attachments.items() if attachments]
 
+    @property
+    def has_filters(self) -> bool:
+        """Whether any program is attached by a filter."""
+        return any(one.method == "tc" for attachments in self._attachments.values() for one in attachments)
+
     def detach(self) -> None:
         """Takes the programs off all interfaces, at once."""
         self.want_none()

@@ -39,6 +39,19 @@ def set_aside() -> None:
         capabilities.take_up(before & capabilities.BPF)
 
 
+def keep_only(mask: int) -> None:
+    """Drops all capabilities but those of ``mask`` for good. Root also keeps what its files and its children of another
+    user need, and leaves these what they need to become that user."""
+    of_root = capabilities.DAC_OVERRIDE | capabilities.KILL
+    capabilities.keep_only(mask | of_root, for_programs=capabilities.SETGID | capabilities.SETUID)
+
+
+def held() -> list[str]:
+    """The names of the needed capabilities that this process is permitted to have."""
+    permitted = capabilities.permitted()
+    return [name for name, (bit, _) in _NEEDS.items() if permitted & 1 << bit]
+
+
 def explain(number: int) -> tuple[str, str]:
     """The problem behind errno ``number`` of a load, and what to do. Empty if no capability is missing.
 

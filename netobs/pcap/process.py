@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from netobs.base import capabilities, child, clock, log, malloc
+from netobs.base import child, clock, log, malloc
 from netobs.base.errors import NetobsError
 from netobs.base.loop import POLL_NS, EventLoop
 from netobs.base.tls_server import ServerTls
@@ -120,9 +120,8 @@ class Process:
 
 def _drop_rights() -> None:
     """It serves clients from here on. The three that loading needs stay permitted, for rings, filters and interfaces
-    that come later. Root keeps what its files and its children of another user need."""
-    of_root = capabilities.DAC_OVERRIDE | capabilities.KILL
-    capabilities.keep_only(privileges.TO_LOAD | of_root, for_programs=capabilities.SETGID | capabilities.SETUID)
+    that come later."""
+    privileges.keep_only(privileges.TO_LOAD)
     privileges.set_aside()
 
 

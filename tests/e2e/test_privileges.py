@@ -7,14 +7,17 @@ import platform
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab.daemon import Daemon, configuration, netobs
+from lab.daemon import KEPT, Daemon, configuration, netobs, traffic_control
 from lab.machine import BPF_SYSCALL
 from lab.namespaces import Lab, Link
 from lab.privileges import CAPABILITIES, IN_EFFECT, USER
 from lab.programs import wait_until
+from lab.traffic import Traffic
+from netobs.base import capabilities
 
 pytestmark = pytest.mark.e2e(tools=("setpriv", "mount", "unshare"))
 
@@ -93,8 +96,8 @@ def test_the_verifiers_log_is_not_what_one_has_to_read(lab: Lab, host: Link, tmp
 
 
 def test_the_right_to_administrate_the_system_does_as_well(lab: Lab, host: Link, tmp_path: Path) -> None:
-    for capabilities in (["sys_admin", "net_admin"], CAPABILITIES):
-        done = netobs(lab, host.ns, "--conf", write(tmp_path, attach="tc"), "--dry-run", capabilities=capabilities)
+    for held in (["sys_admin", "net_admin"], CAPABILITIES):
+        done = netobs(lab, host.ns, "--conf", write(tmp_path, attach="tc"), "--dry-run", capabilities=held)
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -153,5 +156,61 @@ def test_what_only_loading_needs_is_set_aside(lab: Lab, tmp_path: Path, attach: 
         daemon.wait_for(f"later: attached by {method}")
         before = daemon.capture_process()
         os.kill(before.pid, signal.SIGKILL)
+        wait_until(lambda: daemon.log.count("packet capture: listening on") == 2, "packet capture runs again")
+        daemon.finish()
+
+
+def permitted(pid: int) -> set[int]:
+    """CapPrm of each thread of a process."""
+    found = set()
+    for task in os.listdir(f"/proc/{pid}/task"):
+        lines = Path(f"/proc/{pid}/task/{task}/status").read_text(encoding="ascii").splitlines()
+        found |= {int(line.split()[1], 16) for line in lines if line.startswith("CapPrm:")}
+    return found
+
+
+KEPT_BY = {
+    "links": ({"attach": "tcx"}, 0, "kept: none"),
+    "filters": ({"attach": "tc"}, capabilities.NET_ADMIN, "kept: CAP_NET_ADMIN, to set and remove filters"),
+}
+
+
+@pytest.mark.parametrize(("capture", "kept", "said"), KEPT_BY.values(), ids=KEPT_BY)
+def test_what_nothing_needs_any_more_is_given_up_for_good(
+    lab: Lab, tmp_path: Path, capture: dict[str, Any], kept: int, said: str
+) -> None:
+    """Interfaces that come later are measured, a reload works but for what would have to be loaded, a stop leaves
+    nothing."""
+    sender, far = lab.pair()
+    table = {"interfaces": ["*"], "drop_capabilities": True, "eviction_interval": "100ms", **capture}
+    with Daemon(lab, far.ns, tmp_path, configuration(table, KEPT), as_user=True) as daemon:
+        daemon.wait_for(said)
+        pid = daemon.process.pid
+        wait_until(lambda: permitted(pid) == {kept | IN_EFFECT}, f"it has what it needs, not {permitted(pid)}")
+        lab.run(far.ns, ["ip", "link", "add", "later", "type", "bridge"])
+        daemon.wait_for(f"later: attached by {capture['attach']}")
+        lab.run(far.ns, ["ip", "link", "delete", "later"])
+        daemon.wait_for("later: gone")
+        log = daemon.reload(
+            configuration({**table, "max_flows": 128, "direction": "ingress"}, KEPT, packet_capture={"enabled": True})
+        )
+        for name in ("[capture] max_flows", "[packet_capture] enabled"):
+            assert f"{name} takes effect at the next start: restart netobs" in log
+        daemon.wait_for(f"{far.name}: detached, egress")
+        Traffic(packets=100, flows=10).send(lab, sender)
+        account = daemon.finish()
+    assert (account.seen.packets, account.is_balanced()) == (100, True)
+    assert "netobs" not in traffic_control(lab, far.ns)
+    assert "clsact" not in lab.run(far.ns, ["tc", "qdisc", "show"]).stdout
+
+
+def test_packet_capture_keeps_what_it_needs(lab: Lab, tmp_path: Path) -> None:
+    """Its process may have to be started again."""
+    _, far = lab.pair()
+    packets = {"enabled": True, "listen": str(tmp_path / "capture")}
+    config = configuration({"drop_capabilities": True}, packet_capture=packets)
+    with Daemon(lab, far.ns, tmp_path, config, as_user=True) as daemon:
+        daemon.wait_for("kept: CAP_BPF CAP_NET_ADMIN CAP_PERFMON, for packet capture")
+        os.kill(daemon.capture_process().pid, signal.SIGKILL)
         wait_until(lambda: daemon.log.count("packet capture: listening on") == 2, "packet capture runs again")
         daemon.finish()
