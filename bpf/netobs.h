@@ -203,6 +203,7 @@ enum netobs_turn {
 	TURN_ALONE, /* there is no other program */
 	TURN_FIRST = 1,
 	TURN_SECOND = 2,
+	TURN_NEVER = 3, /* the other one is not ready yet */
 	TURN_SETTLED = 4, /* no packet is between the two that has passed the first before the turn was the other's */
 };
 

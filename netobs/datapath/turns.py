@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.namespace_programs import NamespacePrograms
-from netobs.kernel.moving import TURN_FIRST, TURN_SECOND
+from netobs.kernel.moving import TURN_FIRST, TURN_NEVER, TURN_SECOND
 
 
 class Turns:
@@ -46,7 +46,7 @@ class Turns:
 
         :raises CaptureError: they cannot be loaded.
         """
-        for turn in (TURN_FIRST, TURN_SECOND):
+        for turn in (TURN_FIRST, TURN_SECOND, TURN_NEVER):
             self._of(turn).load_usual()
 
     def close(self) -> None:

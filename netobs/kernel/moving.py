@@ -13,7 +13,7 @@ from typing import Callable, Protocol
 
 from netobs.kernel.attach import Attachment
 
-TURN_FIRST, TURN_SECOND = 1, 2
+TURN_FIRST, TURN_SECOND, TURN_NEVER = 1, 2, 3
 """enum netobs_turn: which of two programs on a hook counts, in the order in which a packet passes them."""
 
 
@@ -51,17 +51,23 @@ def move(
     """Puts the program ``name`` (``program_fd`` counts always) where ``attach`` puts it, instead of where ``old`` has
     it. ``is_behind``: packets pass the new place after the old one.
 
+    The new one never counts until both are there: ``attach`` may begin something and raise EINPROGRESS, and this is
+    called again later.
+
     :raises OSError: the kernel refused; ``old`` is as it was.
     """
     before, after = (TURN_FIRST, TURN_SECOND) if is_behind else (TURN_SECOND, TURN_FIRST)
     programs = turns.program_fd(name, before), turns.program_fd(name, after)
+    never = turns.program_fd(name, TURN_NEVER)
     turns.begin(before)
-    old.swap(programs[0])
+    new = attach(never)
     try:
-        new = attach(programs[1])
+        old.swap(programs[0])
+        new.swap(programs[1])
     except OSError:
         with contextlib.suppress(OSError):  # somebody has removed it
             old.swap(program_fd)
+        new.detach()
         raise
     turns.pass_to(after)
     old.detach()

@@ -167,6 +167,8 @@ class ObservationPoints:
         """Does what is due for one interface: what attaching to it has waited for is there."""
         if index in self.names:
             self._settle(self.names[index])
+        if index in self._attachments:
+            self._check(index)
 
     def _settle(self, interface: Interface) -> None:
         """Attaches what is missing, detaches what is too much."""

@@ -47,6 +47,9 @@ class Placing:
         self._purpose, self._program_fd, self._kept, self._methods = purpose, program_fd, kept, methods
         self.turns: Turns | None = None
         """For programs that can move to another place on their hook without missing a packet; see ``moving.py``."""
+        self.sets_filters = True
+        """Whether this process sets them itself: only then can one be swapped at once, and moved by ``turns``."""
+        self._waiting: set[tuple[int, str]] = set()  # to be moved, when the answer is there
         self._stuck: set[tuple[int, str]] = set()
         self._refused: dict[tuple[int, str], str] = {}
         self.postponed = Postponed()
@@ -110,18 +113,23 @@ class Placing:
         """Puts the program where it should be; ``old`` itself if that failed, which is logged, and not tried again
         until ``move_to``. None if it is off the hook, to be attached again."""
         place, where = (old.interface.index, old.direction), f"{old.interface.name}: {old.direction}"
-        if self.turns is None:
+        method = self._methods.for_attached(old)
+        if self.turns is None or not (self.sets_filters or old.method == method == "tcx"):
             old.detach()
             return None
+        self._waiting.discard(place)
         try:
-            program, method = self._program_for(old.interface, old.direction), self._methods.for_attached(old)
+            program = self._program_for(old.interface, old.direction)
             if method == "tcx":
                 descriptors.check_room(program)
             name = self._program_name(old.interface, old.direction)
             new = self._kept.move(old, name, program, self.turns, method)
         except OSError as error:
-            self._stuck.add(place)
-            if error.errno != errno.ENODEV:
+            if error.errno == errno.EINPROGRESS:
+                self._waiting.add(place)
+            elif error.errno != errno.EPIPE:  # as in ``Postponed``: at the next look
+                self._stuck.add(place)
+            if place in self._stuck and error.errno != errno.ENODEV:
                 log.warning("%s%s: stays attached by %s: %s", self._purpose.label, where, words(old), error.strerror)
             return old
         if self._methods.mixes and (old.method, new.method, old.last) == ("tc", "tcx", new.last):
@@ -142,7 +150,7 @@ class Placing:
 
     def at_rest(self) -> None:
         """Nothing is to be moved any more."""
-        if self.turns is not None:
+        if self.turns is not None and not self._waiting:
             self.turns.close()
 
     def say_postponed(self) -> None:
@@ -154,3 +162,4 @@ class Placing:
         self.postponed.discard(index)
         self._refused = {place: why for place, why in self._refused.items() if place[0] != index}
         self._stuck = {place for place in self._stuck if place[0] != index}
+        self._waiting = {place for place in self._waiting if place[0] != index}

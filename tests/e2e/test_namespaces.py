@@ -215,6 +215,25 @@ def test_without_the_helper_one_sentence_says_so(lab: Lab, tmp_path: Path) -> No
     assert account.is_balanced()
 
 
+def test_a_reload_moves_links_of_namespaces_without_loss(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
+    host, near = lab.namespace("host"), lab.namespace("near")
+    lab.veth(near, host)
+    with namespace("router") as router, UdpSink(host):
+        sender, _ = lab.veth(near, router, names=("sender", "veth0"))
+        config = configured(tmp_path, "tcx")
+        with Daemon(lab, host, tmp_path, config, environment={HELPER_SOCKET: helper.path}) as daemon:
+            wait_until(lambda: measured(daemon, router), "it is measured")
+            sending = Traffic(packets=40_000, flows=10).start(lab, sender, rate=10_000)
+            for anchor in ("last", "first"):
+                daemon.reload(configured(tmp_path, "tcx", anchor=anchor))
+                for way in ("ingress", "egress"):
+                    daemon.wait_for(f"{router}/veth0: {way}: now attached by tcx, {anchor}")
+            sent = sending.wait()
+            wait_until(lambda: daemon.account().seen.packets >= sent.packets, "all packets are seen")
+            account = daemon.finish()
+    assert (account.seen.packets, account.is_balanced()) == (sent.packets, True)
+
+
 def test_a_helper_that_hangs_holds_up_nothing(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
     """A namespace appears meanwhile: flows of others leave, one warning names the helper, and then it is measured."""
     near, far = lab.pair()
