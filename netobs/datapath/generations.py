@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
@@ -210,7 +210,7 @@ class Generations:
         former = self._keeper.former(name)
         if former is not None and self._record.is_off:
             self._record = KeptRecord(former)
-        self._record.write(asdict(manifest))
+        self._record.write(vars(manifest))
 
     def _drop_generation(self, manifest: Manifest) -> None:
         for name in manifest.entries:
