@@ -21,6 +21,7 @@ from bench import (
     memory,
     overload,
     packets,
+    start,
     streaming,
     throughput,
     traffic,
@@ -41,6 +42,7 @@ SECTIONS: dict[str, ModuleType] = {
     "export": exporting,
     "streaming": streaming,
     "listen": listen,
+    "start": start,
 }
 FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
 JSON = Path(__file__).resolve().parent / "results" / "bench.json"
