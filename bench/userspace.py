@@ -22,7 +22,7 @@ from bench.fill import fill
 from bench.text import table
 from lab.keeping import DictKeeper
 from lab.prog_run import on_cpu
-from netobs.base import clock
+from netobs.base import clock, malloc
 from netobs.base.clock import ClockPair
 from netobs.base.keeper import KeepsNothing
 from netobs.base.loop import EventLoop
@@ -64,9 +64,11 @@ class Stopwatch:
 
 
 class Pipeline:
-    """Every stage of the daemon, each called by hand. ``late_ns``: how far its clock is ahead of the real one."""
+    """Every stage of the daemon, each called by hand. ``late_ns``: how far its clock is ahead of the real one.
+    ``keeps``: with the journal, for the next process."""
 
-    def __init__(self, flow_table: str, flows: int, timeout_s: int, port: int, keeps: bool) -> None:
+    def __init__(self, flow_table: str, flows: int, timeout_s: int, port: int, keeps: bool = False) -> None:
+        malloc.return_large()  # as the daemon does
         self.datapath = Datapath(CaptureConfig(flow_table=flow_table, max_flows=2 * flows))
         keeper = DictKeeper() if keeps else KeepsNothing()
         journal = self.datapath.journal = open_journal(self.datapath.record, keeper)
@@ -129,15 +131,12 @@ def _round(pipeline: Pipeline, flows: int, timeout_s: int, number: int, profile:
     return watch
 
 
-def measure(
-    flow_table: str, flows: int, timeout_s: int, rounds: int, profiled: bool = False, keeps: bool = False
-) -> dict[str, Any]:
-    """Medians over ``rounds``, after a warm-up round. ``profile``: the report of cProfile, or ''. ``keeps``: with the
-    journal, for the next process."""
+def measure(flow_table: str, flows: int, timeout_s: int, rounds: int, profiled: bool = False) -> dict[str, Any]:
+    """Medians over ``rounds``, after a warm-up round. ``profile``: the report of cProfile, or ''."""
     profile = cProfile.Profile(time.process_time) if profiled else None  # CPU, not waiting
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:  # takes what fits its buffer: nobody reads
         sink.bind(("127.0.0.1", 0))
-        pipeline = Pipeline(flow_table, flows, timeout_s, sink.getsockname()[1], keeps)
+        pipeline = Pipeline(flow_table, flows, timeout_s, sink.getsockname()[1])
         _round(pipeline, flows, timeout_s, 0, None)
         before = pipeline.sent
         watches = [_round(pipeline, flows, timeout_s, number, profile) for number in range(1, rounds + 1)]
@@ -203,9 +202,8 @@ def _main() -> None:
     for name in ("flows", "timeout_s", "rounds"):
         parser.add_argument(name, type=int)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--journal", action="store_true", help="keep everything for the next process")
     case = parser.parse_args()
-    print(json.dumps(measure(case.flow_table, case.flows, case.timeout_s, case.rounds, case.profile, case.journal)))
+    print(json.dumps(measure(case.flow_table, case.flows, case.timeout_s, case.rounds, case.profile)))
 
 
 if __name__ == "__main__":
