@@ -31,9 +31,9 @@ class RunningHelper:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([*argv, *self._folder], stderr=log)
         try:
-            wait_until(lambda: self._process.poll() is not None or os.path.exists(self.path), "the helper listens")
-            assert self._process.poll() is None, self.log
             client = Helper(self.path)
+            wait_until(lambda: self._process.poll() is not None or client.is_there, "the helper listens")
+            assert self._process.poll() is None, self.log
             with contextlib.closing(client):
                 client.list()  # it is at work: all its descriptors are open
                 self.descriptors_at_rest = self.descriptors() - 1

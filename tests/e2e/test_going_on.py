@@ -162,6 +162,37 @@ def test_another_table_after_a_restart(lab: Lab, tmp_path: Path, store: ServiceS
         assert account.seen.packets == 2 * TRAFFIC.packets == account.transmitted().packets
 
 
+def test_another_place_on_the_hook_after_a_restart_and_a_kill(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
+    """The file has changed meanwhile: links become filters, or go behind the programs of others."""
+    near, far = lab.pair()
+    capture = {**RARELY, "direction": "ingress"}
+    with UdpSink(far.ns):
+        with Kept(store, lab, far.ns, tmp_path, configuration(capture, AT_ONCE), label="first") as daemon:
+            daemon.restart()
+        sending = Traffic(flows=50, packets=60_000).start(lab, near, rate=20_000)
+        ways = [("tc", "first"), ("tcx", "last"), ("tcx", "first")]
+        for number, (attach, anchor) in enumerate(ways):
+            config = configuration({**capture, "attach": attach, "anchor": anchor}, AT_ONCE)
+            with Kept(store, lab, far.ns, tmp_path, config, label=f"n{number}") as daemon:
+                assert f"veth0: ingress: now attached by {attach}, {anchor}" in daemon.log
+                store.read()
+                name = f"l-0-{far.ifindex}-{'i' if anchor == 'first' else 'I'}"
+                assert {each for each in store.fds if each.startswith("l-0-")} == ({name} if attach == "tcx" else set())
+                if number == 1:
+                    daemon.process.kill()
+                    daemon.process.wait()
+                else:
+                    daemon.restart()
+        sent = sending.wait()
+        with Kept(store, lab, far.ns, tmp_path, config, label="last") as daemon:
+            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
+            account = daemon.finish()
+        assert account.seen.packets == sent.packets == account.transmitted().packets
+        store.read()
+        assert store.fds == {}
+        assert "clsact" not in traffic_control(lab, far.ns)
+
+
 def test_an_index_that_another_interface_gets_between_two_daemons(
     lab: Lab, tmp_path: Path, store: ServiceStore
 ) -> None:

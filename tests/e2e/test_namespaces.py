@@ -192,6 +192,26 @@ def test_a_reload_chooses_other_namespaces(lab: Lab, tmp_path: Path, helper: Run
             assert daemon.finish().is_balanced()
 
 
+def test_attach_and_anchor_take_effect_in_a_namespace(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
+    host, near = lab.namespace("host"), lab.namespace("near")
+    with namespace("router") as router, UdpSink(host):
+        sender, _ = lab.veth(near, router, names=("sender", "veth0"))
+        lab.veth(near, host, names=("idle", "veth0"))
+        capture = {"netns": [router], "direction": "ingress"}
+        environment = {HELPER_SOCKET: helper.path}
+        with Daemon(lab, host, tmp_path, configuration(capture, KEPT), environment=environment) as daemon:
+            daemon.wait_for(f"{router}/veth0: attached by")
+            sending = Traffic(flows=50, packets=60_000).start(lab, sender, rate=20_000)
+            for attach, anchor in (("tc", "first"), ("tc", "last"), ("tcx", "last"), ("tcx", "first")):
+                daemon.reload(configuration({**capture, "attach": attach, "anchor": anchor}, KEPT))
+                daemon.wait_for(f"{router}/veth0: ingress: now attached by {attach}, {anchor}")
+            sent = sending.wait()
+            account = daemon.finish()
+        assert account.seen.packets == sent.packets
+        assert (account.transmitted().flows, account.is_balanced()) == (50, True)
+        assert "clsact" not in lab.run(router, ["tc", "qdisc", "show", "dev", "veth0"]).stdout
+
+
 def test_without_the_helper_one_sentence_says_so(lab: Lab, tmp_path: Path) -> None:
     near, far = lab.pair()
     sentence = "capture.netns: no network namespace is measured, the root helper cannot be asked"

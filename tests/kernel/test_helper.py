@@ -283,6 +283,7 @@ def test_garbage_gets_one_error(running: RunningHelper, kind: str) -> None:
 ODD_VALUES = [
     {"ifindex": 0}, {"ifindex": -1}, {"ifindex": 1 << 31}, {"ifindex": "1"}, {"ifindex": True}, {"ifindex": 1.0},
     {"direction": "sideways"}, {"direction": None}, {"method": "xdp"}, {"last": 1}, {"verb": "exec"}, {"verb": 1},
+    {"beside": 1}, {"priority": 0},
 ]  # fmt: skip
 
 

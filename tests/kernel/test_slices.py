@@ -262,3 +262,20 @@ def test_links_and_filters_of_auto_go_on_in_the_next_process(lab: Lab, caplog: p
         assert by(of, "tc") == filtered
     assert "was not measured" not in caplog.text
     assert not any("clsact" in qdiscs(lab, Link(ns, name, 0, "")) for name in filtered)
+
+
+def test_auto_moves_nothing_that_may_stay(lab: Lab) -> None:
+    ns = lab.namespace()
+    make_taps(ns, taps(MANY + 2))
+    *first, later, last = oldest_first(lab, ns)
+    with points(ns, attach="auto", direction="ingress") as of:
+        assert of.attach() == MANY + 2
+        of.move_to("auto", last=False)
+        assert of.due == 0
+        assert (by(of, "tcx"), by(of, "tc")) == ({*first}, {later, last})
+        of.move_to("tcx", last=False)
+        assert not of.work()
+        for setting in ("auto", "tcx", "auto"):
+            of.move_to(setting, last=False)
+            assert not of.work()
+            assert by(of, "tcx") == {*first, later, last}
