@@ -40,7 +40,7 @@ class Reporter:
     def __init__(self, sampling: int) -> None:
         self.sampling = sampling
         self._seen: list[Interface] = []
-        self._interfaces: tuple[ReportedInterface, ...] = ()
+        self._interfaces: tuple[ReportedInterface, ...] | None = ()  # as reported; None: not yet made of those
         self._namespaces: dict[int, str] | None = None
         self._ignored = LossWatch()
         self._not_sent: dict[int, LossWatch] = {}
@@ -48,17 +48,13 @@ class Reporter:
 
     def see_interfaces(self, interfaces: Iterable[Interface], namespaces: Mapping[int, str] | None = None) -> bool:
         """Read the observed interfaces, and the names of network namespaces by number if any are followed; returns
-        whether the reported facts about them have changed."""
+        whether they have changed."""
         seen = sorted(interfaces, key=lambda each: (each.netns, each.index))
         if (seen, namespaces) == (self._seen, self._namespaces):
             return False
-        found = tuple(
-            ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns) for each in seen
-        )
-        changed = (found, namespaces) != (self._interfaces, self._namespaces)
-        self._seen, self._interfaces = seen, found
+        self._seen, self._interfaces = seen, None
         self._namespaces = None if namespaces is None else dict(namespaces)
-        return changed
+        return True
 
     def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
         """Read the present ledger, and warn the operator about losses, by reason."""
@@ -91,6 +87,11 @@ class Reporter:
 
     def report(self, number: int, stats: ExportStats) -> Report:
         """The report for collector ``number``."""
+        if self._interfaces is None:
+            self._interfaces = tuple(
+                ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns)
+                for each in self._seen
+            )
         sent = stats.sent + stats.resent + stats.refused_flows
         return Report(
             interfaces=self._interfaces,
