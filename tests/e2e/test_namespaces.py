@@ -18,23 +18,12 @@ from lab.daemon import KEPT, Daemon, configuration, netobs
 from lab.helper import RunningHelper
 from lab.namespaces import PREFIX, Lab, command, in_namespace, namespaces
 from lab.programs import wait_until
+from lab.routers import TEMPLATE, Reader
 from lab.traffic import Traffic
-from netobs.collector.decode import Decoder
 from netobs.kernel.helper_client import HELPER_SOCKET
 
 pytestmark = pytest.mark.e2e(tools=("make", "tc"))
 
-TEMPLATE = """
-options = ["interfaces", "namespaces"]
-
-[[template]]
-family = "ipv4"
-elements = [
-    "sourceIPv4Address", "destinationIPv4Address", "sourceTransportPort", "destinationTransportPort",
-    "protocolIdentifier", "ingressInterface", "ingressVRFID", "egressVRFID", "VRFname", "interfaceName",
-    "octetDeltaCount", "packetDeltaCount", "flowEndReason",
-]
-"""
 FORCED_END = 4
 _numbers = itertools.count(1)
 
@@ -67,34 +56,6 @@ def configured(tmp_path: Path, attach: str = "auto", metering: dict[str, Any] = 
     template.write_text(TEMPLATE, encoding="ascii")
     table = {"netns": [f"{PREFIX}{os.getpid()}-router-*/veth*"], "attach": attach, **capture}
     return configuration(table, metering, [{"template": str(template)}])
-
-
-class Reader:
-    """Data Records and options records of all Messages, as they arrive."""
-
-    def __init__(self, collector: UdpSink) -> None:
-        self._collector, self._decoder = collector, Decoder()
-        self._flows: list[dict[str, Any]] = []
-        self._names: dict[int, str] = {}
-
-    def _read(self) -> None:
-        for message in self._collector.drain():
-            decoded = self._decoder.decode(message)
-            self._flows += decoded.flows
-            named = [record for record in decoded.options or () if "VRFname" in record]
-            self._names.update({record["ingressVRFID"]: record["VRFname"] for record in named})
-        stats = self._decoder.stats
-        assert (stats.sets_without_template, stats.malformed) == (0, 0)
-
-    def flows(self) -> list[dict[str, Any]]:
-        """All so far."""
-        self._read()
-        return self._flows
-
-    def names(self) -> dict[int, str]:
-        """The name of each namespace, by number, as options records say last."""
-        self._read()
-        return self._names
 
 
 def measured(daemon: Daemon, name: str) -> bool:
