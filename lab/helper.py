@@ -13,6 +13,9 @@ from lab.namespaces import stop
 from lab.programs import wait_until
 from netobs.kernel.helper_client import Helper
 
+AS_UNDER_ITS_UNIT = ("setpriv", "--bounding-set", "-all,+net_admin,+sys_admin")
+"""Root without the other capabilities: not even a file of its own is open to it against the file's mode."""
+
 
 class RunningHelper:
     """As a context manager: ``netobs-helper`` at ``path``. ``folder``: where namespaces have their names."""
@@ -27,7 +30,16 @@ class RunningHelper:
         self._conf.write_text(f'netns = [{patterns}]\nuser = "{user}"\n', encoding="ascii")
 
     def __enter__(self) -> RunningHelper:
-        argv = [sys.executable, "-m", "netobs.helper.main", "--conf", str(self._conf), "--socket", self.path]
+        argv = [
+            *AS_UNDER_ITS_UNIT,
+            sys.executable,
+            "-m",
+            "netobs.helper.main",
+            "--conf",
+            str(self._conf),
+            "--socket",
+            self.path,
+        ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([*argv, *self._folder], stderr=log)
         try:

@@ -45,6 +45,8 @@ class NamedNamespaces:
         folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except PermissionError:  # the mode of the file before it is a namespace: nobody may read it
+            raise OSError(errno.EAGAIN, "not a network namespace") from None
         finally:
             os.close(folder)
         try:

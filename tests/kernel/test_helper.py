@@ -260,6 +260,25 @@ def test_no_other_name_is_opened(running: RunningHelper, name: object) -> None:
     assert "done" not in running.log.replace("list: done", "")
 
 
+def test_a_file_that_is_about_to_be_a_namespace_is_asked_for_again(
+    running: RunningHelper, folder: tuple[str, str]
+) -> None:
+    """ "ip netns add" makes a file that nobody may read, and mounts the namespace on it some time later."""
+    young = Path(folder[0]) / "good-young"
+    young.touch(mode=0)
+    client = Helper(running.path)
+    try:
+        with pytest.raises(BlockingIOError):
+            client.open("good-young")
+        assert "good-young" not in client.list()
+        subprocess.run(["mount", "--bind", f"/run/netns/{folder[1]}", str(young)], check=True)
+        client.open("good-young")[0].close()
+        subprocess.run(["umount", str(young)], check=True)
+    finally:
+        young.unlink()
+        client.close()
+
+
 GARBAGE = {
     "no JSON": b"\xff\xfe\0",
     "no object": b"[1, 2]",
