@@ -55,14 +55,15 @@ class KeptLinks:
         self._unclaimed = {name for name in keeper.names() if name.startswith(f"l-{namespace}-")}
         former = None if namespace else keeper.former(PLACES)
         self._places = KeptRecord(-1)
-        self._had_filters: set[int] = set()
+        self._filters: set[tuple[int, str]] = set()
+        """The hooks, by interface and direction, that may have a filter of the former process, unclaimed so far."""
         self._noted: dict[str, Any] = {}
         self._noted_names: dict[int, Interface] = {}
         self._noted_ns = 0
         if former is not None:
             self._places = KeptRecord(former)
             self._noted = self._places.read() or {}
-            self._had_filters.update(self._noted.get("filters", ()))
+            self._filters = {(index, each) for index in self._noted.get("filters", ()) for each in attach.BPF_TCX}
             attach.adopt_qdiscs(self._noted.get("made", ()), place)
         elif keeper.keeps and not namespace:
             self._places = KeptRecord(keeper.memory(PLACES))
@@ -74,6 +75,10 @@ class KeptLinks:
 
         :raises OSError: as in ``attach.attach``.
         """
+        hook = (interface.index, direction)
+        if hook in self._filters and method == "tcx":
+            self._end_filter(hook)
+        self._filters.discard(hook)  # another filter takes its place
         return self._attach(interface, direction, program_fd, method, self.place)
 
     def _attach(
@@ -126,8 +131,9 @@ class KeptLinks:
 
     def _former_filters(self, interface: Interface, direction: str) -> Iterator[_Former]:
         """As ``_former_links``; they come behind all links."""
-        if interface.index not in self._had_filters:
+        if (interface.index, direction) not in self._filters:
             return
+        self._filters.discard((interface.index, direction))
         for priority in attach.former_filters(interface, direction, self.place):
             place = self.place._replace(priority=priority)
             adopt = functools.partial(self._adopt_filter, interface, direction, place)
@@ -161,13 +167,14 @@ class KeptLinks:
 
     @property
     def unclaimed(self) -> int:
-        """How many links of the former process nobody wants so far."""
-        return len(self._unclaimed)
+        """How many links and filters of the former process nobody wants so far."""
+        return len(self._unclaimed) + len(self._filters)
 
     def end_unclaimed(self) -> None:
-        """Everything wanted is attached: detaches one of the former process's links on other interfaces, which takes
-        the kernel a grace period."""
-        self._had_filters.clear()
+        """Everything wanted is attached: detaches one of the former process's programs on other hooks, which takes the
+        kernel a grace period where it is a link."""
+        if self._filters:
+            self._end_filter(next(iter(self._filters)))
         if not self._unclaimed:
             return
         name = self._unclaimed.pop()
@@ -176,17 +183,23 @@ class KeptLinks:
             _detach(former)
             self._keeper.drop(name)
 
+    def _end_filter(self, hook: tuple[int, str]) -> None:
+        index, direction = hook
+        for former in self._former_filters(Interface(index, f"interface {index}", ARPHRD_ETHERNET[0]), direction):
+            former.end()
+
     def note(self, attachments: Mapping[int, Sequence[Attachment]], names: Mapping[int, Interface] | None) -> None:
         """Keeps which interfaces have filters of ours, by index, where the qdisc is of our making, and, unless it is
         empty, ``names``. None while more is due: then once in ``NOTED_WITHIN_NS``, as it takes ms for thousands."""
         if self._places.is_off or (names is None and clock.monotonic_ns() < self._noted_ns + NOTED_WITHIN_NS):
             return
-        filters = sorted({index for index, each in attachments.items() for one in each if one.method == "tc"})
+        filters = {index for index, each in attachments.items() for one in each if one.method == "tc"}
+        filters.update(index for index, _ in self._filters)
         known = {}
         if names and names != self._noted_names:
             self._noted_names = dict(names)
             known["names"] = {str(index): [each.name, each.alias] for index, each in names.items()}
-        self._note(filters=filters, made=attach.made_qdiscs(), **known)
+        self._note(filters=sorted(filters), made=attach.made_qdiscs(), **known)
         self._noted_ns = clock.monotonic_ns()
 
     def _note(self, **values: Any) -> None:
@@ -209,7 +222,7 @@ class KeptLinks:
 
     def keep_nothing(self) -> None:
         """The next process finds nothing: after everything was detached."""
-        while self._unclaimed:
+        while self.unclaimed:
             self.end_unclaimed()
         if not self._namespace:
             self._keeper.drop(PLACES)

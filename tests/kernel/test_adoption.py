@@ -158,24 +158,28 @@ def test_another_method(lab: Lab, life: Life) -> None:
     assert "clsact" not in qdiscs(lab, life.near)
 
 
-def test_a_removed_interface_and_one_that_is_not_wanted_any_more_are_let_go(lab: Lab) -> None:
-    life = Life(lab)
+def test_a_removed_interface_and_one_that_is_not_wanted_any_more_are_let_go(lab: Lab, life: Life) -> None:
     lab.veth(life.ns, life.ns, names=("tap2", "other2"))
     third, _ = lab.veth(life.ns, life.ns, names=("tap3", "other3"))
-    with in_namespace(life.ns), life.keeper:
-        programs = Programs(keeper=life.keeper, **SMALL)
-        assert programs.capture.points.attach() == 3
+    config = {**SMALL, "attach": life._attach}
+    programs = Programs(keeper=life.keeper, **config)
+    assert programs.capture.points.attach() == 3
+    if life._attach == "tcx":
         second = lab.link(life.ns, "tap2").ifindex
         assert {link_name(index, "ingress") for index in (second, third.ifindex)} < life.keeper.kept
-        programs.close(keep=True)
-        lab.run(life.ns, ["ip", "link", "delete", "tap2"])
-        life.keeper = life.keeper.succeed()
-        with Programs(keeper=life.keeper, **{**SMALL, "interfaces": ("tap1",)}) as programs:
-            assert programs.capture.points.attach() == 1
-            names = {link_name(life.near.ifindex, direction) for direction in ("ingress", "egress")}
-            assert {name for name in life.keeper.kept if name.startswith("l-")} == names
-            assert tcx_programs(third, "ingress") == []
-        assert life.keeper.kept == frozenset()
+    programs.close(keep=True)
+    lab.run(life.ns, ["ip", "link", "delete", "tap2"])
+    life.keeper = life.keeper.succeed()
+    with Programs(keeper=life.keeper, **{**config, "interfaces": ("tap1",), "direction": "ingress"}) as programs:
+        assert programs.capture.points.attach() == 1
+        links = {link_name(life.near.ifindex, "ingress")} if life._attach == "tcx" else set()
+        assert {name for name in life.keeper.kept if name.startswith("l-")} == links
+        assert (tcx_programs(third, "ingress"), ours(lab, third)) == ([], 0)
+        assert tcx_programs(life.near, "egress") == []
+        assert ours(lab, life.near) == (life._attach == "tc")
+        assert "clsact" not in qdiscs(lab, third)
+    assert life.keeper.kept == frozenset()
+    assert "clsact" not in qdiscs(lab, life.near)
 
 
 def test_flows_of_an_index_that_is_used_again_meanwhile_keep_their_name(lab: Lab) -> None:
