@@ -100,7 +100,7 @@ class Daemon:
         self._attach()
         privileges.set_aside()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
-        if self._config.capture.netns:
+        if self._config.capture.netns or "netns" in self._keeper.names():  # the former process had some
             self._namespaces = self._follow_namespaces(now_ns)
         self._see_interfaces()
         self._exporting.reporter.warnings.is_old = self._keeper.keeps

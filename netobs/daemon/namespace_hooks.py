@@ -7,10 +7,11 @@ import functools
 import logging
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple
 
 from netobs.daemon.helper_calls import HelperCalls
-from netobs.kernel.attach import Attachment, FilterPlace, PlacedFilter, attachment_of_link
+from netobs.kernel.attach import ANY_PROGRAM, Attachment, FilterPlace, PlacedFilter, attachment_of_link
 from netobs.kernel.helper_client import Helper
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.netlink import TC_H_CLSACT, filters
@@ -68,6 +69,29 @@ class NamespaceHooks:
         hook = _Hook(interface.index, direction, method)
         ask = self._placing(hook, place, beside=place.beside)
         return self._filter(interface, hook, self._answer(hook, program_fd, ask), place)
+
+    def former_filters(self, interface: Interface, direction: str, place: FilterPlace) -> list[int]:
+        """As ``attach.former_filters``."""
+        return self._priorities(interface.index, direction, place)
+
+    def remove_former_filter(self, interface: Interface, direction: str, place: FilterPlace) -> None:
+        """As ``attach.remove_former_filter``, as soon as the helper answers."""
+        self._remove(_Hook(interface.index, direction, "tc"), PlacedFilter(place.priority, ANY_PROGRAM, False))
+
+    def adopt_qdiscs(self, indices: Iterable[int], place: FilterPlace) -> None:
+        """As ``attach.adopt_qdiscs``."""
+        former = {_Hook(index, each, "tc") for index in indices for each in TC_H_CLSACT}
+        self._filters = {hook for hook in former if self._priorities(hook.ifindex, hook.direction, place)}
+        self._made_qdiscs = {hook.ifindex for hook in self._filters}
+
+    def made_qdiscs(self) -> list[int]:
+        """As ``attach.made_qdiscs``."""
+        return sorted(self._made_qdiscs)
+
+    def _priorities(self, ifindex: int, direction: str, place: FilterPlace) -> list[int]:
+        """Of the filters with our handle."""
+        present = filters(ifindex, TC_H_CLSACT[direction], self._requests)
+        return [priority for handle, priority in present if handle == place.handle]
 
     def outdate(self) -> None:
         """The programs are others from now on: what the helper is making is made once more."""
@@ -154,8 +178,7 @@ class NamespaceHooks:
             self._call(program_fd, self._placing(hook, place, priority=placed.priority), swapped)
 
         def is_there() -> bool:
-            present = filters(hook.ifindex, TC_H_CLSACT[hook.direction], self._requests)
-            return is_swapped and (place.handle, placed.priority) in present
+            return is_swapped and placed.priority in self._priorities(*hook[:2], place)
 
         def detach() -> None:
             self._remove(hook, placed)

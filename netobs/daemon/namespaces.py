@@ -24,6 +24,7 @@ from netobs.kernel import inotify
 from netobs.kernel.helper_client import HELPER_SOCKET, Helper
 from netobs.kernel.helper_protocol import SOCKET
 from netobs.kernel.interfaces import Interface
+from netobs.kernel.kept_links import places_name
 
 log = logging.getLogger("netobs.capture")
 
@@ -89,8 +90,10 @@ class Namespaces:
     def start(self, now_ns: int) -> None:
         """Asks for the namespaces that are there, and follows them from now on."""
         self._capture.points.interface_names.name_namespaces(self._names)  # of flows that the former process has left
-        self._is_followed = True
-        self._connect(now_ns)
+        self._drop_kept("l-", [name for name in self._names.values() if self._selector.matches(name)])
+        if self._config.netns or self._unwanted():
+            self._is_followed = True
+            self._connect(now_ns)
 
     @property
     def interfaces(self) -> Iterator[Interface]:
@@ -114,8 +117,12 @@ class Namespaces:
             else:
                 del self._present[name]
                 namespace.stop()
-                namespace.attaching.finish(functools.partial(self._let_go, namespace), now_ns)
-        self._calls.call(self._calls.helper.list, self._listed)
+                self._take_off(namespace, now_ns)
+        self._is_followed = True
+        if self._events >= 0:
+            self._calls.call(self._calls.helper.list, self._listed)
+        else:
+            self._connect(now_ns)
 
     def swap(self, then: Callable[[int], None], now_ns: int) -> None:
         """The capture has another datapath: counts in its maps from now on. ``then`` is called when no program counts
@@ -188,7 +195,8 @@ class Namespaces:
 
     def _on_away(self, why: str, now_ns: int) -> None:
         if self._is_followed:
-            self._say(without_helper(why), "helper")
+            if self._config.netns:
+                self._say(without_helper(why), "helper")
             self._at(now_ns + RETRY_NS, self._connect)
 
     def _listed(self, inodes: dict[str, int] | OSError, now_ns: int) -> None:
@@ -199,16 +207,49 @@ class Namespaces:
             return
         for name in [name for name, each in self._present.items() if inodes.get(name) != each.inode]:
             self._leave(name, now_ns)
-        self._drop_links(inodes.keys())
+        for kind in ("l-", "places-"):  # of those that went between the former process and this one
+            self._drop_kept(kind, inodes.keys())
+        for number in self._unwanted():
+            ask = functools.partial(self._calls.helper.open_two, self._names[number])
+            self._calls.call(ask, functools.partial(self._end_unwanted, number))
         for name in inodes:
             self._hear_of(name, now_ns)
 
-    def _drop_links(self, names: Collection[str]) -> None:
-        """Of the former process, where the namespaces are not among ``names``: they went in between."""
-        gone = tuple(f"l-{number}-" for number, name in self._names.items() if name not in names)
+    def _drop_kept(self, kind: str, names: Collection[str]) -> None:
+        """Of the former process, where the namespaces are not among ``names``: its links, or where its programs are."""
+        gone = {str(number) for number, name in self._names.items() if name not in names}
         for kept in self._keeper.names() if gone else ():
-            if kept.startswith(gone):
+            if kept.startswith(kind) and kept.split("-")[1] in gone:
                 self._keeper.drop(kept)
+
+    def _unwanted(self) -> list[int]:
+        """The numbers of namespaces that the former process has measured, and that are not selected any more."""
+        ending, kept = {each.number for each in self._ending}, self._keeper.names()
+        return [
+            number for number, name in self._names.items()
+            if places_name(number) in kept and number not in ending and not self._selector.matches(name)
+        ]  # fmt: skip
+
+    def _end_unwanted(self, number: int, opened: Opened | OSError, now_ns: int) -> None:
+        """Takes the former process's programs off the interfaces there."""
+        if isinstance(opened, OSError):
+            log.debug("network namespace %s: %s", self._names[number], opened.strerror)
+        elif self._is_followed and number in self._unwanted():
+            self._take_off(self._made(self._names[number], number, opened), now_ns)
+        else:
+            for sock in opened[0]:
+                sock.close()
+
+    def _take_off(self, namespace: Namespace, now_ns: int) -> None:
+        """Its name stays, and its interfaces lose the programs."""
+        self._ending.append(namespace)
+        let_go = functools.partial(self._let_go, namespace)
+        namespace.attaching.finish(functools.partial(self._calls.when_idle, let_go), now_ns)
+
+    def _made(self, name: str, number: int, opened: Opened) -> Namespace:
+        return Namespace(
+            name, number, opened, self._calls, self._capture, self._config, self._loop, self._changed, self._keeper
+        )
 
     def _forget_events(self) -> None:
         if self._events >= 0:
@@ -267,9 +308,7 @@ class Namespaces:
                 sock.close()
             self._say(f"more than {MAX_NAMESPACES} network namespaces match capture.netns: the others are not measured")
             return
-        namespace = Namespace(
-            name, number, opened, self._calls, self._capture, self._config, self._loop, self._changed, self._keeper
-        )
+        namespace = self._made(name, number, opened)
         if number in self._free:
             self._free.remove(number)
         self._names[number] = name
@@ -297,11 +336,11 @@ class Namespaces:
         if namespace is None:
             return
         namespace.leave()
+        self._ending.append(namespace)
         self._let_go(namespace, now_ns)
 
     def _let_go(self, namespace: Namespace, now_ns: int) -> None:
         namespace.left_ns = now_ns
-        self._ending.append(namespace)
         self._at(now_ns, self._end_those_gone)
 
     def _end_those_gone(self, now_ns: int) -> None:

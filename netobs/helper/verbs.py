@@ -82,7 +82,7 @@ class Verbs:
         name, interface, direction = _text(request, "namespace"), _interface(request), _choice(request, "direction")
         placed = PlacedFilter(
             _number(request, "priority", _MAX_PRIORITY),
-            _number(request, "program", _MAX_U32),
+            _number(request, "program", _MAX_U32, least=0),
             _boolean(request, "made_qdisc"),
         )
         with self._namespaces.opened(name) as fd, self._namespaces.inside(fd):
@@ -110,10 +110,10 @@ def _choice(request: Message, key: str) -> str:
     return value
 
 
-def _number(request: Message, key: str, most: int) -> int:
+def _number(request: Message, key: str, most: int, least: int = 1) -> int:
     value: Any = request.values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise Refused(f"{key} is a number from 1 to {most}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise Refused(f"{key} is a number from {least} to {most}")
     return value
 
 

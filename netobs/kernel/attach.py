@@ -171,8 +171,12 @@ def _attach_tc(interface: Interface, direction: str, program_fd: int, place: Fil
     )  # fmt: skip
 
 
+ANY_PROGRAM = 0
+
+
 class PlacedFilter(NamedTuple):
-    """A filter that one process sets for another. ``made_qdisc``: the clsact qdisc was not there before."""
+    """A filter that one process sets for another. ``program``: its number, or ``ANY_PROGRAM`` for that of a former
+    process. ``made_qdisc``: the clsact qdisc was not there before."""
 
     priority: int
     program: int
@@ -193,7 +197,7 @@ def place_filter(interface: Interface, direction: str, program_fd: int, place: F
 def remove_filter(interface: Interface, direction: str, placed: PlacedFilter, handle: int) -> None:
     """Removes the filter if it still runs its program; the qdisc, too, if it was made and has no other filter."""
     filter_ = _options(FilterPlace(handle, placed.priority))
-    filter_.prog_id = placed.program
+    filter_.prog_id = placed.program or max(0, _query(interface, direction, filter_))
     qdisc = _Qdisc(1) if placed.made_qdisc else None
     _made_qdiscs.clear()
     if qdisc is not None:

@@ -11,7 +11,7 @@ A request has a ``verb``:
     Attaches the program. ``tcx``: the link. ``tc``: ``priority`` and ``program`` of the filter, and ``made_qdisc``. A
     filter of netobs that is there is replaced, the one at ``priority`` if that is given; not so with ``beside``.
 ``unlink``, with ``namespace``, ``ifindex``, ``direction``, ``priority``, ``program``, ``made_qdisc``
-    Removes that filter.
+    Removes that filter; with ``program`` 0, whatever program of a former process it runs.
 ``events``
     An inotify descriptor that says when a namespace gets a name or loses it.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Callable, NamedTuple, Protocol
 
 from netobs.base import clock
-from netobs.base.keeper import Keeper
+from netobs.base.keeper import Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.kernel import attach, libbpf, moving
 from netobs.kernel.attach import Attachment, FilterPlace
@@ -20,9 +20,12 @@ from netobs.kernel.interface_history import InterfaceNames
 from netobs.kernel.interfaces import ARPHRD_ETHERNET, Interface
 from netobs.kernel.moving import TURN_SECOND, Turns
 
-PLACES = "places"
 NOTED_WITHIN_NS = 50_000_000
 """A process that is killed while it attaches may leave the last work of so long unsaid."""
+
+def places_name(namespace: int = 0) -> str:
+    """The name in the keeper of where the programs are in a network namespace."""
+    return f"places-{namespace}" if namespace else "places"
 
 
 def link_name(index: int, direction: str, namespace: int = 0, last: bool = False) -> str:
@@ -43,6 +46,18 @@ class Hooks(Protocol):
     def make_link(self, interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
         """As ``attach.make_link``."""
 
+    def former_filters(self, interface: Interface, direction: str, place: FilterPlace) -> list[int]:
+        """As ``attach.former_filters``."""
+
+    def remove_former_filter(self, interface: Interface, direction: str, place: FilterPlace) -> None:
+        """As ``attach.remove_former_filter``."""
+
+    def adopt_qdiscs(self, indices: Iterable[int], place: FilterPlace) -> None:
+        """As ``attach.adopt_qdiscs``."""
+
+    def made_qdiscs(self) -> list[int]:
+        """As ``attach.made_qdiscs``."""
+
 
 class KeptLinks:
     """Attaches as ``attach.attach`` does, with the link of the former process where there is one, which it keeps for
@@ -53,20 +68,13 @@ class KeptLinks:
         ``namespace``."""
         self._keeper, self.place, self._hooks, self._namespace = keeper, place, hooks, namespace
         self._unclaimed = {name for name in keeper.names() if name.startswith(f"l-{namespace}-")}
-        former = None if namespace else keeper.former(PLACES)
-        self._places = KeptRecord(-1)
-        self._filters: set[tuple[int, str]] = set()
+        self._places = KeptRecord(file_of(keeper, places_name(namespace)))
+        self._noted: dict[str, Any] = self._places.read() or {}
+        self._filters = {(index, each) for index in self._noted.get("filters", ()) for each in attach.BPF_TCX}
         """The hooks, by interface and direction, that may have a filter of the former process, unclaimed so far."""
-        self._noted: dict[str, Any] = {}
         self._noted_names: dict[int, Interface] = {}
         self._noted_ns = 0
-        if former is not None:
-            self._places = KeptRecord(former)
-            self._noted = self._places.read() or {}
-            self._filters = {(index, each) for index in self._noted.get("filters", ()) for each in attach.BPF_TCX}
-            attach.adopt_qdiscs(self._noted.get("made", ()), place)
-        elif keeper.keeps and not namespace:
-            self._places = KeptRecord(keeper.memory(PLACES))
+        hooks.adopt_qdiscs(self._noted.get("made", ()), place)
         self._former_names: dict[str, list[str]] = self._noted.get("names", {})
         self._links: dict[str, int] = {}
 
@@ -102,7 +110,9 @@ class KeptLinks:
     def adopt(self, interface: Interface, direction: str, program_fd: int, turns: Turns | None) -> Attachment | None:
         """What the former process has on this hook, by whatever method; it runs ``program_fd`` from now on. If that
         process ended while it was moving its program, that goes on which counts. None if nothing is there."""
-        found = [*self._former_links(interface, direction), *self._former_filters(interface, direction)]
+        found = [*self._former_links(interface, direction)]
+        if not self._namespace:  # there, ``attach`` puts another one in its place
+            found += self._former_filters(interface, direction)
         if not found:
             return None
         counts = -1 if len(found) > 1 and turns is not None and turns.turn == TURN_SECOND else 0
@@ -134,10 +144,10 @@ class KeptLinks:
         if (interface.index, direction) not in self._filters:
             return
         self._filters.discard((interface.index, direction))
-        for priority in attach.former_filters(interface, direction, self.place):
+        for priority in self._hooks.former_filters(interface, direction, self.place):
             place = self.place._replace(priority=priority)
             adopt = functools.partial(self._adopt_filter, interface, direction, place)
-            yield _Former(adopt, functools.partial(attach.remove_former_filter, interface, direction, place))
+            yield _Former(adopt, functools.partial(self._hooks.remove_former_filter, interface, direction, place))
 
     def _adopt_filter(self, interface: Interface, direction: str, place: FilterPlace, program_fd: int) -> Attachment:
         return self._hooks.attach(interface, direction, program_fd, "tc", place)
@@ -199,7 +209,7 @@ class KeptLinks:
         if names and names != self._noted_names:
             self._noted_names = dict(names)
             known["names"] = {str(index): [each.name, each.alias] for index, each in names.items()}
-        self._note(filters=sorted(filters), made=attach.made_qdiscs(), **known)
+        self._note(filters=sorted(filters), made=self._hooks.made_qdiscs(), **known)
         self._noted_ns = clock.monotonic_ns()
 
     def _note(self, **values: Any) -> None:
@@ -215,17 +225,17 @@ class KeptLinks:
             return
         names_now = {interface.index: interface.name for interface in present()}
         for index, (name, alias) in ((int(text), values) for text, values in self._former_names.items()):
-            interface_names.learn(Interface(index, name, ARPHRD_ETHERNET[0], alias=alias))
+            interface = Interface(index, name, ARPHRD_ETHERNET[0], alias=alias, netns=self._namespace)
+            interface_names.learn(interface)
             if names_now.get(index) != name:
-                interface_names.retire(index)
+                interface_names.retire(interface.key)
         self._former_names = {}
 
     def keep_nothing(self) -> None:
         """The next process finds nothing: after everything was detached."""
         while self.unclaimed:
             self.end_unclaimed()
-        if not self._namespace:
-            self._keeper.drop(PLACES)
+        self._keeper.drop(places_name(self._namespace))
 
     def close(self) -> None:
         """Closes this process's descriptors, and keeps everything."""

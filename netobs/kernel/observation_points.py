@@ -154,8 +154,11 @@ class ObservationPoints:
             self.placing.say_postponed()
             self._kept.end_unclaimed()
             self.placing.at_rest()
-        self._kept.note(self._attachments, None if self.due else self.names)
+        self._note()
         return self.due > 0
+
+    def _note(self) -> None:
+        self._kept.note(self._attachments, None if self.due else self.names)
 
     def attach(self, is_over: Callable[[], bool] = _never) -> int:
         """Attaches to all wanted interfaces, or until ``is_over``; returns how many are attached."""
@@ -169,6 +172,7 @@ class ObservationPoints:
             self._settle(self.names[index])
         if index in self._attachments:
             self._check(index)
+        self._note()
 
     def _settle(self, interface: Interface) -> None:
         """Attaches what is missing, detaches what is too much."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.collectors import UdpSink
-from lab.daemon import Daemon, alive, bpf_objects, configuration, read_account, traffic_control
+from lab.daemon import KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
 from lab.helper import RunningHelper
 from lab.keeping import ServiceStore
 from lab.namespaces import Lab, Link, command
@@ -20,6 +20,7 @@ from lab.recording import Received, expected
 from lab.traffic import Traffic
 from netobs.kernel.helper_client import HELPER_SOCKET
 from netobs.kernel.pins import MEMORY
+from tests.kernel.foreign import ours, tcx_programs
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 
@@ -92,35 +93,87 @@ def test_no_packet_is_missed_over_restarts_and_kills(
         assert "netobs" not in traffic_control(lab, far.ns)
 
 
+@pytest.mark.parametrize("method", ["tcx", "tc"])
 def test_no_packet_of_a_namespace_is_missed_over_a_restart_and_a_kill(
-    lab: Lab, tmp_path: Path, store: ServiceStore, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, tmp_path: Path, store: ServiceStore, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Its number, which flows in the kernel have, stays the same, and so does its link."""
+    """Its number, which flows in the kernel have, stays the same, and so does its link, or its one filter."""
     near, host, router = (lab.namespace(label) for label in ("near", "host", "router"))
     _, far = lab.veth(near, host)
-    sender, _ = lab.veth(near, router, names=("sender", "veth0"))
-    config = configuration({**RARELY, "direction": "ingress", "attach": "tcx", "netns": [router]}, AT_ONCE)
+    sender, veth = lab.veth(near, router, names=("sender", "veth0"))
+    config = configuration({**RARELY, "direction": "ingress", "attach": method, "netns": [router]}, AT_ONCE)
     (tmp_path / "helper").mkdir()
     with RunningHelper(tmp_path / "helper", [router]) as helper, UdpSink(host):
         monkeypatch.setenv(HELPER_SOCKET, helper.path)
         with Kept(store, lab, host, tmp_path, config, label="first") as daemon:
             wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
-            store.read()
-            (link,) = {name for name in store.fds if name.startswith("l-1-")}
             sending = TRAFFIC.start(lab, sender, rate=20_000)
             daemon.restart()
         for number in range(2):
             with Kept(store, lab, host, tmp_path, config, label=f"next{number}") as daemon:
                 wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
+                assert len(tcx_programs(veth, "ingress")) + ours(lab, veth) == 1
                 daemon.kill(far)
         sent = sending.wait()
-        assert helper.log.count(" link ") == 1
+        assert helper.log.count(" link ") == (1 if method == "tcx" else 3)
         with Kept(store, lab, host, tmp_path, config, label="last") as daemon:
             wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
+            wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
             account = daemon.finish()
         assert account.seen.packets == sent.packets == account.transmitted().packets
         store.read()
-        assert link not in store.fds
+        assert store.fds == {}
+        assert "netobs" not in traffic_control(lab, router)
+        assert "clsact" not in traffic_control(lab, router)
+
+
+@pytest.mark.parametrize(("method", "netns"), [("tcx", ["another"]), ("tc", [])])
+def test_a_namespace_that_is_not_wanted_after_a_restart(
+    lab: Lab, tmp_path: Path, store: ServiceStore, monkeypatch: pytest.MonkeyPatch, method: str, netns: list[str]
+) -> None:
+    """Its programs go, and it is not counted any more; its flows so far are exported."""
+    near, host, router = (lab.namespace(label) for label in ("near", "host", "router"))
+    lab.veth(near, host)
+    sender, veth = lab.veth(near, router, names=("sender", "veth0"))
+    wanted = {**RARELY, "direction": "ingress", "attach": method}
+    (tmp_path / "helper").mkdir()
+    with RunningHelper(tmp_path / "helper", [router]) as helper, UdpSink(host):
+        monkeypatch.setenv(HELPER_SOCKET, helper.path)
+        config = configuration({**wanted, "netns": [router]}, KEPT)
+        with Kept(store, lab, host, tmp_path, config, label="first") as daemon:
+            wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
+            sent = TRAFFIC.send(lab, sender)
+            daemon.restart()
+        config = configuration({**wanted, "netns": netns}, KEPT)
+        with Kept(store, lab, host, tmp_path, config, label="second") as daemon:
+            wait_until(lambda: len(tcx_programs(veth, "ingress")) + ours(lab, veth) == 0, "its programs are gone")
+            wait_until(lambda: daemon.account().transmitted().packets == sent.packets, "its flows are exported")
+            assert "clsact" not in traffic_control(lab, router)
+            TRAFFIC.send(lab, sender)
+            assert daemon.finish().seen.packets == sent.packets
+
+
+def test_another_method_in_a_namespace_after_a_restart(
+    lab: Lab, tmp_path: Path, store: ServiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, host, router = (lab.namespace(label) for label in ("near", "host", "router"))
+    lab.veth(near, host)
+    sender, veth = lab.veth(near, router, names=("sender", "veth0"))
+    (tmp_path / "helper").mkdir()
+    with RunningHelper(tmp_path / "helper", [router]) as helper, UdpSink(host):
+        monkeypatch.setenv(HELPER_SOCKET, helper.path)
+        for number, method in enumerate(("tc", "tcx", "tc")):
+            capture = {**RARELY, "direction": "ingress", "attach": method, "netns": [router]}
+            with Kept(store, lab, host, tmp_path, configuration(capture), label=f"n{number}") as daemon:
+                wait_until(lambda: f"{router}/veth0: attached by {method}" in daemon.log, "it is attached to")  # noqa: B023
+                there = (1, 0) if method == "tcx" else (0, 1)
+                wait_until(lambda: (len(tcx_programs(veth, "ingress")), ours(lab, veth)) == there, "only there")  # noqa: B023
+                TRAFFIC.send(lab, sender)
+                if number < 2:
+                    daemon.restart()
+                else:
+                    assert daemon.finish().seen.packets == 3 * TRAFFIC.packets
+        assert "clsact" not in traffic_control(lab, router)
 
 
 def test_a_collector_sees_one_session_over_restarts(lab: Lab, tmp_path: Path, store: ServiceStore) -> None:
