@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from lab.daemon import KEPT, Daemon, alive, bpf_objects, configuration, read_acc
 from lab.helper import RunningHelper
 from lab.keeping import ServiceStore
 from lab.namespaces import Lab, Link, command
+from lab.privileges import give
 from lab.programs import wait_until
 from lab.recording import Received, expected
 from lab.traffic import Traffic
@@ -278,27 +280,34 @@ def test_what_is_left_of_a_stop(lab: Lab, tmp_path: Path, store: ServiceStore) -
 
 
 @pytest.fixture
-def bpf_fs(tmp_path: Path) -> Iterator[Path]:
-    """A BPF file system of the test's own: a network namespace has its own /sys."""
-    folder = tmp_path / "bpf"
+def bpf_fs() -> Iterator[Path]:
+    """A BPF file system of the test's own, for every user: a network namespace has its own /sys."""
+    folder = Path(f"/run/netobs-test-{os.getpid()}")
     folder.mkdir()
     command(["mount", "-t", "bpf", "bpf", str(folder)])
     yield folder
     command(["umount", str(folder)])
+    folder.rmdir()
 
 
-def test_pins_in_the_place_of_systemd(lab: Lab, tmp_path: Path, bpf_fs: Path) -> None:
+@pytest.mark.parametrize("as_user", [False, True], ids=["root", "user"])
+def test_pins_in_the_place_of_systemd(lab: Lab, tmp_path: Path, bpf_fs: Path, as_user: bool) -> None:
+    """Root makes the folders itself; another user has to be given them."""
     near, far = lab.pair()
     pins = bpf_fs / "netobs"
     config = configuration({**RARELY, "direction": "ingress", "pin": str(pins)}, AT_ONCE)
     memory = MEMORY / str(pins).strip("/").replace("/", "-")
+    if as_user:
+        for folder in (pins, memory):
+            folder.mkdir(parents=True)
+            give(folder)
     try:
         with UdpSink(far.ns):
-            with Daemon(lab, far.ns, tmp_path, config, label="first", as_user=False) as daemon:
+            with Daemon(lab, far.ns, tmp_path, config, label="first", as_user=as_user) as daemon:
                 daemon.process.kill()
                 daemon.process.wait()
             sent = TRAFFIC.send(lab, near)
-            with Daemon(lab, far.ns, tmp_path, config, label="second", as_user=False) as daemon:
+            with Daemon(lab, far.ns, tmp_path, config, label="second", as_user=as_user) as daemon:
                 wait_until(lambda: daemon.account().seen.packets >= sent.packets, "the last packets are seen")
                 assert daemon.finish().seen.packets == sent.packets
         assert [*pins.iterdir(), *memory.iterdir()] == []
