@@ -55,6 +55,10 @@ class RunningHelper:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the process."""
         stop(self._process)
 
     @property

@@ -120,6 +120,7 @@ class Helper:
 
         :raises OSError: it cannot be reached, or does not answer, or refused it: the text says why.
         """
+        is_new = self._socket is None
         sock = self._connected()
         try:
             with contextlib.suppress(BrokenPipeError):  # a refusal may be there to read
@@ -134,6 +135,8 @@ class Helper:
             raise OSError(errno.EPIPE, f"the root helper: {reason}") from error
         if answer is None:
             self.close()
+            if not is_new:  # it was stopped since the last request, and a new connection starts it
+                return self.ask(verb, *fds, **values)
             raise OSError(errno.EPIPE, "the root helper has ended")
         if "error" in answer.values:
             answer.close()

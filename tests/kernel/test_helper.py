@@ -350,6 +350,17 @@ def test_other_users_are_refused(running: RunningHelper) -> None:
     assert "done" not in running.log
 
 
+def test_a_helper_that_was_started_again_is_asked_once_more(tmp_path: Path) -> None:
+    """Its end is noticed with the first request after it, which is nobody's mistake."""
+    with RunningHelper(tmp_path, ["good-*"], str(tmp_path)) as first, contextlib.closing(Helper(first.path)) as client:
+        assert client.list() == {}
+        first.end()
+        with RunningHelper(tmp_path, ["good-*"], str(tmp_path)):
+            assert client.list() == {}
+        with pytest.raises(OSError, match=r"helper\.sock: No such file"):
+            client.list()
+
+
 def test_a_flood_ends_a_connection_and_no_other(running: RunningHelper) -> None:
     before_kib = running.memory_kib()
     with connected(running.path) as sock, connected(running.path) as other:
