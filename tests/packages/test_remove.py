@@ -74,6 +74,7 @@ def test_purged_it_leaves_nothing(prepared: Site, suite: str, deb: Path, use: st
     left = differences(before, listing(host))
     assert set(while_installed) > {CONF, "/usr/bin/netobs"}
     assert left == dict.fromkeys(ACCOUNT_FILES, "changed")
+    assert not host.path("/run/netobs").exists()
     for path in sorted(ACCOUNTS):
         new = set(host.path(path).read_text(encoding="utf-8").splitlines()) ^ accounts[path]
         assert [line.split(":")[0] for line in new] == ["netobs"]
