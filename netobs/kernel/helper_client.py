@@ -15,8 +15,8 @@ from netobs.kernel.helper_protocol import MAX_ANSWER_BYTES, SOCKET, Message, rec
 HELPER_SOCKET = "NETOBS_HELPER"
 """The environment variable that names another socket than the usual one."""
 
-PATIENCE_S = 2.0
-"""A helper that takes longer for one request is given up. An answer takes 20 ms."""
+PATIENCE_S = 5.0
+"""A helper that takes longer for one request is given up. An answer takes 20 ms, after a start by systemd at first."""
 
 
 class Helper:
