@@ -33,6 +33,12 @@ def deb() -> Path:
 
 
 @pytest.fixture(scope="session")
+def helper_deb() -> Path:
+    """The Debian package of the root helper."""
+    return made_package("deb", "netobs-helper")
+
+
+@pytest.fixture(scope="session")
 def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as the next version would be: its configuration file says something else, too."""
     return renumbered(deb, tmp_path_factory.mktemp("newer"), "+next")

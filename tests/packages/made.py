@@ -57,8 +57,9 @@ def renumbered(package: Path, folder: Path, suffix: str) -> Path:
     version = command(["dpkg-deb", "-f", str(package), "Version"]).stdout.strip()
     text = control.read_text(encoding="utf-8").replace(f"\nVersion: {version}\n", f"\nVersion: {version}{suffix}\n")
     control.write_text(text, encoding="utf-8")
-    with (tree / "etc" / "netobs.toml").open("a", encoding="utf-8") as file:
+    (conf,) = tree.glob("etc/*.toml")
+    with conf.open("a", encoding="utf-8") as file:
         file.write("# Of the next version.\n")
-    newer = folder / f"netobs_{version}{suffix}.deb"
+    newer = folder / f"{conf.stem}_{version}{suffix}.deb"
     command(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(newer)])
     return newer
