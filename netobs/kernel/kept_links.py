@@ -23,6 +23,7 @@ from netobs.kernel.moving import TURN_SECOND, Turns
 NOTED_WITHIN_NS = 50_000_000
 """A process that is killed while it attaches may leave the last work of so long unsaid."""
 
+
 def places_name(namespace: int = 0) -> str:
     """The name in the keeper of where the programs are in a network namespace."""
     return f"places-{namespace}" if namespace else "places"
