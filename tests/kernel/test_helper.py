@@ -426,7 +426,6 @@ def test_without_the_helper_or_after_its_end_the_error_says_so(tmp_path: Path) -
     with RunningHelper(tmp_path, ["good-*"]) as running:
         client = Helper(running.path)
         assert client.list() == {}
-    with pytest.raises(OSError, match="root helper") as raised:
+    with pytest.raises(OSError, match=r"helper.sock: No such file"):  # it has asked for a new connection
         client.list()
-    assert raised.value.errno == errno.EPIPE
     client.close()
