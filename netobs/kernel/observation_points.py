@@ -24,7 +24,7 @@ log = logging.getLogger("netobs.capture")
 RESTORE_NS = 5 * NS_PER_S
 """How often the owner of the loop calls ``restore``, which attaches programs again that somebody has removed."""
 
-SLICE_NS = 10_000_000
+SLICE_NS = 20_000_000
 """How long ``work`` may take before the other work of the loop, and of others who wait for the kernel's lock of all
 interfaces: the kernel waits for a grace period at each TCX link, some 15 ms (net/tcx.h: tcx_entry_sync)."""
 
