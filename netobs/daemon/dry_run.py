@@ -153,8 +153,8 @@ def _attaching(cost: many.AttachingCost, plan: Plan) -> None:
     )
     if cost.links > many.MANY:
         plan.warnings.append(
-            f"attaching by tcx to {cost.links} interfaces takes about {round(cost.seconds)} s, and a stop more than "
-            'half as long; capture.attach = "tc" is faster, but see BUGS in netobs(8) about Open vSwitch and rate limits'
+            f"attaching by tcx to {cost.links} interfaces takes about {round(cost.seconds)} s, and a stop over half "
+            'as long; capture.attach = "tc" is faster, but see BUGS in netobs(8) about Open vSwitch and rate limits'
         )
 
 
