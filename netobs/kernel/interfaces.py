@@ -144,8 +144,8 @@ class LinkMonitor:
         """None from a bridge port's view of the interface, which is not the interface."""
         family, arphrd, index, _, _ = IFINFOMSG.unpack_from(message, netlink.HEADER.size)
         if family == socket.AF_UNSPEC:
-            found = dict(netlink.attributes_of(message[netlink.HEADER.size + IFINFOMSG.size :]))
-            kind = dict(netlink.attributes_of(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b"")
+            found = netlink.attributes_of(message, netlink.HEADER.size + IFINFOMSG.size)
+            kind = netlink.attributes_of(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
             mac = found.get(IFLA_ADDRESS, b"")
             yield Interface(
                 index,

@@ -97,19 +97,20 @@ def ingress_qdisc(ifindex: int) -> str:
     for kind, message in dump(RTM_GETQDISC, TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, 0, 0)):
         _, index, _, parent, _ = TCMSG.unpack_from(message, HEADER.size)
         if kind == RTM_NEWQDISC and (index, parent) == (ifindex, TC_H_INGRESS):
-            return text(dict(attributes_of(message[HEADER.size + TCMSG.size :])).get(TCA_KIND, b""))
+            return text(attributes_of(message, HEADER.size + TCMSG.size).get(TCA_KIND, b""))
     return ""
 
 
-def attributes_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of each attribute (struct nlattr) in ``data``."""
-    offset = 0
+def attributes_of(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The value of each attribute (struct nlattr) in ``data`` from ``offset`` on, by its type."""
+    found = {}
     while offset + ATTRIBUTE.size <= len(data):
         length, kind = ATTRIBUTE.unpack_from(data, offset)
         if length < ATTRIBUTE.size:
-            return
-        yield kind, data[offset + ATTRIBUTE.size : offset + length]
+            break
+        found[kind] = data[offset + ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
+    return found
 
 
 def text(value: bytes) -> str:
