@@ -93,7 +93,7 @@ class FormerCollectors:
         return (CollectorStats(name, self.export, self.unencodable, self.clamped),) if self.count else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stats:
     """``seen == in flows + ledger``; ``taken == handed_out + cached``; for each collector ``seen + taken over == sent +
     not sent + queued + spooled + moved away`` (see ``ExportStats``)."""

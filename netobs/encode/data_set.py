@@ -33,7 +33,7 @@ _COUNTER_OCTETS = 8
 _MAX_COUNTER = (1 << 8 * _COUNTER_OCTETS) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DataSet:
     """Data Records of one Template, ready for Messages.
 

@@ -23,7 +23,7 @@ def row_bytes(data_set: DataSet) -> int:
     return data_set.rows.dtype.itemsize + _COUNTS_BYTES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Part(Generic[D]):
     """Rows of one Data Set that have waited since ``since_ns`` (CLOCK_MONOTONIC).
 

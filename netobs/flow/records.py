@@ -6,7 +6,7 @@ The layout is defined once, in ``bpf/netobs.h`` (``struct flow_record``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ CHUNK_ROWS = 8192
 2,048 rows cost 15 % more)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FlowBatch:
     """Flow Records (shape ``(n,)``), the clock pair that dates them, and interfaces' names.
 
@@ -79,7 +79,7 @@ class FlowBatch:
         return len(self.records)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MessageBlock:
     """Messages ready to send, back to back in one buffer.
 
@@ -89,10 +89,10 @@ class MessageBlock:
     """
 
     buffer: memoryview
-    ends: npt.NDArray[np.int64] = field(repr=False)
-    flows: npt.NDArray[np.int64] = field(repr=False)
-    packets: npt.NDArray[np.int64] = field(repr=False)
-    octets: npt.NDArray[np.int64] = field(repr=False)
+    ends: npt.NDArray[np.int64]
+    flows: npt.NDArray[np.int64]
+    packets: npt.NDArray[np.int64]
+    octets: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.flows)
