@@ -7,6 +7,7 @@ import errno
 import logging
 from typing import Callable, NamedTuple
 
+from netobs.config.text import folded
 from netobs.kernel import descriptors
 from netobs.kernel.attach import FLOWS_PLACE, Attachment, FilterPlace
 from netobs.kernel.interfaces import Interface
@@ -51,6 +52,7 @@ class Placing:
         """Whether this process sets them itself: only then can one be swapped at once, and moved by ``turns``."""
         self._waiting: set[tuple[int, str]] = set()  # to be moved, when the answer is there
         self._stuck: set[tuple[int, str]] = set()
+        self._to_say: dict[str, list[str]] = {}
         self._refused: dict[tuple[int, str], str] = {}
         self.postponed = Postponed()
 
@@ -110,8 +112,8 @@ class Placing:
         return self._kept.attach(interface, direction, program, last)
 
     def move(self, old: Attachment) -> Attachment | None:
-        """Puts the program where it should be; ``old`` itself if that failed, which is logged, and not tried again
-        until ``move_to``. None if it is off the hook, to be attached again."""
+        """Puts the program where it should be; ``old`` itself if that failed, which ``at_rest`` says, and is not
+        tried again until ``move_to``. None if it is off the hook, to be attached again."""
         place, where = (old.interface.index, old.direction), f"{old.interface.name}: {old.direction}"
         method = self._methods.for_attached(old)
         if self.turns is None or not (self.sets_filters or old.method == method == "tcx"):
@@ -130,7 +132,8 @@ class Placing:
             elif error.errno != errno.EPIPE:  # as in ``Postponed``: at the next look
                 self._stuck.add(place)
             if place in self._stuck and error.errno != errno.ENODEV:
-                log.warning("%s%s: stays attached by %s: %s", self._purpose.label, where, words(old), error.strerror)
+                what = f"{old.direction}: stays attached by {words(old)}: {error.strerror}"
+                self._to_say.setdefault(what, []).append(old.interface.name)
             return old
         if self._methods.mixes and (old.method, new.method, old.last) == ("tc", "tcx", new.last):
             where, now = old.interface.name, "a link takes the place of the filter, for the sake of others"
@@ -149,7 +152,10 @@ class Placing:
             attachment.swap(self._program_for(attachment.interface, attachment.direction))
 
     def at_rest(self) -> None:
-        """Nothing is to be moved any more."""
+        """Nothing is to be moved any more: says what could not be moved, in a line for each reason."""
+        for what, names in self._to_say.items():
+            log.warning("%s%s: %s", self._purpose.label, folded(names), what)
+        self._to_say.clear()
         if self.turns is not None and not self._waiting:
             self.turns.close()
 
