@@ -41,7 +41,7 @@ def sets(pid: int) -> set[tuple[int, ...]]:
 def client(ns: str, line: str) -> socket.socket:
     """A client that asks for ``line``, and has the header of its stream."""
     with in_namespace(ns):
-        sock = socket.create_connection(("127.0.0.1", PORT), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", PORT), timeout=60)
     sock.sendall(line.encode() + b"\n")
     assert sock.recv(24)[:4] == b"\x4d\x3c\xb2\xa1"
     return sock

@@ -146,7 +146,8 @@ def test_what_only_loading_needs_is_set_aside(lab: Lab, tmp_path: Path, attach: 
     """A new interface is attached to all the same, packet capture starts again."""
     _, far = lab.pair()
     packets = {"enabled": True, "listen": str(tmp_path / "capture")}
-    config = configuration({"interfaces": ["*"], "attach": attach}, packet_capture=packets)
+    table = {"interfaces": ["*"], "attach": attach, "drop_capabilities": True}
+    config = configuration(table, packet_capture=packets)
     with Daemon(lab, far.ns, tmp_path, config, as_user=True) as daemon:
         method = "tcx" if f"{far.name}: attached by tcx" in daemon.log else "tc"
         status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
@@ -154,6 +155,7 @@ def test_what_only_loading_needs_is_set_aside(lab: Lab, tmp_path: Path, attach: 
         assert int(effective.split()[1], 16) == IN_EFFECT
         lab.run(far.ns, ["ip", "link", "add", "later", "type", "bridge"])
         daemon.wait_for(f"later: attached by {method}")
+        daemon.wait_for("kept: CAP_BPF CAP_NET_ADMIN CAP_PERFMON, for packet capture")
         before = daemon.capture_process()
         os.kill(before.pid, signal.SIGKILL)
         wait_until(lambda: daemon.log.count("packet capture: listening on") == 2, "packet capture runs again")
@@ -202,15 +204,3 @@ def test_what_nothing_needs_any_more_is_given_up_for_good(
     assert (account.seen.packets, account.is_balanced()) == (100, True)
     assert "netobs" not in traffic_control(lab, far.ns)
     assert "clsact" not in lab.run(far.ns, ["tc", "qdisc", "show"]).stdout
-
-
-def test_packet_capture_keeps_what_it_needs(lab: Lab, tmp_path: Path) -> None:
-    """Its process may have to be started again."""
-    _, far = lab.pair()
-    packets = {"enabled": True, "listen": str(tmp_path / "capture")}
-    config = configuration({"drop_capabilities": True}, packet_capture=packets)
-    with Daemon(lab, far.ns, tmp_path, config, as_user=True) as daemon:
-        daemon.wait_for("kept: CAP_BPF CAP_NET_ADMIN CAP_PERFMON, for packet capture")
-        os.kill(daemon.capture_process().pid, signal.SIGKILL)
-        wait_until(lambda: daemon.log.count("packet capture: listening on") == 2, "packet capture runs again")
-        daemon.finish()
