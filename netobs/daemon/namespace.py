@@ -64,7 +64,6 @@ class Namespace:
         )
         self.points.find_method()
         self.points.placing.turns = Turns(capture.datapath, number)
-        self.points.placing.sets_filters = False
         self.points.on_reuse = capture.points.on_reuse
         self._hooks.settle = self.points.settle
         self._loop = loop

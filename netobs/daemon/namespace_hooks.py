@@ -10,11 +10,13 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple
 
+from netobs.base import capabilities
 from netobs.daemon.helper_calls import HelperCalls
+from netobs.kernel import libbpf
 from netobs.kernel.attach import ANY_PROGRAM, Attachment, FilterPlace, PlacedFilter, attachment_of_link
 from netobs.kernel.helper_client import Helper
 from netobs.kernel.interfaces import Interface
-from netobs.kernel.netlink import TC_H_CLSACT, filters
+from netobs.kernel.netlink import TC_H_CLSACT, filters, replace_filter
 
 log = logging.getLogger("netobs.capture")
 
@@ -41,7 +43,7 @@ class NamespaceHooks:
         """Called with the index of an interface."""
         self._answers: dict[_Hook, Any] = {}  # None: the helper is asked
         self._outdated: set[_Hook] = set()
-        self._filters: set[_Hook] = set()
+        self._filters: set[tuple[_Hook, int]] = set()  # with their priorities: a hook may have two for a moment
         self._made_qdiscs: set[int] = set()  # by interface: for filters of ours that are there
 
     def make_link(self, interface: Interface, direction: str, program_fd: int, place: FilterPlace) -> int:
@@ -81,8 +83,8 @@ class NamespaceHooks:
     def adopt_qdiscs(self, indices: Iterable[int], place: FilterPlace) -> None:
         """As ``attach.adopt_qdiscs``."""
         former = {_Hook(index, each, "tc") for index in indices for each in TC_H_CLSACT}
-        self._filters = {hook for hook in former if self._priorities(hook.ifindex, hook.direction, place)}
-        self._made_qdiscs = {hook.ifindex for hook in self._filters}
+        self._filters = {(hook, each) for hook in former for each in self._priorities(*hook[:2], place)}
+        self._made_qdiscs = {hook.ifindex for hook, _ in self._filters}
 
     def made_qdiscs(self) -> list[int]:
         """As ``attach.made_qdiscs``."""
@@ -129,7 +131,7 @@ class NamespaceHooks:
 
     def _on_answer(self, hook: _Hook, answer: Any, _now_ns: int) -> None:
         if isinstance(answer, PlacedFilter):
-            self._filters.add(hook)
+            self._filters.add((hook, answer.priority))
             if answer.made_qdisc:
                 self._made_qdiscs.add(hook.ifindex)
         if hook in self._outdated:
@@ -152,7 +154,7 @@ class NamespaceHooks:
 
     def _remove(self, hook: _Hook, placed: PlacedFilter) -> None:
         made_qdisc = hook.ifindex in self._made_qdiscs  # for the other direction, perhaps
-        self._forget(hook)
+        self._forget(hook, placed.priority)
 
         def removed(answer: object, _now_ns: int) -> None:
             if isinstance(answer, OSError) and answer.errno not in (errno.ENOENT, errno.ENODEV):
@@ -167,29 +169,30 @@ class NamespaceHooks:
         )
 
     def _filter(self, interface: Interface, hook: _Hook, placed: PlacedFilter, place: FilterPlace) -> Attachment:
-        is_swapped = True
-
         def swap(program_fd: int) -> None:
-            def swapped(answer: Any, _now_ns: int) -> None:
-                nonlocal placed, is_swapped
-                is_swapped = isinstance(answer, PlacedFilter)
-                placed = answer if is_swapped else placed
-
-            self._call(program_fd, self._placing(hook, place, priority=placed.priority), swapped)
+            """Without the helper, whose socket it is: both need CAP_NET_ADMIN, whoever opens it and whoever sends."""
+            nonlocal placed
+            number = libbpf.number_of(program_fd)
+            name = f"{libbpf.program_info(program_fd)[1]}:[{number}]"
+            parent, where = TC_H_CLSACT[hook.direction], (place.handle, placed.priority)
+            with capabilities.taken_up(capabilities.NET_ADMIN):
+                replace_filter(self._requests, hook.ifindex, parent, *where, program_fd, name)
+            placed = placed._replace(program=number)
 
         def is_there() -> bool:
-            return is_swapped and placed.priority in self._priorities(*hook[:2], place)
+            return placed.priority in self._priorities(*hook[:2], place)
 
         def detach() -> None:
             self._remove(hook, placed)
 
         def forget() -> None:
             self._made_qdiscs.discard(hook.ifindex)  # somebody has removed it, or made another one since
-            self._forget(hook)
+            self._forget(hook, placed.priority)
 
         return Attachment(interface, hook.direction, "tc", detach, is_there, forget, swap, place.last)
 
-    def _forget(self, hook: _Hook) -> None:
-        self._filters.discard(hook)
-        if all(each.ifindex != hook.ifindex for each in (*self._filters, *self._answers)):
+    def _forget(self, hook: _Hook, priority: int) -> None:
+        self._filters.discard((hook, priority))
+        others = {each.ifindex for each, _ in self._filters} | {each.ifindex for each in self._answers}
+        if hook.ifindex not in others:
             self._made_qdiscs.discard(hook.ifindex)

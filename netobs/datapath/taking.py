@@ -40,7 +40,7 @@ class Taking:
 
     def go_on(self) -> None:
         """Finishes the eviction in which the former process ended, if these are its maps."""
-        self._maps = str(libbpf.map_number(self.ring.fd))
+        self._maps = str(libbpf.number_of(self.ring.fd))
         self.ring.give_back(self.journal.state.rings.get(self._maps, 0))
         self._finish_clearing()
 

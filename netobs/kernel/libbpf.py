@@ -260,13 +260,14 @@ def program_info(fd: int) -> tuple[int, str]:
     return info.type, info.name.decode("ascii", "replace")
 
 
-def map_number(fd: int) -> int:
-    """The number of a map, which no other map gets until the kernel ends (``struct bpf_map_info``: type, id).
+def number_of(fd: int) -> int:
+    """The number of a map or a program, which no other one gets until the kernel ends (``struct bpf_map_info``,
+    ``struct bpf_prog_info``: type, id).
 
-    :raises OSError: ``fd`` is no map.
+    :raises OSError: ``fd`` is neither.
     """
     info = (c_uint32 * 2)()
-    checked(library().bpf_obj_get_info_by_fd(fd, info, byref(c_uint32(ctypes.sizeof(info)))), "map")
+    checked(library().bpf_obj_get_info_by_fd(fd, info, byref(c_uint32(ctypes.sizeof(info)))), "number")
     return info[1]
 
 

@@ -70,6 +70,8 @@ def move(
         new.detach()
         raise
     turns.pass_to(after)
+    with contextlib.suppress(OSError):  # somebody has removed it
+        old.swap(never)  # it may take a while until it is off
     old.detach()
     new.swap(program_fd)
     return new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWQDISC, RTM_GETQDISC = 36, 38
 RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
 TCA_KIND = 1
+_TCA_OPTIONS, _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_FLAG_ACT_DIRECT = 2, 6, 7, 8, 1  # linux/pkt_cls.h
+_ETH_P_ALL = 3
+_REPLACE = NLM_F_REQUEST | 0x4 | 0x100  # NLM_F_ACK | NLM_F_REPLACE; without NLM_F_CREATE it has to be there
 RTMGRP_LINK = 1
 TC_H_INGRESS = 0xFFFFFFF1  # where a clsact qdisc is, or an ingress qdisc in its place
 TC_H_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
@@ -87,6 +91,34 @@ def filters(ifindex: int, parent: int, sock: socket.socket | None = None) -> lis
         return []
     found = [TCMSG.unpack_from(entry, HEADER.size) for entry in entries]
     return [(handle, info >> 16) for _, _, handle, _, info in found]
+
+
+def replace_filter(
+    sock: socket.socket, ifindex: int, parent: int, handle: int, priority: int, program_fd: int, name: str
+) -> None:
+    """Has a direct-action BPF filter that is there run another program, in one step, under another ``name``. ``sock``:
+    as in ``dump``.
+
+    :raises OSError: the kernel refused; ENOENT: it is not there.
+    """
+    options = _packed(_TCA_BPF_FD, struct.pack("=I", program_fd)) + _packed(_TCA_BPF_NAME, name.encode() + b"\0")
+    options += _packed(_TCA_BPF_FLAGS, struct.pack("=I", _TCA_BPF_FLAG_ACT_DIRECT))
+    body = TCMSG.pack(socket.AF_UNSPEC, ifindex, handle, parent, priority << 16 | socket.htons(_ETH_P_ALL))
+    body += _packed(TCA_KIND, b"bpf\0") + _packed(_TCA_OPTIONS, options)
+    number = next(_numbers)
+    sock.send(HEADER.pack(HEADER.size + len(body), RTM_NEWTFILTER, _REPLACE, number, 0) + body)
+    while True:
+        for kind, message in messages(sock.recv(RECEIVE_BYTES)):
+            if (kind, HEADER.unpack_from(message)[3]) == (NLMSG_ERROR, number):
+                failure = -struct.unpack_from("=i", message, HEADER.size)[0]
+                if failure:
+                    raise OSError(failure, f"filter not replaced: {os.strerror(failure)}")
+                return
+
+
+def _packed(kind: int, value: bytes) -> bytes:
+    """An attribute (struct nlattr), padded."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def ingress_qdisc(ifindex: int) -> str:

@@ -48,8 +48,6 @@ class Placing:
         self._purpose, self._program_fd, self._kept, self._methods = purpose, program_fd, kept, methods
         self.turns: Turns | None = None
         """For programs that can move to another place on their hook without missing a packet; see ``moving.py``."""
-        self.sets_filters = True
-        """Whether this process sets them itself: only then can one be swapped at once, and moved by ``turns``."""
         self._waiting: set[tuple[int, str]] = set()  # to be moved, when the answer is there
         self._stuck: set[tuple[int, str]] = set()
         self._to_say: dict[str, list[str]] = {}
@@ -116,7 +114,7 @@ class Placing:
         tried again until ``move_to``. None if it is off the hook, to be attached again."""
         place, where = (old.interface.index, old.direction), f"{old.interface.name}: {old.direction}"
         method = self._methods.for_attached(old)
-        if self.turns is None or not (self.sets_filters or old.method == method == "tcx"):
+        if self.turns is None:
             old.detach()
             return None
         self._waiting.discard(place)
