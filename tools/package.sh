@@ -6,7 +6,7 @@ set -eu
 # The distribution's own tools, and nothing of a make or a virtual environment that this may run in.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export PATH LC_ALL=C TZ=UTC0
-unset MAKEFLAGS MFLAGS MAKELEVEL PYTHONPATH PYTHONHOME VIRTUAL_ENV SOURCE_DATE_EPOCH
+unset MAKEFLAGS MFLAGS MAKELEVEL OUT PYTHONPATH PYTHONHOME VIRTUAL_ENV SOURCE_DATE_EPOCH
 umask 022
 
 kind=${1:-}

@@ -31,7 +31,7 @@ class Machine(NamedTuple):
 
 MACHINES = (
     Machine("a", "2026-12-24 10:00:00", 0o022, {}),
-    Machine("another/and/deeper", "2027-02-03 23:30:00", 0o077, {"TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}),
+    Machine("another/and/deeper", "2027-02-03 23:30:00", 0o077, {"TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8", "OUT": "x"}),
 )
 
 
