@@ -24,6 +24,7 @@ from netobs.base.kept_record import KeptRecord
 from netobs.datapath import layout as layouts
 from netobs.datapath.layout import RecordLayout
 from netobs.datapath.ledger import LedgerReading
+from netobs.flow.metrics import METRICS
 from netobs.kernel import host
 from netobs.kernel.kept_object import KeptObject, kept_name, letter_of
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     Settings = np.ndarray[tuple[int], np.dtype[np.void]]
 else:  # numpy 1.21 has no such index
     Settings = np.ndarray
+
+
+NEEDED = {"ledger": {"seen", "reasons"}, "state": {"active_half"}}
+"""Of structures that have more than what is counted."""
 
 
 @functools.cache
@@ -60,15 +65,21 @@ def described(layout: RecordLayout) -> dict[str, Any]:
 
 def read_layout(described_layout: dict[str, Any]) -> RecordLayout | None:
     """The layout that ``described`` has described; None if this version cannot read it: it packs numbers differently
-    into fields, or knows fields that are not there."""
+    into fields, or needs fields that are not there. A metric that was not measured is 0."""
     if described_layout["encoding"] != described(layouts.PLAIN)["encoding"]:
         return None
     structures = {name: _dtype(fields) for name, fields in described_layout["structures"].items()}
     known = {name: dtype for name, dtype in structures.items() if name in RecordLayout._fields}
     layout = RecordLayout(**known, object=described_layout["object"], reasons=tuple(described_layout["reasons"]))
     mine = layouts.WITH_EXTRA if layout.has_extra else layouts.PLAIN
-    missing = [name for name in known if {*getattr(mine, name).names}.difference(known[name].names or ())]
-    return None if missing else layout
+    is_readable = all(_needed(name, getattr(mine, name)) <= {*(of.names or ())} for name, of in known.items())
+    return layout if is_readable else None
+
+
+def _needed(structure: str, dtype: np.dtype[np.void]) -> set[str]:
+    """The fields without which the maps cannot be read a last time."""
+    not_needed = {"reserved", *(metric.name for metric in METRICS)}
+    return NEEDED.get(structure, {*(dtype.names or ())} - not_needed)
 
 
 def _dtype(fields: list[list[Any]]) -> np.dtype[np.void]:

@@ -183,7 +183,8 @@ class _Copied:
     def __init__(self, source: np.dtype[np.void], record: np.dtype[np.void], names: Iterable[str]) -> None:
         runs: list[list[int]] = []
         offsets = [{name: field[1] for name, field in (whole.fields or {}).items()} for whole in (source, record)]
-        for begin, target, size in sorted((*(each[name] for each in offsets), source[name].itemsize) for name in names):
+        there = [name for name in names if all(name in each for each in offsets)]  # another version measures others
+        for begin, target, size in sorted((*(each[name] for each in offsets), source[name].itemsize) for name in there):
             if runs and begin - runs[-1][0] == target - runs[-1][1] == runs[-1][2]:
                 runs[-1][2] += size
             else:

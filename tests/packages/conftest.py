@@ -46,15 +46,18 @@ def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A later version whose programs and maps have another layout: the ledger of a CPU is longer."""
+    """A later version whose programs and maps have another layout: the ledger of a CPU is longer, and has a field that
+    this version does not know."""
     tree = changed(
         tmp_path_factory.mktemp("other-tree"),
         {
             "bpf/netobs.h": {
-                "__u64 reserved[3]; /* to a multiple of 64": "__u64 reserved[11]; /* to a multiple of 64",
+                "__u64 reserved[2]; /* to a multiple of 64": "__u64 more; __u64 reserved[9]; /* to a multiple of 64",
                 'sizeof(struct ledger) == 128, "two cache lines"': 'sizeof(struct ledger) == 192, "three cache lines"',
             },
-            "netobs/datapath/layout.py": {'        ("reserved", "<u8", (3,)),': '        ("reserved", "<u8", (11,)),'},
+            "netobs/datapath/layout.py": {
+                '        ("reserved", "<u8", (2,)),': '        ("more", "<u8"), ("reserved", "<u8", (9,)),'
+            },
         },
     )
     return renumbered(made_package("deb", tree=tree), tmp_path_factory.mktemp("other"), "+other")

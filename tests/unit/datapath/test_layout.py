@@ -12,7 +12,7 @@ from netobs.datapath.percpu_hash import PercpuHash
 from netobs.flow.metrics import GROUPS
 from netobs.flow.metrics import METRICS as METRICS_TABLE
 from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD
-from netobs.kernel.moving import TURN_FIRST, TURN_SECOND
+from netobs.kernel.moving import TURN_FIRST, TURN_NEVER, TURN_SECOND
 from netobs.kernel.object import OBJECT
 from tests.unit.btf import HEADERS, Btf, btf_of, enum, fields
 
@@ -85,8 +85,8 @@ def test_enums_of_the_header() -> None:
     assert enum(HEADER, "ledger_reason") == [*reasons, "LEDGER_REASONS"]
     assert enum(HEADER, "flow_table") == [f"TABLE_{name.upper()}" for name in layout.FLOW_TABLES]
     assert enum(HEADER, "netobs_counting") == [f"NETOBS_COUNTING_ENDED = {layout.COUNTING_ENDED}"]
-    turns = [f"TURN_FIRST = {TURN_FIRST}", f"TURN_SECOND = {TURN_SECOND}", f"TURN_SETTLED = {layout.TURN_SETTLED}"]
-    assert enum(HEADER, "netobs_turn") == ["TURN_ALONE", *turns]
+    turns = {"FIRST": TURN_FIRST, "SECOND": TURN_SECOND, "NEVER": TURN_NEVER, "SETTLED": layout.TURN_SETTLED}
+    assert enum(HEADER, "netobs_turn") == ["TURN_ALONE", *(f"TURN_{name} = {value}" for name, value in turns.items())]
     assert enum(HEADER, "not_ip_sizes") == [f"NOT_IP_ETHERTYPES = {layout.NOT_IP_ETHERTYPES}"]
     assert enum(HEADER, "netobs_direction") == ["NETOBS_INGRESS = 0", "NETOBS_EGRESS = 1"]
 
