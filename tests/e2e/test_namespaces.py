@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import re
@@ -154,12 +153,7 @@ def test_a_reload_chooses_other_namespaces(lab: Lab, tmp_path: Path, helper: Run
             assert daemon.finish().is_balanced()
 
 
-def says(daemon: Daemon, line: str, times: int) -> bool:
-    return daemon.log.count(line) == times
-
-
-def test_a_reload_attaches_by_another_method_in_a_namespace(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
-    """Not while packets pass: the helper sets filters, and the daemon does not wait for it. None is counted twice."""
+def test_attach_and_anchor_take_effect_in_a_namespace(lab: Lab, tmp_path: Path, helper: RunningHelper) -> None:
     host, near = lab.namespace("host"), lab.namespace("near")
     with namespace("router") as router, UdpSink(host):
         sender, _ = lab.veth(near, router, names=("sender", "veth0"))
@@ -167,13 +161,15 @@ def test_a_reload_attaches_by_another_method_in_a_namespace(lab: Lab, tmp_path: 
         capture = {"netns": [router], "direction": "ingress"}
         environment = {HELPER_SOCKET: helper.path}
         with Daemon(lab, host, tmp_path, configuration(capture, KEPT), environment=environment) as daemon:
-            for times, attach in ((1, "tcx"), (1, "tc"), (2, "tcx")):
-                daemon.reload(configuration({**capture, "attach": attach}, KEPT))
-                line = f"{router}/veth0: attached by {attach}, ingress"
-                wait_until(functools.partial(says, daemon, line, times), line)
-                Traffic(packets=1000).send(lab, sender)
+            daemon.wait_for(f"{router}/veth0: attached by")
+            sending = Traffic(flows=50, packets=60_000).start(lab, sender, rate=20_000)
+            for attach, anchor in (("tc", "first"), ("tc", "last"), ("tcx", "last"), ("tcx", "first")):
+                daemon.reload(configuration({**capture, "attach": attach, "anchor": anchor}, KEPT))
+                daemon.wait_for(f"{router}/veth0: ingress: now attached by {attach}, {anchor}")
+            sent = sending.wait()
             account = daemon.finish()
-        assert (account.seen.packets, account.is_balanced()) == (3000, True)
+        assert account.seen.packets == sent.packets
+        assert (account.transmitted().flows, account.is_balanced()) == (50, True)
         assert "clsact" not in lab.run(router, ["tc", "qdisc", "show", "dev", "veth0"]).stdout
 
 
