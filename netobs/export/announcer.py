@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from netobs.config import CollectorConfig
 
 CHANGES_SPACING_NS = NS_PER_S
-"""Changes within this time are reported together."""
+"""Changes within this time after another one are reported together. The first is reported at once: a collector cannot
+name an interface in flows that come before."""
 
 LEAD_NS = 5_000_000
 """How long the Templates of a new Transport Session over UDP precede the data.
@@ -64,7 +65,7 @@ class Announcer(Generic[H, D]):
         self._wake = wake
         self._waiting: deque[Announced] = deque()
         self._templates_due = self._options_due = False
-        self._options_sent_ns = 0
+        self._change_sent_ns = -CHANGES_SPACING_NS
         self._change_waits = False
         self._follows_namespaces = False
         self.data_from_ns = 0
@@ -115,7 +116,8 @@ class Announcer(Generic[H, D]):
             self._templates_due = self._options_due = False
             self._messages = 0 if templates else self._messages
             if options:
-                self._options_sent_ns, self._change_waits = now_ns, False
+                if self._change_waits:
+                    self._change_sent_ns, self._change_waits = now_ns, False
                 report = self._report(realtime_ns)
                 templates |= self._has_new_templates(report)
                 made = self._encoder.announcement(report, header, max_message_size, templates)
@@ -174,7 +176,7 @@ class Announcer(Generic[H, D]):
     def changed(self, now_ns: int) -> None:
         """The content of options records has changed."""
         self._change_waits = True
-        self._arm_options(now_ns, max(now_ns, self._options_sent_ns + CHANGES_SPACING_NS))
+        self._arm_options(now_ns, max(now_ns, self._change_sent_ns + CHANGES_SPACING_NS))
 
     def _arm(self, now_ns: int) -> None:
         self.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def test_many_selections_leave_nothing(lab: Lab, pair: Pair, method: str, rounds
     """Half of them the only one, so that all is made and undone; half beside another one."""
     selections = [Selection(compile_filter([f"udp,{number + 1}"])) for number in range(7)]
     programs: set[int] = set()
+    gc.collect()  # descriptors of the tests before this one
     with tap_on(pair[1].ns, "target", method=method) as tap, Sender(pair[0]) as sender:
         release(tap, choose(tap, ALL))
         before = len(os.listdir("/proc/self/fd")), held_objects(), mapped()

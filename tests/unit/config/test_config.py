@@ -41,6 +41,7 @@ eviction_interval = "500ms"
 precise_time = true
 attach = "tc"
 anchor = "last"
+drop_capabilities = true
 pin = "/sys/fs/bpf/netobs"
 netns = ["qrouter-*/q[rg]-*", "ovnmeta-1"]
 [metering]
@@ -175,6 +176,7 @@ def test_every_key_can_be_given() -> None:
         "last",
         ("qrouter-*/q[rg]-*", "ovnmeta-1"),
         "/sys/fs/bpf/netobs",
+        True,
     )
     assert config.metering == MeteringConfig(120 * NS_PER_S, 3600 * NS_PER_S, 64)
     assert config.collectors == (
