@@ -57,8 +57,8 @@ class Daemon:
     def __init__(self, config: Config, loop: EventLoop) -> None:
         self._config = config
         self._loop = loop
-        self._service = ServiceManager(os.environ)
-        self._keeper = keeper_for(config.capture.pin, os.environ, self._service, loop)
+        self._service = ServiceManager(os.environ, loop)
+        self._keeper = keeper_for(config.capture.pin, os.environ, self._service)
         self._exporting = ExportingProcess(config, loop, self._keeper)
         self._capture = Capture(config.capture, extra_groups=self._exporting.extra_groups, keeper=self._keeper)
         self._points = self._capture.points

@@ -6,18 +6,14 @@ itself from version 254 on.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import fcntl
 import logging
 import os
-from collections import deque
 from collections.abc import Mapping
 from typing import Callable
 
 from netobs.base import clock
 from netobs.base.keeper import HeldDescriptors
-from netobs.base.loop import POLL_NS, EventLoop
 from netobs.daemon.systemd import ServiceManager
 
 log = logging.getLogger("netobs")
@@ -49,18 +45,16 @@ def store_size(environment: Mapping[str, str]) -> int:
 
 
 class FdStore(HeldDescriptors):
-    """A ``Keeper``. The messages go to systemd in their order, without waiting: what its socket does not take at once
-    follows from the loop."""
+    """A ``Keeper``."""
 
     keeps = True
 
-    def __init__(self, service: ServiceManager, former: Mapping[str, int], size: int, loop: EventLoop) -> None:
+    def __init__(self, service: ServiceManager, former: Mapping[str, int], size: int) -> None:
         """``former``: as ``inherited`` gives it; owned by this object from now on. ``size``: how many may be kept."""
-        self._service, self._loop, self._size = service, loop, size
+        self._service, self._size = service, size
         super().__init__(former)
         self._kept = set(former)
-        self._unsent: deque[tuple[str, int]] = deque()
-        self._is_scheduled = self._said_full = False
+        self._said_full = False
 
     def memory(self, name: str) -> int:
         fd = os.memfd_create(f"netobs-{name}", os.MFD_CLOEXEC)
@@ -74,13 +68,13 @@ class FdStore(HeldDescriptors):
             self._say_full()
             return
         self._kept.add(name)
-        self._send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD))
+        self._service.send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD))
 
     def drop(self, name: str) -> None:
         self._close_held(name)
         if name in self._kept:
             self._kept.discard(name)
-            self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", -1)
+            self._service.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def forget(self) -> None:
         """Keeps nothing any more."""
@@ -96,41 +90,6 @@ class FdStore(HeldDescriptors):
                 self._size,
             )
 
-    def _send(self, message: str, fd: int) -> None:
-        self._unsent.append((message, fd))
-        if not self._is_scheduled:
-            self._go_on(0)
-
-    def _go_on(self, _now_ns: int) -> None:
-        self._is_scheduled = not self._flush()
-        if self._is_scheduled:
-            self._loop.call_at(clock.monotonic_ns() + POLL_NS, self._go_on)
-
-    def _flush(self) -> bool:
-        """Whether everything was sent."""
-        while self._unsent:
-            message, fd = self._unsent[0]
-            try:
-                if not self._service.pass_fd(message, fd):
-                    return False
-            except OSError as error:
-                if error.errno == errno.ETOOMANYREFS:  # systemd has not yet taken the earlier descriptors (unix(7))
-                    return False
-                log.debug("systemd does not take %r: %s", message, error.strerror)
-            self._unsent.popleft()
-            if fd >= 0:
-                os.close(fd)
-        return True
-
     def settle(self, within_ns: int, sleep_ns: Callable[[int], object] = clock.sleep_ns) -> None:
-        """Waits until systemd has everything, at most ``within_ns``: for the end of the process."""
-        end_ns = clock.monotonic_ns() + within_ns
-        while not self._flush() and clock.monotonic_ns() < end_ns:
-            sleep_ns(POLL_NS // 20)
-
-    def close(self) -> None:
-        """Closes this process's descriptors. What is kept stays with systemd."""
-        super().close()
-        while self._unsent:
-            with contextlib.suppress(OSError):
-                os.close(self._unsent.popleft()[1])
+        """As ``ServiceManager.settle``."""
+        self._service.settle(within_ns, sleep_ns)

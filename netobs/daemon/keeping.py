@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from netobs.base.keeper import NOTHING, Keeper
-from netobs.base.loop import EventLoop
 from netobs.daemon import fd_store
 from netobs.daemon.fd_store import FdStore
 from netobs.daemon.systemd import ServiceManager
@@ -27,9 +26,7 @@ class ProcessKeeper(Keeper, Protocol):
         """Closes this process's descriptors. What is kept stays."""
 
 
-def keeper_for(
-    pin: str, environment: MutableMapping[str, str], service: ServiceManager, loop: EventLoop
-) -> ProcessKeeper:
+def keeper_for(pin: str, environment: MutableMapping[str, str], service: ServiceManager) -> ProcessKeeper:
     """The keeper of this daemon: systemd, where the unit asks for its store; else pins in the folder ``pin``, as
     capture.pin. Takes over what systemd has passed, and the variables that say so.
 
@@ -40,7 +37,7 @@ def keeper_for(
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environment.pop(name, None)
     if size:
-        return FdStore(service, former, size, loop)
+        return FdStore(service, former, size)
     for fd in former.values():
         os.close(fd)
     if not pin:

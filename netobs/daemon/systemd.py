@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import logging
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Mapping
+from typing import Callable
+
+from netobs.base import clock
+from netobs.base.loop import POLL_NS, EventLoop
+
+log = logging.getLogger("netobs")
 
 NS_PER_US = 1_000
 LONGER_NS = 20_000_000_000
@@ -17,10 +25,11 @@ MISSED_EVICTIONS = 3
 class ServiceManager:
     """``environment``: NOTIFY_SOCKET, and WATCHDOG_USEC with WATCHDOG_PID (sd_watchdog_enabled(3)).
 
-    Nothing here waits or fails: measuring goes on even if the service manager does not listen.
+    Nothing here waits or fails: measuring goes on even if the service manager does not listen. The messages go in their
+    order; what the socket does not take at once follows from ``loop``.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], loop: EventLoop) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         watched = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
@@ -28,6 +37,9 @@ class ServiceManager:
         self._watchdog_ns = int(usec) * NS_PER_US if usec.isascii() and usec.isdigit() else 0
         self._least_watchdog_ns = self._watchdog_ns
         self._socket: socket.socket | None = None
+        self._loop = loop
+        self._unsent: deque[tuple[str, int]] = deque()
+        self._is_scheduled = False
 
     @property
     def listens(self) -> bool:
@@ -36,7 +48,7 @@ class ServiceManager:
 
     def ready(self) -> None:
         """Interfaces are attached and the first Templates are sent; after ``reloading``: the new file is in use."""
-        self._tell("READY=1")
+        self.send("READY=1")
 
     def status(self, text: str) -> None:
         """A line for ``systemctl status``."""
@@ -69,34 +81,58 @@ class ServiceManager:
         """The daemon is stopping."""
         self._tell("STOPPING=1")
 
-    def pass_fd(self, message: str, fd: int = -1) -> bool:
-        """Sends ``message`` with ``fd``, if it is one. False: the service manager has not read enough of the earlier
-        messages; call again later.
+    def send(self, message: str, fd: int = -1) -> None:
+        """Sends ``message`` with ``fd``, if it is one, and closes that."""
+        self._unsent.append((message, fd))
+        if not self._is_scheduled:
+            self._go_on(0)
 
-        :raises OSError: it cannot be sent, for any other reason.
-        """
-        if not self._address:
-            return True
-        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", fd))] if fd >= 0 else []
-        try:
-            self._open().sendmsg([message.encode()], control, 0, self._address)
-        except BlockingIOError:
-            return False
-        return True
+    def settle(self, within_ns: int, sleep_ns: Callable[[int], object] = clock.sleep_ns) -> None:
+        """Waits until the service manager has everything, at most ``within_ns``: for the end of the process."""
+        end_ns = clock.monotonic_ns() + within_ns
+        while not self._flush() and clock.monotonic_ns() < end_ns:
+            sleep_ns(POLL_NS // 20)
 
     def close(self) -> None:
         """Closes the socket; no reports follow."""
         self._address = ""
+        self._flush()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _tell(self, message: str) -> None:
+        """While others wait, a status would be old when it is read, and one sign of life is enough."""
+        if (self._unsent and message.startswith("STATUS=")) or (message, -1) in self._unsent:
+            return
         if self._address:
-            with contextlib.suppress(OSError):
-                self._open().sendto(message.encode(), self._address)
+            self.send(message)
 
-    def _open(self) -> socket.socket:
+    def _go_on(self, _now_ns: int) -> None:
+        self._is_scheduled = not self._flush()
+        if self._is_scheduled:
+            self._loop.call_at(clock.monotonic_ns() + POLL_NS, self._go_on)
+
+    def _flush(self) -> bool:
+        """Whether everything was sent."""
+        while self._unsent:
+            message, fd = self._unsent[0]
+            try:
+                self._send_now(message, fd)
+            except OSError as error:
+                # The service manager has not yet taken the earlier messages, or descriptors (unix(7)).
+                if error.errno in (errno.EAGAIN, errno.ETOOMANYREFS):
+                    return False
+                log.debug("systemd does not take %r: %s", message, error.strerror)
+            self._unsent.popleft()
+            if fd >= 0:
+                os.close(fd)
+        return True
+
+    def _send_now(self, message: str, fd: int) -> None:
+        if not self._address:
+            return
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        return self._socket
+        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", fd))] if fd >= 0 else []
+        self._socket.sendmsg([message.encode()], control, 0, self._address)

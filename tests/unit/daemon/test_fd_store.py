@@ -46,8 +46,8 @@ def store(manager: ServiceStore, loop: EventLoop) -> Iterator[Callable[..., FdSt
     with contextlib.ExitStack() as stack:
 
         def make(size: int = 8192, **former: int) -> FdStore:
-            service = stack.enter_context(contextlib.closing(ServiceManager(manager.environment)))
-            return stack.enter_context(contextlib.closing(FdStore(service, former, size, loop)))
+            service = stack.enter_context(contextlib.closing(ServiceManager(manager.environment, loop)))
+            return stack.enter_context(contextlib.closing(FdStore(service, former, size)))
 
         yield make
 
@@ -132,8 +132,8 @@ def test_a_full_store_is_said_once(manager: ServiceStore, store: Store, caplog: 
 
 
 def test_nobody_listens(loop: EventLoop) -> None:
-    with contextlib.closing(ServiceManager({"NOTIFY_SOCKET": "/nonexistent/notify"})) as service:
-        kept = FdStore(service, {}, 9, loop)
+    with contextlib.closing(ServiceManager({"NOTIFY_SOCKET": "/nonexistent/notify"}, loop)) as service:
+        kept = FdStore(service, {}, 9)
         assert kept.memory("a") >= 0
         kept.settle(0)
         kept.close()

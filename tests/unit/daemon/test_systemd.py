@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from netobs.base.loop import EventLoop
 from netobs.daemon.systemd import ServiceManager
 
 S = 1_000_000_000
@@ -41,12 +42,18 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     made.socket.close()
 
 
-def service(manager: Manager, **environment: str) -> ServiceManager:
-    return ServiceManager({"NOTIFY_SOCKET": manager.address, **environment})
+@pytest.fixture
+def loop() -> Iterator[EventLoop]:
+    with EventLoop() as made:
+        yield made
 
 
-def test_the_life_of_a_service(manager: Manager) -> None:
-    told = service(manager)
+def service(manager: Manager, loop: EventLoop, **environment: str) -> ServiceManager:
+    return ServiceManager({"NOTIFY_SOCKET": manager.address, **environment}, loop)
+
+
+def test_the_life_of_a_service(manager: Manager, loop: EventLoop) -> None:
+    told = service(manager, loop)
     told.status("measuring 1 interfaces")
     told.ready()
     told.reloading(5 * S + 999)
@@ -65,17 +72,17 @@ def test_the_life_of_a_service(manager: Manager) -> None:
     ]
 
 
-def test_without_a_watchdog_no_sign_of_life_is_given(manager: Manager) -> None:
+def test_without_a_watchdog_no_sign_of_life_is_given(manager: Manager, loop: EventLoop) -> None:
     for environment in ({}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}):
-        told = service(manager, **environment)
+        told = service(manager, loop, **environment)
         told.expect_evictions(S)
         told.alive()
         told.close()
     assert manager.heard() == []
 
 
-def test_a_watchdog_waits_for_a_rare_eviction(manager: Manager) -> None:
-    told = service(manager, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid()))
+def test_a_watchdog_waits_for_a_rare_eviction(manager: Manager, loop: EventLoop) -> None:
+    told = service(manager, loop, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid()))
     told.expect_evictions(5 * S)
     told.alive()
     told.expect_evictions(60 * S)
@@ -85,19 +92,35 @@ def test_a_watchdog_waits_for_a_rare_eviction(manager: Manager) -> None:
     assert manager.heard() == ["WATCHDOG=1", "WATCHDOG_USEC=180000000", "WATCHDOG_USEC=30000000"]
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens(loop: EventLoop) -> None:
     for environment in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nonexistent/notify"}):
-        told = ServiceManager({**environment, "WATCHDOG_USEC": "1000000"})
+        told = ServiceManager({**environment, "WATCHDOG_USEC": "1000000"}, loop)
         told.ready()
         told.alive()
         told.close()
 
 
-def test_a_full_socket_does_not_block(manager: Manager) -> None:
-    told = service(manager)
+def test_a_full_socket_does_not_block(manager: Manager, loop: EventLoop) -> None:
+    told = service(manager, loop)
     for number in range(10_000):
         told.status(f"{number:0200d}")
     told.close()
     heard = manager.heard()
     assert 0 < len(heard) < 10_000
     assert heard[0] == f"STATUS={0:0200d}"
+
+
+def test_what_a_full_socket_does_not_take_follows_in_its_order(manager: Manager, loop: EventLoop) -> None:
+    """A start whose READY=1 got lost would be ended by systemd after its time limit."""
+    told = service(manager, loop)
+    for _ in range(1_000):
+        told.send("FDSTOREREMOVE=1")
+    told.reloading(0)
+    told.status("old when it is read")
+    told.ready()
+    heard = manager.heard()
+    while len(heard) < 1_002:
+        loop.run_once()
+        heard += manager.heard()
+    assert heard == ["FDSTOREREMOVE=1"] * 1_000 + ["RELOADING=1\nMONOTONIC_USEC=0", "READY=1"]
+    told.close()
