@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import subprocess
@@ -105,11 +106,14 @@ class Foreign:
 
 
 def tcx_programs(link: Link, direction: str) -> list[int]:
-    """The kernel's numbers of the TCX programs, in the order in which they run (bpftool knows TCX from 7.3 only)."""
+    """The kernel's numbers of the TCX programs, in the order in which they run (bpftool knows TCX from 7.3 only).
+    None on a kernel before 6.6, which has no TCX."""
     numbers, count, flags = (c_uint32 * 64)(), c_uint32(64), c_uint32()
     query = declared("bpf_prog_query", c_int, c_int, c_uint32, c_void_p, c_void_p, c_void_p)
     with in_namespace(link.ns):
         result = query(link.ifindex, BPF_TCX[direction], 0, byref(flags), numbers, byref(count))
+    if result == -errno.EINVAL and tuple(map(int, os.uname().release.split(".")[:2])) < (6, 6):
+        return []
     libbpf.checked(result, "query of TCX programs")
     return list(numbers[: count.value])
 

@@ -28,7 +28,7 @@ SINCE = {
     "memory_is_said": (6, 4),  # what a map takes, in /proc/PID/fdinfo (map_mem_usage)
     "big_packet": (6, 6),  # sent by a packet socket: more than 17 pages (alloc_skb_with_frags)
     "tcx": (6, 6),  # TCX links; before, the daemon attaches by clsact
-    "link_of_a_killed_predecessor or into_our_link or link_that_somebody or without_a_keeper": (6, 6),
+    "link_of_a_killed_predecessor or into_our_link or link_that_somebody or without_a_keeper or left_of_a_stop": (6, 6),
 }
 
 JOB = """\
