@@ -68,7 +68,7 @@ class Handover:
             self._next = None
             self.swap_others(self.take_former, now_ns)
         if self._turns is not None:
-            self._capture.use_turns(self._turns)
+            self._capture.points.placing.use_turns(self._turns)
             self._turns = None
 
     def take_former(self, now_ns: int) -> None:

@@ -63,7 +63,7 @@ class Namespace:
             elsewhere,
         )
         self.points.find_method()
-        self.points.placing.turns = Turns(capture.datapath, number)
+        self.points.placing.use_turns(Turns(capture.datapath, number))
         self.points.on_reuse = capture.points.on_reuse
         self._hooks.settle = self.points.settle
         self._loop = loop
@@ -106,7 +106,7 @@ class Namespace:
         self.points.swap(programs.program_fd)
         self._programs.close()
         self._programs = programs
-        self.points.placing.turns = Turns(datapath, self.number)
+        self.points.placing.use_turns(Turns(datapath, self.number))
 
     def leave(self) -> None:
         """Follows it no more, and holds nothing of it: sockets would keep it alive after it has lost its name."""

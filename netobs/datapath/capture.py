@@ -42,7 +42,7 @@ class Capture:
             self.datapath.program_fd,
             keeper,
         )
-        self.turns = self.points.placing.turns = Turns(self.datapath)
+        self.points.placing.use_turns(Turns(self.datapath))
 
     def load(self) -> None:
         """Loads and verifies the programs, and finds out how to attach them.
@@ -71,17 +71,11 @@ class Capture:
         datapath.succeed(self.datapath)
         self.datapath = datapath
         self.points.swap(datapath.program_fd)
-        self.use_turns(Turns(datapath))
-
-    def use_turns(self, turns: Turns) -> None:
-        """By these programs from now on."""
-        self.turns.close()
-        self.turns = self.points.placing.turns = turns
+        self.points.placing.use_turns(Turns(datapath))
 
     def close(self, keep: bool = False) -> None:
         """Detaches, and frees the maps and programs; with ``keep``, they stay for the next process."""
         self.points.close(keep)
-        self.turns.close()
         if not keep:
             self.datapath.keep_nothing()
         self.datapath.close()

@@ -151,8 +151,6 @@ class ObservationPoints:
             if is_over():
                 break
         if not self.due:
-            self.placing.say_postponed()
-            self._kept.end_unclaimed()
             self.placing.at_rest()
         self._note()
         return self.due > 0
@@ -350,5 +348,6 @@ class ObservationPoints:
         if not keep:
             self.detach()
             self._kept.keep_nothing()
+        self.placing.use_turns(None)
         self._kept.close()
         self.links.close()

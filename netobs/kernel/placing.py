@@ -54,6 +54,12 @@ class Placing:
         self._refused: dict[tuple[int, str], str] = {}
         self.postponed = Postponed()
 
+    def use_turns(self, turns: Turns | None) -> None:
+        """By these programs, if any, from now on. Frees those before."""
+        if self.turns is not None:
+            self.turns.close()
+        self.turns = turns
+
     def find_method(self) -> None:
         """As ``Methods.find``."""
         self._methods.find(self._program_fd, f"{self._purpose.prefix}ingress")
@@ -150,16 +156,14 @@ class Placing:
             attachment.swap(self._program_for(attachment.interface, attachment.direction))
 
     def at_rest(self) -> None:
-        """Nothing is to be moved any more: says what could not be moved, in a line for each reason."""
+        """Nothing is due any more: says which interfaces have no file descriptor, and what could not be moved, in a
+        line for each reason."""
+        self.postponed.say(self._purpose.say_refused)
         for what, names in self._to_say.items():
             log.warning("%s%s: %s", self._purpose.label, folded(names), what)
         self._to_say.clear()
         if self.turns is not None and not self._waiting:
             self.turns.close()
-
-    def say_postponed(self) -> None:
-        """Logs once, in one line, the interfaces that have no file descriptor."""
-        self.postponed.say(self._purpose.say_refused)
 
     def forget(self, index: int) -> None:
         """The interface has gone."""

@@ -15,6 +15,7 @@ import pytest
 from lab.killing import killed_at, lines_of
 from lab.namespaces import Lab, in_namespace
 from lab.prog_run import Programs
+from netobs.datapath.turns import Turns
 from netobs.kernel import attach, netlink
 from netobs.kernel.attach import FLOWS_PLACE, LAST_PRIORITIES, TC_HANDLE
 from netobs.kernel.interfaces import ARPHRD_ETHERNET, Interface
@@ -95,10 +96,16 @@ def test_to_other_places_over_a_restart(life: Life) -> None:
     life.check()
 
 
+def turns_of(programs: Programs) -> Turns:
+    turns = programs.capture.points.placing.turns
+    assert isinstance(turns, Turns)
+    return turns
+
+
 def test_each_packet_is_counted_once_whenever_the_turn_changes(life: Life) -> None:
     near = Interface(life.near.ifindex, life.near.name, ARPHRD_ETHERNET[0])
     with life.process(keep=False, **LINK) as programs:
-        turns = programs.capture.turns
+        turns = turns_of(programs)
         (link,) = [each for each in programs.capture.points._attachments[near.index] if each.direction == "ingress"]
         turns.begin(TURN_FIRST)
         link.swap(turns.program_fd("netobs_ingress", TURN_FIRST))
@@ -127,13 +134,13 @@ def test_killed_at_any_line_of_a_move(pinned: Life) -> None:
     with pinned.process(**LINK) as programs:
         lines = []
         for way in (FILTER, LINK):
-            programs.capture.turns.load()
+            turns_of(programs).load()
             lines.append(lines_of(functools.partial(move, programs, way)))
     with pinned.traffic() as hammer:
         for number in range(6):
             before, after = [LINK, FILTER][number % 2], [FILTER, LINK][number % 2]
             with pinned.process(**before) as programs:
-                programs.capture.turns.load()
+                turns_of(programs).load()
                 line = rng.randrange(lines[number % 2])
                 kills += killed_at(line + 1, functools.partial(move, programs, after))
                 hammer.go_on(1)
