@@ -19,7 +19,7 @@ from lab.namespaces import Lab, Link, command
 from lab.privileges import give
 from lab.programs import wait_until
 from lab.recording import Received, expected
-from lab.traffic import Traffic
+from lab.traffic import Sent, Traffic
 from netobs.kernel.helper_client import HELPER_SOCKET
 from netobs.kernel.pins import MEMORY
 from tests.kernel.foreign import ours, tcx_programs
@@ -58,6 +58,14 @@ class Kept(Daemon):
     def seen(self) -> int:
         return self.account().seen.packets
 
+    def finish_with_all(self, sent: Sent) -> None:
+        """The last daemon: all that was ``sent`` is seen and exported, and its end leaves nothing in the store."""
+        wait_until(lambda: self.seen() >= sent.packets, "the last packets are seen")
+        account = self.finish()
+        assert account.seen.packets == sent.packets == account.transmitted().packets
+        self._store.read()
+        assert self._store.fds == {}
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ServiceStore]:
@@ -86,11 +94,7 @@ def test_no_packet_is_missed_over_restarts_and_kills(
         assert alive(objects) != frozenset()
         sent = sending.wait()
         with Kept(store, lab, far.ns, tmp_path, config, label="last") as daemon:
-            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
-            account = daemon.finish()
-        assert account.seen.packets == sent.packets == account.transmitted().packets
-        store.read()
-        assert store.fds == {}
+            daemon.finish_with_all(sent)
         wait_until(lambda: alive(objects) == frozenset(), "nothing is left in the kernel")
         assert "netobs" not in traffic_control(lab, far.ns)
 
@@ -119,12 +123,8 @@ def test_no_packet_of_a_namespace_is_missed_over_a_restart_and_a_kill(
         sent = sending.wait()
         assert helper.log.count(" link ") == (1 if method == "tcx" else 3)
         with Kept(store, lab, host, tmp_path, config, label="last") as daemon:
-            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
             wait_until(lambda: f"{router}/veth0: attached" in daemon.log, "it is attached to")
-            account = daemon.finish()
-        assert account.seen.packets == sent.packets == account.transmitted().packets
-        store.read()
-        assert store.fds == {}
+            daemon.finish_with_all(sent)
         assert "netobs" not in traffic_control(lab, router)
         assert "clsact" not in traffic_control(lab, router)
 
@@ -240,11 +240,7 @@ def test_another_place_on_the_hook_after_a_restart_and_a_kill(lab: Lab, tmp_path
                     daemon.restart()
         sent = sending.wait()
         with Kept(store, lab, far.ns, tmp_path, config, label="last") as daemon:
-            wait_until(lambda: daemon.seen() >= sent.packets, "the last packets are seen")
-            account = daemon.finish()
-        assert account.seen.packets == sent.packets == account.transmitted().packets
-        store.read()
-        assert store.fds == {}
+            daemon.finish_with_all(sent)
         assert "clsact" not in traffic_control(lab, far.ns)
 
 
