@@ -16,7 +16,7 @@ from netobs.kernel import libbpf
 from netobs.kernel.attach import ANY_PROGRAM, Attachment, FilterPlace, PlacedFilter, attachment_of_link
 from netobs.kernel.helper_client import Helper
 from netobs.kernel.interfaces import Interface
-from netobs.kernel.netlink import TC_H_CLSACT, filters, replace_filter
+from netobs.kernel.netlink import TC_H_CLSACT, priorities_of, replace_filter
 
 log = logging.getLogger("netobs.capture")
 
@@ -92,8 +92,7 @@ class NamespaceHooks:
 
     def _priorities(self, ifindex: int, direction: str, place: FilterPlace) -> list[int]:
         """Of the filters with our handle."""
-        present = filters(ifindex, TC_H_CLSACT[direction], self._requests)
-        return [priority for handle, priority in present if handle == place.handle]
+        return priorities_of(place.handle, ifindex, TC_H_CLSACT[direction], self._requests)
 
     def outdate(self) -> None:
         """The programs are others from now on: what the helper is making is made once more."""

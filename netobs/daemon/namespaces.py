@@ -48,6 +48,11 @@ def without_helper(why: object) -> str:
     return f"capture.netns: no network namespace is measured, the root helper cannot be asked ({why}); {REMEDY}"
 
 
+def _close(opened: Opened) -> None:
+    for sock in opened[0]:
+        sock.close()
+
+
 def usual_helper() -> Helper:
     """The helper at its usual socket, or at the one that the environment names."""
     return Helper(os.environ.get(HELPER_SOCKET, SOCKET))
@@ -237,8 +242,7 @@ class Namespaces:
         elif self._is_followed and number in self._unwanted():
             self._take_off(self._made(self._names[number], number, opened), now_ns)
         else:
-            for sock in opened[0]:
-                sock.close()
+            _close(opened)
 
     def _take_off(self, namespace: Namespace, now_ns: int) -> None:
         """Its name stays, and its interfaces lose the programs."""
@@ -290,8 +294,7 @@ class Namespaces:
             if is_wanted and self._is_followed and name not in self._present:
                 self._follow(name, answer, now_ns)
             else:
-                for sock in answer[0]:
-                    sock.close()
+                _close(answer)
         elif answer.errno == errno.EAGAIN:
             if is_wanted and now_ns - since_ns < YOUNG_NS:
                 self._new[name] = since_ns
@@ -304,8 +307,7 @@ class Namespaces:
     def _follow(self, name: str, opened: Opened, now_ns: int) -> None:
         number = self._number_for(name)
         if not number:
-            for sock in opened[0]:
-                sock.close()
+            _close(opened)
             self._say(f"more than {MAX_NAMESPACES} network namespaces match capture.netns: the others are not measured")
             return
         namespace = self._made(name, number, opened)

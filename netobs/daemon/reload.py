@@ -16,7 +16,7 @@ from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config, all_keys, warnings_of
 from netobs.daemon import host_check, packet_capture
 from netobs.daemon.collectors import Exporters, check_certificates, make_exporters
-from netobs.daemon.handover import LOADED_WITH
+from netobs.daemon.handover import LOADED_WITH, MOVED_BY
 from netobs.datapath.capture import check_interfaces
 
 log = logging.getLogger("netobs")
@@ -208,7 +208,7 @@ def _fixed(present: Config) -> dict[str, tuple[str, ...]]:
     """The keys, by table, that are fixed while ``present`` is in force."""
     if not present.capture.drop_capabilities:
         return AT_START_ONLY
-    names = (*AT_START_ONLY["capture"], "attach", "anchor", *LOADED_WITH)
+    names = (*AT_START_ONLY["capture"], *MOVED_BY, *LOADED_WITH)
     if present.packet_capture.enabled or present.capture.netns:
         return {"capture": names}
     return {"capture": (*names, "netns"), "packet_capture": ("enabled",)}

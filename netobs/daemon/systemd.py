@@ -48,7 +48,7 @@ class ServiceManager:
 
     def ready(self) -> None:
         """Interfaces are attached and the first Templates are sent; after ``reloading``: the new file is in use."""
-        self.send("READY=1")
+        self.send("READY=1")  # also while one waits: RELOADING=1 may be behind that
 
     def status(self, text: str) -> None:
         """A line for ``systemctl status``."""
@@ -105,8 +105,7 @@ class ServiceManager:
         """While others wait, a status would be old when it is read, and one sign of life is enough."""
         if (self._unsent and message.startswith("STATUS=")) or (message, -1) in self._unsent:
             return
-        if self._address:
-            self.send(message)
+        self.send(message)
 
     def _go_on(self, _now_ns: int) -> None:
         self._is_scheduled = not self._flush()

@@ -301,8 +301,7 @@ def _swap(interface: Interface, direction: str, filter_: libbpf_types.TcOpts, pr
 
 def former_filters(interface: Interface, direction: str, place: FilterPlace) -> list[int]:
     """The priorities of the filters that a former process has left there: one, or two if it was about to move it."""
-    present = netlink.filters(interface.index, netlink.TC_H_CLSACT[direction])
-    return sorted(priority for handle, priority in present if handle == place.handle)
+    return netlink.priorities_of(place.handle, interface.index, netlink.TC_H_CLSACT[direction])
 
 
 def remove_former_filter(interface: Interface, direction: str, place: FilterPlace) -> None:

@@ -85,7 +85,7 @@ class KeptLinks:
         :raises OSError: as in ``attach.attach``.
         """
         hook = (interface.index, direction)
-        if hook in self._filters and method == "tcx":
+        if method == "tcx":
             self._end_filter(hook)
         self._filters.discard(hook)  # another filter takes its place
         return self._attach(interface, direction, program_fd, method, self.place)

@@ -73,9 +73,15 @@ def dump(request: int, body: bytes, sock: socket.socket | None = None) -> Iterat
                 if kind == NLMSG_DONE:
                     return
                 if kind == NLMSG_ERROR:
-                    failure = -struct.unpack_from("=i", message, HEADER.size)[0]
+                    failure = _failure(message)
                     raise OSError(failure, f"rtnetlink request {request} failed (errno {failure})")
                 yield kind, message
+
+
+def _failure(message: bytes) -> int:
+    """The errno in an NLMSG_ERROR, 0 in one that says that all went well (struct nlmsgerr)."""
+    number: int = struct.unpack_from("=i", message, HEADER.size)[0]
+    return -number
 
 
 def filters(ifindex: int, parent: int, sock: socket.socket | None = None) -> list[tuple[int, int]]:
@@ -91,6 +97,11 @@ def filters(ifindex: int, parent: int, sock: socket.socket | None = None) -> lis
         return []
     found = [TCMSG.unpack_from(entry, HEADER.size) for entry in entries]
     return [(handle, info >> 16) for _, _, handle, _, info in found]
+
+
+def priorities_of(handle: int, ifindex: int, parent: int, sock: socket.socket | None = None) -> list[int]:
+    """Of those ``filters`` that have the ``handle``, in ascending order."""
+    return sorted(priority for each, priority in filters(ifindex, parent, sock) if each == handle)
 
 
 def replace_filter(
@@ -110,7 +121,7 @@ def replace_filter(
     while True:
         for kind, message in messages(sock.recv(RECEIVE_BYTES)):
             if (kind, HEADER.unpack_from(message)[3]) == (NLMSG_ERROR, number):
-                failure = -struct.unpack_from("=i", message, HEADER.size)[0]
+                failure = _failure(message)
                 if failure:
                     raise OSError(failure, f"filter not replaced: {os.strerror(failure)}")
                 return
