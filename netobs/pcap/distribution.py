@@ -23,7 +23,9 @@ READ_BYTES = 960 << 10
 fit the memory allocator's pool (netobs/base/malloc.py: larger memory comes from the kernel each time)."""
 LINGER_NS = clock.NS_PER_S
 """How long the last selection stays without users, so that clients that come and go do not attach again."""
-CLOCK_NS = clock.NS_PER_S
+JITTER_NS = 10_000
+"""Two readings of the clocks differ by less, unless the wall clock was set or corrected in between. Below it the offset
+stays: packets in order keep times in order."""
 
 Losses = Callable[[], Mapping[int, int]]
 """Packets that the kernel had no room for, by interface index."""
@@ -65,7 +67,7 @@ class Subscription:
 
 
 class Distribution:
-    """Reads the tap and hands out what it has. ``read_pair`` is asked once in a second."""
+    """Reads the tap and hands out what it has. ``read_pair`` is asked for each batch."""
 
     def __init__(self, tap: Tap, loop: EventLoop, read_pair: Callable[[], ClockPair] = clock.read_pair) -> None:
         self.packets = 0
@@ -74,7 +76,6 @@ class Distribution:
         self._loop = loop
         self._read_pair = read_pair
         self._offset_ns = 0
-        self._next_pair_ns = 0
         self._subscriptions: dict[Selection, Subscription] = {}
         self._lingering: Timer | None = None
         self._attaching: Timer | None = None
@@ -106,10 +107,10 @@ class Distribution:
 
     def context(self, now_ns: int) -> ReadContext:
         """What belongs to a batch that is read now."""
-        if now_ns >= self._next_pair_ns:
-            pair = self._read_pair()
-            self._offset_ns = pair.realtime_ns - pair.monotonic_ns
-            self._next_pair_ns = now_ns + CLOCK_NS
+        pair = self._read_pair()
+        offset_ns = pair.realtime_ns - pair.monotonic_ns
+        if abs(offset_ns - self._offset_ns) >= JITTER_NS:
+            self._offset_ns = offset_ns
         return ReadContext(now_ns, self._offset_ns, self._tap.known_interfaces())
 
     def read(self, now_ns: int) -> None:
