@@ -151,11 +151,14 @@ def _attaching(cost: many.AttachingCost, plan: Plan) -> None:
         f"attaching: {cost.links} interfaces by tcx, {cost.filters} by tc, about {max(1, round(cost.seconds))} s; what "
         f'is attached is measured; meanwhile "ip link add" of others takes up to {cost.others_ms} ms longer'
     )
+    faster = 'capture.attach = "tc" is faster, but see BUGS in netobs(8) about Open vSwitch and rate limits'
     if cost.links > many.MANY:
         plan.warnings.append(
             f"attaching by tcx to {cost.links} interfaces takes about {round(cost.seconds)} s, and a stop over half "
-            'as long; capture.attach = "tc" is faster, but see BUGS in netobs(8) about Open vSwitch and rate limits'
+            f"as long; {faster}"
         )
+    elif cost.links:
+        plan.lines.append(f"  interfaces that come later get tcx; where hundreds come and go, {faster}")
 
 
 def _namespaces(config: Config, plan: Plan) -> None:

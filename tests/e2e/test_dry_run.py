@@ -321,4 +321,5 @@ def test_what_attaching_to_many_interfaces_costs(lab: Lab, host: Link, tmp_path:
     split = f"{MANY} interfaces by tcx, {100 - MANY} by tc, about 2 s" if attach == "auto" else "by tc, about 5 s"
     assert f"{split}; what is attached is measured" in said
     assert ("warning: attaching by tcx to 100 interfaces takes about 5 s" in said) == (attach == "tcx")
+    assert ('where hundreds come and go, capture.attach = "tc" is faster' in said) == (attach == "auto")
     assert f"file descriptors: {2 * MANY if attach == 'auto' else 200} for the interfaces" in said
