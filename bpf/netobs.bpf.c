@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The datapath: TC hook -> headers -> flow table. The ledger, the flow tables, entry points, in this order; maps are
- * in maps.bpf.h.
- *
- * All per-CPU data is written without atomics: a TC program runs with bottom halves off, so that on one CPU no other
- * run comes between. This does not hold with PREEMPT_RT: from Linux 6.18 on, local_bh_disable() keeps a task on its CPU
- * and lets others run there (CONFIG_PREEMPT_RT_NEEDS_BH_LOCK is off). What settings.preemptible asks for is for that.
- */
+/* The datapath: TC hook -> headers -> flow table. The flow tables, entry points, in this order; the ledger is in
+ * ledger.bpf.h, maps are in maps.bpf.h. */
 #include <linux/bpf.h>
 #include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
@@ -14,38 +9,12 @@
 #include "extra.bpf.h"
 #include "flow.bpf.h"
 #include "ip.bpf.h"
+#include "ledger.bpf.h"
 #include "maps.bpf.h"
 #include "netobs.h"
 #include "parse.bpf.h"
 
 #define NEXT (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the programs after us still run */
-
-static __always_inline void count(struct ledger_count *count, __u64 packets, __u64 octets)
-{
-	if (settings.preemptible) {
-		__sync_fetch_and_add(&count->packets, packets);
-		__sync_fetch_and_add(&count->octets, octets);
-	} else {
-		count->packets += packets;
-		count->octets += octets;
-	}
-}
-
-/* Whether this program may write the data of its CPU: no other program there is between enter() and leave(). Each adds
- * itself first, so that of two that find each other neither may. (Linux 5.10 has no atomic that returns a value.) */
-static __always_inline int enter(struct ledger *ledger)
-{
-	if (!settings.preemptible)
-		return 1;
-	__sync_fetch_and_add(&ledger->inside, 1);
-	return *(volatile __u64 *)&ledger->inside == 1;
-}
-
-static __always_inline void leave(struct ledger *ledger)
-{
-	if (settings.preemptible)
-		__sync_fetch_and_add(&ledger->inside, -1);
-}
 
 static __always_inline __u64 now_ns(void)
 {
