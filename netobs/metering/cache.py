@@ -6,18 +6,10 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
+from netobs.flow.key_hash import Hashes, hash_keys, same_keys
 from netobs.flow.records import CHUNK_ROWS, RECORD, Records, empty, opaque, pick, take
 from netobs.metering.index import Rows
-from netobs.metering.merge import (
-    NO_HASH,
-    Hashes,
-    HashFunction,
-    Indices,
-    combine,
-    hash_keys,
-    merge,
-    same_keys,
-)
+from netobs.metering.merge import NO_HASH, HashFunction, Indices, combine, merge
 from netobs.metering.store import FlowStore
 
 if TYPE_CHECKING:

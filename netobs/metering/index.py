@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netobs.base.column import Column
+from netobs.flow.key_hash import FIRST_HASH, Hashes
 from netobs.flow.records import CHUNK_ROWS
-from netobs.metering.merge import FIRST_HASH, Hashes, Indices
+from netobs.metering.merge import Indices
 
 EMPTY, DELETED = 0, 1
 """Row numbers for a slot that was never used, and for a slot whose row was removed."""

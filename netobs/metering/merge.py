@@ -6,27 +6,24 @@ doubles, the usual case, is not copied at all.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 
+from netobs.flow.key_hash import Hashes, hash_keys, key_words, same_keys
 from netobs.flow.metrics import METRICS, Merge
 from netobs.flow.records import CHUNK_ROWS, EXTRA_RECORD, KEY, RECORD, Records, opaque, put, take
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Hashes = npt.NDArray[np.uint64]
     Indices = npt.NDArray[np.intp]
 else:
-    Hashes = Indices = np.ndarray
+    Indices = np.ndarray
 HashFunction = Callable[[Records, int], Hashes]
 
 NO_HASH = 0
 """Hash of a merged row that shares its hash with another key of its eviction."""
-FIRST_HASH = 2
-"""The least hash of a Flow Key; the values below are ``NO_HASH`` and a mark of the flow cache."""
 
 UFUNCS = {Merge.SUM: np.add, Merge.MIN: np.minimum, Merge.MAX: np.maximum, Merge.OR: np.bitwise_or}
 
@@ -54,20 +51,6 @@ _TIME_SHIFT = np.uint64(10)  # of end and syn: units of 1,024 ns
 _TIME_SPAN_NS = np.uint64(1 << (32 + 10))  # then they repeat
 _NEVER = np.uint32(0xFFFF_FFFF)  # as the age of a SYN
 
-_WORD = np.dtype("<u8")
-_KEY_WORDS = KEY.itemsize // _WORD.itemsize
-_WORD_MASK = (1 << 64) - 1
-
-
-def same_keys(left: Records, right: Records) -> npt.NDArray[np.bool_]:
-    """Whether row i of ``left`` and row i of ``right`` have the same Flow Key; both contiguous and equally long."""
-    left_words, right_words = _words(left), _words(right)
-    difference = left_words[:, 0] ^ right_words[:, 0]
-    for word in range(1, _KEY_WORDS):
-        difference |= left_words[:, word] ^ right_words[:, word]
-    same: npt.NDArray[np.bool_] = difference == 0
-    return same
-
 
 def combine(records: Records, parts: Records) -> None:
     """Add the metrics of ``parts`` to ``records``, row by row, in place; the keys are taken to be equal."""
@@ -87,49 +70,6 @@ def combine(records: Records, parts: Records) -> None:
         function(records[name], parts[name], out=records[name])
     if connections.size:
         put(records, connections, whole)
-
-
-def hash_keys(records: Records, seed: int) -> Hashes:
-    """64-bit hashes (uint64, shape ``(n,)``, at least ``FIRST_HASH``) of the Flow Keys of contiguous ``records``.
-
-    Pair-multiply-shift (Thorup, "High Speed Hashing for Integers and Strings", 3.2) over the six words of the key,
-    then a bijective finaliser: two keys collide with a probability of at most 2**-32 whatever the keys are, as long
-    as ``seed`` is not known. A plain chain of multiply and xor has colliding keys that no seed parts.
-    """
-    hashes = np.empty(len(records), np.uint64)
-    words, constants = _words(records), _hash_constants(seed)
-    for begin in range(0, len(records), CHUNK_ROWS):
-        chunk = slice(begin, begin + CHUNK_ROWS)
-        _hash_words(words[chunk, :_KEY_WORDS].T.copy(), constants, hashes[chunk])
-    return hashes
-
-
-def _hash_words(columns: Hashes, constants: Hashes, hashes: Hashes) -> None:
-    """Hash ``columns`` (uint64, shape ``(6, n)``, overwritten) into ``hashes``; ``constants`` has shape ``(12, 1)``."""
-    upper = columns >> np.uint64(32)
-    columns &= np.uint64(0xFFFFFFFF)
-    upper += constants[:_KEY_WORDS]
-    columns += constants[_KEY_WORDS:]
-    columns *= upper
-    np.add.reduce(columns, axis=0, out=hashes)
-    # The good bits of the sum are its upper ones: the finaliser of SplitMix64 brings them to all places.
-    for shift, factor in ((32, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        hashes ^= hashes >> np.uint64(shift)
-        hashes *= np.uint64(factor)
-    hashes ^= hashes >> np.uint64(31)
-    np.maximum(hashes, np.uint64(FIRST_HASH), out=hashes)
-
-
-@lru_cache(maxsize=1)
-def _hash_constants(seed: int) -> Hashes:
-    """Two secret words for each word of the key, by SplitMix64 from ``seed``; shape ``(12, 1)``."""
-    constants = np.empty((2 * _KEY_WORDS, 1), np.uint64)
-    for index in range(len(constants)):
-        mixed = (seed + (index + 1) * 0x9E3779B97F4A7C15) & _WORD_MASK
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _WORD_MASK
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _WORD_MASK
-        constants[index] = mixed ^ mixed >> 31
-    return constants
 
 
 def merge(records: Records, seed: int, hash_function: HashFunction = hash_keys) -> tuple[Records, Hashes]:
@@ -198,7 +138,7 @@ def _all_same_key(records: Records, rows: Indices, others: npt.NDArray[np.int32]
 
 def _leaders_by_key(records: Records) -> npt.NDArray[np.int32]:
     """As ``_leaders``, by the whole key: slower, for an eviction that has two keys with one hash."""
-    keys = np.ascontiguousarray(_words(records)[:, :_KEY_WORDS]).view(np.dtype((np.void, KEY.itemsize))).ravel()
+    keys = np.ascontiguousarray(key_words(records)).view(np.dtype((np.void, KEY.itemsize))).ravel()
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     return first[group.ravel()].astype(np.int32)
 
@@ -272,8 +212,3 @@ def _restart(rows: Records, starts: Indices, group: Indices, merged: Records, is
     merged["first_ns"][anew] = ((last_ns[anew] >> _TIME_SHIFT) - syn_age[anew]) << _TIME_SHIFT
     members = np.flatnonzero((syn_age < end_age)[group])
     is_first[members] = syn_ages[members] == syn_age[group[members]]
-
-
-def _words(records: Records) -> Hashes:
-    """``records`` as 64-bit words, one row each, without a copy."""
-    return records.view(_WORD).reshape(len(records), records.dtype.itemsize // _WORD.itemsize)

@@ -8,9 +8,10 @@ import numpy as np
 
 from netobs.base.column import Column
 from netobs.flow.interface_key import NETNS_SHIFT
+from netobs.flow.key_hash import Hashes
 from netobs.flow.records import CHUNK_ROWS, RECORD, Records, put, take
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex, Rows
-from netobs.metering.merge import Hashes, Indices
+from netobs.metering.merge import Indices
 from netobs.metering.undo import UndoLog
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from netobs.flow.key_hash import FIRST_HASH, Hashes
 from netobs.flow.records import Records, empty
 from netobs.metering.cache import FlowCache
-from netobs.metering.merge import FIRST_HASH, Hashes
 from tests.unit.metering.flows import FIN, RST, SYN, S, as_set, by_flow, flow, many, reasons, rows, totals
 
 IDLE, ACTIVE, END, FORCED, LACK = 1, 2, 3, 4, 5

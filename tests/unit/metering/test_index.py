@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netobs.flow.key_hash import Hashes
 from netobs.metering.index import DELETED, EMPTY, FIRST_ROW, HashIndex
-from netobs.metering.merge import Hashes
 from netobs.metering.store import MIN_CAPACITY, FlowStore
 from tests.unit.metering.flows import many, number
 

@@ -3,18 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from netobs.flow.key_hash import FIRST_HASH, Hashes, hash_keys
 from netobs.flow.metrics import Merge, named
 from netobs.flow.records import CHUNK_ROWS, EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, Records, empty
 from netobs.metering.cache import FlowCache
-from netobs.metering.merge import (
-    FIRST_HASH,
-    NO_HASH,
-    UFUNCS,
-    Hashes,
-    hash_keys,
-    merge,
-    rules,
-)
+from netobs.metering.merge import NO_HASH, UFUNCS, merge, rules
 from tests.unit.metering.flows import ACK, FIN, SYN, S, as_set, by_flow, flow, many, number, rows, totals
 
 SEED = 0x1234_5678_9ABC_DEF0

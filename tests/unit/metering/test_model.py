@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netobs.flow.key_hash import FIRST_HASH, Hashes, hash_keys
 from netobs.flow.records import Records, empty
 from netobs.metering.cache import FlowCache
-from netobs.metering.merge import FIRST_HASH, Hashes, hash_keys
 from tests.unit.metering.flows import FIN, RST, as_set, flow, key, rows
 
 Part = tuple[dict[str, Any], int, int]
