@@ -124,6 +124,10 @@ class EventLoop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def read_clock(self) -> int:
+        """The time at this moment; ``now_ns`` of a callback is that of the begin of its round."""
+        return self._now_ns()
+
     def call_from_thread(self, callback: Callback) -> None:
         """Call ``callback`` in the loop's next round. The only method that other threads may use."""
         self._pending.append(callback)
