@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -13,9 +12,9 @@ import click
 from click.core import ParameterSource
 
 from netobs import DEFAULT_CONF, __version__
-from netobs.base.errors import NetobsError
 from netobs.base.words import PACKET_FORMATS, PROTOCOLS
-from netobs.cli import start
+from netobs.cli import operate, start
+from netobs.cli.operate import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,6 @@ MEANINGLESS = {
     "alone": ("connect", "tls", "ca", "cert"),
 }
 """Options of `netobs capture`, each with the options that have no effect beside it."""
-CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(invoke_without_command=True, context_settings=CONTEXT)
@@ -50,6 +48,7 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
       netobs --conf /etc/netobs.toml             run
       netobs listen --port 4739                  show the flows that an exporter sends
       netobs listen --file FLOWS.ipfix           show the flows in a file
+      netobs status                              what does the daemon do, and is anything wrong?
       netobs capture --write FILE.pcapng         capture packets
       netobs template check FILE --for nfdump    would this collector read my template?
 
@@ -70,6 +69,10 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     plan = planning.make(configuration.load(conf))
     click.echo(plan.text())
     context.exit(1 if plan.problems else 0)
+
+
+for command in operate.COMMANDS:
+    cli.add_command(command)
 
 
 @cli.command(context_settings=CONTEXT)
@@ -120,30 +123,6 @@ def listen(
         (*files, *more), as_json=as_json, once=once or 0, options=options, out=sys.stdout, check=check
     )
     context.exit(1 if not whole else 3 if is_odd else 0)
-
-
-@cli.command(context_settings=CONTEXT)
-@click.argument("pid", type=click.IntRange(1))
-@click.pass_context
-def reload(context: click.Context, pid: int) -> None:
-    """Check the configuration file, then make the daemon PID read it again (SIGHUP).
-
-    A file with a mistake is refused: netobs names each mistake, and does not signal the daemon. --conf FILE, before
-    the command, is the file that the daemon runs with. The daemon's log names the keys that take effect only at the
-    next start.
-    """
-    import signal
-
-    from netobs import config as configuration
-    from netobs.daemon import reload as reloading
-
-    parent = context.parent
-    assert parent is not None
-    reloading.check(configuration.load(parent.params["conf"]))
-    try:
-        os.kill(pid, signal.SIGHUP)
-    except OSError as error:
-        raise NetobsError(f"process {pid}: {error.strerror}", "name the process ID of the netobs daemon") from None
 
 
 class Value(click.ParamType):  # type: ignore[type-arg]  # a generic only in newer versions

@@ -1,4 +1,4 @@
-"""The default Observation Domain ID, which differs by machine and by configuration file."""
+"""What follows from the path of the configuration file: the default Observation Domain ID, and the control socket."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from pathlib import Path
 from netobs import DEFAULT_CONF
 
 MACHINE_ID_PATH = "/etc/machine-id"
+CONTROL = "/run/netobs/control.sock"
+INSTANCES = os.path.splitext(DEFAULT_CONF)[0]
+"""The folder of the files of netobs@.service."""
+_MAX_NAME = 48  # the path of a socket has 107 bytes (unix(7))
+
+
+def control_socket(conf: str | os.PathLike[str] = DEFAULT_CONF) -> str:
+    """The path of the control socket of the daemon that runs with the file ``conf``: ``control.sock`` for the packaged
+    path, ``control-NAME.sock`` for an instance NAME of netobs@.service. Other files of the same name are told apart by
+    a number.
+    """
+    path = os.path.abspath(conf)
+    if path == DEFAULT_CONF:
+        return CONTROL
+    name, suffix = os.path.splitext(os.path.basename(path))
+    if (os.path.dirname(path), suffix) != (INSTANCES, ".toml") or len(os.fsencode(name)) > _MAX_NAME:
+        shown = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:_MAX_NAME]
+        name = f"{shown}-{zlib.crc32(os.fsencode(path)):08x}"
+    return CONTROL.replace(".sock", f"-{name}.sock")
 
 
 def machine_domain(

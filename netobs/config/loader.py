@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def load(path: str | Path) -> Config:
     Raises ConfigError with every mistake.
     """
     try:
-        text = read_file(path, MAX_MIB).decode("utf-8-sig")
+        content = read_file(path, MAX_MIB)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         hint = "create it: a [[collector]] table with a host is enough"
         raise ConfigError([f"{path}: there is no such file; {hint}"]) from None
@@ -59,7 +61,15 @@ def load(path: str | Path) -> Config:
     config = parse(text, str(path))
     domain = machine_domain(conf=path)
     collectors = (replace(each, observation_domain=each.observation_domain or domain) for each in config.collectors)
-    return replace(config, collectors=tuple(collectors))
+    return replace(config, collectors=tuple(collectors), checksum=zlib.crc32(content))
+
+
+def checksum(path: str | Path) -> int:
+    """Tells the present content of the file ``path`` from another one.
+
+    :raises OSError: it cannot be read.
+    """
+    return zlib.crc32(read_file(path, MAX_MIB))
 
 
 def parse(text: str, path: str) -> Config:

@@ -255,6 +255,8 @@ class Config:
     log: LogConfig
     path: str = ""
     groups: tuple[GroupConfig, ...] = ()
+    checksum: int = field(default=0, compare=False)
+    """As ``loader.checksum``."""
 
 
 TABLES: dict[str, type[Any]] = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from netobs.base.histogram import Histogram
 from netobs.base.loop import Silence
 from netobs.datapath.ledger import LedgerReading
 from netobs.export.stats import ExportStats
@@ -53,6 +54,10 @@ class TableStats(NamedTuple):
     evictions: int
     emergency_evictions: int
     ring_packets: int
+    took: Histogram
+    """Evictions of this process, with metering and export of what they brought."""
+    grace: Histogram
+    """Grace periods that they waited for."""
 
 
 class CollectorStats(NamedTuple):
@@ -117,7 +122,8 @@ class Stats:
             if count.packets:
                 yield f"not in a flow, {reason}: {count.packets} packets, {count.octets} octets"
         if self.ledger.ethertypes:
-            yield f"not IP: {', '.join(_ethertypes(self.ledger))}"
+            first, *others = (f"{name} {packets}" for name, packets in ethertypes(self.ledger))
+            yield f"not IP: {', '.join([f'{first} packets', *others])}"
         for collector in self.collectors:
             yield from collector.lines()
 
@@ -136,16 +142,13 @@ class Stats:
         yield f"flow cache: {self.cached_flows} flows; exported: {ends or 'none'}"
 
 
-def _ethertypes(ledger: LedgerReading) -> Iterator[str]:
-    unit = " packets"
+def ethertypes(ledger: LedgerReading) -> Iterator[tuple[str, int]]:
+    """Packets that are not of IP by EtherType, whose name and number is the first of each pair."""
     for number, count in ledger.ethertypes.items():
-        name = (
-            " ".join(filter(None, (_ETHERTYPES.get(number), f"{number:#06x}"))) if number else "802.3 without EtherType"
-        )
-        yield f"{name} {count.packets}{unit}"
-        unit = ""
+        named = " ".join(filter(None, (_ETHERTYPES.get(number), f"{number:#06x}")))
+        yield named if number else "802.3 without EtherType", count.packets
     if ledger.other_ethertypes.packets:
-        yield f"other {ledger.other_ethertypes.packets}"
+        yield "other", ledger.other_ethertypes.packets
 
 
 def _collector_lines(collector: CollectorStats) -> Iterator[str]:

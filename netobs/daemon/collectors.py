@@ -308,11 +308,18 @@ class ExportingProcess:
         for member in self._members():
             member.sink.suspend(now_ns, now_ns + SUSPEND_WITHIN_NS)
 
+    @property
+    def present(self) -> list[Collector]:
+        """The collectors, those that a reload under way adds or removes among them."""
+        return self._collectors if self._change is None else [*self._collectors, *self._change.fresh]
+
+    def former_stats(self) -> tuple[CollectorStats, ...]:
+        """One account for all removed collectors, if there are any."""
+        return self._former.stats()
+
     def stats(self) -> tuple[CollectorStats, ...]:
         """The account of each collector, preceded by one for all removed collectors."""
-        change = self._change
-        present = self._collectors if change is None else [*self._collectors, *change.fresh]
-        return (*self._former.stats(), *(collector.stats() for collector in present))
+        return (*self.former_stats(), *(collector.stats() for collector in self.present))
 
 
 def make_exporters(config: Config, boot_ns: int) -> Exporters:

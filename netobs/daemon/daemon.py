@@ -23,12 +23,13 @@ from netobs.config import Config, warnings_of
 from netobs.daemon import footprint, host_check, rights
 from netobs.daemon.attaching import Attaching
 from netobs.daemon.collectors import ExportingProcess
+from netobs.daemon.control import Control
 from netobs.daemon.evictions import Evictions
 from netobs.daemon.handover import Handover
 from netobs.daemon.keeping import keeper_for
 from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
-from netobs.daemon.reload import Checked, Reloading
+from netobs.daemon.reload import Checked, Outcome, Reloading
 from netobs.daemon.systemd import ServiceManager
 from netobs.daemon.telling import Telling
 from netobs.datapath.capture import Capture, check_interfaces
@@ -70,6 +71,7 @@ class Daemon:
         self.packets = PacketCapturing(config, loop)
         self.reloading = Reloading(loop, self)
         self.telling = Telling(self)
+        self.control = Control(self)
         self.attaching = Attaching(self.points, loop, self.telling.progress, self._report_interfaces)
         self.namespaces: Namespaces | None = None
         self.evictions = Evictions(self.datapath, loop, self._meter, self._after_eviction, self._keeper)
@@ -98,6 +100,7 @@ class Daemon:
         self.capture.load()
         self.packets.start(clock.monotonic_ns())
         self._follow_signals()
+        self.control.open()
         self._attach()
         privileges.set_aside()
         now_ns, pair = clock.monotonic_ns(), clock.read_pair()
@@ -105,7 +108,7 @@ class Daemon:
             self.namespaces = self._follow_namespaces(now_ns)
         self._see_interfaces()
         self.exporting.reporter.warnings.is_old = self._keeper.keeps
-        self._see_losses(pair)
+        self.see_losses(pair)
         self.exporting.reporter.warnings.is_old = False
         self.exporting.open(pair, now_ns)
         self._log_every_minute(now_ns)
@@ -166,7 +169,7 @@ class Daemon:
         if not self.is_stopping and self._see_interfaces():
             self.exporting.options_changed(now_ns)
 
-    def _see_losses(self, pair: ClockPair) -> None:
+    def see_losses(self, pair: ClockPair) -> None:
         """Reads the counters of losses at each eviction, which dates the losses."""
         self.exporting.reporter.see_ledger(self.datapath.read_ledger(), pair)
         self.exporting.see_losses(pair)
@@ -196,7 +199,7 @@ class Daemon:
     def _after_eviction(self, succeeded: bool, now_ns: int) -> None:
         if succeeded:
             self.service.alive()
-        self._see_losses(clock.read_pair())
+        self.see_losses(clock.read_pair())
         self.telling.say_status(now_ns)
 
     def _meter(self, rows: Records) -> None:
@@ -212,7 +215,8 @@ class Daemon:
             self._journal.exported()
 
     def reload(self, now_ns: int) -> None:
-        """Reads the configuration file again. A mistake in it is logged, and all goes on as before."""
+        """Reads the configuration file again, now or after the present reload. A mistake in it is logged, and all goes
+        on as before."""
         if self.reloading.request(now_ns):
             self.service.reloading(now_ns)
 
@@ -250,15 +254,16 @@ class Daemon:
         self.service.expect_evictions(config.capture.eviction_interval_ns)
         self.evictions.set_interval(config.capture.eviction_interval_ns, now_ns)
 
-    def reload_ended(self, failed: bool, now_ns: int) -> None:
+    def reload_ended(self, outcome: Outcome, now_ns: int) -> None:
         """Tells the operator and the service manager, as soon as the programs are on the wanted interfaces."""
-        if failed:
+        if outcome.error:
             self._handover.undo()
-        self.attaching.when_done(functools.partial(self._tell_reload_ended, failed), now_ns)
+        self.attaching.when_done(functools.partial(self._tell_reload_ended, outcome), now_ns)
 
-    def _tell_reload_ended(self, failed: bool, now_ns: int) -> None:
+    def _tell_reload_ended(self, outcome: Outcome, now_ns: int) -> None:
         if not self.is_stopping:
-            self.telling.reload_ended(failed, now_ns)
+            self.telling.reload_ended(outcome, now_ns)
+            self.control.reload_ended(outcome, now_ns)
             self.service.ready()
 
     def stop(self, now_ns: int) -> None:
@@ -300,7 +305,7 @@ class Daemon:
 
     def _when_closed(self, now_ns: int) -> None:
         if self.exporting.closed and self.packets.closed:
-            self._see_losses(clock.read_pair())
+            self.see_losses(clock.read_pair())
             self.telling.log_stats(logging.INFO)  # the last lines account for every packet
             if self._goes_on:
                 self.loop.stop()
@@ -316,13 +321,14 @@ class Daemon:
             self.namespaces.finish(lambda _now_ns: self.loop.stop(), now_ns)
 
     def _log_every_minute(self, now_ns: int) -> None:
-        self._see_losses(clock.read_pair())
+        self.see_losses(clock.read_pair())
         self.telling.log_stats(logging.DEBUG)
         self.loop.call_at(now_ns + MINUTE_NS, self._log_every_minute)
 
     def close(self) -> None:
         """Frees everything that ``start`` took, even if it failed half-way; but what the next process needs to go on
         stays, also after a failure."""
+        self.control.close()
         self.packets.close()
         if self.namespaces is not None:
             self.namespaces.close(self._goes_on)

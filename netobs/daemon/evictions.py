@@ -6,6 +6,7 @@ import logging
 from typing import Callable
 
 from netobs.base import clock
+from netobs.base.histogram import Histogram
 from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
@@ -40,6 +41,7 @@ class Evictions:
         self._last_ns = 0
         self._regular: Timer | None = None
         self._emergency: Timer | None = None
+        self._took = Histogram()
         self._parts: list[Records] = []
         self._shed_rows = 0
         self._record = KeptRecord(file_of(keeper, COUNTERS))
@@ -55,6 +57,7 @@ class Evictions:
     def follow(self, datapath: Datapath) -> None:
         """Takes flows out of another ``datapath`` from now on."""
         self._loop.remove(self._datapath.ring.fd)
+        datapath.grace.waited = self._datapath.grace.waited
         self._datapath = datapath
         self._loop.add_reader(datapath.ring.fd, self._on_ring)
 
@@ -100,6 +103,7 @@ class Evictions:
         self._read_ring()
         self._hand_over()
         self._record.write({"counters": (self._count, self._emergencies, self._ring_packets)})
+        self._took.add(clock.monotonic_ns() - self._last_ns)
         return done
 
     def _read_ring(self) -> RingReading:
@@ -131,4 +135,5 @@ class Evictions:
     def stats(self, name: str) -> TableStats:
         """What became of them so far, for the flow table called ``name``."""
         occupancy = self._datapath.table.occupancy()
-        return TableStats(name, occupancy, self._count, self._emergencies, self._ring_packets)
+        durations = self._took, self._datapath.grace.waited
+        return TableStats(name, occupancy, self._count, self._emergencies, self._ring_packets, *durations)

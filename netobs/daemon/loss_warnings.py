@@ -13,7 +13,26 @@ AGAIN_NS = 60 * NS_PER_S
 """A continuing loss is logged again after this time; a loss has stopped if its counter did not move for this time."""
 
 
-class LossWarning(LossWatch):
+class Moving(LossWatch):
+    """A counter that moves at times, and how fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packets_per_s: float | None = None
+        """Over the last readings; None: there are not two yet, a second apart."""
+        self._since: tuple[int, int] | None = None  # when the present measurement of it began, with how many packets
+
+    def see(self, flows: int, packets: int, octets: int, clock: ClockPair) -> Losses:
+        """Reads the present counters."""
+        since_ns, before = self._since or (clock.monotonic_ns, packets)
+        if self._since is None or clock.monotonic_ns - since_ns >= NS_PER_S:
+            if self._since is not None:
+                self.packets_per_s = (packets - before) * NS_PER_S / (clock.monotonic_ns - since_ns)
+            self._since = clock.monotonic_ns, packets
+        return self.observe(flows, packets, octets, clock.realtime_ns)
+
+
+class LossWarning(Moving):
     """Watches one counter. ``what``: who lost it and why; ``remedy``: what to do about it."""
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -26,7 +45,7 @@ class LossWarning(LossWatch):
     def tell(self, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
         """Reads the present counters, and logs changes."""
         known, now_ns = self.losses, clock.monotonic_ns
-        moved = self.observe(flows, packets, octets, clock.realtime_ns) is not known
+        moved = self.see(flows, packets, octets, clock) is not known
         if moved:
             self._moved_ns = now_ns
         if self._before is None:
@@ -55,6 +74,10 @@ class LossWarnings:
         self.is_old = False
         """Whether what is read now was lost before: a former process has warned of it."""
 
+    def of(self, what: str) -> Moving | None:
+        """The counter that ``what`` names; None if it has never moved."""
+        return self._warnings.get(what)
+
     def tell(self, what: str, remedy: str, flows: int, packets: int, octets: int, clock: ClockPair) -> None:
         """Reads the counter that ``what`` names. Call it at each reading, so that it sees the end of a loss."""
         if what not in self._warnings:
@@ -62,6 +85,6 @@ class LossWarnings:
                 return
             self._warnings[what] = LossWarning(what, remedy)
         if self.is_old:
-            self._warnings[what].observe(flows, packets, octets, clock.realtime_ns)
+            self._warnings[what].see(flows, packets, octets, clock)
         else:
             self._warnings[what].tell(flows, packets, octets, clock)

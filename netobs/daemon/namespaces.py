@@ -25,6 +25,7 @@ from netobs.kernel.helper_client import HELPER_SOCKET, Helper
 from netobs.kernel.helper_protocol import SOCKET
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.kept_links import places_name
+from netobs.kernel.observation_points import ObservationPoints
 
 log = logging.getLogger("netobs.capture")
 
@@ -104,6 +105,11 @@ class Namespaces:
     def interfaces(self) -> Iterator[Interface]:
         """All that are attached to, or noted, in all namespaces."""
         return (each for namespace in self._present.values() for each in namespace.points.names.values())
+
+    @property
+    def points(self) -> Iterator[ObservationPoints]:
+        """Those of each namespace."""
+        return (namespace.points for namespace in self._present.values())
 
     @property
     def names(self) -> dict[int, str]:

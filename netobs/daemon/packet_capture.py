@@ -85,6 +85,8 @@ class PacketCapturing:
         self._again: Timer | None = None
         self._pause_ns = FIRST_PAUSE_NS
         self._heard = False
+        self.problem = ""
+        """Why the last process has ended, or did not start."""
 
     def start(self, now_ns: int) -> None:
         """Starts the process, if packet capture is enabled. What keeps it from its work comes later, in the log."""
@@ -100,6 +102,11 @@ class PacketCapturing:
     def settled(self) -> bool:
         """Whether it is known how packet capture fares."""
         return self._heard or not self._wanted.config.enabled
+
+    @property
+    def listening_ns(self) -> int:
+        """Since when clients are served (CLOCK_MONOTONIC); 0: they are not."""
+        return self._present.listened_ns if self._present is not None else 0
 
     def apply(self, config: Config, now_ns: int) -> None:
         """Switches to another configuration: if keys changed, streams end, and clients connect again."""
@@ -169,7 +176,7 @@ class PacketCapturing:
         self._try_again(why, now_ns)
 
     def _try_again(self, why: str, now_ns: int) -> None:
-        self._heard = True
+        self._heard, self.problem = True, why
         pause_s = self._pause_ns // NS_PER_S
         log.error("packet capture: %s; flows are measured without it, and it is tried again in %d s", why, pause_s)
         self._again = self._loop.call_at(now_ns + self._pause_ns, self.start)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Callable, NamedTuple, Protocol
 
 from netobs import config as configuration
-from netobs.base import background
+from netobs.base import background, clock
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import ConfigError, NetobsError
 from netobs.base.loop import EventLoop, Timer
@@ -33,6 +33,17 @@ PATIENCE_NS = NS_PER_S
 """The daemon's end waits this long for a running check."""
 
 
+class Outcome(NamedTuple):
+    """How the reload ``number`` of this process ended. ``error``: why it failed, a line for each mistake, else empty.
+    ``warnings``: as in ``Checked``."""
+
+    number: int
+    ended_ns: int
+    """Since 1970."""
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+
+
 class Checked(NamedTuple):
     """The checked and compiled content of the file: to apply it, nothing has to be read or resolved."""
 
@@ -41,6 +52,8 @@ class Checked(NamedTuple):
     exporters: Exporters
     warnings: list[str]
     """A line for each key that keeps its present value, and for each setting that is probably a mistake."""
+    waits: tuple[str, ...] = ()
+    """The keys that keep their present value until the next start: ``[capture] pin``."""
 
 
 class Reloadable(Protocol):
@@ -67,7 +80,7 @@ class Reloadable(Protocol):
     def reload(self, now_ns: int) -> None:
         """Requests a reload."""
 
-    def reload_ended(self, failed: bool, now_ns: int) -> None:
+    def reload_ended(self, outcome: Outcome, now_ns: int) -> None:
         """The new configuration is applied, or the former one stays."""
 
 
@@ -79,6 +92,10 @@ class Reloading:
         self._loop, self._daemon = loop, daemon
         self._active = self._checking = self._again = self._stopped = False
         self._at_stop: Timer | None = None
+        self.number = 0
+        """Of the last reload that has begun."""
+        self.waits: tuple[str, ...] = ()
+        """As in ``Checked``, of the last reload that succeeded."""
 
     def request(self, now_ns: int) -> bool:
         """Reads the file again, now or later; whether it begins now."""
@@ -86,6 +103,7 @@ class Reloading:
             self._again = True
             return False
         self._active = self._checking = True
+        self.number += 1
         config, boot_ns = self._daemon.present()
         log.debug("reload: reading %s", config.path)
         say_long = self._loop.call_at(now_ns + LONG_NS, functools.partial(_say_long, str(config.path)))
@@ -126,20 +144,22 @@ class Reloading:
         try:
             if isinstance(result, NetobsError):
                 raise result
-            self._daemon.export_by(result, functools.partial(self._end, False), now_ns)
+            end = functools.partial(self._end, "", tuple(result.warnings))
+            self._daemon.export_by(result, end, now_ns)
         except NetobsError as error:
             for problem in str(error).split("\n"):
                 log.error("reload: %s", problem)
             log.error("reload: failed, the configuration stays as it was")
-            self._end(True, now_ns)
+            self._end(str(error), (), now_ns)
             return
+        self.waits = result.waits
         for line in result.warnings:
             log.warning("reload: %s", line)
         self._daemon.follow(result.config, now_ns)
 
-    def _end(self, failed: bool, now_ns: int) -> None:
+    def _end(self, error: str, warnings: tuple[str, ...], now_ns: int) -> None:
         self._active = False
-        self._daemon.reload_ended(failed, now_ns)
+        self._daemon.reload_ended(Outcome(self.number, clock.read_pair().realtime_ns, error, warnings), now_ns)
         if self._again:
             self._loop.call_at(now_ns, self._repeat)
 
@@ -159,10 +179,11 @@ def read(present: Config, boot_ns: int) -> Checked:
 
     :raises NetobsError: the file is not right; the message has a line for each mistake.
     """
-    effective, kept = _merge(present, configuration.load(present.path))
+    effective, waits = _merge(present, configuration.load(present.path))
+    kept = [f"{present.path}: {key} takes effect at the next start: restart netobs" for key in waits]
     exporters = check(effective, boot_ns)
     odd = host_check.warnings_of(effective, host_check.present_interfaces())
-    return Checked(effective, exporters, [*kept, *warnings_of(effective), *odd])
+    return Checked(effective, exporters, [*kept, *warnings_of(effective), *odd], waits)
 
 
 def check(config: Config, boot_ns: int = 0) -> Exporters:
@@ -189,19 +210,18 @@ def _problem(attempt: Callable[[], object]) -> Iterator[str]:
         yield str(error)
 
 
-def _merge(present: Config, wanted: Config) -> tuple[Config, list[str]]:
-    kept = []
+def _merge(present: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
+    """The configuration that can be applied, and the keys that wait for the next start."""
+    waits = []
     tables = {}
     for table, names in _fixed(present).items():
         mine, its = getattr(present, table), getattr(wanted, table)
         fixed = [key for key in all_keys() if key.table == table and key.name in names]
-        kept += [
-            f"{present.path}: [{table}] {key.name} takes effect at the next start: restart netobs"
-            for key in fixed
-            if getattr(mine, key.field_name) != getattr(its, key.field_name)
+        waits += [
+            f"[{table}] {key.name}" for key in fixed if getattr(mine, key.field_name) != getattr(its, key.field_name)
         ]
         tables[table] = replace(its, **{key.field_name: getattr(mine, key.field_name) for key in fixed})
-    return replace(wanted, **tables), kept
+    return replace(wanted, **tables), tuple(waits)
 
 
 def _fixed(present: Config) -> dict[str, tuple[str, ...]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from netobs.base.clock import ClockPair
-from netobs.daemon.loss_warnings import LossWarnings
-from netobs.datapath.ledger import LedgerReading
+from netobs.daemon.loss_warnings import LossWarnings, Moving
+from netobs.datapath.ledger import NOT_LOST, LedgerReading
 from netobs.export.stats import ExportStats
 from netobs.flow.report import Exported, LossWatch, Report, ReportedInterface
 from netobs.flow.tally import Tally
@@ -29,6 +29,8 @@ REMEDIES = {
     "EPERM": "a firewall rule of this host forbids it; allow it",
 }
 """What an operator can do, by the reason in the ledger or in ``ExportStats.not_sent``."""
+NOT_IN_A_FLOW, NOT_SENT = "not in a flow, {}", 'collector "{}": not sent, {}'
+NO_TEMPLATE = 'collector "{}": no template'
 _ANY_REMEDY = "the system refused to send; check the routes and firewall rules of this host"
 _NO_REMEDY = "see netobs(8)"
 _NO_TEMPLATE = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
@@ -45,6 +47,7 @@ class Reporter:
         self._ignored = LossWatch()
         self._not_sent: dict[int, LossWatch] = {}
         self.warnings = LossWarnings()
+        self._left_out: dict[str, Moving] = {}  # by reason, of those that are no loss
 
     def see_interfaces(self, interfaces: Iterable[Interface], namespaces: Mapping[int, str] | None = None) -> bool:
         """Read the observed interfaces, and the names of network namespaces by number if any are followed; returns
@@ -59,10 +62,20 @@ class Reporter:
     def see_ledger(self, ledger: LedgerReading, clock: ClockPair) -> None:
         """Read the present ledger, and warn the operator about losses, by reason."""
         self._ignored.observe(0, ledger.lost.packets, ledger.lost.octets, clock.realtime_ns)
-        for reason, lost in ledger.losses.items():
-            self.warnings.tell(
-                f"not in a flow, {reason}", REMEDIES.get(reason, _NO_REMEDY), 0, lost.packets, lost.octets, clock
-            )
+        for reason, count in ledger.reasons.items():
+            if reason in NOT_LOST:
+                self._left_out.setdefault(reason, Moving()).see(0, count.packets, count.octets, clock)
+                continue
+            what, remedy = NOT_IN_A_FLOW.format(reason), REMEDIES.get(reason, _NO_REMEDY)
+            self.warnings.tell(what, remedy, 0, count.packets, count.octets, clock)
+
+    def moving(self, reason: str) -> Moving | None:
+        """How a ``reason`` of the ledger moves; None if it never did."""
+        return self._left_out.get(reason) or self.warnings.of(NOT_IN_A_FLOW.format(reason))
+
+    def moving_of(self, name: str, reason: str) -> Moving | None:
+        """How the flows move that the collector ``name`` did not get for ``reason``, or had no template: ""."""
+        return self.warnings.of((NOT_SENT if reason else NO_TEMPLATE).format(name, reason))
 
     def see_not_sent(self, number: int, stats: ExportStats, unencodable: Tally, realtime_ns: int) -> None:
         """Read the losses of collector ``number``: flows not sent, and flows without a Template.
@@ -80,9 +93,9 @@ class Reporter:
     def warn_of_not_sent(self, name: str, stats: ExportStats, unencodable: Tally, clock: ClockPair) -> None:
         """Warn the operator about flows that the collector ``name`` does not get, by reason."""
         for reason, lost in stats.not_sent.items():
-            what = f'collector "{name}": not sent, {reason}'
+            what = NOT_SENT.format(name, reason)
             self.warnings.tell(what, REMEDIES.get(reason, _ANY_REMEDY), lost.flows, lost.packets, lost.octets, clock)
-        what, lost = f'collector "{name}": no template', unencodable
+        what, lost = NO_TEMPLATE.format(name), unencodable
         self.warnings.tell(what, _NO_TEMPLATE, lost.flows, lost.packets, lost.octets, clock)
 
     def report(self, number: int, stats: ExportStats) -> Report:

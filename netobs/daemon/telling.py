@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from netobs.base import clock
 from netobs.config.text import folded
 from netobs.daemon.account import Stats
+from netobs.daemon.reload import Outcome
 from netobs.daemon.status import Condition, StatusLine
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ class Telling:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._status = StatusLine(clock.monotonic_ns())
+        self.started, self.ready_ns = clock.read_pair(), 0
+        """When the daemon was made, and when it was ready (CLOCK_REALTIME); 0: not yet."""
+        self.last_reload: Outcome | None = None
+        self._status = StatusLine(self.started.monotonic_ns)
 
     def stats(self) -> Stats:
         """The account now."""
@@ -68,14 +72,15 @@ class Telling:
 
     def ready(self, now_ns: int) -> None:
         """The daemon does all of its work from now on."""
+        self.ready_ns = clock.read_pair().realtime_ns
         log.info("netobs ready: %s", self._activity("no interface yet"))
         self.say_status(now_ns)
 
-    def reload_ended(self, failed: bool, now_ns: int) -> None:
+    def reload_ended(self, outcome: Outcome, now_ns: int) -> None:
         """The new configuration is applied, or the former one stays."""
-        if not failed:
+        if not outcome.error:
             log.info("reload: done: %s", self._activity("no interface"))
-        self._status.reload_failed = failed
+        self.last_reload, self._status.reload_failed = outcome, bool(outcome.error)
         self.say_status(now_ns)
 
     def _activity(self, nothing: str) -> str:

@@ -11,7 +11,7 @@ from netobs.export.headers import Headers
 from netobs.export.in_flight import Shipment
 from netobs.export.link.link import Link, log
 from netobs.export.protocol import D, Encoder, H
-from netobs.export.sink import Reach
+from netobs.export.sink import Reach, SinkState
 from netobs.export.unsent import Waiting
 from netobs.flow.report import Report
 
@@ -56,6 +56,14 @@ class Loader(Generic[H, D]):
         self.headers.begin(sequence)
         self.fit()
         self.announcer.start(now_ns)
+
+    @property
+    def state(self) -> SinkState:
+        """As ``Sink.state``."""
+        link, waiting = self._link, self._waiting
+        return SinkState(
+            link.where, self.headers.last.sequence, waiting.queue.bytes, waiting.spool_bytes, link.last_error
+        )
 
     @property
     def has_templates(self) -> bool:

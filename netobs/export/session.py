@@ -14,7 +14,7 @@ from netobs.export.loading import Loader
 from netobs.export.policies import Keeping
 from netobs.export.protocol import D, Encoder, H
 from netobs.export.queue import Part
-from netobs.export.sink import Reach, Sink
+from netobs.export.sink import Reach, Sink, SinkState
 from netobs.export.stats import ExportStats
 from netobs.export.unsent import Waiting
 from netobs.flow.report import Report
@@ -81,6 +81,11 @@ class TransportSession(Generic[H, D]):
     def reach(self) -> Reach:
         """Whether the collector can be reached, as far as we know."""
         return self._link.reach
+
+    @property
+    def state(self) -> SinkState:
+        """As ``Sink.state``."""
+        return self._loader.state
 
     def holds(self, reach: Reach) -> bool:
         """Whether Data Records are held back while the collector has this reach."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from netobs.base.clock import ClockPair
 from netobs.export.queue import Part
@@ -55,6 +55,26 @@ _AFTER = {
 """All other events change nothing."""
 
 
+class Trouble(NamedTuple):
+    """The last error of a sink, and when it happened (CLOCK_MONOTONIC)."""
+
+    text: str
+    at_ns: int
+
+
+class SinkState(NamedTuple):
+    """What is known of a sink beside its account. ``address``: as in the log; None: no name is resolved yet.
+
+    ``sequence``: the Sequence Number of the next Message. ``spool_bytes``: the files of the spool; None without one.
+    """
+
+    address: str | None
+    sequence: int
+    queue_bytes: int
+    spool_bytes: int | None
+    last_error: Trouble | None
+
+
 class Sink(Protocol):
     """Exports to one collector. No call blocks. The collector's encoder has made the Data Sets.
 
@@ -67,6 +87,10 @@ class Sink(Protocol):
 
     @property
     def reach(self) -> Reach: ...
+
+    @property
+    def state(self) -> SinkState:
+        """Its state now."""
 
     @property
     def closed(self) -> bool:

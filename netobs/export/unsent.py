@@ -152,6 +152,11 @@ class Waiting(Generic[H, D]):
     # The spool.
 
     @property
+    def spool_bytes(self) -> int | None:
+        """The size of its files; None without a spool."""
+        return self.replay.used_bytes if self.replay is not None else None
+
+    @property
     def replay_due_ns(self) -> int | None:
         """When more of the spool may be sent; None if it is empty, or while the disk is busy."""
         return self.replay.due_ns if self.replay is not None else None

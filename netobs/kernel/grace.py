@@ -7,8 +7,9 @@ import errno
 import logging
 import os
 
-from netobs.base import capabilities
+from netobs.base import capabilities, clock
 from netobs.base.errors import CaptureError
+from netobs.base.histogram import Histogram
 from netobs.kernel import libbpf
 
 log = logging.getLogger("netobs.capture")
@@ -31,12 +32,18 @@ class GracePeriod:
         self._syscall.restype = ctypes.c_long
         self._number = _MEMBARRIER.get(os.uname().machine) if membarrier else None
         self._outer = self._inner = -1
+        self.waited = Histogram()
 
     def wait(self) -> None:
         """Waits, typically for some milliseconds.
 
         :raises CaptureError: neither way works.
         """
+        began_ns = clock.monotonic_ns()
+        self._wait()
+        self.waited.add(clock.monotonic_ns() - began_ns)
+
+    def _wait(self) -> None:
         if self._number is not None:
             if self._syscall(self._number, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0:
                 return

@@ -29,7 +29,7 @@ def listening_sockets(key: str, endpoint: Endpoint) -> list[socket.socket]:
     """
     if endpoint.is_path:
         try:
-            return [_unix_socket(endpoint.host)]
+            return [unix_socket(endpoint.host)]
         except OSError as error:
             raise _problem(key, endpoint, error) from error
     try:
@@ -56,9 +56,13 @@ def listening_sockets(key: str, endpoint: Endpoint) -> list[socket.socket]:
     return sockets
 
 
-def _unix_socket(path: str) -> socket.socket:
-    """For its owner and, where there is a group netobs and this process may give it the socket, for that group. Nobody
-    can connect before it listens."""
+def unix_socket(path: str) -> socket.socket:
+    """A listening socket for its owner and, where there is a group netobs and this process may give it the socket, for
+    that group. Nobody can connect before it listens. Takes the place of one that nobody listens at, and makes the
+    folder.
+
+    :raises OSError: EADDRINUSE where somebody listens there.
+    """
     os.makedirs(os.path.dirname(path), _DIRECTORY_MODE, exist_ok=True)
     _remove_stale(path)
     with contextlib.ExitStack() as undo:
@@ -82,8 +86,11 @@ def _remove_stale(path: str) -> None:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EEXIST, "a file is there that is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # it would wait where the queue of those who want to connect is full
             try:
                 probe.connect(path)
+            except BlockingIOError:
+                return
             except ConnectionRefusedError:
                 os.unlink(path)
 

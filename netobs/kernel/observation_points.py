@@ -6,6 +6,7 @@ Flows and packets have separate programs on the same hooks, and one set of Obser
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
@@ -228,7 +229,7 @@ class ObservationPoints:
         """Puts other programs, as ``program_fd`` gives them, on all hooks, each in one step, and uses them from now
         on."""
         self.placing.use(program_fd)
-        for attachment in (each for attachments in self._attachments.values() for each in attachments):
+        for attachment in self.placed():
             self.placing.swap(attachment)
 
     def move_to(self, setting: str, last: bool) -> None:
@@ -316,10 +317,14 @@ class ObservationPoints:
         """The interfaces that programs are attached to now."""
         return [self.names[index] for index, attachments in self._attachments.items() if attachments]
 
+    def placed(self) -> Iterator[Attachment]:
+        """All programs that are attached now."""
+        return (one for attachments in self._attachments.values() for one in attachments)
+
     @property
     def has_filters(self) -> bool:
         """Whether any program is attached by a filter."""
-        return any(one.method == "tc" for attachments in self._attachments.values() for one in attachments)
+        return any(one.method == "tc" for one in self.placed())
 
     def detach(self) -> None:
         """Takes the programs off all interfaces, at once."""
@@ -336,7 +341,7 @@ class ObservationPoints:
     @property
     def is_left_alone(self) -> bool:
         """Whether none of the programs is attached any more."""
-        return not any(each.is_there() for attachments in self._attachments.values() for each in attachments)
+        return not any(one.is_there() for one in self.placed())
 
     def forget(self) -> None:
         """Forgets all interfaces: they are gone, together with their network namespace."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from netobs.cli.main import CONTEXT, cli
+from netobs.cli.main import cli
+from netobs.cli.operate import CONTEXT
 from netobs.config import parse, warnings_of
 from netobs.config.schema import ARRAYS, TABLES, Key, all_keys, keys
 from netobs.config.values import Boolean, Choice, Integer, Scaled

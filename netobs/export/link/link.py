@@ -13,7 +13,7 @@ from netobs.base.errors import NetobsError
 from netobs.base.loop import EventLoop, Timer
 from netobs.export.keeping import KeptSocket
 from netobs.export.link.address import Address, resolve_for_loop, source_address
-from netobs.export.sink import Event, Reach
+from netobs.export.sink import Event, Reach, Trouble
 from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 
@@ -93,6 +93,7 @@ class Link:
         self.stats = stats
         self.kept: KeptSocket | None = None
         """What outlives the process, if anything does; set before ``open``."""
+        self.last_error: Trouble | None = None
         self._reach = Reach.CONNECTING
         self._loop = loop
         self._owner = owner
@@ -106,8 +107,13 @@ class Link:
         self._closed = False
 
     def __str__(self) -> str:
-        where = str(self._address) if self._address else f"{self.config.host} port {self.config.port}"
+        where = self.where or f"{self.config.host} port {self.config.port}"
         return f'collector "{self.config.name}" ({self.config.transport} {where})'
+
+    @property
+    def where(self) -> str | None:
+        """The address in use, or tried last; None before the name is resolved."""
+        return str(self._address) if self._address else None
 
     @property
     def reach(self) -> Reach:
@@ -207,6 +213,7 @@ class Link:
         """No address worked: pause, then start again with the name."""
         pause_ns = self._pause_ns()
         self._attempts += 1
+        self.last_error = Trouble(reason, now_ns)
         if self._said_ns is None or now_ns - self._said_ns >= AGAIN_NS:
             self._said_ns = now_ns
             log.warning("%s: not reachable: %s; flows wait in %s", self, reason, self.waiting_room)

@@ -16,7 +16,7 @@ from netobs.export.link.address import Address, is_numeric
 from netobs.export.link.link import Failure, Link, Owner, Progress, State, log
 from netobs.export.link.refusals import Refusals
 from netobs.export.link.source_watch import LOCAL_ERRORS, SourceWatch
-from netobs.export.sink import Event, Reach
+from netobs.export.sink import Event, Reach, Trouble
 from netobs.export.stats import ExportStats
 from netobs.flow.records import MessageBlock
 from netobs.flow.tally import Tally
@@ -156,6 +156,7 @@ class UdpLink(Link):
             return
         log.warning("%s: no path from %s any more: %s; flows wait in %s", self, self._sock.getsockname()[0], reason,
                     self.waiting_room)  # fmt: skip
+        self.last_error = Trouble(f"no path from {self._sock.getsockname()[0]} any more: {reason}", now_ns)
         self._owner.on_down(now_ns)
         self._drop_socket()
         self._said_ns = now_ns
@@ -331,15 +332,14 @@ class UdpLink(Link):
         if answer:
             self._refusals.answered(now_ns)
         self._quiet = False
+        what = "nothing listens there" if code == errno.ECONNREFUSED else f"cannot send: {os.strerror(code)}"
+        self.last_error = Trouble(what, now_ns)
         if self.reach is Reach.UP:
             self._note(Event.REFUSED)
             self._failing_since_ns = now_ns
             holds = self._owner.holds(Reach.SUSPECT)
             fate = f"flows wait in {self.waiting_room}" if holds else "Messages are sent on and counted"
-            if code == errno.ECONNREFUSED:
-                log.warning("%s: nothing listens there; %s", self, fate)
-            else:
-                log.warning("%s: cannot send: %s; %s", self, os.strerror(code), fate)
+            log.warning("%s: %s; %s", self, what, fate)
             self._owner.on_suspect(now_ns)
 
     def _check(self, now_ns: int) -> None:

@@ -121,6 +121,11 @@ class Replay(Generic[H, D]):
             self._disk.end()
             raise error
 
+    @property
+    def used_bytes(self) -> int:
+        """The size of the files, as the disk's thread has left it."""
+        return self._spool.used_bytes
+
     def _make_spool(self, message_size: int) -> Spool:
         config = self._config
         messages = self._encoder.template_messages(self._header(0, 0), message_size)

@@ -44,7 +44,7 @@ class Store:
     @property
     def used_bytes(self) -> int:
         """All files with Messages, those aside too."""
-        return sum(segment.size for segment in self.segments) + sum(self._aside.values())
+        return sum(segment.size for segment in self.segments[:]) + sum([*self._aside.values()])  # another thread's
 
     def find(self, serial: int) -> Segment | None:
         """The segment with this serial number, if it is still there."""

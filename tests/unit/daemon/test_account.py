@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netobs.base.histogram import Histogram
 from netobs.daemon.account import Stats, TableStats
 from netobs.datapath.ledger import Count, LedgerReading
 from netobs.metering.process import Totals
@@ -9,7 +10,11 @@ from netobs.metering.process import Totals
 
 def account(ledger: LedgerReading) -> list[str]:
     """The lines of a daemon without collectors."""
-    return list(Stats(ledger, TableStats("ringbuf", {}, 0, 0, 0), Totals(), Totals(), 0, (0,) * 6, ()).account())
+    return list(
+        Stats(
+            ledger, TableStats("ringbuf", {}, 0, 0, 0, Histogram(), Histogram()), Totals(), Totals(), 0, (0,) * 6, ()
+        ).account()
+    )
 
 
 def test_what_is_not_ip_is_listed_by_ethertype() -> None:

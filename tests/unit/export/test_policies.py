@@ -11,7 +11,7 @@ import pytest
 from netobs.base.clock import ClockPair
 from netobs.export.policies import HOLD_NS, STALL_NS, Balance, Failover, Keeping, Member, Replicate
 from netobs.export.queue import Part, tally_of
-from netobs.export.sink import Event, Reach
+from netobs.export.sink import Event, Reach, SinkState
 from netobs.export.stats import ExportStats
 from netobs.flow.records import empty
 from tests.unit.export.site import FlowEncoder
@@ -65,6 +65,7 @@ class Kept:
         self.held = False
         self.waiting: list[Part[Rows]] = []
         self.last_batch = 0
+        self.state = SinkState(None, 0, 0, None, None)
 
     def __str__(self) -> str:
         return self.name

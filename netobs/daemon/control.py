@@ -1,0 +1,181 @@
+"""The control socket: what the commands of an operator ask, a JSON object a line, and the answers, a line each.
+
+    {"netobs": 1, "do": "status"}       {"netobs": 1, "ok": true, "status": {...}}
+    {"netobs": 1, "do": "reload"}       {"netobs": 1, "ok": false, "error": "what, where, what to do"}
+
+Only ``reload`` changes anything. Whoever may connect may ask for everything: root, the user of the daemon, and members
+of the group netobs, by the mode of the socket. netobs.config.identity has its path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, Callable
+
+from netobs.base import clock
+from netobs.base.serving import Connection, Limits, Server, Service
+from netobs.config.identity import control_socket
+from netobs.kernel.listening import unix_socket
+
+if TYPE_CHECKING:
+    from netobs.daemon.daemon import Daemon
+    from netobs.daemon.reload import Outcome
+    from netobs.daemon.survey import Survey
+
+log = logging.getLogger("netobs")
+
+VERSION = 1
+"""The key "netobs" of each request and answer. It changes when a client could misunderstand the rest."""
+LIMITS = Limits(connections=16, request_bytes=4096, answer_bytes=32 << 20)
+NAME = "control socket"
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred
+
+
+def encoded(**fields: object) -> bytes:
+    """An answer as it is sent."""
+    return json.dumps({"netobs": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
+
+
+def refusal(error: str) -> bytes:
+    """The answer to a request that gets nothing else."""
+    return encoded(ok=False, error=error)
+
+
+class Request:
+    """What a client asks, to be answered once: ``answer``, ``refuse``, or ``hand_over`` of its ``connection``."""
+
+    def __init__(self, asked: dict[str, Any], connection: Connection) -> None:
+        self.asked, self.connection = asked, connection
+
+    @property
+    def client(self) -> str:
+        """Who asks, for the log."""
+        with contextlib.suppress(OSError):
+            data = self.connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            pid, uid, _ = _CREDENTIALS.unpack(data)
+            return f"uid {uid}, pid {pid}"
+        return "somebody who has gone"
+
+    def answer(self, now_ns: int, **fields: object) -> None:
+        """Sends ``fields``."""
+        data = encoded(ok=True, **fields)
+        if len(data) > LIMITS.answer_bytes:
+            data = refusal(f"the answer has {len(data)} bytes, which is too much; use the metrics")
+        self.connection.answer(data, now_ns)
+
+    def refuse(self, error: str, now_ns: int) -> None:
+        """Sends why there is no other answer."""
+        self.connection.answer(refusal(error), now_ns)
+
+
+Verb = Callable[[Request, int], None]
+"""Answers a request, now or later; gets ``now_ns``."""
+
+
+class Control:
+    """``open`` -> serves from the loop -> ``close``. ``verbs`` may get more entries before ``open``."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.verbs: dict[str, Verb] = {"status": self._status, "reload": self._reload}
+        self.path = control_socket(daemon.config.path)
+        self._server: Server | None = None
+        self._inode = 0
+        self._survey: Survey | None = None
+        self._reloads: list[tuple[int, Request]] = []  # the number of the reload that each waits for
+
+    def open(self) -> None:
+        """Listens. Without a socket the daemon goes on: the log says why there is none."""
+        try:
+            sock = unix_socket(self.path)
+            self._inode = os.lstat(self.path).st_ino
+        except OSError as error:
+            log.warning("%s %s: %s; netobs status and netobs reload do not reach this daemon", NAME, self.path,
+                        _reason(error))  # fmt: skip
+            return
+        busy = refusal(f"{NAME}: {LIMITS.connections} clients are connected, which is the most; try again")
+        too_long = refusal(f"{NAME}: a request has {LIMITS.request_bytes} bytes at most, and ends with a newline")
+        service = Service(NAME, lambda data: data.find(b"\n") + 1, self._answer, busy, too_long)
+        self._server = Server(self._daemon.loop, [sock], service, LIMITS)
+
+    def close(self) -> None:
+        """Ends all connections, and removes the socket, unless another process has put its own there."""
+        if self._server is None:
+            return
+        for _, request in self._reloads:
+            request.refuse("the daemon is stopping", 0)
+        with contextlib.suppress(OSError):
+            if os.lstat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self._server.close()
+        self._server = None
+
+    def _answer(self, connection: Connection, line: bytes, now_ns: int) -> None:
+        try:
+            asked = json.loads(line)
+        except (ValueError, RecursionError):
+            asked = None
+        if not isinstance(asked, dict) or asked.get("netobs") != VERSION:
+            said = refusal(f'{NAME}: expected an object like {{"netobs": {VERSION}, "do": "status"}}, in one line')
+            connection.answer(said, now_ns, close=True)
+            return
+        request, do = Request(asked, connection), asked.get("do")
+        verb = self.verbs.get(do) if isinstance(do, str) else None
+        if verb is None:
+            request.refuse(f'{NAME}: "do" is one of {", ".join(sorted(self.verbs))}', now_ns)
+        else:
+            verb(request, now_ns)
+
+    # The verbs.
+
+    def _status(self, request: Request, now_ns: int) -> None:
+        self.survey.refresh(lambda later_ns: request.answer(later_ns, status=self.document()), now_ns)
+
+    @property
+    def survey(self) -> Survey:
+        """What is found out beside the loop."""
+        if self._survey is None:
+            from netobs.daemon.survey import Survey
+
+            self._survey = Survey(self._daemon)
+        return self._survey
+
+    def document(self) -> dict[str, Any]:
+        """The state document (netobs.daemon.state) now."""
+        from netobs.daemon import state
+
+        pair = clock.read_pair()
+        self._daemon.see_losses(pair)
+        return state.document(self._daemon, self.survey.found, pair)
+
+    def _reload(self, request: Request, now_ns: int) -> None:
+        if self._daemon.is_stopping:
+            request.refuse("the daemon is stopping", now_ns)
+            return
+        log.info("reload: asked for by %s", request.client)
+        before = self._daemon.reloading.number
+        self._daemon.reload(now_ns)
+        begun = self._daemon.reloading.number
+        self._reloads.append((begun if begun > before else before + 1, request))
+
+    def reload_ended(self, outcome: Outcome, now_ns: int) -> None:
+        """Answers those who have asked for this reload."""
+        waiting, self._reloads = self._reloads, []
+        for number, request in waiting:
+            if number > outcome.number:
+                self._reloads.append((number, request))
+            elif outcome.error:
+                request.refuse(outcome.error, now_ns)
+            else:
+                waits = [*self._daemon.reloading.waits]
+                request.answer(now_ns, reload={"warnings": [*outcome.warnings], "waits": waits})
+
+
+def _reason(error: OSError) -> str:
+    return "another netobs listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)

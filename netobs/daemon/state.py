@@ -1,0 +1,244 @@
+"""The state document, version 1: all that the daemon knows of itself at one moment, as one tree for JSON.
+
+``netobs status``, the metrics and scripts show this tree, and reckon nothing again. Times of day are seconds since
+1970, ``*_s`` without a date are durations. None: not measured, or not yet.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netobs import __version__
+from netobs.base.clock import NS_PER_S, ClockPair
+from netobs.daemon.account import REASONS, CollectorStats, Stats, ethertypes
+from netobs.daemon.collectors import Collector
+from netobs.daemon.loss_warnings import Moving
+from netobs.daemon.reporter import Reporter
+from netobs.daemon.survey import Found
+from netobs.datapath.ledger import NOT_LOST, Count, LedgerReading
+from netobs.flow.tally import Tally
+from netobs.kernel.attach import Attachment
+from netobs.kernel.observation_points import ObservationPoints
+
+if TYPE_CHECKING:
+    from netobs.daemon.daemon import Daemon
+
+VERSION = 1
+Tree = dict[str, Any]
+_STATM = Path("/proc/self/statm")
+_DESCRIPTORS = "/proc/self/fd"
+
+
+def document(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
+    """The whole tree. ``found``: what was found out beside the loop. ``pair``: now."""
+    stats, reporter = daemon.telling.stats(), daemon.exporting.reporter
+    return {
+        "version": VERSION,
+        "daemon": _daemon(daemon),
+        "configuration": _configuration(daemon, found),
+        "interfaces": [*_interfaces(daemon, found)],
+        "table": _table(daemon, stats),
+        "loop": {"longest_silence_s": stats.silence.duration_ns / NS_PER_S, "in": stats.silence.slowest or None},
+        "ledger": _ledger(stats.ledger, reporter),
+        "flow_cache": {
+            "flows": stats.cached_flows,
+            "max_flows": daemon.config.metering.max_flows,
+            "ended": {reason: count for reason, count in zip(REASONS, stats.expired) if reason},
+        },
+        "collectors": [_collector(each, reporter, pair) for each in daemon.exporting.present],
+        "former_collectors": [_account(each, "", reporter) for each in daemon.exporting.former_stats()],
+        "packet_capture": _packet_capture(daemon, pair),
+    }
+
+
+def _at(realtime_ns: int) -> float | None:
+    """A time of day; 0 is never."""
+    return realtime_ns / NS_PER_S if realtime_ns else None
+
+
+def _at_monotonic(monotonic_ns: int, pair: ClockPair) -> float:
+    return (pair.realtime_ns - pair.monotonic_ns + monotonic_ns) / NS_PER_S
+
+
+def _daemon(daemon: Daemon) -> Tree:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started_s": _at(daemon.telling.started.realtime_ns),
+        "ready_s": _at(daemon.telling.ready_ns),
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "resident_bytes": _resident_bytes(),
+        "descriptors": _descriptors(),
+        "max_descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
+
+
+def _resident_bytes() -> int | None:
+    try:
+        return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
+    except OSError:
+        return None
+
+
+def _descriptors() -> int | None:
+    """Since Linux 6.2 the size of the folder is their number (fs/proc/fd.c: proc_fd_getattr)."""
+    try:
+        return os.stat(_DESCRIPTORS).st_size or len(os.listdir(_DESCRIPTORS)) - 1
+    except OSError:
+        return None
+
+
+def _configuration(daemon: Daemon, found: Found) -> Tree:
+    last = daemon.telling.last_reload
+    return {
+        "file": daemon.config.path,
+        "is_newer": found.is_newer,
+        "waits": [*daemon.reloading.waits],
+        "reload": last
+        and {
+            "ended_s": _at(last.ended_ns),
+            "failed": bool(last.error),
+            "error": last.error or None,
+            "warnings": [*last.warnings],
+        },
+    }
+
+
+def _interfaces(daemon: Daemon, found: Found) -> Iterator[Tree]:
+    yield from _of_points(daemon.points, "", found)
+    if daemon.namespaces is not None:
+        for points in daemon.namespaces.points:
+            yield from _of_points(points, daemon.namespaces.names, Found({}, None))
+
+
+def _of_points(points: ObservationPoints, names: dict[int, str] | str, found: Found) -> Iterator[Tree]:
+    attached: dict[int, list[Attachment]] = {}
+    for one in points.placed():
+        attached.setdefault(one.interface.index, []).append(one)
+    for index, attachments in attached.items():
+        interface = points.names[index]
+        yield {
+            "name": interface.name,
+            "index": index,
+            "netns": names if isinstance(names, str) else names.get(interface.netns, ""),
+            "directions": {one.direction: _direction(one, found) for one in attachments},
+        }
+
+
+def _direction(one: Attachment, found: Found) -> Tree:
+    place = found.places.get((one.interface.index, one.direction))
+    return {
+        "method": one.method,
+        "position": place.position if place else None,
+        "of": place.of if place else None,
+    }
+
+
+def _table(daemon: Daemon, stats: Stats) -> Tree:
+    table, capture = stats.table, daemon.config.capture
+    return {
+        "name": table.name,
+        "max_flows": capture.max_flows,
+        "levels": dict(table.occupancy),
+        "evictions": table.evictions,
+        "emergency_evictions": table.emergency_evictions,
+        "ring_packets": table.ring_packets,
+        "interval_s": capture.eviction_interval_ns / NS_PER_S,
+        "last_eviction_s": None if table.took.last_ns is None else table.took.last_ns / NS_PER_S,
+        "eviction_seconds": table.took.as_json(),
+        "grace_seconds": table.grace.as_json(),
+    }
+
+
+def _count(count: Count) -> Tree:
+    return {"packets": count.packets, "octets": count.octets}
+
+
+def _tally(tally: Tally) -> Tree:
+    return {"flows": tally.flows, "packets": tally.packets, "octets": tally.octets}
+
+
+def _moving(watch: Moving | None) -> Tree:
+    if watch is None:
+        return {"first_s": None, "last_s": None, "packets_per_s": 0.0}
+    first_ns, last_ns = watch.losses.first_ns, watch.losses.last_ns
+    return {"first_s": _at(first_ns), "last_s": _at(last_ns), "packets_per_s": watch.packets_per_s}
+
+
+def _ledger(ledger: LedgerReading, reporter: Reporter) -> Tree:
+    return {
+        "seen": _count(ledger.seen),
+        "reasons": {
+            reason: {**_count(count), "is_loss": reason not in NOT_LOST, **_moving(reporter.moving(reason))}
+            for reason, count in ledger.reasons.items()
+        },
+        "not_ip": dict(ethertypes(ledger)),
+    }
+
+
+def _collector(collector: Collector, reporter: Reporter, pair: ClockPair) -> Tree:
+    config, sink = collector.config, collector.member.sink
+    state, account = sink.state, sink.account
+    error = state.last_error
+    return {
+        "address": state.address,
+        "host": config.host,
+        "port": config.port,
+        "protocol": config.protocol,
+        "transport": config.transport,
+        "template": config.template,
+        "reach": sink.reach.name.lower(),
+        **_account(collector.stats(), config.name, reporter),
+        "name": config.name,
+        "queue_bytes": state.queue_bytes,
+        "max_queue_bytes": config.queue_max_bytes,
+        "spool": None
+        if state.spool_bytes is None
+        else {**_tally(account.spooled), "bytes": state.spool_bytes, "max_bytes": config.spool_max_bytes},
+        "sequence": state.sequence,
+        "last_error": error and {"text": error.text, "at_s": _at_monotonic(error.at_ns, pair)},
+    }
+
+
+def _account(stats: CollectorStats, name: str, reporter: Reporter) -> Tree:
+    export = stats.export
+    return {
+        "name": stats.name,
+        "seen": _tally(export.seen),
+        "sent": _tally(export.sent),
+        "not_sent": {
+            reason: {**_tally(tally), **_moving(reporter.moving_of(name, reason))}
+            for reason, tally in export.not_sent.items()
+        },
+        "no_template": {**_tally(stats.unencodable), **_moving(reporter.moving_of(name, ""))},
+        "waiting": _tally(export.queued),
+        "spooled": _tally(export.spooled),
+        "taken_over": _tally(export.taken_over),
+        "moved_in": _tally(export.moved_in),
+        "moved_away": _tally(export.moved_away),
+        "resent": _tally(export.resent),
+        "clamped_flows": stats.clamped,
+        "messages": export.messages,
+        "template_messages": export.template_messages,
+        "sent_bytes": export.bytes,
+        "reconnects": export.reconnects,
+        "failed_attempts": export.failed_attempts,
+        "refused": export.refused,
+    }
+
+
+def _packet_capture(daemon: Daemon, pair: ClockPair) -> Tree | None:
+    config, packets = daemon.config.packet_capture, daemon.packets
+    if not config.enabled:
+        return None
+    since_ns = packets.listening_ns
+    return {
+        "listen": str(config.listen),
+        "listening_s": _at_monotonic(since_ns, pair) if since_ns else None,
+        "problem": None if since_ns else packets.problem or None,
+    }
