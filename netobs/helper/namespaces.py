@@ -8,11 +8,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from netobs.base.libc import LIBC, checked
 from netobs.config.namespaces import NamespaceSelector, is_namespace_name
+from netobs.kernel.net_namespace import CLONE_NEWNET, enter
 
 FOLDER = "/run/netns"
-CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 
 
@@ -62,12 +61,12 @@ class NamedNamespaces:
 
         :raises OSError: it cannot be entered.
         """
-        _enter(fd)
+        enter(fd)
         try:
             yield
         finally:
             try:
-                _enter(self._home)
+                enter(self._home)
             except OSError as error:  # whatever came next would be done in the wrong place
                 raise SystemExit(f"cannot return from a network namespace: {error.strerror}") from error
 
@@ -82,7 +81,3 @@ def _kind(fd: int) -> int:
         return fcntl.ioctl(fd, NS_GET_NSTYPE)
     except OSError:
         return 0
-
-
-def _enter(fd: int) -> None:
-    checked(LIBC.setns(fd, CLONE_NEWNET))
