@@ -12,14 +12,14 @@ from collections.abc import Iterator
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWQDISC, RTM_GETQDISC = 36, 38
 RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
 TCA_KIND = 1
 _TCA_OPTIONS, _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_FLAG_ACT_DIRECT = 2, 6, 7, 8, 1  # linux/pkt_cls.h
 _ETH_P_ALL = 3
-_REPLACE = NLM_F_REQUEST | 0x4 | 0x100  # NLM_F_ACK | NLM_F_REPLACE; without NLM_F_CREATE it has to be there
 RTMGRP_LINK = 1
 TC_H_INGRESS = 0xFFFFFFF1  # where a clsact qdisc is, or an ingress qdisc in its place
 TC_H_CLSACT = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
@@ -104,6 +104,23 @@ def priorities_of(handle: int, ifindex: int, parent: int, sock: socket.socket | 
     return sorted(priority for each, priority in filters(ifindex, parent, sock) if each == handle)
 
 
+def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0, what: str = "rtnetlink request") -> None:
+    """Has the kernel do what the request says, and waits for its answer. ``sock``: as in ``dump``; ``flags``: NLM_F_*.
+
+    :raises OSError: the kernel refused ``what``.
+    """
+    number = next(_numbers)
+    head = HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, number, 0)
+    sock.send(head + body)
+    while True:
+        for answer, message in messages(sock.recv(RECEIVE_BYTES)):
+            if (answer, HEADER.unpack_from(message)[3]) == (NLMSG_ERROR, number):
+                failure = _failure(message)
+                if failure:
+                    raise OSError(failure, f"{what}: {os.strerror(failure)}")
+                return
+
+
 def replace_filter(
     sock: socket.socket, ifindex: int, parent: int, handle: int, priority: int, program_fd: int, name: str
 ) -> None:
@@ -112,22 +129,15 @@ def replace_filter(
 
     :raises OSError: the kernel refused; ENOENT: it is not there.
     """
-    options = _packed(_TCA_BPF_FD, struct.pack("=I", program_fd)) + _packed(_TCA_BPF_NAME, name.encode() + b"\0")
-    options += _packed(_TCA_BPF_FLAGS, struct.pack("=I", _TCA_BPF_FLAG_ACT_DIRECT))
+    options = packed(_TCA_BPF_FD, struct.pack("=I", program_fd)) + packed(_TCA_BPF_NAME, name.encode() + b"\0")
+    options += packed(_TCA_BPF_FLAGS, struct.pack("=I", _TCA_BPF_FLAG_ACT_DIRECT))
     body = TCMSG.pack(socket.AF_UNSPEC, ifindex, handle, parent, priority << 16 | socket.htons(_ETH_P_ALL))
-    body += _packed(TCA_KIND, b"bpf\0") + _packed(_TCA_OPTIONS, options)
-    number = next(_numbers)
-    sock.send(HEADER.pack(HEADER.size + len(body), RTM_NEWTFILTER, _REPLACE, number, 0) + body)
-    while True:
-        for kind, message in messages(sock.recv(RECEIVE_BYTES)):
-            if (kind, HEADER.unpack_from(message)[3]) == (NLMSG_ERROR, number):
-                failure = _failure(message)
-                if failure:
-                    raise OSError(failure, f"filter not replaced: {os.strerror(failure)}")
-                return
+    body += packed(TCA_KIND, b"bpf\0") + packed(_TCA_OPTIONS, options)
+    # Without NLM_F_CREATE it has to be there.
+    request(sock, RTM_NEWTFILTER, body, NLM_F_REPLACE, "filter not replaced")
 
 
-def _packed(kind: int, value: bytes) -> bytes:
+def packed(kind: int, value: bytes) -> bytes:
     """An attribute (struct nlattr), padded."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
