@@ -277,9 +277,22 @@ def run_program(fd: int, frame: bytes) -> bytes:
     :raises OSError: the kernel refused.
     """
     left = ctypes.create_string_buffer(len(frame))
+    _test_run(fd, frame, left, 1)
+    return left.raw
+
+
+def time_program(fd: int, frame: bytes, repeat: int) -> int:
+    """How long a TC program takes for ``frame``, in ns: the mean of so many runs one after the other.
+
+    :raises OSError: the kernel refused; EINTR: a signal came.
+    """
+    return int(_test_run(fd, frame, ctypes.create_string_buffer(len(frame)), repeat).duration)
+
+
+def _test_run(fd: int, frame: bytes, left: ctypes.Array[c_char], repeat: int) -> TestRunOpts:
     options = TestRunOpts(
         sz=ctypes.sizeof(TestRunOpts), data_in=ctypes.cast(c_char_p(frame), c_void_p), data_size_in=len(frame)
     )
-    options.data_out, options.data_size_out, options.repeat = ctypes.addressof(left), len(frame), 1
+    options.data_out, options.data_size_out, options.repeat = ctypes.addressof(left), len(frame), repeat
     checked(library().bpf_prog_test_run_opts(fd, byref(options)), "test run")
-    return left.raw
+    return options
