@@ -30,8 +30,15 @@ def room() -> Room:
 
     :raises CaptureError: there is no /proc.
     """
-    found = [Room(left, f"the cgroup {folder}") for folder, left in _cgroups()]
-    return min([_host(), *found])
+    return min(rooms_of("/proc/self"))
+
+
+def rooms_of(process: str) -> list[Room]:
+    """Of the host, and of each cgroup above the ``process``, a folder of /proc.
+
+    :raises CaptureError: there is no /proc.
+    """
+    return [_host(), *(Room(left, f"the cgroup {folder}") for folder, left in _cgroups(process))]
 
 
 def check_memory(max_flows: int, needed_bytes: int) -> None:
@@ -54,13 +61,12 @@ def _host() -> Room:
     return Room(int(values["MemAvailable"].split()[0]) * 1024, "the host")
 
 
-def _cgroups() -> Iterator[tuple[Path, int]]:
-    """The cgroups of this process that have a limit, and the rest of each. Before Linux 5.11 maps do not count
-    there."""
+def _cgroups(process: str) -> Iterator[tuple[Path, int]]:
+    """The cgroups of ``process`` that have a limit, and the rest of each. Before Linux 5.11 maps do not count there."""
     if requirements.kernel_version(os.uname().release) < requirements.MEMLOCK_UNTIL:
         return
     for kind, folder, top in memory_folders(
-        host.read_if_there("/proc/self/cgroup"), host.read_if_there("/proc/self/mountinfo")
+        host.read_if_there(f"{process}/cgroup"), host.read_if_there("/proc/self/mountinfo")
     ):
         for level in (folder, *folder.parents):
             left = _left_bytes(level, *_LIMITS[kind])

@@ -14,19 +14,24 @@ from netobs.kernel import host, libbpf
 
 TO_LOAD = capabilities.BPF | capabilities.NET_ADMIN | capabilities.PERFMON
 _SYS_ADMIN = 21  # in place of each of them, as before Linux 5.8 (include/linux/bpf.h: bpf_token_capable)
-_NEEDS = {
+NEEDED = {
     "CAP_BPF": (39, "to create maps and load programs"),
     "CAP_NET_ADMIN": (12, "to load programs for the TC hook and to set filters"),
     "CAP_PERFMON": (38, "for the verifier to let programs compute where in a packet a header begins"),
 }
+"""Each with its bit, and what for."""
 _FIRST_USER_NAMESPACE = ["0", "0", "4294967295"]
 SECCOMP_FILTER = "2"
 
 
 def lacking() -> list[str]:
     """The names of the needed capabilities that this process does not have in effect."""
-    held = int(status("CapEff") or "f" * 16, 16)  # all where /proc does not say
-    return [name for name, (bit, _) in _NEEDS.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
+    return missing_in(int(status("CapEff") or "f" * 16, 16))  # all where /proc does not say
+
+
+def missing_in(held: int) -> list[str]:
+    """The names of the needed capabilities that are not in the set ``held``, a bit each."""
+    return [name for name, (bit, _) in NEEDED.items() if not held & (1 << bit | 1 << _SYS_ADMIN)]
 
 
 def set_aside() -> None:
@@ -49,7 +54,7 @@ def keep_only(mask: int) -> None:
 def held() -> list[str]:
     """The names of the needed capabilities that this process is permitted to have."""
     permitted = capabilities.permitted()
-    return [name for name, (bit, _) in _NEEDS.items() if permitted & 1 << bit]
+    return [name for name, (bit, _) in NEEDED.items() if permitted & 1 << bit]
 
 
 def explain(number: int) -> tuple[str, str]:
@@ -59,19 +64,20 @@ def explain(number: int) -> tuple[str, str]:
     verifier returns EACCES, or in Linux 5.10 EFAULT, because it also follows the paths that a CPU only speculates on.
     """
     names = lacking() if number in (errno.EPERM, errno.EACCES, errno.EFAULT) else []
-    return (f"not permitted: {_missing(names)}", _grant(names)) if names else ("", "")
+    return (f"not permitted: {_missing(names)}", grant(names)) if names else ("", "")
 
 
 def explain_filters() -> tuple[str, str]:
     """The message if the kernel refuses this process's filters. CAP_SYS_ADMIN does not suffice for rtnetlink."""
-    return _missing(["CAP_NET_ADMIN"]), _grant(["CAP_NET_ADMIN"])
+    return _missing(["CAP_NET_ADMIN"]), grant(["CAP_NET_ADMIN"])
 
 
 def _missing(names: list[str]) -> str:
-    return ", ".join(f"{name} is missing (needed {_NEEDS[name][1]})" for name in names)
+    return ", ".join(f"{name} is missing (needed {NEEDED[name][1]})" for name in names)
 
 
-def _grant(names: list[str]) -> str:
+def grant(names: list[str]) -> str:
+    """How this process gets the capabilities ``names``."""
     if os.geteuid() == 0:  # a unit or a container took root's capabilities away
         return f"add {' '.join(names)} to CapabilityBoundingSet= of the unit, or to what the container may"
     return f"run as root, or add {' '.join(names)} to AmbientCapabilities= of the unit"
