@@ -129,7 +129,7 @@ class TcxLinkInfo(ctypes.Structure):
 
 
 class ProgramInfo(ctypes.Structure):
-    """struct bpf_prog_info, up to the name."""
+    """struct bpf_prog_info, up to the name. ``map_ids``: in the address of an array of ``nr_map_ids`` numbers."""
 
     _fields_ = [
         ("type", c_uint32),
@@ -137,9 +137,24 @@ class ProgramInfo(ctypes.Structure):
         ("tag", ctypes.c_uint8 * 8),
         ("_lengths", c_uint32 * 2),
         ("_pointers", ctypes.c_uint64 * 2),
-        ("_load_time", ctypes.c_uint64),
-        ("_uid_and_maps", c_uint32 * 2),
-        ("_map_ids", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", c_uint32),
+        ("nr_map_ids", c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+    ]
+
+
+class MapInfo(ctypes.Structure):
+    """struct bpf_map_info, up to the name."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
         ("name", ctypes.c_char * 16),
     ]
 
@@ -181,6 +196,8 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_obj_pin": (c_int, [c_int, c_char_p]),
     "bpf_obj_get": (c_int, [c_char_p]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
+    **dict.fromkeys(("bpf_prog_get_next_id", "bpf_link_get_next_id"), (c_int, [c_uint32, POINTER(c_uint32)])),
+    **dict.fromkeys(("bpf_prog_get_fd_by_id", "bpf_map_get_fd_by_id", "bpf_link_get_fd_by_id"), (c_int, [c_uint32])),
     "bpf_tc_hook_create": (c_int, [POINTER(TcHook)]),
     "bpf_tc_hook_destroy": (c_int, [POINTER(TcHook)]),
     "bpf_tc_attach": (c_int, [POINTER(TcHook), POINTER(TcOpts)]),
