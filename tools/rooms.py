@@ -21,7 +21,7 @@ FLOORS = (
     ("datapath", "metering", "encode", "pcap"),
     ("export", "collector"),
     ("daemon",),
-    ("selftest",),
+    ("doctor", "selftest"),
     ("cli", "helper"),
 )
 """From the ground up. A room imports rooms below its floor, and nothing of its neighbours."""
@@ -31,7 +31,7 @@ NOT_IMPORTED = {
     "encode": {"kernel"},
     "metering": {"kernel"},
     "flow": {"config"},
-    "helper": {"flow", "datapath", "metering", "encode", "pcap", "export", "collector", "daemon", "selftest"},
+    "helper": {"flow", "datapath", "metering", "encode", "pcap", "export", "collector", "daemon", "doctor", "selftest"},
 }
 """What a room does without, although it is below: stages meet in the daemon only, and the helper runs as root."""
 LONGEST_FILE_LINES = 400

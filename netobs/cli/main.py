@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from netobs import DEFAULT_CONF, __version__
 from netobs.base.words import PACKET_FORMATS, PROTOCOLS
 from netobs.cli import operate, start
+from netobs.cli.doctor import doctor
 from netobs.cli.operate import CONTEXT
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     Examples:
       netobs --conf /etc/netobs.toml --dry-run   is the configuration right, and what would it do?
       netobs --conf /etc/netobs.toml             run
+      netobs doctor                              what keeps packets from being counted on this host?
       netobs listen --port 4739                  show the flows that an exporter sends
       netobs listen --file FLOWS.ipfix           show the flows in a file
       netobs status                              what does the daemon do, and is anything wrong?
@@ -71,7 +73,7 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
     context.exit(1 if plan.problems else 0)
 
 
-for command in operate.COMMANDS:
+for command in (*operate.COMMANDS, doctor):
     cli.add_command(command)
 
 

@@ -18,6 +18,8 @@ from netobs.config.schema import ARRAYS, TABLES, Key, all_keys, keys
 from netobs.config.values import Boolean, Choice, Integer, Scaled
 from netobs.daemon.reload import AT_START_ONLY
 from netobs.datapath.layout import LEDGER_REASONS
+from netobs.doctor.finding import NOT_SEEN
+from netobs.doctor.interfaces import AFTER, BEFORE
 from netobs.encode.columns import COLUMNS, OWN_VALUES
 from netobs.encode.lint import rules as lint
 from netobs.encode.options import choice
@@ -221,6 +223,11 @@ def test_every_warning_and_error_in_the_log_is_explained() -> None:
     with_words = {text for text in logged if re.search("[a-z]", text.replace("%s", ""))} - LISTEN
     assert with_words
     assert [text for text in with_words if not any(message in text for message in messages())] == []
+
+
+def test_everything_that_the_doctor_finds_is_explained() -> None:
+    found = {*sources.arguments_of("Finding"), NOT_SEEN, *BEFORE.values(), *AFTER.values()}
+    assert sorted(names(PROGRAM.items("DIAGNOSTICS", "What netobs doctor finds"))) == sorted(found)
 
 
 def test_everything_that_listen_calls_odd_is_explained() -> None:

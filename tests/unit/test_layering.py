@@ -154,7 +154,7 @@ def allowed(name: str) -> str:
     others = [other for other in ROOMS if other != name and may_import(name, other)]
     return (
         "every room above"
-        if name in ("daemon", "cli") and others == ROOMS[: ROOMS.index(name)]
+        if name in ("daemon", "doctor", "cli") and others == ROOMS[: ROOMS.index(name)]
         else (", ".join(others) or "nothing")
     )
 

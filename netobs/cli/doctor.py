@@ -1,0 +1,53 @@
+"""``netobs doctor``: words and options."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from netobs.doctor.report import Report
+    from netobs.doctor.running import State
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with all findings and interfaces.")
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> None:
+    """Look for what keeps packets from being counted, and change nothing.
+
+    For each selected interface: who else is on its hooks, in which order, and which offloads and virtual functions
+    bypass the host. For the host: kernel, capabilities, limits, clock, and collectors on this host. It works with and
+    without a running daemon; without root it names what it could not see. --conf FILE, before the command, is the
+    configuration.
+
+    Exit status: 0 nothing worse than a note, 1 the host could not be examined, 3 warnings or problems.
+    """
+    from netobs.doctor import report
+
+    parent = context.parent
+    assert parent is not None
+    state, why = _state(parent.params["conf"])
+    found = report.examine(parent.params["conf"], state, why)
+    _show(found, as_json)
+    context.exit(found.exit_status)
+
+
+def _state(conf: Path) -> tuple[State | None, str]:
+    """The state document of the daemon that runs with this file, or why there is none."""
+    return None, f"the daemon of {conf} was not asked"
+
+
+def _show(found: Report, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+        return
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    click.echo("\n".join(found.lines(coloured)))
