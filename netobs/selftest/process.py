@@ -89,7 +89,7 @@ class Run:
         """The daemon, from its start to its end; the traffic once it is ready. Its ledger at the end."""
         with EventLoop() as loop, contextlib.closing(_Readiness(loop)) as readiness:
             daemon = Daemon(config, loop)
-            steps = self._steps(traffic, lambda: daemon.stats().ledger.seen.packets)
+            steps = self._steps(traffic, lambda: daemon.telling.stats().ledger.seen.packets)
 
             def go_on(now_ns: int) -> None:
                 pause_ns = next(steps, None)
@@ -102,7 +102,7 @@ class Run:
             try:
                 daemon.start()
                 loop.run()
-                return daemon.stats().ledger
+                return daemon.telling.stats().ledger
             finally:
                 daemon.close()
 
