@@ -19,6 +19,7 @@ from lab.namespaces import Lab, LabError, command
 from lab.privileges import CAPABILITIES, give, unprivileged
 from lab.programs import WAIT_FACTOR, Program, wait_until
 from lab.traffic import REPOSITORY
+from netobs.config.identity import control_socket
 
 EXIT_WITHIN_S = 5.0 * WAIT_FACTOR
 KEPT = {"active_timeout": "1h", "idle_timeout": "1h"}
@@ -166,6 +167,10 @@ class Daemon(Program):
             argv = unprivileged(argv, [self._state])
         process = self._process = self._run(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=self._environment)
         self._ready(process, self._is_ready)
+
+    def _end(self) -> None:
+        super()._end()
+        Path(control_socket(self.conf)).unlink(missing_ok=True)  # it stays where the process was killed
 
     def _is_ready(self) -> bool:
         """It measures, and it is known whether it captures packets, too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
+import struct
 from typing import Any
 
 from netobs.base.errors import NetobsError
@@ -13,6 +14,7 @@ VERSION = 1
 ANSWER_BYTES = 64 << 20
 QUICK_S = 10.0
 """How long an answer may take that the daemon has at hand."""
+_TIMEVAL = struct.Struct("@ll")  # struct timeval
 
 
 class Refused(NetobsError):
@@ -25,9 +27,11 @@ def connect(path: str, within_s: float = QUICK_S) -> socket.socket:
     :raises NetobsError: there is none, or this user may not ask it.
     """
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(within_s)
+    # Not settimeout, which is for the rest: then connect would not wait where many clients want to connect.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(within_s), 0))
     try:
         sock.connect(path)
+        sock.settimeout(within_s)
     except OSError as error:
         sock.close()
         raise NetobsError(*_explained(path, error)) from error

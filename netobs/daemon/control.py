@@ -96,8 +96,7 @@ class Control:
             sock = unix_socket(self.path)
             self._inode = os.lstat(self.path).st_ino
         except OSError as error:
-            log.warning("%s %s: %s; netobs status and netobs reload do not reach this daemon", NAME, self.path,
-                        _reason(error))  # fmt: skip
+            log.warning("%s %s: %s; netobs status does not reach this daemon", NAME, self.path, _reason(error))
             return
         busy = refusal(f"{NAME}: {LIMITS.connections} clients are connected, which is the most; try again")
         too_long = refusal(f"{NAME}: a request has {LIMITS.request_bytes} bytes at most, and ends with a newline")

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Callable
 
 from netobs.base.clock import NS_PER_S
@@ -25,7 +25,6 @@ from netobs.kernel.helper_client import HELPER_SOCKET, Helper
 from netobs.kernel.helper_protocol import SOCKET
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.kept_links import places_name
-from netobs.kernel.observation_points import ObservationPoints
 
 log = logging.getLogger("netobs.capture")
 
@@ -107,9 +106,9 @@ class Namespaces:
         return (each for namespace in self._present.values() for each in namespace.points.names.values())
 
     @property
-    def points(self) -> Iterator[ObservationPoints]:
-        """Those of each namespace."""
-        return (namespace.points for namespace in self._present.values())
+    def present(self) -> Iterable[Namespace]:
+        """Those that are measured."""
+        return self._present.values()
 
     @property
     def names(self) -> dict[int, str]:

@@ -33,7 +33,17 @@ NOT_IN_A_FLOW, NOT_SENT = "not in a flow, {}", 'collector "{}": not sent, {}'
 NO_TEMPLATE = 'collector "{}": no template'
 _ANY_REMEDY = "the system refused to send; check the routes and firewall rules of this host"
 _NO_REMEDY = "see netobs(8)"
-_NO_TEMPLATE = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
+NO_TEMPLATE_REMEDY = "the template file, or the protocol, has none for such flows; see netobs-templates(5)"
+
+
+def remedy_of(reason: str) -> str:
+    """What to do about packets in no flow for ``reason``."""
+    return REMEDIES.get(reason, _NO_REMEDY)
+
+
+def remedy_of_unsent(reason: str) -> str:
+    """What to do about flows not sent for ``reason``."""
+    return REMEDIES.get(reason, _ANY_REMEDY)
 
 
 class Reporter:
@@ -66,7 +76,7 @@ class Reporter:
             if reason in NOT_LOST:
                 self._left_out.setdefault(reason, Moving()).see(0, count.packets, count.octets, clock)
                 continue
-            what, remedy = NOT_IN_A_FLOW.format(reason), REMEDIES.get(reason, _NO_REMEDY)
+            what, remedy = NOT_IN_A_FLOW.format(reason), remedy_of(reason)
             self.warnings.tell(what, remedy, 0, count.packets, count.octets, clock)
 
     def moving(self, reason: str) -> Moving | None:
@@ -94,9 +104,9 @@ class Reporter:
         """Warn the operator about flows that the collector ``name`` does not get, by reason."""
         for reason, lost in stats.not_sent.items():
             what = NOT_SENT.format(name, reason)
-            self.warnings.tell(what, REMEDIES.get(reason, _ANY_REMEDY), lost.flows, lost.packets, lost.octets, clock)
+            self.warnings.tell(what, remedy_of_unsent(reason), lost.flows, lost.packets, lost.octets, clock)
         what, lost = NO_TEMPLATE.format(name), unencodable
-        self.warnings.tell(what, _NO_TEMPLATE, lost.flows, lost.packets, lost.octets, clock)
+        self.warnings.tell(what, NO_TEMPLATE_REMEDY, lost.flows, lost.packets, lost.octets, clock)
 
     def report(self, number: int, stats: ExportStats) -> Report:
         """The report for collector ``number``."""

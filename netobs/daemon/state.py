@@ -17,6 +17,7 @@ from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.daemon.account import REASONS, CollectorStats, Stats, ethertypes
 from netobs.daemon.collectors import Collector
 from netobs.daemon.loss_warnings import Moving
+from netobs.daemon.problems import problems
 from netobs.daemon.reporter import Reporter
 from netobs.daemon.survey import Found
 from netobs.datapath.ledger import NOT_LOST, Count, LedgerReading
@@ -35,12 +36,19 @@ _DESCRIPTORS = "/proc/self/fd"
 
 def document(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
     """The whole tree. ``found``: what was found out beside the loop. ``pair``: now."""
+    tree = _measured(daemon, found, pair)
+    return {**tree, "problems": [*problems(tree)]}
+
+
+def _measured(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
     stats, reporter = daemon.telling.stats(), daemon.exporting.reporter
     return {
         "version": VERSION,
+        "at_s": _at(pair.realtime_ns),
         "daemon": _daemon(daemon),
         "configuration": _configuration(daemon, found),
         "interfaces": [*_interfaces(daemon, found)],
+        "not_measured": [*_not_measured(daemon)],
         "table": _table(daemon, stats),
         "loop": {"longest_silence_s": stats.silence.duration_ns / NS_PER_S, "in": stats.silence.slowest or None},
         "ledger": _ledger(stats.ledger, reporter),
@@ -69,6 +77,7 @@ def _daemon(daemon: Daemon) -> Tree:
     return {
         "version": __version__,
         "pid": os.getpid(),
+        "state": "stopping" if daemon.is_stopping else "running" if daemon.telling.ready_ns else "starting",
         "started_s": _at(daemon.telling.started.realtime_ns),
         "ready_s": _at(daemon.telling.ready_ns),
         "cpu_s": used.ru_utime + used.ru_stime,
@@ -109,29 +118,37 @@ def _configuration(daemon: Daemon, found: Found) -> Tree:
     }
 
 
-def _interfaces(daemon: Daemon, found: Found) -> Iterator[Tree]:
-    yield from _of_points(daemon.points, "", found)
+def _points(daemon: Daemon) -> Iterator[tuple[ObservationPoints, str]]:
+    """Those of each network namespace, with its name; "" is the daemon's own."""
+    yield daemon.points, ""
     if daemon.namespaces is not None:
-        for points in daemon.namespaces.points:
-            yield from _of_points(points, daemon.namespaces.names, Found({}, None))
+        yield from ((each.points, each.name) for each in daemon.namespaces.present)
 
 
-def _of_points(points: ObservationPoints, names: dict[int, str] | str, found: Found) -> Iterator[Tree]:
-    attached: dict[int, list[Attachment]] = {}
-    for one in points.placed():
-        attached.setdefault(one.interface.index, []).append(one)
-    for index, attachments in attached.items():
-        interface = points.names[index]
-        yield {
-            "name": interface.name,
-            "index": index,
-            "netns": names if isinstance(names, str) else names.get(interface.netns, ""),
-            "directions": {one.direction: _direction(one, found) for one in attachments},
-        }
+def _interfaces(daemon: Daemon, found: Found) -> Iterator[Tree]:
+    for points, netns in _points(daemon):
+        attached: dict[int, list[Attachment]] = {}
+        for one in points.placed():
+            attached.setdefault(one.interface.index, []).append(one)
+        for index, attachments in sorted(attached.items()):
+            yield {
+                "name": points.names[index].name,
+                "index": index,
+                "netns": netns,
+                "directions": {one.direction: _direction(one, None if netns else found) for one in attachments},
+            }
 
 
-def _direction(one: Attachment, found: Found) -> Tree:
-    place = found.places.get((one.interface.index, one.direction))
+def _not_measured(daemon: Daemon) -> Iterator[Tree]:
+    for points, netns in _points(daemon):
+        for (index, direction), reason in points.placing.refused.items():
+            name = points.names[index].name if index in points.names else str(index)
+            yield {"name": name, "netns": netns, "direction": direction, "reason": reason}
+
+
+def _direction(one: Attachment, found: Found | None) -> Tree:
+    """``found``: None in another network namespace, whose hooks nobody has looked at."""
+    place = found.places.get((one.interface.index, one.direction)) if found is not None else None
     return {
         "method": one.method,
         "position": place.position if place else None,
@@ -193,6 +210,7 @@ def _collector(collector: Collector, reporter: Reporter, pair: ClockPair) -> Tre
         "transport": config.transport,
         "template": config.template,
         "reach": sink.reach.name.lower(),
+        "reach_since_s": _at_monotonic(state.since_ns, pair),
         **_account(collector.stats(), config.name, reporter),
         "name": config.name,
         "queue_bytes": state.queue_bytes,

@@ -61,9 +61,8 @@ class Loader(Generic[H, D]):
     def state(self) -> SinkState:
         """As ``Sink.state``."""
         link, waiting = self._link, self._waiting
-        return SinkState(
-            link.where, self.headers.last.sequence, waiting.queue.bytes, waiting.spool_bytes, link.last_error
-        )
+        sequence, since_ns = self.headers.last.sequence, link.reach_since_ns
+        return SinkState(link.where, since_ns, sequence, waiting.queue.bytes, waiting.spool_bytes, link.last_error)
 
     @property
     def has_templates(self) -> bool:

@@ -65,10 +65,12 @@ class Trouble(NamedTuple):
 class SinkState(NamedTuple):
     """What is known of a sink beside its account. ``address``: as in the log; None: no name is resolved yet.
 
-    ``sequence``: the Sequence Number of the next Message. ``spool_bytes``: the files of the spool; None without one.
+    ``since_ns``: since when its reach is what it is (CLOCK_MONOTONIC). ``sequence``: the Sequence Number of the next
+    Message. ``spool_bytes``: the files of the spool; None without one.
     """
 
     address: str | None
+    since_ns: int
     sequence: int
     queue_bytes: int
     spool_bytes: int | None

@@ -60,6 +60,11 @@ class Placing:
             self.turns.close()
         self.turns = turns
 
+    @property
+    def refused(self) -> dict[tuple[int, str], str]:
+        """Why the kernel accepts no program, by index of the interface and direction."""
+        return self._refused
+
     def find_method(self) -> None:
         """As ``Methods.find``."""
         self._methods.find(self._program_fd, f"{self._purpose.prefix}ingress")

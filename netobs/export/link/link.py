@@ -94,6 +94,7 @@ class Link:
         self.kept: KeptSocket | None = None
         """What outlives the process, if anything does; set before ``open``."""
         self.last_error: Trouble | None = None
+        self.reach_since_ns = loop.read_clock()
         self._reach = Reach.CONNECTING
         self._loop = loop
         self._owner = owner
@@ -203,7 +204,9 @@ class Link:
             self._use(result, now_ns)
 
     def _note(self, event: Event) -> None:
-        self._reach = self._reach.after(event)
+        before, self._reach = self._reach, self._reach.after(event)
+        if before is not self._reach:
+            self.reach_since_ns = self._loop.read_clock()
 
     def _attempt_failed(self) -> None:
         self.stats.failed_attempts += 1

@@ -65,7 +65,7 @@ class Kept:
         self.held = False
         self.waiting: list[Part[Rows]] = []
         self.last_batch = 0
-        self.state = SinkState(None, 0, 0, None, None)
+        self.state = SinkState(None, 0, 0, 0, None, None)
 
     def __str__(self) -> str:
         return self.name
