@@ -230,3 +230,9 @@ def _packet_capture(state: Tree) -> Iterator[Line]:
         yield Line(f"  not listening at {capture['listen']}", Tone.WARN)
     else:
         yield Line(f"  listens at {capture['listen']} since {clock_time(capture['listening_s'], now_s)}")
+    if capture["clients"] is not None:
+        sent = f"{counted(capture['sent_packets'])} packets sent"
+        yield Line(f"  {counted(capture['clients'])} clients now, {sent} to all clients ever")
+    for reason, packets in capture["lost"].items():
+        if packets:
+            yield Line(f"  {counted(packets)} packets did not reach a client: {reason}", Tone.WARN)

@@ -87,6 +87,9 @@ class PacketCapturing:
         self._heard = False
         self.problem = ""
         """Why the last process has ended, or did not start."""
+        self.state: dict[str, Any] | None = None
+        """Clients and counts when it was last asked; see ``PacketServer.state``. None: nobody has said yet."""
+        self._awaiting: Callable[[int], None] = lambda now_ns: None
 
     def start(self, now_ns: int) -> None:
         """Starts the process, if packet capture is enabled. What keeps it from its work comes later, in the log."""
@@ -107,6 +110,15 @@ class PacketCapturing:
     def listening_ns(self) -> int:
         """Since when clients are served (CLOCK_MONOTONIC); 0: they are not."""
         return self._present.listened_ns if self._present is not None else 0
+
+    def ask_state(self, then: Callable[[int], None]) -> bool:
+        """Asks for ``state``, and calls ``then`` when it is there, if it comes. Whether there is a process to ask."""
+        self._awaiting = then
+        if self._present is None:
+            self.state = None
+            return False
+        self._present.tell(do="state")
+        return True
 
     def apply(self, config: Config, now_ns: int) -> None:
         """Switches to another configuration: if keys changed, streams end, and clients connect again."""
@@ -162,6 +174,9 @@ class PacketCapturing:
 
     def _on_word(self, process: _Process, now_ns: int) -> None:
         self._heard = True
+        if process.state is not None and process is self._present:
+            self.state, process.state = process.state, None
+            self._awaiting(now_ns)
         if process in self._leaving:
             self._replace(now_ns)
 
@@ -170,7 +185,8 @@ class PacketCapturing:
             self._leaving.remove(process)
             self._replace(now_ns)
             return
-        self._present = None
+        self._present = self.state = None
+        self._awaiting(now_ns)
         if process.listened_ns and now_ns - process.listened_ns >= PROVEN_NS:
             self._pause_ns = FIRST_PAUSE_NS
         self._try_again(why, now_ns)
@@ -200,6 +216,8 @@ class _Process:
         """Since when it serves clients; 0: it does not."""
         self.left = False
         """It listens no more."""
+        self.state: dict[str, Any] | None = None
+        """What it has said, and nobody has heard yet."""
         self._loop = loop
         self._on_word, self._on_end = on_word, on_end
         self._problem = ""
@@ -259,6 +277,10 @@ class _Process:
         self.left = self.left or "left" in message
         if "listening" in message:
             self.listened_ns = now_ns
+        if "state" in message:
+            said = message["state"]
+            lost = {str(reason): int(packets) for reason, packets in said["lost"].items()}
+            self.state = {"clients": int(said["clients"]), "sent_packets": int(said["sent"]), "lost": lost}
         if "account" not in message:
             self._on_word(self, now_ns)
 

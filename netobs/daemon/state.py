@@ -259,4 +259,5 @@ def _packet_capture(daemon: Daemon, pair: ClockPair) -> Tree | None:
         "listen": str(config.listen),
         "listening_s": _at_monotonic(since_ns, pair) if since_ns else None,
         "problem": None if since_ns else packets.problem or None,
+        **(packets.state or {"clients": None, "sent_packets": None, "lost": {}}),
     }

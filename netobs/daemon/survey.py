@@ -1,7 +1,8 @@
-"""What a question to the kernel or a disk has to find out, asked beside the loop, and not more often than it is worth.
+"""What the loop does not know: the order on the hooks, the content of the configuration file, the counts of packet
+capture. It is asked for when somebody wants to know. Threads and other processes find it out; the loop does not wait.
 
-For the order on a hook the kernel takes the lock of all interfaces, so it is looked at when somebody wants to know, and
-then for some time not again: ten times as long as it took, and ``FRESH_NS`` at least.
+For the order on a hook the kernel takes the lock of all interfaces. After it was looked at, the answer is good for ten
+times as long as that took, and for ``FRESH_NS`` at least.
 """
 
 from __future__ import annotations
@@ -44,17 +45,19 @@ class Survey:
         self._daemon = daemon
         self.found = Found({}, None)
         self._fresh_until_ns = 0  # the places
-        self._is_asking = False
+        self._is_looking = self._is_asking = False  # the thread, and the process of packet capture
         self._waiting: list[Callable[[int], None]] = []
         self._patience: Timer | None = None
 
     def refresh(self, then: Callable[[int], None], now_ns: int) -> None:
         """Calls ``then`` soon."""
         self._waiting.append(then)
-        if not self._is_asking:
-            self._is_asking = True
+        if not self._is_looking:
+            self._is_looking = True
             question = self._question(now_ns < self._fresh_until_ns)
             background.run(self._daemon.loop, "survey", question, self._on_found)
+        if not self._is_asking:
+            self._is_asking = self._daemon.packets.ask_state(self._on_packets)
         if self._patience is None:
             self._patience = self._daemon.loop.call_at(now_ns + PATIENCE_NS, self._tell)
 
@@ -85,14 +88,23 @@ class Survey:
         return look
 
     def _on_found(self, result: tuple[Found, int] | NetobsError, now_ns: int) -> None:
-        self._is_asking = False
+        self._is_looking = False
         if not isinstance(result, NetobsError):
             self.found, took_ns = result
             if took_ns:
                 self._fresh_until_ns = now_ns + max(FRESH_NS, RESTS * took_ns)
-        self._tell(now_ns)
+        self._settle(now_ns)
+
+    def _on_packets(self, now_ns: int) -> None:
+        self._is_asking = False
+        self._settle(now_ns)
+
+    def _settle(self, now_ns: int) -> None:
+        if not (self._is_looking or self._is_asking):
+            self._tell(now_ns)
 
     def _tell(self, now_ns: int) -> None:
+        self._is_asking = False
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None

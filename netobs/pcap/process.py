@@ -2,8 +2,8 @@
 
 The daemon starts it (netobs.daemon.packet_capture) with one end of a pair of sockets (SOCK_SEQPACKET). It receives the
 settings, pickled, then commands as JSON. It sends JSON: {"listening": true} and {"left": true} once each, {"problem":
-text} instead, {"account": [line, ...], "level": n}. When the channel ends, the daemon is gone: the process then ends
-its streams in an orderly way, and itself.
+text} instead, {"account": [line, ...], "level": n}, {"state": as PacketServer.state has it}. When the channel ends, the
+daemon is gone: the process then ends its streams in an orderly way, and itself.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class Process:
             log.set_up(command["level"])
         elif command["do"] == "account":
             self._account(command["level"], now_ns)
+        elif command["do"] == "state":
+            self._tell(state=self._server.state())
 
     def _account(self, level: int, now_ns: int) -> None:
         count = self._tap.count()

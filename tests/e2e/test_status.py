@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import stat
@@ -154,6 +155,39 @@ def test_what_runs_and_what_the_file_says(lab: Lab, tmp_path: Path) -> None:
         state = state_of(daemon)["configuration"]
         assert (state["is_newer"], state["waits"], state["reload"]["failed"]) == (False, [], False)
         assert run(lab, daemon, "status")[0] == 0
+
+
+def test_packet_capture_and_its_clients(lab: Lab, tmp_path: Path) -> None:
+    _, far = lab.pair()
+    path = f"/run/netobs/test-{os.getpid()}.sock"
+    config = configuration(packet_capture={"enabled": True, "listen": path})
+    with Daemon(lab, far.ns, tmp_path, config, as_user=False) as daemon:
+        capture = state_of(daemon)["packet_capture"]
+        assert (capture["listen"], capture["clients"], capture["problem"]) == (path, 0, None)
+        assert capture["listening_s"] > state_of(daemon)["daemon"]["started_s"]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.send(b"\n")
+            wait_until(lambda: state_of(daemon)["packet_capture"]["clients"] == 1, "the client is counted")
+            assert "  1 clients now, 0 packets sent to all clients ever\n" in run(lab, daemon, "status")[1]
+
+
+def test_packet_capture_that_cannot_listen(lab: Lab, tmp_path: Path) -> None:
+    _, far = lab.pair()
+    path = f"/run/netobs/test-{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as undo:
+        other.bind(path)
+        undo.callback(os.unlink, path)
+        other.listen()
+        config = configuration(packet_capture={"enabled": True, "listen": path})
+        with Daemon(lab, far.ns, tmp_path, config, as_user=False) as daemon:
+            state = state_of(daemon)
+            status, page, _ = run(lab, daemon, "status")
+    assert state["packet_capture"]["listening_s"] is None
+    assert state["packet_capture"]["clients"] is None
+    assert "another program listens there" in state["packet_capture"]["problem"]
+    assert status == 3
+    assert f"packet capture: {state['packet_capture']['problem']}; see the log" in page
 
 
 def test_without_a_daemon(lab: Lab, tmp_path: Path) -> None:

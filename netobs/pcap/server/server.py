@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from typing import Callable
+from typing import Any, Callable
 
 from netobs.base import clock
 from netobs.base.clock import ClockPair
@@ -112,6 +112,12 @@ class PacketServer:
     def total(self) -> StreamCounts:
         """Over all clients that there ever were."""
         return sum((client.counts for client in self.clients), self.ended)
+
+    def state(self) -> dict[str, Any]:
+        """The number of clients, the packets that all clients were sent, and those that they did not get, by reason."""
+        total = self.total
+        lost = {name: getattr(total, name) for name in ("not_sent", "queue_full", "beyond_rate", "other_link")}
+        return {"clients": len(self.clients), "sent": total.sent, "lost": {**lost, "buffer_full": total.lost}}
 
     def account(self, now_ns: int) -> Iterator[str]:
         """The whole account, as lines of the log."""

@@ -144,7 +144,8 @@ WRONG: list[tuple[Tree, str]] = [
      'collector "one": not sent, closed: 2 flows with 1,200 packets'),
     ({"collectors": [collector(no_template={"flows": 2, **LOST})]}, 'collector "one": no template: 2 flows with'),
     ({"collectors": [collector(spool={**NOTHING, "bytes": 95, "max_bytes": 100})]}, "its spool is 95% full"),
-    ({"packet_capture": {"listen": "/x", "listening_s": None, "problem": "why"}}, "packet capture: why"),
+    ({"packet_capture": {"listen": "/x", "listening_s": None, "problem": "why", "clients": None, "lost": {}}},
+     "packet capture: why"),
 ]  # fmt: skip
 
 
