@@ -19,11 +19,14 @@ class WallClock:
         self.boot_ns = pair.monotonic_ns - pair.realtime_ns % NS_PER_S
         """CLOCK_MONOTONIC at the start of the exporter: a whole second of the wall clock, so that milliseconds fit."""
         self._offset_ns = pair.realtime_ns - pair.monotonic_ns
+        self.steps = 0
+        """How often a step was logged."""
 
     def see(self, pair: ClockPair) -> None:
         """Reads the present clocks, and logs a step."""
         offset_ns = pair.realtime_ns - pair.monotonic_ns
         step_ns, self._offset_ns = offset_ns - self._offset_ns, offset_ns
         if abs(step_ns) > STEP_NS:
+            self.steps += 1
             log.warning("the wall clock was set %s by %.3f s: Export Time follows it; flows that wait keep their times",
                         "forward" if step_ns > 0 else "back", abs(step_ns) / NS_PER_S)  # fmt: skip

@@ -13,6 +13,7 @@ from netobs.config.schema import (
     GroupConfig,
     LogConfig,
     MeteringConfig,
+    MetricsConfig,
     PacketCaptureConfig,
     all_keys,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "InterfaceSelector",
     "LogConfig",
     "MeteringConfig",
+    "MetricsConfig",
     "PacketCaptureConfig",
     "all_keys",
     "from_tables",

@@ -169,6 +169,23 @@ class Listen(Kind):
         return Endpoint(host, int(match[3]))
 
 
+class ListenAddress(Listen):
+    """An address and port to listen on, parsed to an Endpoint; an empty string gives one without a host. No name: what
+    listens asks no name service."""
+
+    @property
+    def expected(self) -> str:
+        return f'an address and a port from 1 to {MAX_PORT} such as "127.0.0.1:9469", or ""'
+
+    def parse(self, value: object) -> Endpoint:
+        if value == "":
+            return Endpoint("")
+        found = super().parse(value)
+        if as_address(found.host) is None:
+            raise self.refuse(value, f'write "127.0.0.1:{found.port}"' if found.host == "localhost" else "")
+        return found
+
+
 class Prefixes(Kind):
     """A list of addresses and prefixes, parsed to a tuple of networks."""
 

@@ -64,6 +64,8 @@ def warnings_of(config: Config) -> list[str]:
     """A warning for each setting that works but is probably a mistake."""
     found = [*_timeouts(config), *_without_effect(config), *_exclude(config.capture), *_hosts(config)]
     found += packet_capture_warnings(config.packet_capture)
+    if config.metrics.textfile and not config.metrics.textfile.endswith(".prom"):
+        found.append("[metrics] textfile: node_exporter reads only files whose names end in .prom")
     return [f"{config.path}: {line}" for line in found]
 
 

@@ -13,12 +13,22 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from netobs.base import words
-from netobs.config.addresses import Endpoint, Host, IPNetwork, Listen, LocalAddress, Prefixes, ServerName
+from netobs.config.addresses import (
+    Endpoint,
+    Host,
+    IPNetwork,
+    Listen,
+    ListenAddress,
+    LocalAddress,
+    Prefixes,
+    ServerName,
+)
 from netobs.config.groups import CollectorNames
 from netobs.config.namespaces import NamespacePatterns, NamespaceSelector
 from netobs.config.selector import InterfaceSelector, Selectors
 from netobs.config.text import toml_text
 from netobs.config.values import (
+    AbsoluteFilePath,
     Boolean,
     Choice,
     Duration,
@@ -238,6 +248,21 @@ class PacketCaptureConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """[metrics]: the daemon's numbers for Prometheus."""
+
+    listen: Endpoint = setting(  # noqa: RUF009  a tuple
+        "", ListenAddress(), 'where Prometheus gets metrics by HTTP: address and port; "" = nowhere'
+    )
+    textfile: str = setting("", AbsoluteFilePath(), 'file with the metrics for node_exporter; "" = none')
+
+    @property
+    def are_on(self) -> bool:
+        """Whether anybody gets metrics."""
+        return bool(self.listen.host or self.textfile)
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """[log]."""
 
@@ -252,6 +277,7 @@ class Config:
     metering: MeteringConfig
     collectors: tuple[CollectorConfig, ...]
     packet_capture: PacketCaptureConfig
+    metrics: MetricsConfig
     log: LogConfig
     path: str = ""
     groups: tuple[GroupConfig, ...] = ()
@@ -265,6 +291,7 @@ TABLES: dict[str, type[Any]] = {
     "collector": CollectorConfig,
     "group": GroupConfig,
     "packet_capture": PacketCaptureConfig,
+    "metrics": MetricsConfig,
     "log": LogConfig,
 }
 """The tables of the file."""

@@ -156,6 +156,20 @@ class FolderPath(FilePath):
         return path
 
 
+class AbsoluteFilePath(FolderPath):
+    """The absolute path of a file, or an empty string for none. Does not look at the file."""
+
+    @property
+    def expected(self) -> str:
+        return 'the absolute path of a file, or ""'
+
+    def parse(self, value: object) -> str:
+        path = super().parse(value)
+        if path.endswith("/"):
+            raise self.refuse(value, "this is a folder")
+        return path
+
+
 @dataclass(eq=False, repr=False)
 class Scaled(Kind):
     """A whole number with its unit, such as "5s". The bounds are written the same way and are included."""

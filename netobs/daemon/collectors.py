@@ -113,6 +113,11 @@ class ExportingProcess:
         return self._places.of(config.name, {"protocol": config.protocol, "encoder": made.encoder.fingerprint})
 
     @property
+    def clock_steps(self) -> int:
+        """How often the wall clock was set."""
+        return self._wall_clock.steps
+
+    @property
     def boot_ns(self) -> int:
         """The start of the exporter, for ``make_exporters``."""
         return self._wall_clock.boot_ns

@@ -40,6 +40,7 @@ from netobs.kernel import privileges
 from netobs.metering.process import Metering
 
 if TYPE_CHECKING:
+    from netobs.daemon.metrics import Metrics
     from netobs.daemon.namespaces import Namespaces
 
 log = logging.getLogger("netobs")
@@ -72,6 +73,7 @@ class Daemon:
         self.reloading = Reloading(loop, self)
         self.telling = Telling(self)
         self.control = Control(self)
+        self.metrics: Metrics | None = None
         self.attaching = Attaching(self.points, loop, self.telling.progress, self._report_interfaces)
         self.namespaces: Namespaces | None = None
         self.evictions = Evictions(self.datapath, loop, self._meter, self._after_eviction, self._keeper)
@@ -79,7 +81,7 @@ class Daemon:
         self.is_stopping, self._ready_by_ns = False, 0
         self._goes_on = self._keeper.keeps
         """Whether the next process goes on where this one ends; not after a stop."""
-        self._watch = LoopWatch(loop)
+        self.watch = LoopWatch(loop)
 
     @property
     def datapath(self) -> Datapath:
@@ -116,6 +118,7 @@ class Daemon:
         self.evictions.start(self.config.capture.eviction_interval_ns, now_ns)
         self._export(self._journal.due())  # what the former process did not come to
         self._ready_by_ns = now_ns + READY_WITHIN_NS
+        self._follow_metrics(now_ns)
         self.attaching.when_done(self._handover.take_former, now_ns)
         self.attaching.when_done(self._report_ready, now_ns)
 
@@ -151,6 +154,16 @@ class Daemon:
         self._handover.swap_others = followed.swap
         followed.start(now_ns)
         return followed
+
+    def _follow_metrics(self, now_ns: int) -> None:
+        wanted = self.config.metrics
+        if self.metrics is None and wanted.are_on:
+            from netobs.daemon.metrics import Metrics
+
+            self.metrics = Metrics(self)
+        if self.metrics is not None:
+            self.metrics.apply(wanted, now_ns)
+            self.metrics = self.metrics if wanted.are_on else None
 
     def _end_namespace(self, number: int) -> None:
         """Exports the flows of a network namespace that has gone."""
@@ -212,6 +225,8 @@ class Daemon:
         if len(due):
             batch = FlowBatch(due, clock.read_pair(), self.points.interface_names.table(), self._journal.number)
             self.exporting.export(batch, clock.monotonic_ns())
+            if self.metrics is not None:
+                self.metrics.count(batch)
             self._journal.exported()
 
     def reload(self, now_ns: int) -> None:
@@ -249,6 +264,7 @@ class Daemon:
         elif config.capture.netns:
             self.namespaces = self._follow_namespaces(now_ns)
         self.packets.apply(config, now_ns)
+        self._follow_metrics(now_ns)
         self._report_interfaces(now_ns)
         self._export(self.metering.set_limits(*_limits(config)))
         self.service.expect_evictions(config.capture.eviction_interval_ns)
@@ -329,6 +345,8 @@ class Daemon:
         """Frees everything that ``start`` took, even if it failed half-way; but what the next process needs to go on
         stays, also after a failure."""
         self.control.close()
+        if self.metrics is not None:
+            self.metrics.close()
         self.packets.close()
         if self.namespaces is not None:
             self.namespaces.close(self._goes_on)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from netobs import __version__
 from netobs.base.errors import NetobsError
 from netobs.base.log import printable_lines
-from netobs.config import CaptureConfig, CollectorConfig, Config, warnings_of
+from netobs.config import CaptureConfig, CollectorConfig, Config, MetricsConfig, warnings_of
 from netobs.daemon import extra, footprint, host_check, packet_capture
 from netobs.daemon.collectors import template_warnings
 from netobs.daemon.protocols import exporter
@@ -59,6 +59,7 @@ def make(config: Config) -> Plan:
     plan.lines += lines
     plan.warnings += warnings
     plan.problems += problems
+    _metrics(config.metrics, plan)
     found = {each.name: _collector(each, config.capture, plan) for each in config.collectors}
     plan.warnings += host_check.twins(config, found)
     for group in config.groups:
@@ -232,6 +233,18 @@ def _spool(collector: CollectorConfig, plan: Plan) -> None:
     problem, warning = host_check.check_spool(collector)
     plan.problems += [problem] if problem else []
     plan.warnings += [warning] if warning else []
+
+
+def _metrics(config: MetricsConfig, plan: Plan) -> None:
+    if not config.are_on:
+        return
+    from netobs.daemon import metrics
+
+    if config.listen.host:
+        plan.lines.append(f"metrics: http://{config.listen}{metrics.PATH}")
+    if config.textfile:
+        plan.lines.append(f"metrics: file {config.textfile}")
+    plan.warnings += metrics.problems(config)  # the daemon starts, and tries again
 
 
 def _mib(size_bytes: int) -> str:

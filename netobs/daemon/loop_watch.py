@@ -19,10 +19,13 @@ class LoopWatch:
     def __init__(self, loop: EventLoop) -> None:
         self._quiet_until_ns = 0
         self._untold = 0
+        self.silences = 0
+        """All that were long."""
         loop.on_silence = self.tell
 
     def tell(self, silence: Silence, now_ns: int) -> None:
         """Logs a long silence, or counts it."""
+        self.silences += 1
         if now_ns < self._quiet_until_ns:
             self._untold += 1
             return

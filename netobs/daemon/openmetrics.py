@@ -123,6 +123,7 @@ def families(document: Document, interfaces: Interfaces, singles: Sequence[Singl
         yield Family(name, kind, about, [("", _number(document[path[0]][path[1]]))])
     yield from _configuration(document)
     yield from _of_interfaces(document["interfaces"], interfaces)
+    yield from _events(document)
     yield from _account(document)
     yield from _table(document["table"])
     yield from _collectors(document["collectors"])
@@ -210,6 +211,11 @@ def _ratio(direction: Document) -> float | None:
     difference, kernel = direction.get("difference"), direction.get("kernel")
     known = difference and kernel and kernel["packets"]
     return float(difference["packets"] / kernel["packets"]) if known else None  # type: ignore[index]
+
+
+def _events(document: Document) -> Iterator[Family]:
+    events = [(labels(event=name), count) for name, count in document["events"].items()]
+    yield Family("netobs_events", "counter", "How often the log warned of it: see netobs(8)", events)
 
 
 def _account(document: Document) -> Iterator[Family]:

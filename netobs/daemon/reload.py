@@ -181,14 +181,14 @@ def read(present: Config, boot_ns: int) -> Checked:
     """
     effective, waits = _merge(present, configuration.load(present.path))
     kept = [f"{present.path}: {key} takes effect at the next start: restart netobs" for key in waits]
-    exporters = check(effective, boot_ns)
+    exporters = check(effective, boot_ns, present)
     odd = host_check.warnings_of(effective, host_check.present_interfaces())
     return Checked(effective, exporters, [*kept, *warnings_of(effective), *odd], waits)
 
 
-def check(config: Config, boot_ns: int = 0) -> Exporters:
-    """Checks everything that could stop a switch to ``config``: templates, certificates, interfaces, spools.
-    Returns what its collectors need.
+def check(config: Config, boot_ns: int = 0, present: Config | None = None) -> Exporters:
+    """Checks everything that could stop a switch from ``present`` to ``config``: templates, certificates, interfaces,
+    spools, the address of the metrics. Returns what its collectors need.
 
     :raises NetobsError: the message has a line for each mistake.
     """
@@ -197,6 +197,10 @@ def check(config: Config, boot_ns: int = 0) -> Exporters:
     problems += _problem(lambda: check_certificates(config))
     problems += [problem for problem, may_pass in packet_capture.problems(config) if not may_pass]
     problems += host_check.problems_of(config)
+    if config.metrics.are_on:
+        from netobs.daemon import metrics
+
+        problems += metrics.problems(config.metrics, None if present is None else present.metrics)
     problems += _problem(lambda: check_interfaces(config.capture, host_check.present_interfaces()))
     if problems:
         raise ConfigError(problems)

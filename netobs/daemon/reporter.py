@@ -115,12 +115,11 @@ class Reporter:
                 ReportedInterface(each.index, each.name, each.alias or each.name, each.mac, each.netns)
                 for each in self._seen
             )
-        sent = stats.sent + stats.resent + stats.refused_flows
         return Report(
             interfaces=self._interfaces,
             sampling=self.sampling,
             exporting_process=number,
-            exported=Exported(stats.messages + stats.template_messages, sent.flows, stats.bytes),
+            exported=Exported(stats.messages + stats.template_messages, stats.exported.flows, stats.bytes),
             ignored=self._ignored.losses,
             not_sent=self._not_sent.setdefault(number, LossWatch()).losses,
             namespaces=self._namespaces,

@@ -20,10 +20,12 @@ from netobs.daemon.loss_warnings import Moving
 from netobs.daemon.problems import problems
 from netobs.daemon.reporter import Reporter
 from netobs.daemon.survey import Found
+from netobs.datapath.capture import REMOVED
 from netobs.datapath.ledger import NOT_LOST, Count, LedgerReading
 from netobs.flow.tally import Tally
 from netobs.kernel.attach import Attachment
 from netobs.kernel.observation_points import ObservationPoints
+from netobs.metering.process import Totals
 
 if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
@@ -51,10 +53,17 @@ def _measured(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
         "not_measured": [*_not_measured(daemon)],
         "table": _table(daemon, stats),
         "loop": {"longest_silence_s": stats.silence.duration_ns / NS_PER_S, "in": stats.silence.slowest or None},
+        "events": {
+            "clock_step": daemon.exporting.clock_steps,
+            "hook_removed": REMOVED.count,
+            "loop_silence": daemon.watch.silences,
+        },
         "ledger": _ledger(stats.ledger, reporter),
         "flow_cache": {
             "flows": stats.cached_flows,
             "max_flows": daemon.config.metering.max_flows,
+            "taken": _tally(stats.taken),
+            "handed_out": _tally(stats.handed_out),
             "ended": {reason: count for reason, count in zip(REASONS, stats.expired) if reason},
         },
         "collectors": [_collector(each, reporter, pair) for each in daemon.exporting.present],
@@ -176,7 +185,7 @@ def _count(count: Count) -> Tree:
     return {"packets": count.packets, "octets": count.octets}
 
 
-def _tally(tally: Tally) -> Tree:
+def _tally(tally: Tally | Totals) -> Tree:
     return {"flows": tally.flows, "packets": tally.packets, "octets": tally.octets}
 
 
@@ -229,6 +238,7 @@ def _account(stats: CollectorStats, name: str, reporter: Reporter) -> Tree:
         "name": stats.name,
         "seen": _tally(export.seen),
         "sent": _tally(export.sent),
+        "exported": _tally(export.exported),
         "not_sent": {
             reason: {**_tally(tally), **_moving(reporter.moving_of(name, reason))}
             for reason, tally in export.not_sent.items()

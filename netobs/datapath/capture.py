@@ -18,10 +18,24 @@ from netobs.kernel.placing import Purpose
 
 log = logging.getLogger("netobs.capture")
 
+
+class RemovedHooks:
+    """Counts the links and filters of ours that somebody has removed, in all network namespaces, and logs each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def say(self, where: str, what: str) -> None:
+        """``where``: interface and direction; ``what``: link or filter."""
+        self.count += 1
+        log.warning("%s was not measured for a while: somebody removed the %s", where, what)
+
+
+REMOVED = RemovedHooks()
 FLOWS = Purpose(
     "netobs_",
     say_refused=lambda name, why: log.error("%s: not measured: %s", name, why),
-    say_missed=lambda where, what: log.warning("%s was not measured for a while: somebody removed the %s", where, what),
+    say_missed=REMOVED.say,
 )
 
 

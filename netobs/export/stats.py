@@ -113,6 +113,11 @@ class ExportStats:
         self.queued -= tally
 
     @property
+    def exported(self) -> Tally:
+        """All that the kernel has accepted, whatever became of it. It never goes down."""
+        return self.sent + self.resent + self.refused_flows
+
+    @property
     def refused_flows(self) -> Tally:
         """Flows that were sent over UDP and refused."""
         return self.not_sent.get("refused", Tally())

@@ -17,6 +17,7 @@ from netobs.config import (
     GroupConfig,
     LogConfig,
     MeteringConfig,
+    MetricsConfig,
     PacketCaptureConfig,
     all_keys,
     load,
@@ -100,6 +101,9 @@ max_rate = "10MiB"
 queue_max = "1MiB"
 recorder = "30s"
 recorder_max = "8MiB"
+[metrics]
+listen = "[::1]:9469"
+textfile = "/var/lib/prometheus/node-exporter/netobs.prom"
 [log]
 level = "debug"
 """
@@ -107,7 +111,13 @@ level = "debug"
 
 def test_a_collector_needs_only_its_host() -> None:
     assert parse(MINIMAL, "F") == Config(
-        CaptureConfig(), MeteringConfig(), (CollectorConfig("192.0.2.10"),), PacketCaptureConfig(), LogConfig(), "F"
+        CaptureConfig(),
+        MeteringConfig(),
+        (CollectorConfig("192.0.2.10"),),
+        PacketCaptureConfig(),
+        MetricsConfig(),
+        LogConfig(),
+        "F",
     )
 
 
@@ -219,6 +229,7 @@ def test_every_key_can_be_given() -> None:
     assert config.log == LogConfig("debug")
     assert config.groups == (GroupConfig("site", ("main", "flows.example"), "balance"),)
     assert str(config.packet_capture.listen) == "[::1]:1"
+    assert config.metrics == MetricsConfig(Endpoint("::1", 9469), "/var/lib/prometheus/node-exporter/netobs.prom")
     assert str(config.collectors[1].endpoint) == "flows.example:4740"
 
 
@@ -350,6 +361,8 @@ B = '[[collector]]\nhost = "b"\n'
             ],
         ),
         ('[packet_capture]\nexclude = ["a"]\nrecorder_max = "1MiB"', []),
+        ('[metrics]\ntextfile = "/a/netobs"', ["[metrics] textfile: node_exporter reads only files whose names end"]),
+        ('[metrics]\ntextfile = "/a/netobs.prom"', []),
     ],
 )
 def test_warnings(lines: str, said: list[str]) -> None:
@@ -370,7 +383,9 @@ def test_load_reads_a_file_and_gives_the_machine_s_observation_domain(tmp_path: 
 
 def test_the_sample_file_says_the_defaults() -> None:
     local = CollectorConfig("127.0.0.1")
-    expected = Config(CaptureConfig(), MeteringConfig(), (local,), PacketCaptureConfig(), LogConfig(), "F")
+    expected = Config(
+        CaptureConfig(), MeteringConfig(), (local,), PacketCaptureConfig(), MetricsConfig(), LogConfig(), "F"
+    )
     assert parse(SAMPLE.read_text("utf-8"), "F") == expected
 
 

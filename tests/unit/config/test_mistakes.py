@@ -14,6 +14,7 @@ SIZE = 'a size from "64KiB" to "1GiB" (a whole number and one of KiB, MiB, GiB, 
 HOST = "a host name, an IPv4 or an IPv6 address"
 FILTER = 'a filter such as "tcp,80" or "host 192.0.2.1", or a list of them, of at most 1000 characters'
 PREFIXES = 'a list of addresses and prefixes such as ["192.0.2.0/24", "2001:db8::1"]'
+METRICS = 'an address and a port from 1 to 65535 such as "127.0.0.1:9469", or ""'
 LISTEN = (
     'the path of a socket such as "/run/netobs/capture.sock", or an address and a port from 1 to 65535 such as '
     '"127.0.0.1:9990"'
@@ -147,6 +148,16 @@ KEY_MISTAKES = [
     ("packet_capture", "listen = '[127.0.0.1]:9990'", f'listen: expected {LISTEN}, got "[127.0.0.1]:9990"'),
     ("packet_capture", "listen = '127.0.0.1:0'", f'listen: expected {LISTEN}, got "127.0.0.1:0"'),
     ("packet_capture", "listen = '127.0.0:80'", f'listen: expected {LISTEN}, got "127.0.0:80"'),
+    ("metrics", "listen = '9469'", f'listen: expected {METRICS}, got "9469"'),
+    ("metrics", "listen = '/run/a'", f'listen: expected {METRICS}, got "/run/a"'),
+    ("metrics", "listen = 'a.example:9469'", f'listen: expected {METRICS}, got "a.example:9469"'),
+    ("metrics", "listen = 'localhost:1'", f'listen: expected {METRICS}, got "localhost:1"; write "127.0.0.1:1"'),
+    ("metrics", "textfile = 'a.prom'", 'textfile: expected the absolute path of a file, or "", got "a.prom"'),
+    (
+        "metrics",
+        "textfile = '/a/'",
+        'textfile: expected the absolute path of a file, or "", got "/a/"; this is a folder',
+    ),
     ("packet_capture", "filter = 80", f"filter: expected {FILTER}, got 80"),
     ("packet_capture", "filter = []", f"filter: expected {FILTER}, got []"),
     ("packet_capture", "filter = ['tcp,80', 80]", f'filter: expected {FILTER}, got ["tcp,80", 80]'),

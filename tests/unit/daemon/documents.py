@@ -93,6 +93,7 @@ DOCUMENT: dict[str, Any] = {
         "grace_seconds": HISTOGRAM,
     },
     "loop": {"longest_silence_s": 0.031, "in": "Evictions._on_interval"},
+    "events": {"clock_step": 2, "hook_removed": 0, "loop_silence": 1},
     "ledger": {
         "seen": {"packets": 1020, "octets": 900_000},
         "reasons": {

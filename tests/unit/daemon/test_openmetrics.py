@@ -118,6 +118,7 @@ def test_what_is_known_becomes_a_sample() -> None:
         'netobs_spool_bytes{collector="main"}',
         "netobs_reload_failed",
         "netobs_configuration_newer",
+        'netobs_events_total{event="clock_step"}',
         "process_open_fds",
     )} == {
         'netobs_build_info{version="1.2.3"}': 1,
@@ -141,6 +142,7 @@ def test_what_is_known_becomes_a_sample() -> None:
         'netobs_spool_bytes{collector="main"}': 4096,
         "netobs_reload_failed": 0,
         "netobs_configuration_newer": 1,
+        'netobs_events_total{event="clock_step"}': 2,
         "process_open_fds": 40,
     }  # fmt: skip
 

@@ -1,0 +1,161 @@
+"""The metrics, for Prometheus by HTTP, and for node_exporter in a file. Imported only where one is configured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Callable
+
+from netobs.base import background, http
+from netobs.base.clock import NS_PER_S
+from netobs.base.errors import NetobsError
+from netobs.base.loop import Timer
+from netobs.base.serving import Connection, Limits, Server, Service
+from netobs.config import MetricsConfig, loader
+from netobs.daemon import textfile
+from netobs.daemon.flow_rates import FlowRates
+from netobs.daemon.openmetrics import OPENMETRICS_TYPE, PROCESS, SINGLES, TEXT_TYPE, Interfaces, families, text
+from netobs.daemon.textfile import Textfile
+from netobs.kernel import listening
+
+if TYPE_CHECKING:
+    from netobs.daemon.daemon import Daemon
+
+log = logging.getLogger("netobs")
+
+KEY = "metrics.listen"
+PATH = "/metrics"
+LIMITS = Limits(connections=16, request_bytes=8192, answer_bytes=32 << 20, idle_ns=120 * NS_PER_S)
+"""Prometheus keeps its connection from one scrape to the next."""
+RETRY_NS = 30 * NS_PER_S
+"""How long it waits before it tries again to listen at an address that another program has."""
+FILE_FRESH_NS = 10 * NS_PER_S
+"""How long it is believed whether the configuration file has changed."""
+
+
+def problems(config: MetricsConfig, present: MetricsConfig | None = None) -> Iterator[str]:
+    """What keeps ``config`` from taking effect: at the next start, or now, where ``present`` is in force. May block."""
+    try:
+        if config.listen.host and present is None:
+            listening.check(KEY, config.listen)
+        elif present is not None and config.listen not in (present.listen, MetricsConfig.listen):
+            for sock in listening.listening_sockets(KEY, config.listen):
+                sock.close()
+    except NetobsError as error:
+        yield str(error)
+    try:
+        if config.textfile:
+            textfile.check(config.textfile)
+    except NetobsError as error:
+        yield str(error)
+
+
+def answer(data: bytes, page: Callable[[bool], str]) -> tuple[bytes, bool]:
+    """The response to the request ``data``, and whether the connection goes on. ``page``: the metrics, as OpenMetrics
+    if it is given true."""
+    try:
+        request = http.parse(data)
+    except http.BadRequest as error:
+        return http.refusal(error.status, str(error)), False
+    if request.path != PATH:
+        return http.refusal(404, f"the metrics are at {PATH}"), False
+    if request.method not in ("GET", "HEAD"):
+        return http.refusal(405, "use GET"), False
+    openmetrics = http.accepts(request.fields.get("accept", ""), "application/openmetrics-text")
+    body, kind = page(openmetrics).encode(), OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
+    return http.response(200, body, kind, request.keeps, request.method == "HEAD"), request.keeps
+
+
+class Metrics:
+    """``apply`` a configuration -> serves from the loop, writes the file -> ``close``. ``count`` gets each batch of
+    flows that is exported."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon, self._loop = daemon, daemon.loop
+        self._config = MetricsConfig()
+        self._rates, self._interfaces = FlowRates(), Interfaces()
+        self.count = self._rates.add
+        self._server: Server | None = None
+        self._retry: Timer | None = None
+        self._file: Textfile | None = None
+        self._is_newer: bool | None = None
+        self._ask_from_ns = 0
+
+    def apply(self, config: MetricsConfig, now_ns: int) -> None:
+        """Puts ``config`` into force. What keeps it from that is logged, and tried again."""
+        before, self._config = self._config, config
+        if config.listen != before.listen:
+            self._stop_listening()
+            self._listen(now_ns)
+        if config.textfile != before.textfile:
+            self._stop_writing()
+            if config.textfile:
+                self._file = Textfile(config.textfile, self._text_for_file, self._interval_ns, self._loop, now_ns)
+
+    def close(self) -> None:
+        """Ends all connections. The file stays."""
+        self._stop_listening()
+        self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _stop_listening(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._server is not None:
+            self._server.close()
+        self._retry = self._server = None
+
+    def _listen(self, now_ns: int) -> None:
+        if not self._config.listen.host:
+            return
+        try:
+            sockets = listening.listening_sockets(KEY, self._config.listen)
+        except NetobsError as error:
+            if self._retry is None:
+                log.error("%s; there are no metrics until then, and flows are measured without them", error)
+            self._retry = self._loop.call_at(now_ns + RETRY_NS, self._listen)
+            return
+        log.info("metrics: listening on %s", self._config.listen)
+        self._retry = None
+        busy, too_long = http.refusal(503, "too many connections"), http.refusal(431, "the request is too long")
+        self._server = Server(self._loop, sockets, Service("metrics", http.cut, self._answer, busy, too_long), LIMITS)
+
+    def _answer(self, connection: Connection, data: bytes, now_ns: int) -> None:
+        said, keeps = answer(data, lambda openmetrics: self.text(openmetrics, now_ns))
+        connection.answer(said, now_ns, close=not keeps)
+
+    def text(self, openmetrics: bool, now_ns: int, process: bool = True) -> str:
+        """All metrics now. ``process``: with those that each program has."""
+        self._look_at_configuration(now_ns)
+        document = self._daemon.control.document()
+        document["configuration"]["is_newer"] = self._is_newer
+        singles = SINGLES + PROCESS if process else SINGLES
+        return text([*families(document, self._interfaces, singles), *self._rates.families()], openmetrics)
+
+    def _text_for_file(self, now_ns: int) -> str:
+        return self.text(False, now_ns, process=False)
+
+    def _interval_ns(self) -> int:
+        return self._daemon.config.capture.eviction_interval_ns
+
+    def _look_at_configuration(self, now_ns: int) -> None:
+        """Finds out for the next scrapes whether the file has changed; a slow disk holds up none."""
+        if now_ns < self._ask_from_ns:
+            return
+        self._ask_from_ns = now_ns + FILE_FRESH_NS
+        path, known = self._daemon.config.path, self._daemon.config.checksum
+
+        def ask() -> bool | None:
+            try:
+                return loader.checksum(path) != known
+            except (OSError, ValueError):
+                return None
+
+        background.run(self._loop, "metrics", ask, self._on_configuration)
+
+    def _on_configuration(self, result: bool | NetobsError | None, _now_ns: int) -> None:
+        self._is_newer = None if isinstance(result, NetobsError) else result
