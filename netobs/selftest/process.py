@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any
 
 from netobs.base import child, clock, log
 from netobs.base.errors import NetobsError
@@ -23,7 +23,7 @@ from netobs.collector.received import Record
 from netobs.config import Config, from_tables
 from netobs.daemon.daemon import Daemon
 from netobs.datapath.ledger import LedgerReading
-from netobs.selftest import cost
+from netobs.selftest.cost import DIRECTIONS, Cost
 from netobs.selftest.expected import Expected
 from netobs.selftest.site import NEAR, Site
 from netobs.selftest.traffic import Traffic
@@ -72,10 +72,9 @@ class Run:
             site.open()
             collector = stack.enter_context(contextlib.closing(Collector(HOST, 0)))
             traffic = stack.enter_context(contextlib.closing(Traffic(site, self._expected)))
-            config = configuration(self._table, self._attach, collector.port)
-            self.method, self.cost_ns = cost.measure(config.capture)
+            self._cost = stack.enter_context(contextlib.closing(Cost()))
             began_ns = clock.read_pair().realtime_ns
-            ledger = self._measure(configuration(self._table, self.method, collector.port), traffic)
+            ledger = self._measure(configuration(self._table, self._attach, collector.port), traffic)
             ended_ns = clock.read_pair().realtime_ns
             while received := [*collector.receive(0)]:
                 self.records += [flow for _, decoded in received for flow in decoded.flows]
@@ -89,7 +88,7 @@ class Run:
         """The daemon, from its start to its end; the traffic once it is ready. Its ledger at the end."""
         with EventLoop() as loop, contextlib.closing(_Readiness(loop)) as readiness:
             daemon = Daemon(config, loop)
-            steps = self._steps(traffic, lambda: daemon.telling.stats().ledger.seen.packets)
+            steps = self._steps(traffic, daemon)
 
             def go_on(now_ns: int) -> None:
                 pause_ns = next(steps, None)
@@ -102,13 +101,17 @@ class Run:
             try:
                 daemon.start()
                 loop.run()
-                return daemon.telling.stats().ledger
+                return daemon.datapath.read_ledger()
             finally:
                 daemon.close()
 
-    def _steps(self, traffic: Traffic, seen: Callable[[], int]) -> Iterator[int]:
-        """Sends everything, then waits until it is ``seen``; each time yields how long to wait, in ns."""
+    def _steps(self, traffic: Traffic, daemon: Daemon) -> Iterator[int]:
+        """Sends everything, then waits until it was seen; each time yields how long to wait, in ns."""
+        self.method = daemon.points.method
+        programs = {name: daemon.datapath.program_fd(f"netobs_{name}") for name in DIRECTIONS}
         try:
+            self.cost_ns = self._cost.measure(programs, self._expected)
+            yield ROUND_NS
             for _ in range(ROUNDS):
                 traffic.send_round()
                 yield ROUND_NS
@@ -120,7 +123,7 @@ class Run:
         except OSError as error:
             self._problems.append(f"not all could be sent: {error.strerror}")
         is_over = clock.is_over_in(ARRIVE_WITHIN_NS)
-        while seen() < self._expected.total.packets and not is_over():
+        while daemon.datapath.read_ledger().seen.packets < self._expected.total.packets and not is_over():
             yield STEP_NS
         yield SURPLUS_NS
 

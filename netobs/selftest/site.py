@@ -1,4 +1,8 @@
-"""Where the traffic goes: two network namespaces without a name that only this process holds, and a veth pair."""
+"""Where the traffic goes: two network namespaces without a name that only this process holds, and a veth pair.
+
+The process also has a /run of its own. So the sockets of its daemon are apart from those of a daemon of the host, and
+they go with the process, too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from netobs.base.errors import NetobsError
+from netobs.base.libc import LIBC, checked
 from netobs.kernel import net_namespace
 from netobs.selftest import links
 from netobs.selftest.links import End
@@ -18,6 +23,8 @@ NEAR = End("netobs0", "02:6e:6f:62:73:01", "192.0.2.1/24", "2001:db8::1/64")
 """The end that is measured."""
 FAR = End("netobs1", "02:6e:6f:62:73:02", "192.0.2.2/24", "2001:db8::2/64")
 
+_CLONE_NEWNS = 0x20000  # linux/sched.h
+_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # linux/mount.h
 _SETTINGS = {
     # An interface sends nothing by itself, and TCP headers have no options but the MSS in a SYN.
     "ipv6/conf/default/accept_ra": 0,
@@ -53,9 +60,10 @@ class Site:
         try:
             self._set_up()
         except OSError as error:
-            raise NetobsError(f"cannot make network namespaces for the test: {error.strerror}", _hint(error)) from error
+            raise NetobsError(f"cannot make namespaces for the test: {error.strerror}", _hint(error)) from error
 
     def _set_up(self) -> None:
+        _leave_run()
         net_namespace.enter_new()
         self._far_fd = net_namespace.own()
         self._prepare()
@@ -97,9 +105,16 @@ class Site:
             self._far_fd = -1
 
 
+def _leave_run() -> None:
+    """Puts an empty file system over /run, in a mount namespace of this process's own."""
+    checked(LIBC.unshare(_CLONE_NEWNS))
+    checked(LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    checked(LIBC.mount(b"netobs-selftest", b"/run", b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=755,size=1m"))
+
+
 def _hint(error: OSError) -> str:
-    if error.errno == errno.EPERM:
-        return "run it as root (CAP_SYS_ADMIN and CAP_NET_ADMIN), outside containers that forbid unshare(2)"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "run it as root (CAP_SYS_ADMIN, CAP_NET_ADMIN), outside containers that forbid unshare(2) or mount(2)"
     if error.errno == errno.EROFS:
         return "run it where /proc/sys can be written"
     if error.errno == errno.EOPNOTSUPP:

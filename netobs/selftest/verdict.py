@@ -129,7 +129,7 @@ def _elements(flow: Flow, sent: Sent, received: Received, index: int) -> Iterato
     if flow.direction != INGRESS:
         interfaces = {"ingressInterface": 0, "egressInterface": index}
     if received.records:
-        for element, wanted in {**sent.elements, **interfaces}.items():
+        for element, wanted in {**interfaces, **sent.elements}.items():
             value = received.value(element)
             if value != wanted:
                 yield f"{flow}: {element} {value}, not {wanted}"

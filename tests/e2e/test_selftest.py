@@ -17,6 +17,7 @@ from lab.privileges import CAPABILITIES, unprivileged
 from lab.prog_run import wait_until_gone
 from lab.programs import gone, wait_until
 from lab.traffic import REPOSITORY
+from netobs.kernel.object import PROGRAMS
 
 pytestmark = pytest.mark.e2e
 
@@ -81,11 +82,11 @@ def _break(path: Path, right: str, wrong: str) -> None:
 
 
 def test_a_kill_leaves_nothing(lab: Lab) -> None:
-    """SIGKILL to the command, while programs are attached in namespaces of another process."""
+    """SIGKILL to the command, while another process has namespaces, programs and maps for it."""
     ns = lab.namespace()
     process = lab.popen(ns, [*SELFTEST, "--table", "percpu_array"], stdout=subprocess.DEVNULL)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(lambda: bool(_kernel_objects(children, "link")), "the programs are attached")
+    wait_until(lambda: len(_kernel_objects(children, "prog")) > len(PROGRAMS), "the programs are loaded")
     (child,) = children.read_text(encoding="ascii").split()
     left = [*_kernel_objects(children, "prog"), *_kernel_objects(children, "map")]
     namespace = os.readlink(f"/proc/{child}/ns/net")
@@ -98,7 +99,7 @@ def test_a_kill_leaves_nothing(lab: Lab) -> None:
 
 
 def _kernel_objects(children: Path, kind: str) -> list[tuple[str, int]]:
-    """("prog", number) of each program that the child has a descriptor of; likewise of maps and links."""
+    """("prog", number) of each program that the child has a descriptor of; likewise of maps."""
     found: set[tuple[str, int]] = set()
     for child in children.read_text(encoding="ascii").split():
         for info in Path(f"/proc/{child}/fdinfo").iterdir():
@@ -122,9 +123,7 @@ def test_without_the_right_one_sentence_says_so(lab: Lab, tmp_path: Path) -> Non
     done = lab.run(lab.namespace(), unprivileged(SELFTEST, [tmp_path], CAPABILITIES), check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        "netobs: cannot make network namespaces for the test: Operation not permitted; run it as root"
-    )
+    assert line.startswith("netobs: cannot make namespaces for the test: Operation not permitted; run it as root")
 
 
 def test_make_run_shows_flows_on_a_silent_host(lab: Lab, tmp_path: Path) -> None:

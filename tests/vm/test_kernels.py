@@ -43,8 +43,8 @@ RESULTS = "--junitxml=/run/results/junit.xml"
 # Not here, since no kernel changes it: other collectors and protocols, templates, TLS, groups, `netobs listen`, the
 # spool's files, and the tests of the laboratory itself.
 E2E = (
-    "capture_alone dry_run exact going_on gso interfaces namespaces neighbours overload requirements restart shutdown "
-    "stats tables wire"
+    "capture_alone dry_run exact going_on gso interfaces namespaces neighbours overload requirements restart selftest "
+    "shutdown stats tables wire"
 )
 TESTS = (*(f"tests/e2e/test_{name}.py" for name in E2E.split()), "tests/kernel")
 # Slow here, and the same in all kernels: thousands of frames for the parser alone.
@@ -65,6 +65,8 @@ SLOW = (
     "exactly_what_was_sent or each_flow_is_right and icmp",  # each_flow_is_right looks closer
     "test_neighbours and 5",  # one that stands behind us; test_attach in tests/kernel has more
     "what_clang_makes and not 14]",  # the emulator takes minutes to compile; 14 is Debian 12's
+    "what_counts_wrong_is_found",  # likewise
+    "test_make_run",  # a script around what the other tests of it run
     "SIGINT or ENOSYS-Function",  # the same as SIGTERM and EINVAL
     # A matter of load: here the emulator would be measured. The smaller plans of the same tests run.
     "test_exact and nothing_is_lost",
