@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 
 from netobs.kernel import libbpf
+from netobs.kernel.object import refused
 from netobs.selftest import frames as f
 from netobs.selftest.expected import EGRESS, INGRESS, Expected, Flow
 from netobs.selftest.links import LOOPBACK_INDEX
@@ -21,6 +22,7 @@ REPEAT, SERIES = 5_000, 10
 buffer."""
 _PAYLOAD_OCTETS, _OCTETS = 100, 128
 _FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp(bytes(_PAYLOAD_OCTETS))))
+_NAME = "netobs_empty"
 _RETURNS_NEXT = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = -1; exit
 
 
@@ -28,8 +30,11 @@ class Cost:
     """Has an empty program, to compare with: loaded at once, before rights are dropped."""
 
     def __init__(self) -> None:
-        """Raises OSError if the kernel refuses the program."""
-        self._empty_fd = libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, "netobs_empty", _RETURNS_NEXT)
+        """Raises CaptureError if the kernel refuses the program."""
+        try:
+            self._empty_fd = libbpf.load_program(libbpf.PROG_TYPE_SCHED_CLS, _NAME, _RETURNS_NEXT)
+        except OSError as error:
+            raise refused(_NAME, error.errno or 0, libbpf.take_warnings, {}) from error
 
     def measure(self, programs: Mapping[str, int], expected: Expected) -> dict[str, int]:
         """ns for a packet by ``ingress`` and ``egress`` of ``programs`` (their descriptors), and by an ``empty``

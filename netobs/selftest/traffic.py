@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from netobs.base.errors import NetobsError
 from netobs.selftest import frames as f
 from netobs.selftest.crafted import Crafted, crafted
 from netobs.selftest.expected import EGRESS, INGRESS, Expected, Flow
@@ -63,9 +64,20 @@ class Traffic:
     """Opens all sockets at once, in both namespaces: rights may be dropped before ``steps`` sends."""
 
     def __init__(self, site: Site, expected: Expected) -> None:
-        """Raises OSError if the kernel refuses a socket."""
+        """Raises NetobsError if the kernel refuses a socket."""
         self._expected = expected
+        self._frames = [*crafted()]
         self._sockets = contextlib.ExitStack()
+        try:
+            self._open(site)
+        except OSError as error:
+            self.close()
+            hint = "run it as root (CAP_NET_RAW)" if isinstance(error, PermissionError) else "the kernel lacks it"
+            raise NetobsError(
+                f"cannot open the sockets that send the test's packets: {error.strerror}", hint
+            ) from error
+
+    def _open(self, site: Site) -> None:
         families = [_IPV4, _IPV6] if site.has_ipv6 else [_IPV4]
         near = [_Sockets(self._sockets, NEAR, each, _NEAR_PORT) for each in families]
         self._raw = {EGRESS: self._open_raw(NEAR)}
@@ -73,7 +85,6 @@ class Traffic:
             self._raw[INGRESS] = self._open_raw(FAR)
             far = [_Sockets(self._sockets, FAR, each, _FAR_PORT) for each in families]
         self._pairs = [*zip(near, far)]
-        self._frames = [*crafted()]
 
     def _open_raw(self, end: End) -> socket.socket:
         sock = self._sockets.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from lab.daemon import Daemon, configuration
+from lab.machine import BPF_SYSCALL
 from lab.namespaces import Lab, command
-from lab.privileges import CAPABILITIES, unprivileged
 from lab.prog_run import wait_until_gone
 from lab.programs import gone, wait_until
 from lab.traffic import REPOSITORY
 from netobs.kernel.object import PROGRAMS
+from netobs.selftest.site import NEAR
 
 pytestmark = pytest.mark.e2e
 
@@ -81,21 +84,25 @@ def _break(path: Path, right: str, wrong: str) -> None:
     path.write_text(text.replace(right, wrong), encoding="utf-8")
 
 
-def test_a_kill_leaves_nothing(lab: Lab) -> None:
-    """SIGKILL to the command, while another process has namespaces, programs and maps for it."""
-    ns = lab.namespace()
-    process = lab.popen(ns, [*SELFTEST, "--table", "percpu_array"], stdout=subprocess.DEVNULL)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(lambda: len(_kernel_objects(children, "prog")) > len(PROGRAMS), "the programs are loaded")
-    (child,) = children.read_text(encoding="ascii").split()
-    left = [*_kernel_objects(children, "prog"), *_kernel_objects(children, "map")]
-    namespace = os.readlink(f"/proc/{child}/ns/net")
-    assert {kind for kind, _ in left} == {"prog", "map"}
-    process.kill()
-    wait_until(lambda: gone(int(child)), "the other process has ended")
-    wait_until_gone(*left)
-    assert namespace not in {_namespace(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
-    assert namespace not in command(["cat", "/proc/self/mountinfo"]).stdout
+def test_a_kill_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
+    """SIGKILL to the command, while another process has namespaces, programs and maps for it. A daemon notices none of
+    it."""
+    _, host = lab.pair()
+    with Daemon(lab, host.ns, tmp_path, configuration()) as daemon:
+        process = lab.popen(host.ns, [*SELFTEST, "--table", "percpu_array"], stdout=subprocess.DEVNULL)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: len(_kernel_objects(children, "prog")) > len(PROGRAMS), "the programs are loaded")
+        (child,) = children.read_text(encoding="ascii").split()
+        left = [*_kernel_objects(children, "prog"), *_kernel_objects(children, "map")]
+        namespace = os.readlink(f"/proc/{child}/ns/net")
+        assert {kind for kind, _ in left} == {"prog", "map"}
+        process.kill()
+        wait_until(lambda: gone(int(child)), "the other process has ended")
+        wait_until_gone(*left)
+        assert namespace not in {_namespace(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+        assert namespace not in command(["cat", "/proc/self/mountinfo"]).stdout
+        assert not [*Path("/run/netobs").glob("*selftest*")]
+        assert NEAR.name not in daemon.log
 
 
 def _kernel_objects(children: Path, kind: str) -> list[tuple[str, int]]:
@@ -118,12 +125,22 @@ def _namespace(process: Path) -> str:
         return ""
 
 
-def test_without_the_right_one_sentence_says_so(lab: Lab, tmp_path: Path) -> None:
-    """With the capabilities of the daemon, which do not suffice for namespaces."""
-    done = lab.run(lab.namespace(), unprivileged(SELFTEST, [tmp_path], CAPABILITIES), check=False)
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ("sys_admin", "cannot make namespaces for the test: Operation not permitted; run it as root (CAP_SYS_ADMIN,"),
+        ("net_raw", "cannot open the sockets that send the test's packets: Operation not permitted; run it as root"),
+        ("bpf", "netobs_empty: the kernel refused it: "),
+    ],
+)
+def test_one_sentence_says_what_is_lacking(lab: Lab, lacking: str, said: str) -> None:
+    prefix = ["setpriv", f"--bounding-set=-{lacking}", f"--inh-caps=-{lacking}"]
+    if lacking == "bpf":
+        prefix = [sys.executable, "-m", "lab.seccomp", str(BPF_SYSCALL[platform.machine()]), "ENOSYS"]
+    done = lab.run(lab.namespace(), [*prefix, *SELFTEST], check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("netobs: cannot make namespaces for the test: Operation not permitted; run it as root")
+    assert line.startswith(f"netobs: {said}")
 
 
 def test_make_run_shows_flows_on_a_silent_host(lab: Lab, tmp_path: Path) -> None:
