@@ -129,10 +129,17 @@ def listen(
 
 @cli.command(context_settings=CONTEXT)
 @click.option("--table", type=click.Choice(("percpu_array", "percpu_hash", "ringbuf")), help="Test only this one.")
+@click.option(
+    "--attach",
+    type=click.Choice(("auto", "tcx", "tc")),
+    default="auto",
+    show_default=True,
+    help="As the key capture.attach.",
+)
 @click.option("--flows", is_flag=True, help="Also print the flows, as netobs listen does.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
-def selftest(context: click.Context, table: str | None, flows: bool, as_json: bool) -> None:
+def selftest(context: click.Context, table: str | None, attach: str, flows: bool, as_json: bool) -> None:
     """Check that netobs counts right on this host: send known traffic, and compare the exported flows with it.
 
     Everything happens in two network namespaces that only this command has: the real programs are attached to an
@@ -144,7 +151,7 @@ def selftest(context: click.Context, table: str | None, flows: bool, as_json: bo
     from netobs.cli import selftest as command
     from netobs.selftest.runner import TABLES
 
-    context.exit(0 if command.run([table] if table else TABLES, as_json, flows) else 1)
+    context.exit(0 if command.run([table] if table else TABLES, attach, as_json, flows) else 1)
 
 
 class Value(click.ParamType):  # type: ignore[type-arg]  # a generic only in newer versions

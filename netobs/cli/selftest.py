@@ -17,7 +17,7 @@ SHOWN = 4
 """So many differences of a check are listed; JSON has all."""
 
 
-def run(tables: Sequence[str], as_json: bool, flows: bool) -> bool:
+def run(tables: Sequence[str], attach: str, as_json: bool, flows: bool) -> bool:
     """Prints each result when it is there; whether all is right. ``flows``: the Flow Records too.
 
     :raises NetobsError: a right or a feature is missing.
@@ -26,7 +26,7 @@ def run(tables: Sequence[str], as_json: bool, flows: bool) -> bool:
         print(f"netobs {__version__}, Linux {platform.release()}, libbpf {libbpf.version()}", flush=True)
     results = []
     for table in tables:
-        result = runner.run(table)
+        result = runner.run(table, attach)
         results.append(result)
         if not as_json:
             print("\n".join(_lines(result, flows)), flush=True)
@@ -50,12 +50,17 @@ def _lines(result: dict[str, Any], flows: bool) -> Iterator[str]:
         yield from (f"            {printable(each)}" for each in check["differences"][:SHOWN])
         if len(check["differences"]) > SHOWN:
             yield f"            and {len(check['differences']) - SHOWN} more"
-    cost = result["cost_ns"]
-    yield (
-        f"  cost    {max(0, cost['ingress'] - cost['empty'])} ns for a packet of a known flow at ingress, "
-        f"{max(0, cost['egress'] - cost['empty'])} ns at egress, and {cost['empty']} ns for running a program at all"
-    )
+    if result["cost_ns"]:
+        yield _cost(**result["cost_ns"])
     yield from (f"  log     {printable(line)}" for line in result["log"])
+
+
+def _cost(ingress: int, egress: int, empty: int) -> str:
+    inwards, outwards = (max(0, each - empty) for each in (ingress, egress))
+    return (
+        f"  cost    {inwards} ns for a packet of a known flow at ingress, {outwards} ns at egress, "
+        f"and {empty} ns for running a program at all"
+    )
 
 
 def _counts(check: dict[str, Any]) -> str:

@@ -19,12 +19,13 @@ _OF_A_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID",
 """What tells a daemon where it runs: not the one of the test."""
 
 
-def run(table: str) -> dict[str, Any]:
-    """Tests the flow table ``table``: "table", "method", "cost_ns", "checks" and "flows", as ``process.main`` has them.
+def run(table: str, attach: str) -> dict[str, Any]:
+    """Tests the flow table ``table``: "table", "method", "cost_ns", "checks" and "flows", as ``process.main`` has them,
+    and the lines of the daemon's "log". ``attach``: as the key capture.attach.
 
     :raises NetobsError: the test cannot be done: a right or a feature is missing.
     """
-    argv = child.command("netobs.selftest.process", table, "auto")
+    argv = child.command("netobs.selftest.process", table, attach)
     environment = {name: value for name, value in os.environ.items() if name not in _OF_A_SERVICE}
     try:
         done = subprocess.run(
@@ -38,10 +39,10 @@ def run(table: str) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         raise NetobsError(f"{table}: the test ended with status {done.returncode}", _last_line(done.stderr)) from None
+    said = done.stderr.decode("utf-8", "replace").splitlines()
     if "error" in result:
-        raise NetobsError(result["error"])
-    result["log"] = done.stderr.decode("utf-8", "replace").splitlines()
-    return result
+        raise NetobsError("\n".join([*said, result["error"]]))
+    return {**result, "log": said}
 
 
 def _last_line(log: bytes | None) -> str:
