@@ -64,7 +64,7 @@ def findings(collectors: Sequence[CollectorConfig], net: Path = _NET) -> Iterato
         yield from _buffers(net)
 
 
-def ask(collectors: Sequence[CollectorConfig]) -> dict[str, Answer]:
+def ask(collectors: Sequence[CollectorConfig], within_ns: int = RESOLVE_WITHIN_NS) -> dict[str, Answer]:
     """The answers by name of the collector, without those that are late. A thread asks for each name."""
     answers: dict[str, Answer] = {}
 
@@ -83,7 +83,7 @@ def ask(collectors: Sequence[CollectorConfig]) -> dict[str, Answer]:
         else:
             threads.append(threading.Thread(target=look_up, args=(each,), daemon=True))
             threads[-1].start()
-    end_ns = clock.monotonic_ns() + RESOLVE_WITHIN_NS
+    end_ns = clock.monotonic_ns() + within_ns
     for thread in threads:
         thread.join(max(0, end_ns - clock.monotonic_ns()) / NS_PER_S)
     return dict(answers)

@@ -1,0 +1,117 @@
+"""``netobs doctor`` beside a running daemon, as an operator calls it: what is wrong with the daemon and its rights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.daemon import Daemon, configuration, netobs
+from lab.namespaces import Lab, Link, in_namespace
+from lab.programs import wait_until
+from lab.taps import make_taps
+from netobs import config
+from netobs.doctor import process
+from netobs.doctor.report import Report, examine
+
+pytestmark = pytest.mark.e2e(tools=("setpriv", "prlimit"))
+
+LIMIT = 70
+WITHOUT_PERFMON = ("setpriv", "--bounding-set=-perfmon,-sys_admin")
+
+
+@pytest.fixture
+def host(lab: Lab) -> Link:
+    """The interface veth0 of a namespace."""
+    return lab.pair()[1]
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "netobs.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def doctor(lab: Lab, ns: str, conf: str, *arguments: str, **options: Any) -> dict[str, Any]:
+    """What ``netobs doctor --json`` prints; its exit status follows from the findings."""
+    done = netobs(lab, ns, "--conf", conf, "doctor", "--json", *arguments, **options)
+    assert done.stderr == ""
+    report: dict[str, Any] = json.loads(done.stdout)
+    bad = any(each["severity"] in ("problem", "warning") for each in report["findings"])
+    assert done.returncode == (3 if bad else 0)
+    return report
+
+
+def of(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [each for each in report["findings"] if each["id"] == name]
+
+
+def beside(daemon: Daemon, ns: str) -> Report:
+    """What the doctor says beside this daemon."""
+    with in_namespace(ns):
+        return examine(daemon.conf, {"daemon": {"pid": daemon.process.pid}})
+
+
+def test_a_missing_capability_is_named(lab: Lab, host: Link, tmp_path: Path) -> None:
+    conf = write(tmp_path, configuration())
+    (missing,) = of(doctor(lab, host.ns, conf, prefix=WITHOUT_PERFMON), "capability-missing")
+    assert (missing["severity"], missing["what"]) == ("problem", "this process lacks CAP_PERFMON")
+    assert missing["remedy"].startswith("add CAP_PERFMON to CapabilityBoundingSet=")
+
+
+def test_a_user_without_rights_is_told_what_was_not_seen(lab: Lab, host: Link, tmp_path: Path) -> None:
+    report = doctor(lab, host.ns, write(tmp_path, configuration()), capabilities=())
+    (missing,) = of(report, "capability-missing")
+    assert missing["severity"] == "note"
+    unseen = " ".join(each["what"] for each in of(report, "not-seen"))
+    assert "the programs on TCX hooks" in unseen
+    assert "the BPF features of the kernel" in unseen
+    assert [each["name"] for each in report["interfaces"] if each["selected"]] == ["veth0"]
+    report = doctor(lab, host.ns, write(tmp_path, configuration()), capabilities=("bpf", "net_admin"))
+    assert [each["severity"] for each in of(report, "capability-missing")] == ["warning"]
+
+
+def test_a_full_table_of_descriptors(lab: Lab, host: Link, tmp_path: Path) -> None:
+    taps = [f"tap{number}" for number in range(30)]
+    make_taps(host.ns, taps)
+    text = configuration({"interfaces": ["veth0", "tap*"], "attach": "tcx"})
+    with Daemon(lab, host.ns, tmp_path, text, prefix=("prlimit", f"--nofile={LIMIT}:{LIMIT}")) as daemon:
+        wait_until(lambda: "not measured: each interface and direction takes" in daemon.log, "it has no more of them")
+        found = {each.id: each for each in beside(daemon, host.ns).findings}
+        full = found["descriptors-full"]
+        assert full.severity == "problem"
+        assert f" of {LIMIT} descriptors open" in full.what
+        assert "LimitNOFILE=" in full.remedy
+        left_out = found["not-attached"]
+        assert left_out.severity == "problem"
+        assert {name.split()[0] for name in left_out.where} < set(taps)
+        (said,) = (line for line in found.values() if line.id == "daemon-capabilities")
+        assert said.severity == "ok"
+
+
+def test_a_daemon_that_has_given_up_its_capabilities(lab: Lab, host: Link, tmp_path: Path) -> None:
+    text = configuration({"drop_capabilities": True, "attach": "tcx"})
+    with Daemon(lab, host.ns, tmp_path, text) as daemon:
+        found = {each.id: each for each in beside(daemon, host.ns).findings}
+        assert "has given up CAP_BPF" in found["daemon-capabilities"].what
+        assert "not-attached" not in found
+        settings = config.parse(configuration(), "netobs.toml")  # that do not want this
+        (missing,) = (
+            each for each in process.findings(process.look(daemon.process.pid), settings) if each.severity == "problem"
+        )
+        assert missing.id == "daemon-capability-missing"
+        assert "CAP_BPF" in missing.what
+
+
+def test_the_text_has_problems_first_and_a_mistake_is_one(lab: Lab, host: Link, tmp_path: Path) -> None:
+    done = netobs(lab, host.ns, "--conf", write(tmp_path, configuration({"sampling": 0})), "doctor")
+    assert (done.returncode, done.stderr) == (3, "")
+    first = next(line for line in done.stdout.splitlines()[1:] if line)
+    assert first == "problem  configuration-mistake  configuration"
+    assert "[capture] sampling: " in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\nveth0\n  ingress: nobody\n  egress: nobody\n" in done.stdout  # by the defaults
+    done = netobs(lab, host.ns, "--conf", str(tmp_path / "none.toml"), "doctor")
+    assert "warning  configuration-missing  configuration" in done.stdout

@@ -1,0 +1,189 @@
+"""What the doctor reads from files, clocks and sockets of this host, and what it makes of a daemon's state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netobs import config
+from netobs.doctor import clocks, collectors, process, running
+from netobs.doctor.finding import Finding, joined, worst
+from netobs.doctor.links import virtual_functions
+from netobs.kernel.interfaces import Interface
+from netobs.kernel.privileges import NEEDED
+
+
+def collector(**keys: object) -> config.CollectorConfig:
+    return config.from_tables({"collector": [keys]}, "netobs.toml").collectors[0]
+
+
+def severities(findings: Any) -> dict[str, str]:
+    return {each.id: each.severity for each in findings}
+
+
+def test_findings_that_differ_in_their_place_are_one_and_the_worst_is_first() -> None:
+    low, high = Finding("a", "note", "text", ("eth0",)), Finding("b", "problem", "text")
+    found = joined([low, high, low._replace(where=("eth1",)), low._replace(what="other")])
+    assert found == [high, low._replace(where=("eth0", "eth1")), low._replace(what="other")]
+    assert (worst(found), worst([low]), worst([])) == ("problem", "note", "ok")
+
+
+def test_virtual_functions_of_the_interface_that_sys_shows(tmp_path: Path) -> None:
+    folder = tmp_path / "eth0" / "device"
+    folder.mkdir(parents=True)
+    (folder / "sriov_numvfs").write_text("4\n")
+    (tmp_path / "eth0" / "ifindex").write_text("7\n")
+    assert virtual_functions(Interface(7, "eth0", 1), tmp_path) == 4
+    assert virtual_functions(Interface(8, "eth0", 1), tmp_path) == 0  # of another namespace
+    assert virtual_functions(Interface(9, "eth1", 1), tmp_path) == 0
+
+
+def test_a_clock_that_was_set_while_the_daemon_ran() -> None:
+    started_s = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    started_s += time.time() - float(Path("/proc/uptime").read_text().split()[0])
+    assert list(clocks.stepped(os.getpid(), started_s)) == []
+    (forward,) = clocks.stepped(os.getpid(), started_s - 3600)
+    assert "was set forward by 3600 s" in forward.what
+    (back,) = clocks.stepped(os.getpid(), started_s + 3600)
+    assert "was set back by 3600 s" in back.what
+    assert list(clocks.stepped(1 << 30, started_s)) == []  # it has ended
+
+
+@pytest.fixture
+def slow_reader() -> Any:
+    """A UDP socket on this host whose buffer is full, and how many datagrams it did not take."""
+    with contextlib.ExitStack() as opened:
+        receiver = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        receiver.bind(("127.0.0.1", 0))
+        sender = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        for _ in range(50):
+            sender.sendto(bytes(1000), receiver.getsockname())
+        yield receiver
+
+
+def test_a_collector_of_this_host_that_is_too_slow(slow_reader: socket.socket) -> None:
+    port = slow_reader.getsockname()[1]
+    (state,) = collectors.sockets_at(port, "udp")
+    assert 0 < state.drops < 50
+    assert state.waiting_bytes
+    found = {each.id: each for each in collectors.findings([collector(host="127.0.0.1", port=port)])}
+    assert f"{state.drops} datagrams found the socket buffer" in found["collector-drops"].what
+    assert "collector-not-listening" not in found
+    assert collectors.udp_counters()["RcvbufErrors"] >= state.drops
+    assert "udp-buffer-errors" in found
+
+
+def test_a_collector_of_this_host_that_does_not_listen(slow_reader: socket.socket) -> None:
+    port = slow_reader.getsockname()[1]
+    findings = collectors.findings([collector(host="127.0.0.1", port=port, transport="tcp")])
+    assert severities(findings)["collector-not-listening"] == "warning"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        place = collector(host="127.0.0.1", port=listening.getsockname()[1], transport="tcp")
+        assert "collector-not-listening" not in severities(collectors.findings([place]))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "239.1.2.3"])
+def test_other_collectors_are_not_of_this_host(host: str) -> None:
+    answer = collectors.ask([collector(host=host)])[host]
+    assert not any(map(collectors.is_of_this_host, answer.addresses))
+    assert severities(collectors.findings([collector(host=host)])) == {}
+
+
+def test_names_are_asked_for_at_the_same_time_and_not_for_ever() -> None:
+    several = [collector(host=f"collector{number}.invalid") for number in range(3)]
+    answers = collectors.ask(several, within_ns=0)
+    assert set(answers) <= {each.name for each in several}  # those that were quick
+    numbers = collectors.ask([collector(host="192.0.2.1"), *several], within_ns=0)
+    assert numbers["192.0.2.1"].error == ""
+
+
+def proc(tmp_path: Path, capabilities: int, limit: str = "1024", fds: int = 3) -> Path:
+    """A folder like /proc with the process 7."""
+    folder = tmp_path / "7"
+    (folder / "fd").mkdir(parents=True)
+    for number in range(fds):
+        (folder / "fd" / str(number)).touch()
+    (folder / "status").write_text(f"Name:\tnetobs\nCapPrm:\t{capabilities:016x}\n")
+    (folder / "limits").write_text(
+        "Limit                     Soft Limit           Hard Limit           Units     \n"
+        "Max locked memory         unlimited            unlimited            bytes     \n"
+        f"Max open files            {limit:<20} 4096                 files     \n"
+    )
+    (folder / "cgroup").write_text("0::/system.slice/system-netobs.slice/netobs@a.service\n")
+    return tmp_path
+
+
+def test_what_proc_shows_of_the_daemon(tmp_path: Path) -> None:
+    everything = sum(1 << bit for bit, _ in NEEDED.values())
+    found = process.look(7, proc(tmp_path, everything))
+    assert found == process.Process(7, everything, 3, 1024, None, "netobs@a.service")
+    assert severities(process.findings(found, None)) == {"daemon-capabilities": "ok", "descriptors": "ok"}
+    nothing = process.look(8, tmp_path)
+    assert nothing == process.Process(8, None, None, None, None, "")
+    assert severities(process.findings(nothing, None)) == {}
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [(700, ("descriptors", "ok")), (850, ("descriptors", "warning")), (896, ("descriptors-full", "problem"))],
+)
+def test_descriptors_run_short_before_the_reserve(used: int, expected: tuple[str, str]) -> None:
+    found = process.Process(7, None, used, 1024, None, "")
+    assert severities(process.findings(found, None)) == dict([expected])
+
+
+STATE: dict[str, Any] = {
+    "daemon": {"version": "1.0", "pid": 7, "started_s": 1.0},
+    "configuration": {"file": "/etc/netobs.toml", "is_newer": False, "waits": [], "reload": None},
+    "loop": {"longest_silence_s": 0.02, "in": "evict"},
+    "ledger": {"reasons": {"sampled": {"packets": 9, "is_loss": False}, "ring_full": {"packets": 0, "is_loss": True}}},
+    "collectors": [
+        {"name": "a", "address": "192.0.2.1:4739", "protocol": "ipfix", "transport": "udp", "reach": "up",
+         "not_sent": {}, "last_error": None},
+    ],
+}  # fmt: skip
+
+
+def test_a_daemon_without_trouble() -> None:
+    assert (running.pid_of(STATE), running.file_of(STATE)) == (7, "/etc/netobs.toml")
+    assert severities(running.findings(STATE)) == {"daemon": "ok", "collector": "ok"}
+    assert (running.pid_of(None), running.file_of(None), running.pid_of({})) == (0, "", 0)
+    assert severities(running.findings({})) == {"daemon": "ok"}  # of another version
+
+
+def test_what_a_daemon_says_of_its_trouble() -> None:
+    now_s = time.time()
+    lost = {"packets": 5, "flows": 5, "is_loss": True, "last_s": now_s - 60}
+    state = {
+        **STATE,
+        "configuration": {
+            "file": "/etc/netobs.toml", "is_newer": True, "waits": ["[capture] pin"],
+            "reload": {"failed": True, "error": "[capture] sampling: expected a number", "ended_s": now_s},
+        },
+        "loop": {"longest_silence_s": 2.5, "in": "evict"},
+        "ledger": {"reasons": {"ring_full": lost, "table_full": {**lost, "last_s": now_s - 7200}}},
+        "collectors": [{**STATE["collectors"][0], "reach": "down", "not_sent": {"queue_full": lost},
+                        "last_error": {"text": "connection refused", "at_s": now_s}}],
+    }  # fmt: skip
+    found = [*running.findings(state)]
+    assert {(each.id, each.severity) for each in found} == {
+        ("daemon", "ok"),
+        ("configuration-newer", "warning"),
+        ("configuration-waits", "note"),
+        ("reload-failed", "warning"),
+        ("loss", "warning"),
+        ("loss", "note"),
+        ("loop-silence", "warning"),
+        ("collector-down", "problem"),
+    }
+    words = " ".join(each.what for each in found)
+    assert "5 packets are in no flow: ring_full, the last 1 min ago" in words
+    assert "5 flows were not sent: queue_full" in words
+    assert "the collector at 192.0.2.1:4739 is down: connection refused" in words
