@@ -19,8 +19,10 @@ CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_w
 
 @click.command(context_settings=CONTEXT)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with all findings and interfaces.")
+@click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Also write FILE for a support ticket.")
+@click.option("--with-addresses", is_flag=True, help="Do not mask addresses and host names in the bundle.")
 @click.pass_context
-def doctor(context: click.Context, as_json: bool) -> None:
+def doctor(context: click.Context, as_json: bool, bundle: Path | None, with_addresses: bool) -> None:
     """Look for what keeps packets from being counted, and change nothing.
 
     For each selected interface: who else is on its hooks, in which order, and which offloads and virtual functions
@@ -32,11 +34,18 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     from netobs.doctor import report
 
+    if with_addresses and bundle is None:
+        raise click.UsageError("--with-addresses has no effect without --bundle", context)
     parent = context.parent
     assert parent is not None
     state, why = _state(parent.params["conf"])
     found = report.examine(parent.params["conf"], state, why)
     _show(found, as_json)
+    if bundle is not None:
+        from netobs.doctor.bundle import write
+
+        size_bytes = write(bundle, found, state, with_addresses)
+        click.echo(f"netobs: {bundle} written, {size_bytes} bytes; read it before you send it", err=True)
     context.exit(found.exit_status)
 
 

@@ -28,11 +28,12 @@ _COLOURS = {"problem": "1;31", "warning": "33", "note": "36", "ok": "32"}
 
 @dataclass(frozen=True)
 class Report:
-    """``findings``: the worst first. ``unit``: the systemd unit of the daemon, "" if it is in none, or none runs."""
+    """``findings``: the worst first. ``conf``: the path of the configuration. ``unit``: the systemd unit of the daemon,
+    "" if it is in none, or none runs."""
 
     findings: list[Finding]
     interfaces: list[Seen]
-    config: Config | None
+    conf: str
     unit: str = ""
 
     @property
@@ -102,7 +103,8 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
     """
     pid = running.pid_of(state)
     found: list[Finding] = []
-    config, mistakes = _read(running.file_of(state) or os.fspath(conf))
+    path = running.file_of(state) or os.fspath(conf)
+    config, mistakes = _read(path)
     found += mistakes
     capture = config.capture if config is not None else CaptureConfig()
     try:
@@ -126,7 +128,7 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
     found += xdp_sockets.findings()
     found += host.findings(hooks.has_tcx)
     found += clocks.findings(pid, _started(state))
-    return Report(joined(found), seen, config, unit)
+    return Report(joined(found), seen, path, unit)
 
 
 def _started(state: running.State | None) -> float | None:
