@@ -35,7 +35,7 @@ _U32_IN_TABLE = 0xFFFFF  # of a handle: 0 is a table of such filters (TC_U32_HAS
 class Entry(NamedTuple):
     """A program or filter on a hook. ``hook``: xdp, tcx, clsact or ingress (the classic qdisc). ``kind``: bpf, or that
     of another filter; ``owner``: what keeps it there; ``number`` of the program, 0 if it is none; ``ours``: what for,
-    "" if it is somebody else's."""
+    "" if it is somebody else's; ``holder``: a process that has it open."""
 
     hook: str
     kind: str
@@ -46,6 +46,7 @@ class Entry(NamedTuple):
     detail: str = ""
     ours: str = ""
     in_hardware: bool = False
+    holder: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``: null where it is not known."""

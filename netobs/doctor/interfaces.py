@@ -10,6 +10,7 @@ from netobs.doctor.finding import Finding, not_seen
 from netobs.doctor.hooks import FLOWS, Entry, Hooks
 from netobs.doctor.links import Link
 from netobs.doctor.offloads import GRO, HARDWARE_GRO, HARDWARE_TC, LRO, features
+from netobs.kernel import inventory
 from netobs.kernel.observation_points import DIRECTIONS
 
 COUNTED_TWICE = {"bond": "a bond", "team": "a team", "bridge": "a bridge", "openvswitch": "Open vSwitch"}
@@ -62,7 +63,16 @@ def look(config: CaptureConfig, links: Sequence[Link], hooks: Hooks) -> list[See
         entries = {way: hooks.entries(link, way) if is_wanted else [] for way in DIRECTIONS["both"]}
         offloads = features(link.name) if is_wanted else {}
         found.append(Seen(link, is_wanted, hooks.qdisc(link), entries, offloads))
+    _add_holders([entries for each in found for entries in each.hooks.values()])
     return found
+
+
+def _add_holders(hooks: Sequence[list[Entry]]) -> None:
+    """Whose the programs of others are."""
+    foreign = {entry.number for entries in hooks for entry in entries if entry.number and not entry.ours}
+    holders = inventory.holders(foreign) if foreign else {}
+    for entries in hooks:
+        entries[:] = [entry._replace(holder=holders.get(entry.number, "")) for entry in entries]
 
 
 def findings(config: CaptureConfig, seen: Sequence[Seen], hooks: Hooks, is_running: bool) -> Iterator[Finding]:
@@ -74,7 +84,7 @@ def findings(config: CaptureConfig, seen: Sequence[Seen], hooks: Hooks, is_runni
             yield from _hook(config, each, direction, is_running, hooks)
         yield from _qdisc(config, each, hooks)
         yield from _offloads(each)
-        yield from _bypasses(each.link)
+        yield from bypasses(each.link)
     yield from _twice(wanted)
     if wanted and not hooks.knows_tcx:
         yield not_seen("the programs on TCX hooks", "with CAP_NET_ADMIN, or as root")
@@ -143,7 +153,8 @@ def _foreign(entry: Entry, where: tuple[str, ...], is_before: bool, verb: str) -
 def _named(entry: Entry) -> str:
     name = f'"{entry.name}"' if entry.name else "without a visible name" if entry.number else entry.kind
     number = [f"number {entry.number}", f"tag {entry.tag}" if entry.tag else ""] if entry.number else []
-    about = [*number, entry.detail, f"attached by a {entry.owner}" if entry.owner in ("link", "filter") else ""]
+    about = [*number, entry.detail, f"attached by a {entry.owner}" if entry.owner == "link" else ""]
+    about.append(f"of {entry.holder}" if entry.holder else "")
     text = ", ".join(filter(None, about))
     return f"{name} ({text})" if text else name
 
@@ -185,7 +196,8 @@ def _offloads(seen: Seen) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _bypasses(link: Link) -> Iterator[Finding]:
+def bypasses(link: Link) -> Iterator[Finding]:
+    """What goes past the host in the network card."""
     where = (link.name,)
     if link.virtual_functions:
         yield Finding(

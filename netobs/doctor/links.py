@@ -50,11 +50,13 @@ def links(sys: Path = _SYS) -> list[Link]:
         family, _, index, _, _ = IFINFOMSG.unpack_from(message, netlink.HEADER.size)
         interface = interfaces.get(index)
         if family == socket.AF_UNSPEC and interface is not None:
-            found.append(_link(interface, netlink.attributes_of(message, netlink.HEADER.size + IFINFOMSG.size), sys))
+            found.append(parsed(interface, message[netlink.HEADER.size + IFINFOMSG.size :], sys))
     return found
 
 
-def _link(interface: Interface, attributes: dict[int, bytes], sys: Path) -> Link:
+def parsed(interface: Interface, data: bytes, sys: Path = _SYS) -> Link:
+    """From the attributes of an RTM_NEWLINK."""
+    attributes = netlink.attributes_of(data)
     return Link(
         interface,
         master=_number(attributes.get(_IFLA_MASTER)),

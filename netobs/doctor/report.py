@@ -15,7 +15,7 @@ from netobs.config.text import folded
 from netobs.daemon import extra, footprint, host_check
 from netobs.datapath.capture import check_interfaces
 from netobs.datapath.datapath import Datapath
-from netobs.doctor import clocks, collectors, host, interfaces, process, running, xdp_sockets
+from netobs.doctor import clocks, collectors, host, interfaces, process, running, unit, xdp_sockets
 from netobs.doctor.finding import CONFIGURATION, SEVERITIES, Finding, joined, worst
 from netobs.doctor.hooks import Hooks
 from netobs.doctor.interfaces import Seen
@@ -28,8 +28,8 @@ _COLOURS = {"problem": "1;31", "warning": "33", "note": "36", "ok": "32"}
 
 @dataclass(frozen=True)
 class Report:
-    """``findings``: the worst first. ``conf``: the path of the configuration. ``unit``: the systemd unit of the daemon,
-    "" if it is in none, or none runs."""
+    """``findings``: the worst first. ``conf``: the path of the configuration. ``unit``: the systemd unit of the daemon
+    that runs, or of the configuration; "" if it is in none."""
 
     findings: list[Finding]
     interfaces: list[Seen]
@@ -112,15 +112,14 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
         seen = interfaces.look(capture, links(), hooks)
     except OSError as error:
         raise NetobsError(f"rtnetlink: {error.strerror}", "run netobs doctor where AF_NETLINK is allowed") from None
-    unit = ""
     if state is not None:
         found += running.findings(state)
     elif no_state:
         found.append(Finding("no-daemon", "note", no_state, netobs="this is what a daemon would find"))
-    if pid:
-        daemon = process.look(pid)
-        unit = daemon.unit
-        found += process.findings(daemon, config)
+    daemon = process.look(pid) if pid else None
+    found += process.findings(daemon, config) if daemon is not None else ()
+    name = daemon.unit if daemon is not None else unit.of_file(path)
+    found += unit.findings(name, unit.properties(name))
     if config is not None:
         found += _configuration(config, seen, pid)
         found += collectors.findings(config.collectors)
@@ -128,7 +127,7 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
     found += xdp_sockets.findings()
     found += host.findings(hooks.has_tcx)
     found += clocks.findings(pid, _started(state))
-    return Report(joined(found), seen, path, unit)
+    return Report(joined(found), seen, path, name)
 
 
 def _started(state: running.State | None) -> float | None:

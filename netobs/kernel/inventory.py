@@ -3,11 +3,14 @@ bpf_obj_get_next_id, bpf_prog_get_fd_by_id). Changes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from ctypes import byref, c_uint32
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from netobs.kernel import libbpf
@@ -16,6 +19,7 @@ from netobs.kernel.libbpf_types import MapInfo, ProgramInfo, TcxLinkInfo
 MOST_MAPS = 64
 """Of a program; more are not listed."""
 _TCX_LINK = 11  # enum bpf_link_type
+_HANDLES = {"anon_inode:bpf-prog", "anon_inode:bpf_link"}
 
 
 class Program(NamedTuple):
@@ -111,3 +115,26 @@ def _describe(open_by: Callable[[int], int], number: int, info: ctypes.Structure
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "replace")
+
+
+def holders(numbers: Collection[int], proc: Path = Path("/proc")) -> dict[int, str]:
+    """By the number of a program, ``NAME (process PID)`` of one that has it, or a link of it, open (proc(5), fdinfo).
+    Those that this process may not look at are left out."""
+    found: dict[int, str] = {}
+    for folder in (each for each in proc.iterdir() if each.name.isdecimal()):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            for fd in os.listdir(folder / "fd"):
+                if os.readlink(folder / "fd" / fd) in _HANDLES:
+                    number = _program_in((folder / "fdinfo" / fd).read_text("ascii"))
+                    if number in numbers and number not in found:
+                        found[number] = (
+                            f"{(folder / 'comm').read_text('utf-8', 'replace').strip()} (process {folder.name})"
+                        )
+        if len(found) == len(numbers):
+            break
+    return found
+
+
+def _program_in(fdinfo: str) -> int:
+    line = re.search(r"^prog_id:\s+(\d+)$", fdinfo, re.MULTILINE)
+    return int(line[1]) if line else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ from typing import Any
 import pytest
 
 from netobs import config
-from netobs.doctor import clocks, collectors, process, running
+from netobs.doctor import clocks, collectors, interfaces, links, process, running, unit
 from netobs.doctor.finding import Finding, joined, worst
-from netobs.doctor.links import virtual_functions
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.privileges import NEEDED
 
@@ -39,9 +39,29 @@ def test_virtual_functions_of_the_interface_that_sys_shows(tmp_path: Path) -> No
     folder.mkdir(parents=True)
     (folder / "sriov_numvfs").write_text("4\n")
     (tmp_path / "eth0" / "ifindex").write_text("7\n")
-    assert virtual_functions(Interface(7, "eth0", 1), tmp_path) == 4
-    assert virtual_functions(Interface(8, "eth0", 1), tmp_path) == 0  # of another namespace
-    assert virtual_functions(Interface(9, "eth1", 1), tmp_path) == 0
+    assert links.virtual_functions(Interface(7, "eth0", 1), tmp_path) == 4
+    assert links.virtual_functions(Interface(8, "eth0", 1), tmp_path) == 0  # of another namespace
+    assert links.virtual_functions(Interface(9, "eth1", 1), tmp_path) == 0
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """struct nlattr."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def test_what_rtnetlink_says_of_a_port_of_a_hardware_switch(tmp_path: Path) -> None:
+    """IFLA_MASTER, IFLA_LINK, IFLA_PHYS_SWITCH_ID, IFLA_PHYS_PORT_NAME, IFLA_XDP of linux/if_link.h."""
+    xdp = attribute(2, b"\x04") + attribute(5, struct.pack("=I", 31)) + attribute(6, struct.pack("=I", 32))
+    message = attribute(10, struct.pack("=I", 3)) + attribute(5, struct.pack("=I", 4)) + attribute(43, xdp)
+    message += attribute(36, bytes.fromhex("0c42a1")) + attribute(38, b"pf0vf1\0")
+    link = links.parsed(Interface(7, "eth0", 1), message, tmp_path)
+    assert link == links.Link(Interface(7, "eth0", 1), 3, 4, {"driver": 31, "generic": 32}, "0c42a1", "pf0vf1", 0)
+    (found,) = interfaces.bypasses(link)
+    assert (found.id, "port pf0vf1" in found.what) == ("switchdev", True)
+    elsewhere = links.parsed(Interface(7, "eth0", 1), message + attribute(37, bytes(4)), tmp_path)  # IFLA_LINK_NETNSID
+    assert elsewhere.lower == 0
+    (found,) = interfaces.bypasses(links.parsed(Interface(7, "eth0", 1), b"", tmp_path)._replace(virtual_functions=8))
+    assert (found.id, "8 SR-IOV virtual functions" in found.what) == ("sriov", True)
 
 
 def test_a_clock_that_was_set_while_the_daemon_ran() -> None:
@@ -187,3 +207,37 @@ def test_what_a_daemon_says_of_its_trouble() -> None:
     assert "5 packets are in no flow: ring_full, the last 1 min ago" in words
     assert "5 flows were not sent: queue_full" in words
     assert "the collector at 192.0.2.1:4739 is down: connection refused" in words
+
+
+UNIT = {
+    "LoadState": "loaded", "ActiveState": "active", "SubState": "running", "Result": "success", "NRestarts": "0",
+    "User": "netobs", "AmbientCapabilities": "cap_net_admin cap_perfmon cap_bpf",
+    "CapabilityBoundingSet": "cap_net_admin cap_perfmon cap_bpf",
+    "FileDescriptorStoreMax": "8192", "NFileDescriptorStore": "60",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, {"unit": "ok"}),
+        ({"ActiveState": "failed", "Result": "exit-code"}, {"unit-failed": "problem"}),
+        ({"NRestarts": "5"}, {"unit-restarts": "warning"}),
+        ({"NFileDescriptorStore": "8192"}, {"unit": "ok", "fd-store-full": "warning"}),
+        ({"FileDescriptorStoreMax": "0", "NFileDescriptorStore": "0"}, {"unit": "ok"}),
+        ({"AmbientCapabilities": "cap_bpf"}, {"unit": "ok", "unit-capability-missing": "problem"}),
+        ({"AmbientCapabilities": "", "User": ""}, {"unit": "ok"}),
+        ({"CapabilityBoundingSet": "cap_bpf", "User": ""}, {"unit": "ok", "unit-capability-missing": "problem"}),
+    ],
+)
+def test_what_systemd_says_of_the_unit(changed: dict[str, str], expected: dict[str, str]) -> None:
+    findings = [*unit.findings("netobs.service", {**UNIT, **changed})]
+    assert severities(findings) == expected
+    missing = [each.what for each in findings if each.id == "unit-capability-missing"]
+    assert all("CAP_NET_ADMIN, CAP_PERFMON" in what for what in missing)
+
+
+def test_the_unit_of_a_file() -> None:
+    files = ("/etc/netobs.toml", "/etc/netobs/edge.toml", "/srv/netobs.toml", "/etc/netobs/a/b.toml")
+    assert [unit.of_file(each) for each in files] == ["netobs.service", "netobs@edge.service", "", ""]
+    assert [*unit.findings("", unit.properties(""))] == []
