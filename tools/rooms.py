@@ -19,7 +19,7 @@ FLOORS = (
     ("flow",),
     ("kernel",),
     ("datapath", "metering", "encode", "pcap"),
-    ("export", "collector"),
+    ("export", "collector", "live"),
     ("daemon",),
     ("doctor", "selftest"),
     ("cli", "helper"),
@@ -28,10 +28,23 @@ FLOORS = (
 NOT_IMPORTED = {
     "export": {"kernel", "datapath", "metering", "encode", "pcap"},
     "collector": {"kernel", "datapath", "metering", "pcap"},
+    "live": {"metering", "encode", "pcap"},
     "encode": {"kernel"},
     "metering": {"kernel"},
     "flow": {"config"},
-    "helper": {"flow", "datapath", "metering", "encode", "pcap", "export", "collector", "daemon", "doctor", "selftest"},
+    "helper": {
+        "flow",
+        "datapath",
+        "metering",
+        "encode",
+        "pcap",
+        "export",
+        "collector",
+        "live",
+        "daemon",
+        "doctor",
+        "selftest",
+    },  # fmt: skip
 }
 """What a room does without, although it is below: stages meet in the daemon only, and the helper runs as root."""
 LONGEST_FILE_LINES = 400

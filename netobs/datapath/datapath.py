@@ -38,6 +38,7 @@ from netobs.datapath.ring_only import RingOnly
 from netobs.datapath.state import SharedState
 from netobs.datapath.taking import Taking
 from netobs.datapath.tick import CoarseClock
+from netobs.datapath.view import TableShape, table_of
 from netobs.flow.metrics import GROUPS
 from netobs.flow.records import EXTRA, KEY, Records, concatenate, in_dtype
 from netobs.kernel import host, libbpf, numa
@@ -100,19 +101,17 @@ class Datapath(Taking):
         self.halves = Halves(self.state, self.grace)
         self.ledger = Ledger(self._cpus, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
-        self.table = self._table(batch)
-
-    def _table(self, batch: int) -> FlowTable:
-        if self._config.flow_table == "percpu_array":
-            return PercpuArray(self._config.max_flows, self._slot_cpus, batch, self._layout)
-        if self._config.flow_table == "percpu_hash":
-            return PercpuHash(self._config.max_flows, self._cpus, batch, self._layout)
-        return RingOnly()
+        self.table: FlowTable = table_of(config.flow_table, config.max_flows, self._slot_cpus, batch, self._layout)
 
     @property
     def record(self) -> np.dtype[np.void]:
         """The dtype of the rows that ``evict`` and ``read_ring`` give."""
         return self._layout.record
+
+    def shape(self) -> TableShape:
+        """For another process that reads the table."""
+        config, has_extra = self._config, self._layout.has_extra
+        return TableShape(config.flow_table, config.max_flows, self.table.slot_cpus, has_extra)
 
     def kernel_bytes(self) -> int:
         """Memory that the maps take."""

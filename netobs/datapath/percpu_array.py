@@ -67,9 +67,12 @@ class PercpuArray:
     MAPS: tuple[str, ...] = ("flow_slots", "flow_starts", "overflow_0", "overflow_1")
     OVERFLOW = MAPS[2:]
 
-    def __init__(self, max_flows: int, cpus: int, batch: int = 0, layout: RecordLayout = PLAIN) -> None:
-        """``batch``: as in ``BatchReader``, for the overflow hash."""
+    def __init__(
+        self, max_flows: int, cpus: int, batch: int = 0, layout: RecordLayout = PLAIN, writable: bool = True
+    ) -> None:
+        """``batch``: as in ``BatchReader``, for the overflow hash. ``writable``: flows are to be taken out."""
         self._max_flows = max_flows
+        self._writable = writable
         self.slot_cpus = cpus
         self.slots = slots_per_cpu(max_flows, cpus)
         self._layout = layout
@@ -103,7 +106,7 @@ class PercpuArray:
     def clear(self, half: int) -> None:
         (read, used), self._read = self._read, (-1, [])
         for part in used if read == half else self._used(half):
-            part.slots["used"][part.indices] = 0
+            _empty(part)
         self._overflow.clear(self._fds[self.OVERFLOW[half]])
 
     def occupancy(self) -> dict[str, int]:
@@ -119,7 +122,7 @@ class PercpuArray:
     def _read_slots(self, quiet: Quiet, intake: Intake, take: bool) -> None:
         """The used slots, which ``take`` marks unused. Only these are copied and written."""
         used = self._used(quiet.half)
-        if not take:
+        if self._writable and not take:
             self._read = (quiet.half, used)
         self._in_slots = sum(len(part.indices) for part in used)
         rows, filled = intake.room(self._in_slots), 0
@@ -129,7 +132,7 @@ class PercpuArray:
                 if count:
                     self._read_part(part, rows[filled : filled + count], quiet.now_ns + TIME_MARGIN_NS)
                     if take:
-                        part.slots["used"][part.indices] = 0
+                        _empty(part)
                     filled += count
         finally:
             rows["packets"][filled:] = 0  # after an error: no rows
@@ -150,7 +153,7 @@ class PercpuArray:
         as this process's memory, although they are the kernel's."""
         dtype = self._arrays[name]
         size = self.slots * dtype.itemsize
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
         memory = mmap.mmap(self._fds[name], size, mmap.MAP_SHARED, protection, offset=region * size)
         return np.frombuffer(memory, dtype=dtype)
 
@@ -163,6 +166,13 @@ class PercpuArray:
         return slots + 2 * hash_map_bytes(
             self._max_flows, self._layout.overflow_key.itemsize, self._layout.metrics.itemsize
         )
+
+
+def _empty(part: _Used) -> None:
+    """Frees the slots. Whoever reads one while a program fills it again sees it without packets, or whole: a program
+    writes the counters behind the rest (bpf/flow.bpf.h: first_in_slot)."""
+    for name in ("counters", "used"):
+        part.slots[name][part.indices] = 0
 
 
 def _bytes(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:

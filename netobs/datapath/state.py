@@ -14,13 +14,13 @@ from netobs.kernel.object import LoadedObject
 class SharedState:
     """The fields of ``struct netobs_state`` as properties, read and written in shared memory."""
 
-    def __init__(self, dtype: np.dtype[np.void] = STATE) -> None:
-        self._dtype = dtype
+    def __init__(self, dtype: np.dtype[np.void] = STATE, writable: bool = True) -> None:
+        self._dtype, self._writable = dtype, writable
         self._memory: mmap.mmap | None = None
 
     def open_maps(self, obj: LoadedObject) -> None:
         """After load."""
-        self._memory = obj.shared(".bss", self._dtype.itemsize, writable=True)
+        self._memory = obj.shared(".bss", self._dtype.itemsize, self._writable)
         self._state = np.frombuffer(self._memory, dtype=self._dtype, count=1)
 
     @property

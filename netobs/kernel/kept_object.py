@@ -1,11 +1,11 @@
-"""Maps and programs that a former process has loaded, used as if this one had."""
+"""Maps and programs that another process has loaded, used as if this one had."""
 
 from __future__ import annotations
 
 import fcntl
 import mmap
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from string import ascii_lowercase
 
 from netobs.base.errors import CaptureError
@@ -26,22 +26,12 @@ def kept_name(kind: str, generation: int, name: str) -> str:
     return f"{kind}{letter_of(generation)}-{plain}"[:LONGEST_NAME]
 
 
-class KeptObject:
+class HeldObject:
     """The part of ``BpfObject`` that is in use after its ``load``."""
 
-    def __init__(self, keeper: Keeper, generation: int, maps: Collection[str], programs: Collection[str]) -> None:
-        """:raises KeyError: one of these was not kept."""
-        self._fds: dict[tuple[str, str], int] = {}
-        try:
-            for kind, names in (("m", maps), ("p", programs)):
-                for name in names:
-                    former = keeper.former(kept_name(kind, generation, name))
-                    if former is None:
-                        raise KeyError(name)
-                    self._fds[kind, name] = fcntl.fcntl(former, fcntl.F_DUPFD_CLOEXEC, 3)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, maps: Mapping[str, int]) -> None:
+        """``maps``: descriptors by name, which belong to this object from now on."""
+        self._fds = {("m", name): fd for name, fd in maps.items()}
 
     def map_fd(self, name: str) -> int:
         """As in ``BpfObject``."""
@@ -64,3 +54,21 @@ class KeptObject:
         """Closes this process's descriptors. May be called twice."""
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+
+class KeptObject(HeldObject):
+    """What a former process has kept for this one."""
+
+    def __init__(self, keeper: Keeper, generation: int, maps: Collection[str], programs: Collection[str]) -> None:
+        """:raises KeyError: one of these was not kept."""
+        super().__init__({})
+        try:
+            for kind, names in (("m", maps), ("p", programs)):
+                for name in names:
+                    former = keeper.former(kept_name(kind, generation, name))
+                    if former is None:
+                        raise KeyError(name)
+                    self._fds[kind, name] = fcntl.fcntl(former, fcntl.F_DUPFD_CLOEXEC, 3)
+        except BaseException:
+            self.close()
+            raise

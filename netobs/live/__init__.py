@@ -1,0 +1,1 @@
+"""The live table: what is counted in the kernel right now, grouped and sorted, for ``netobs top``."""
