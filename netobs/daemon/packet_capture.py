@@ -6,22 +6,19 @@ metering is not affected.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import pickle
-import signal
-import socket
 from collections.abc import Iterator
 from typing import Any, Callable
 
 from netobs.base import child
 from netobs.base.clock import NS_PER_S
-from netobs.base.loop import POLL_NS, EventLoop, Timer
+from netobs.base.loop import EventLoop, Timer
 from netobs.config import Config
 from netobs.config.packet_capture import Settings, effective
 from netobs.config.text import one_line, quoted
+from netobs.daemon.child_process import ChildProcess
 
 log = logging.getLogger("netobs")
 
@@ -34,7 +31,6 @@ PROVEN_NS = 60 * NS_PER_S
 STOP_NS = 4 * NS_PER_S
 """How long the process may take to end its streams: they have 2 s of it."""
 CHECK_S = 30
-_MESSAGE_BYTES = 1 << 20
 
 
 def problems(config: Config, kernel: bool = False) -> Iterator[tuple[str, bool]]:
@@ -199,7 +195,7 @@ class PacketCapturing:
         self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)
 
 
-class _Process:
+class _Process(ChildProcess):
     """One process, from its start to its end. Raises OSError if there can be none."""
 
     def __init__(
@@ -210,66 +206,27 @@ class _Process:
         on_end: Callable[[_Process, str, int], None],
         now_ns: int,
     ) -> None:
-        import subprocess
-
         self.listened_ns = 0
         """Since when it serves clients; 0: it does not."""
         self.left = False
         """It listens no more."""
         self.state: dict[str, Any] | None = None
         """What it has said, and nobody has heard yet."""
-        self._loop = loop
-        self._on_word, self._on_end = on_word, on_end
+        self._on_word = on_word
         self._problem = ""
-        self._killing: Timer | None = None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with contextlib.ExitStack() as undo:
-            undo.callback(ours.close)
-            with theirs:
-                # Not NOTIFY_SOCKET: whether the service is alive is for the daemon to say.
-                environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-                argv, fd = child.command(MODULE, str(theirs.fileno())), theirs.fileno()
-                self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(fd,), env=environment)
-            ours.setblocking(False)
-            ours.send(pickle.dumps(settings))
-            undo.pop_all()
-        self._channel = ours
-        loop.add_reader(ours.fileno(), self._on_readable)
-
-    def tell(self, **command: object) -> None:
-        """A process that does not listen to commands is not waited for."""
-        with contextlib.suppress(OSError):
-            self._channel.send(json.dumps(command).encode())
+        super().__init__(MODULE, loop, self._take, lambda why, at_ns: on_end(self, self._problem or why, at_ns))
+        try:
+            self.channel.send(pickle.dumps(settings))
+        except OSError:
+            self.kill()
+            raise
 
     def stop(self, now_ns: int) -> None:
         """Has it end its streams, and itself; its time is limited."""
         self.tell(do="stop")
-        self._killing = self._loop.call_at(now_ns + STOP_NS, lambda _now_ns: self._process.kill())
-
-    def kill(self) -> None:
-        """Ends it now."""
-        self._loop.remove(self._channel.fileno())
-        self._channel.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _on_readable(self, now_ns: int) -> None:
-        try:
-            data = self._channel.recv(_MESSAGE_BYTES)
-        except (BlockingIOError, ConnectionResetError):
-            return  # it ended, with commands unread: what it has said comes next, and then the end
-        if not data:
-            self._loop.remove(self._channel.fileno())
-            self._reap(now_ns)
-            return
-        try:
-            self._take(json.loads(data), now_ns)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            self._problem = "its process does not keep to what was agreed, and is ended"
-            self._process.kill()
+        self.end_within(STOP_NS, now_ns)
 
     def _take(self, message: dict[str, Any], now_ns: int) -> None:
-        """A message, which is believed as little as any other input."""
         for line in message.get("account", ()):
             log.log(int(message["level"]), "%s", line)
         if "problem" in message:
@@ -283,25 +240,6 @@ class _Process:
             self.state = {"clients": int(said["clients"]), "sent_packets": int(said["sent"]), "lost": lost}
         if "account" not in message:
             self._on_word(self, now_ns)
-
-    def _reap(self, now_ns: int) -> None:
-        """The channel is closed before the process has detached all: it is not waited for in one piece."""
-        status = self._process.poll()
-        if status is None:
-            self._loop.call_at(now_ns + POLL_NS, self._reap)
-            return
-        self._channel.close()
-        if self._killing is not None:
-            self._killing.cancel()
-        self._on_end(self, self._problem or _cause(status), now_ns)
-
-
-def _cause(status: int) -> str:
-    if status >= 0:
-        return f"its process ended with status {status}; the lines above say why"
-    with contextlib.suppress(ValueError):
-        return f"its process was ended by {signal.Signals(-status).name}"
-    return f"its process was ended by signal {-status}"
 
 
 def _wanted(config: Config) -> Settings:
