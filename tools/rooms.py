@@ -44,7 +44,7 @@ NOT_IMPORTED = {
         "daemon",
         "doctor",
         "selftest",
-    },  # fmt: skip
+    },
 }
 """What a room does without, although it is below: stages meet in the daemon only, and the helper runs as root."""
 LONGEST_FILE_LINES = 400

@@ -25,6 +25,7 @@ from netobs.kernel.listening import unix_socket
 
 if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
+    from netobs.daemon.live import Live
     from netobs.daemon.reload import Outcome
     from netobs.daemon.survey import Survey
 
@@ -83,11 +84,12 @@ class Control:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self.verbs: dict[str, Verb] = {"status": self._status, "reload": self._reload}
+        self.verbs: dict[str, Verb] = {"status": self._status, "reload": self._reload, "top": self._top}
         self.path = control_socket(daemon.config.path)
         self._server: Server | None = None
         self._inode = 0
         self._survey: Survey | None = None
+        self._live: Live | None = None
         self._reloads: list[tuple[int, Request]] = []  # the number of the reload that each waits for
 
     def open(self) -> None:
@@ -105,6 +107,8 @@ class Control:
 
     def close(self) -> None:
         """Ends all connections, and removes the socket, unless another process has put its own there."""
+        if self._live is not None:
+            self._live.close()
         if self._server is None:
             return
         for _, request in self._reloads:
@@ -135,6 +139,14 @@ class Control:
 
     def _status(self, request: Request, now_ns: int) -> None:
         self.survey.refresh(lambda later_ns: request.answer(later_ns, status=self.document()), now_ns)
+
+    def _top(self, request: Request, now_ns: int) -> None:
+        """The connection belongs to the live table from now on."""
+        if self._live is None:
+            from netobs.daemon.live import Live
+
+            self._live = Live(self._daemon)
+        self._live.add(request, now_ns)
 
     @property
     def survey(self) -> Survey:

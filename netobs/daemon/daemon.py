@@ -82,6 +82,8 @@ class Daemon:
         self._goes_on = self._keeper.keeps
         """Whether the next process goes on where this one ends; not after a stop."""
         self.watch = LoopWatch(loop)
+        self.on_rows: Callable[[Records], None] | None = None
+        """Gets the rows of each eviction, too."""
 
     @property
     def datapath(self) -> Datapath:
@@ -216,7 +218,10 @@ class Daemon:
         self.telling.say_status(now_ns)
 
     def _meter(self, rows: Records) -> None:
-        self._export(self.metering.update(self._journal.rows([rows]), clock.monotonic_ns()))
+        rows = self._journal.rows([rows])
+        if self.on_rows is not None:
+            self.on_rows(rows)
+        self._export(self.metering.update(rows, clock.monotonic_ns()))
 
     def _export(self, due: Records) -> None:
         """Exports ``due``, or all that the journal keeps. It goes on keeping it while a reload changes collectors."""

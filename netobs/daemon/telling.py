@@ -55,14 +55,18 @@ class Telling:
         if daemon.attaching.is_busy:
             daemon.service.status(daemon.attaching.progress())
             return
-        condition = Condition(
+        daemon.service.status(self._status.text(self.condition(), now_ns))
+
+    def condition(self) -> Condition:
+        """How it goes, in a few numbers."""
+        daemon = self._daemon
+        return Condition(
             len(daemon.points.attached),
             daemon.metering.handed_out.flows,
             *daemon.exporting.available,
             daemon.datapath.read_ledger().lost.packets,
             daemon.exporting.not_sent_packets,
         )
-        daemon.service.status(self._status.text(condition, now_ns))
 
     def progress(self, now_ns: int) -> None:
         """Attaching to many interfaces, or detaching from them, takes long."""

@@ -76,6 +76,11 @@ class TableView:
         the caller has to look whether rows have come."""
         return self._state.active_half == self._half
 
+    def give_up(self) -> int:
+        """Waits for the rows of an eviction no longer. How many evictions' rows are missing for good."""
+        before, self._half = self._half, self._state.active_half
+        return int(before != self._half)
+
     def read(self, now_ns: int) -> Records | None:
         """The rows of the half that packets go to: shape ``(n,)``; a flow that several CPUs saw has a row for each.
         None: an eviction is under way, and its rows are not here yet."""
