@@ -44,6 +44,7 @@ static __always_inline int common_ipv4(struct packet *pkt, const struct iphdr *i
 	pkt->tos = ip->tos;
 	pkt->ttl = ip->ttl;
 	pkt->octets = octets;
+	pkt->unlike = available - octets; /* padding */
 	return 1;
 }
 
@@ -62,6 +63,7 @@ static __always_inline int common_ipv6(struct packet *pkt, const struct ipv6hdr 
 	pkt->tos = first >> 4;
 	pkt->ttl = ip->hop_limit;
 	pkt->octets = octets;
+	pkt->unlike = available - octets; /* padding */
 	return 1;
 }
 
@@ -85,8 +87,10 @@ static __always_inline int parse_common(struct __sk_buff *skb, struct packet *pk
 	NOTE(pkt, ip_offset, ETH_HLEN);
 	pkt->packets = 1;
 	pkt->min_ip_length = pkt->max_ip_length = pkt->octets;
-	if (skb->vlan_present)
+	if (skb->vlan_present) {
 		pkt->vlan_tci = skb->vlan_tci;
+		pkt->unlike = 1;
+	}
 	return 1;
 }
 
@@ -99,6 +103,7 @@ static __noinline enum verdict parse_any(struct __sk_buff *skb, struct packet *p
 	int guessed;
 
 	pkt->tcp_flags = pkt->src_port = pkt->dst_port = 0; /* parse_common may have set them */
+	pkt->unlike = 1;
 	if (ethertype == FRAME_ENDS)
 		return PACKET_MALFORMED;
 	pkt->ethertype = ethertype;

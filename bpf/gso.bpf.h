@@ -100,8 +100,10 @@ __noinline __u32 netobs_inner_payload(struct __sk_buff *skb, __u32 offset, __u32
 	return offset + (protocol == IPPROTO_UDP ? UDP_HEADER : 0);
 }
 
-/* Turns the `total` octets of a super-packet into the octets of its segments on the wire; each repeats `headers`. */
-static __always_inline void count_segments(const struct cursor *cur, struct packet *pkt, __u32 total, __u32 headers)
+/* Turns the `total` octets of a super-packet into the octets of its segments on the wire; each repeats `headers`, and
+ * the `link` octets before them. */
+static __always_inline void count_segments(const struct cursor *cur, struct packet *pkt, __u32 total, __u32 headers,
+					   __u32 link)
 {
 	__u32 size = cur->gso_size, segments = cur->gso_segments, payload, last;
 
@@ -112,6 +114,7 @@ static __always_inline void count_segments(const struct cursor *cur, struct pack
 		segments = (payload + size - 1) / size;
 	pkt->packets = segments;
 	pkt->octets = total + (segments - 1) * headers;
+	pkt->headers = headers + link;
 	last = payload % size;
 	pkt->max_ip_length = headers + (payload < size ? payload : size);
 	pkt->min_ip_length = last ? headers + last : pkt->max_ip_length;

@@ -50,7 +50,7 @@ static __always_inline void finish_ip(struct cursor *cur, struct packet *pkt, co
 	if (!cur->gso_size)
 		return;
 	payload = netobs_inner_payload(cur->skb, cur->offset, pkt->protocol, pkt->dst_port);
-	count_segments(cur, pkt, ip->octets, (payload ?: cur->offset + transport) - ip->offset);
+	count_segments(cur, pkt, ip->octets, (payload ?: cur->offset + transport) - ip->offset, ip->offset);
 }
 
 static __always_inline enum verdict parse_ipv4(struct cursor *cur, struct packet *pkt)

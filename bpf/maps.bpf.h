@@ -8,7 +8,12 @@
 
 #include "netobs.h"
 
-const volatile struct netobs_settings settings = { .sampling = 1, .slots = 1, .slot_netns = 1 << SLOT_USED_SHIFT };
+const volatile struct netobs_settings settings = {
+	.sampling = 1,
+	.slots = 1,
+	.slot_netns = 1 << SLOT_USED_SHIFT,
+	.interface_rows = 1,
+};
 
 struct netobs_state state;
 
@@ -29,6 +34,14 @@ struct { /* as ledgers */
 	__type(key, __u32);
 	__type(value, struct not_ip);
 } not_ip SEC(".maps");
+
+struct { /* for each possible CPU settings.interface_rows rows */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct interface_count);
+} interface_counts SEC(".maps");
 
 /* percpu_array: for each possible CPU two halves of settings.slots slots. */
 struct {

@@ -244,18 +244,18 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 }
 
 /* The flow table: one packet in. 0, or an error where no level of it had room. */
-static __always_inline int add_packet(struct __sk_buff *skb, struct ledger *ledger, const struct packet *pkt, __u64 now)
+static __always_inline int add_packet(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
 {
 	int error = -EBUSY;
 
-	if (enter(ledger)) {
+	if (enter()) {
 		READ_EXTRA(skb, pkt);
 		if (settings.flow_table == TABLE_PERCPU_ARRAY)
 			error = add_to_array(skb, pkt, now);
 		else if (settings.flow_table == TABLE_PERCPU_HASH)
 			error = add_to_hash(skb, pkt, now);
 	}
-	leave(ledger);
+	leave();
 	if (error)
 		error = add_to_ring(skb, pkt, now, settings.flow_table == TABLE_RINGBUF ? 0 : error);
 	return error;
@@ -263,12 +263,16 @@ static __always_inline int add_packet(struct __sk_buff *skb, struct ledger *ledg
 
 /* Whether the other of two programs on this hook counts the packet. The first program says what it went by; so each
  * packet is counted once, also if the turn changes while it is between the two. */
-static __always_inline int is_counted_by_other(struct ledger *ledger)
+static __always_inline int is_counted_by_other(void)
 {
+	struct ledger *ledger;
 	__u32 turn;
 
 	if (settings.turn == TURN_ALONE)
 		return 0;
+	ledger = this_ledger();
+	if (!ledger)
+		return 1;
 	turn = *(volatile __u32 *)&state.turn;
 	if (settings.turn == TURN_FIRST)
 		*(volatile __u64 *)&ledger->turn = turn;
@@ -288,12 +292,23 @@ static __always_inline __u32 frame_octets(struct __sk_buff *skb)
 	return skb->len + (skb->vlan_present ? sizeof(struct vlan_header) : 0);
 }
 
-static __always_inline int not_in_a_flow(struct __sk_buff *skb, struct ledger *ledger, enum ledger_reason reason)
+static __always_inline void count_reason(const struct packet *pkt, enum ledger_reason reason)
 {
-	__u32 segments = skb->gso_segs ?: 1, octets = frame_octets(skb);
+	struct ledger *ledger = this_ledger();
 
-	count(&ledger->seen, segments, octets);
-	count(&ledger->reasons[reason], segments, octets);
+	if (ledger)
+		count(&ledger->reasons[reason], pkt->packets, pkt->octets);
+}
+
+static __always_inline int not_in_a_flow(struct __sk_buff *skb, struct packet *pkt, struct interface_count *row,
+					 enum ledger_reason reason)
+{
+	pkt->packets = skb->gso_segs ?: 1;
+	pkt->octets = frame_octets(skb);
+	pkt->headers = 0;
+	pkt->unlike = 1;
+	count_seen(skb, pkt, row);
+	count_reason(pkt, reason);
 	return NEXT;
 }
 
@@ -320,35 +335,36 @@ static __always_inline void count_ethertype(struct __sk_buff *skb, __u32 etherty
 }
 
 /* A function of its own, so that the common path stays short. */
-static __noinline int not_parsed(struct __sk_buff *skb, struct ledger *ledger, enum verdict verdict, __u32 ethertype)
+static __noinline int not_parsed(struct __sk_buff *skb, struct packet *pkt, struct interface_count *row,
+				 enum verdict verdict)
 {
 	if (verdict == PACKET_MALFORMED)
-		return not_in_a_flow(skb, ledger, LEDGER_MALFORMED);
+		return not_in_a_flow(skb, pkt, row, LEDGER_MALFORMED);
 	if (verdict == PACKET_EXT_HEADERS)
-		return not_in_a_flow(skb, ledger, LEDGER_EXT_HEADERS);
-	count_ethertype(skb, ethertype, enter(ledger));
-	leave(ledger);
-	return not_in_a_flow(skb, ledger, LEDGER_NOT_IP);
+		return not_in_a_flow(skb, pkt, row, LEDGER_EXT_HEADERS);
+	count_ethertype(skb, pkt->ethertype, enter());
+	leave();
+	return not_in_a_flow(skb, pkt, row, LEDGER_NOT_IP);
 }
 
 static __always_inline int meter(struct __sk_buff *skb, enum netobs_direction direction, int has_ethernet)
 {
 	struct packet pkt = { .has_ethernet = has_ethernet, .direction = direction, .ifindex = skb->ifindex };
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct ledger *ledger = bpf_map_lookup_elem(&ledgers, &cpu);
+	struct interface_count *row;
 	enum verdict verdict;
 
-	if (!ledger || counting_has_ended() || is_counted_by_other(ledger))
+	if (counting_has_ended() || is_counted_by_other())
 		return NEXT;
+	row = row_of(skb->ifindex, direction);
 	if (!is_sampled())
-		return not_in_a_flow(skb, ledger, LEDGER_NOT_SAMPLED);
+		return not_in_a_flow(skb, &pkt, row, LEDGER_NOT_SAMPLED);
 	verdict = parse_packet(skb, &pkt);
 	if (verdict != PACKET_IP)
-		return not_parsed(skb, ledger, verdict, pkt.ethertype);
+		return not_parsed(skb, &pkt, row, verdict);
 
-	count(&ledger->seen, pkt.packets, pkt.octets);
-	if (add_packet(skb, ledger, &pkt, now_ns()))
-		count(&ledger->reasons[LEDGER_RING_FULL], pkt.packets, pkt.octets);
+	count_seen(skb, &pkt, row);
+	if (add_packet(skb, &pkt, now_ns()))
+		count_reason(&pkt, LEDGER_RING_FULL);
 	return NEXT;
 }
 

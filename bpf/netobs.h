@@ -167,13 +167,33 @@ struct ledger_count {
 
 /* One for each possible CPU; only that CPU writes it. */
 struct ledger {
-	struct ledger_count seen;
+	struct ledger_count seen; /* what found no row in interface_counts; the rest of what was seen is there */
 	struct ledger_count reasons[LEDGER_REASONS];
 	__u64 inside; /* preemptible: programs that are writing this CPU's data, or waiting for another to go on */
 	__u64 turn; /* what the first of two programs on a hook read of netobs_state.turn */
 	__u64 reserved[2]; /* to a multiple of 64: CPUs share no cache line */
 };
 _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
+
+enum interface_counting {
+	INTERFACE_PROBES = 4, /* rows in a row in which an interface and direction may be */
+	INTERFACE_NETNS_SHIFT = 33, /* of interface_count.key */
+};
+
+/* Of one interface and direction: a packet touches this line instead of the ledger's. settings.interface_rows of them
+ * for each possible CPU, and only that CPU writes the counters, which never go back. User space makes the rows of
+ * removed interfaces free again. */
+struct interface_count {
+	__u64 key; /* netns << INTERFACE_NETNS_SHIFT | ifindex << 1 | direction; 0 = free */
+	struct ledger_count seen;
+	/* What sets skbs apart from `seen`. Most packets touch none of these. */
+	__u64 merged; /* packets more than skbs: a super-packet is one skb */
+	__u64 link_octets; /* skb->len without the Ethernet header, less the octets in `seen`: negative, modulo 2^64 */
+	__u64 tagged_skbs; /* those with a VLAN tag in the metadata, which is not in skb->len */
+	__u64 repeated_octets; /* of the headers that segments repeat: what super-packets are longer on the wire */
+	__u64 reserved;
+};
+_Static_assert(sizeof(struct interface_count) == 64, "one cache line");
 
 enum not_ip_sizes {
 	NOT_IP_ETHERTYPES = 16, /* with a counter each */
@@ -219,6 +239,8 @@ struct netobs_settings {
 	__u32 netns; /* number of the network namespace that the programs are attached in; 0 = the first */
 	__u32 slot_netns; /* percpu_array: used and the bits of netns, in the word with flow_slot.place */
 	__u32 turn; /* enum netobs_turn: the one at which this program counts; TURN_ALONE = always */
+	__u32 interface_rows; /* of a CPU in interface_counts, a power of two */
+	__u32 first_row; /* of the namespace: its interfaces begin to look for a row from here on */
 	__u64 tick_ns; /* length of a jiffy */
 	__u64 hash_keys[HASH_KEYS]; /* percpu_array: random odd numbers, so that nobody can make flows for one bucket */
 };

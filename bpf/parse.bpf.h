@@ -41,6 +41,7 @@ struct packet {
 	__u64 dst_addr[2];
 	__u32 packets; /* on the wire: more than one for a super-packet */
 	__u32 octets; /* all of them together */
+	__u32 unlike; /* not 0: the frame is other than one IP packet behind an Ethernet header */
 	__u32 ifindex;
 	__u16 src_port;
 	__u16 dst_port;
@@ -50,6 +51,7 @@ struct packet {
 	__u16 tcp_flags;
 	__u16 min_ip_length; /* of the wire packets */
 	__u16 max_ip_length;
+	__u16 headers; /* of a super-packet's frame, which each of its segments has on the wire */
 	__u8 protocol;
 	__u8 direction;
 	__u8 has_ethernet;

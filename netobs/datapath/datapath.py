@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from netobs.config import CaptureConfig
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.generations import Generations, Manifest, described, hash_of, read_layout, settings_of
 from netobs.datapath.halves import Halves
+from netobs.datapath.interface_counts import InterfaceCounts, first_row, rows_for
 from netobs.datapath.layout import (
     FLOW_TABLES,
     HASH_KEYS,
@@ -29,7 +31,7 @@ from netobs.datapath.layout import (
     WITH_EXTRA,
     RecordLayout,
 )
-from netobs.datapath.ledger import NONE, Ledger, LedgerReading
+from netobs.datapath.ledger import NONE, Count, Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
 from netobs.datapath.percpu_array import EXTRA_MAP, PercpuArray
 from netobs.datapath.percpu_hash import PercpuHash
@@ -51,7 +53,7 @@ RING_BYTES = 16 << 20  # 139,000 records: enough for the packets that a full tab
 TABLE_MAPS = (*PercpuArray.MAPS, *PercpuHash.MAPS, *RingOnly.MAPS)
 CLOCK_PROGRAM, CLOCK_FRAME = "netobs_clock", bytes(64)
 PACKET_EXTRAS = "packet_extras"
-SHARED_MAPS = (".bss", "ledgers", "not_ip", "ring")
+SHARED_MAPS = (".bss", "ledgers", "interface_counts", "not_ip", "ring")
 """The maps that all programs use, beside those of the table."""
 MAX_NAMESPACES = (1 << SLOT_NETNS_BITS) - 1
 """Numbers of network namespaces begin at 1."""
@@ -76,11 +78,13 @@ class Datapath(Taking):
         extra_groups: Collection[str] = (),
         keeper: Keeper = NOTHING,
         slot_cpus: int = 0,
+        interface_rows: int = 0,
         layout: RecordLayout | None = None,
     ) -> None:
         """``batch``: as in ``BatchReader``. ``extra_groups``: those of ``metrics.GROUPS`` that are measured.
-        ``keeper``: keeps the maps and programs for the next process. ``slot_cpus``, ``layout``:
-        those of maps that are there; else the CPUs that are online, and what ``extra_groups`` ask for."""
+        ``keeper``: keeps the maps and programs for the next process. ``slot_cpus``, ``interface_rows``, ``layout``:
+        those of maps that are there; else the CPUs that are online, enough rows for the present interfaces, and what
+        ``extra_groups`` ask for."""
         self._config = config
         self._keeper = keeper
         self._slot_cpus = slot_cpus or libbpf.online_cpus()
@@ -100,8 +104,14 @@ class Datapath(Taking):
         self.grace = GracePeriod()
         self.halves = Halves(self.state, self.grace)
         self.ledger = Ledger(self._cpus, self._layout)
+        rows = interface_rows or rows_for(len(socket.if_nameindex()), bool(config.netns))
+        self.interface_counts = InterfaceCounts(self._cpus, rows, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
         self.table: FlowTable = table_of(config.flow_table, config.max_flows, self._slot_cpus, batch, self._layout)
+
+    @property
+    def _parts(self) -> tuple[Ledger, InterfaceCounts, RingBuffer, FlowTable]:
+        return self.ledger, self.interface_counts, self.ring, self.table
 
     @property
     def record(self) -> np.dtype[np.void]:
@@ -116,7 +126,7 @@ class Datapath(Taking):
     def kernel_bytes(self) -> int:
         """Memory that the maps take."""
         packet_extras = self._cpus * EXTRA.itemsize if self._layout.has_extra else 0
-        return self.table.kernel_bytes() + self.ring.kernel_bytes() + self.ledger.kernel_bytes() + packet_extras
+        return sum(part.kernel_bytes() for part in self._parts) + packet_extras
 
     def load(self) -> None:
         """Loads and verifies the programs, or goes on with what the former process has kept: with all of it, or with
@@ -138,6 +148,9 @@ class Datapath(Taking):
 
     def _load(self, generations: Generations) -> None:
         last = generations.last
+        if last is not None:
+            there = last.entries.get(InterfaceCounts.MAP, 0) // self._cpus
+            self.interface_counts.rows = max(self.interface_counts.rows, there)
         obj, manifest = self._prepare()
         if last is not None and manifest.has_same_programs(last):
             obj.close()
@@ -156,7 +169,7 @@ class Datapath(Taking):
     def _prepare(self) -> tuple[BpfObject, Manifest]:
         """The object before it is loaded, and what it will be."""
         obj = self._open_object()
-        for part in (self.ledger, self.ring, self.table):
+        for part in self._parts:
             part.prepare(obj)
         if self._layout.has_extra:
             obj.set_max_entries(PACKET_EXTRAS, self._cpus)
@@ -169,7 +182,7 @@ class Datapath(Taking):
     def _adopt(self, obj: LoadedObject) -> None:
         """Uses the maps and programs of ``obj``."""
         self._object = obj
-        for reader in (self.state, self.ledger, self.ring, self.table):
+        for reader in (self.state, *self._parts):
             reader.open_maps(obj)
         self.state.go_on()
         self.go_on()
@@ -231,7 +244,8 @@ class Datapath(Taking):
             self._config, max_flows=manifest.max_flows, flow_table=FLOW_TABLES[settings["flow_table"]],
             precise_time=True,  # its clock is of no interest: it counts no more
         )  # fmt: skip
-        former = Datapath(config, slot_cpus=settings["slot_cpus"] or 1, layout=layout)
+        rows = settings.get("interface_rows", 0)
+        former = Datapath(config, slot_cpus=settings["slot_cpus"] or 1, interface_rows=rows, layout=layout)
         assert self._generations is not None
         former.journal = self.journal
         former._adopt(self._generations.open(manifest))
@@ -294,6 +308,7 @@ class Datapath(Taking):
             settings[:] = self._settings
             settings["netns"] = number
             settings["slot_netns"] = slot_netns(number)
+            settings["first_row"] = first_row(number, self.interface_counts.rows)
             settings["turn"] = turn
             for name in (*SHARED_MAPS, *self._extra_maps[1:], *self.table.MAPS):
                 obj.reuse(name, self.map_fd(name))
@@ -309,6 +324,7 @@ class Datapath(Taking):
         settings["sampling"] = self._config.sampling
         settings["flow_table"] = FLOW_TABLES.index(self._config.flow_table)
         settings["slots"], settings["slot_cpus"] = self.table.slots, self.table.slot_cpus
+        settings["interface_rows"] = self.interface_counts.rows
         settings["precise_time"], settings["preemptible"] = self._config.precise_time, self.preemptible
         settings["extra_groups"] = sum(1 << GROUPS.index(group) for group in self._extra_groups)
         settings["tick_ns"] = clock.tick_ns()
@@ -360,11 +376,13 @@ class Datapath(Taking):
 
     def read_ledger(self) -> LedgerReading:
         """Counts of seen packets, and of packets in no flow."""
-        return self.ledger.read()
+        packets, octets = self.interface_counts.seen()
+        reading = self.ledger.read()
+        return replace(reading, seen=Count(reading.seen.packets + packets, reading.seen.octets + octets))
 
     def close(self) -> None:
         """Frees the maps, and the programs that are not attached."""
-        for part in (self.ledger, self.ring, self.table, self.state, self.grace):
+        for part in (*self._parts, self.state, self.grace):
             part.close()
         for _, former in self._formers:
             if former is not None:

@@ -39,7 +39,7 @@ else:  # numpy 1.21 has no such index
     Settings = np.ndarray
 
 
-NEEDED = {"ledger": {"seen", "reasons"}, "state": {"active_half"}}
+NEEDED = {"ledger": {"seen", "reasons"}, "state": {"active_half"}, "interface": {"seen"}}
 """Of structures that have more than what is counted."""
 
 

@@ -26,6 +26,8 @@ SETTINGS = np.dtype(
         ("netns", "<u4"),
         ("slot_netns", "<u4"),
         ("turn", "<u4"),
+        ("interface_rows", "<u4"),
+        ("first_row", "<u4"),
         ("tick_ns", "<u8"),
         ("hash_keys", "<u8", (HASH_KEYS,)),
     ]
@@ -116,6 +118,23 @@ LEDGER = np.dtype(
 )
 """struct ledger: one for each possible CPU."""
 
+INTERFACE_PROBES = 4
+INTERFACE_NETNS_SHIFT = 33
+"""enum interface_counting."""
+
+INTERFACE_COUNT = np.dtype(
+    [
+        ("key", "<u8"),
+        ("seen", LEDGER_COUNT),
+        ("merged", "<u8"),
+        ("link_octets", "<u8"),
+        ("tagged_skbs", "<u8"),
+        ("repeated_octets", "<u8"),
+        ("reserved", "<u8"),
+    ]
+)
+"""struct interface_count: of one interface and direction on one CPU."""
+
 NOT_IP_ETHERTYPES = 16
 """enum not_ip_sizes."""
 
@@ -131,7 +150,7 @@ NOT_IP = np.dtype(
 class RecordLayout(NamedTuple):
     """The structures in the maps of an ``object``: those of ``bpf/netobs.h`` as they are now, or as another version had
     them, whose maps are read once more. ``metrics``, ``record``: the values of the hash maps, and the records of the
-    ring buffer."""
+    ring buffer. ``interface``: None of versions without a map ``interface_counts``."""
 
     metrics: np.dtype[np.void]
     record: np.dtype[np.void]
@@ -145,6 +164,7 @@ class RecordLayout(NamedTuple):
     not_ip: np.dtype[np.void] = NOT_IP
     state: np.dtype[np.void] = STATE
     reasons: tuple[str, ...] = LEDGER_REASONS
+    interface: np.dtype[np.void] | None = None
 
     @property
     def has_extra(self) -> bool:
@@ -152,5 +172,5 @@ class RecordLayout(NamedTuple):
         return self.object == WITH_EXTRA.object
 
 
-PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o")
-WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o")
+PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o", interface=INTERFACE_COUNT)
+WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o", interface=INTERFACE_COUNT)

@@ -101,7 +101,8 @@ class Ledger:
             self._memory[name] = obj.shared(name, self._cpus * dtype.itemsize)
 
     def read(self) -> LedgerReading:
-        """The ledger now, summed over the CPUs. Packets that arrive meanwhile may or may not be included."""
+        """The ledger now, summed over the CPUs. Packets that arrive meanwhile may or may not be included. ``seen`` is
+        without what ``InterfaceCounts.seen`` has."""
         rows = self._rows("ledgers")
         reasons = {name: _sum(rows["reasons"][:, i]) for i, name in enumerate(self._reasons)}
         reading = LedgerReading(_sum(rows["seen"]), reasons, *self._not_ip())

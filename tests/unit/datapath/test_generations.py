@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from netobs.datapath.generations import described, read_layout
+from netobs.datapath.interface_counts import InterfaceCounts
 from netobs.datapath.layout import PLAIN, WITH_EXTRA, RecordLayout
 
 
@@ -34,3 +35,12 @@ def test_a_field_that_another_version_lacks_is_done_without(name: str) -> None:
 @pytest.mark.parametrize("name", ["seen", "active_half", "ifindex", "place", "first", "cpu"])
 def test_a_field_without_which_nothing_can_be_read(name: str) -> None:
     assert read_layout(without(PLAIN, name)) is None
+
+
+def test_maps_of_a_version_without_counts_of_interfaces() -> None:
+    former = described(PLAIN)
+    del former["structures"]["interface"]
+    layout = read_layout(former)
+    assert layout is not None
+    assert layout.interface is None
+    assert InterfaceCounts(4, 512, layout).kernel_bytes() == 0

@@ -37,6 +37,7 @@ STRUCTS = {
     "flow_metrics": METRICS,
     "ledger_count": layout.LEDGER_COUNT,
     "ledger": layout.LEDGER,
+    "interface_count": layout.INTERFACE_COUNT,
     "ethertype_count": layout.ETHERTYPE_COUNT,
     "not_ip": layout.NOT_IP,
     "netobs_settings": layout.SETTINGS,
@@ -72,6 +73,7 @@ def test_maps_hold_these_structs(btf: Btf) -> None:
     assert btf.map_types("flow_slots") == {"key": "unsigned int", "value": "flow_slot"}
     assert btf.map_types("flow_starts") == {"key": "unsigned int", "value": "flow_start"}
     assert btf.map_types("ledgers") == {"key": "unsigned int", "value": "ledger"}
+    assert btf.map_types("interface_counts") == {"key": "unsigned int", "value": "interface_count"}
     assert btf.map_types("not_ip") == {"key": "unsigned int", "value": "not_ip"}
 
 
@@ -87,6 +89,10 @@ def test_enums_of_the_header() -> None:
     assert enum(HEADER, "netobs_counting") == [f"NETOBS_COUNTING_ENDED = {layout.COUNTING_ENDED}"]
     turns = {"FIRST": TURN_FIRST, "SECOND": TURN_SECOND, "NEVER": TURN_NEVER, "SETTLED": layout.TURN_SETTLED}
     assert enum(HEADER, "netobs_turn") == ["TURN_ALONE", *(f"TURN_{name} = {value}" for name, value in turns.items())]
+    assert enum(HEADER, "interface_counting") == [
+        f"INTERFACE_PROBES = {layout.INTERFACE_PROBES}",
+        f"INTERFACE_NETNS_SHIFT = {layout.INTERFACE_NETNS_SHIFT}",
+    ]
     assert enum(HEADER, "not_ip_sizes") == [f"NOT_IP_ETHERTYPES = {layout.NOT_IP_ETHERTYPES}"]
     assert enum(HEADER, "netobs_direction") == ["NETOBS_INGRESS = 0", "NETOBS_EGRESS = 1"]
 

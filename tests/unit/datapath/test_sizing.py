@@ -9,6 +9,7 @@ import pytest
 
 from netobs.datapath.batch import hash_map_bytes
 from netobs.datapath.datapath import RING_BYTES
+from netobs.datapath.interface_counts import InterfaceCounts, first_row, rows_for
 from netobs.datapath.layout import FLOW_SLOT, FLOW_START
 from netobs.datapath.ledger import Ledger
 from netobs.datapath.percpu_array import LEAST_SLOTS, PercpuArray, slots_per_cpu
@@ -102,12 +103,32 @@ def test_no_table_takes_no_memory() -> None:
     assert RingOnly().kernel_bytes() == 0
 
 
+@pytest.mark.parametrize(
+    ("interfaces", "namespaces", "rows"),
+    [
+        (0, False, 512), (1, False, 512), (128, False, 512), (129, False, 1024), (500, False, 2048),
+        (4000, False, 16_384), (100_000, False, 16_384), (1, True, 4096), (600, True, 8192),
+    ],
+)  # fmt: skip
+def test_rows_of_interfaces(interfaces: int, namespaces: bool, rows: int) -> None:
+    """Two for each interface and direction; as many bytes as the kernel's array takes."""
+    assert rows_for(interfaces, namespaces) == rows
+    assert InterfaceCounts(64, rows).kernel_bytes() == 64 * rows * 64
+
+
+def test_small_namespaces_begin_far_from_each_other() -> None:
+    """Ten interfaces with both directions each, in as many namespaces as the rows are made for."""
+    places = sorted({(first_row(number, 4096) + index) % 4096 for number in range(1, 33) for index in range(2, 22)})
+    assert len(places) == 32 * 20
+
+
 @pytest.mark.parametrize("cpus", [256])
 def test_large_hosts_are_not_charged_for_each_cpu(cpus: int) -> None:
     """The paper's table is the one that is: 2.0 GiB for 65,536 flows on a host with 256 possible CPUs."""
     rest = RingBuffer(RING_BYTES).kernel_bytes() + Ledger(cpus).kernel_bytes()
+    rest += InterfaceCounts(cpus).kernel_bytes()
     assert array(65_536, cpus).kernel_bytes() + rest < 100 * MIB
-    assert RingOnly().kernel_bytes() + rest < 20 * MIB
+    assert RingOnly().kernel_bytes() + rest < 25 * MIB
     assert 2050 * MIB < percpu_hash(65_536, cpus).kernel_bytes() < 2100 * MIB
 
 
