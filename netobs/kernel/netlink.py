@@ -27,6 +27,7 @@ TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, interface, handle, p
 RECEIVE_BYTES = 1 << 18
 QUEUE_BYTES = 8 << 20  # a host may bring up hundreds of taps at once; memory is taken only for events that wait
 _numbers = itertools.cycle(range(1, 1 << 31))
+_DONE_BYTES = HEADER.size + 4
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python has no name for it
 
 
@@ -58,7 +59,13 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def dump(request: int, body: bytes, sock: socket.socket | None = None) -> Iterator[tuple[int, bytes]]:
-    """The answer to a request that lists things: (type, message) each. ``sock``: of another network namespace; nobody
+    """The answer to a request that lists things: (type, message) each. ``sock``, errors: as in ``parts``."""
+    for data in parts(request, body, sock):
+        yield from messages(data)
+
+
+def parts(request: int, body: bytes, sock: socket.socket | None = None) -> Iterator[bytes]:
+    """The same as the kernel delivers it: several whole messages each. ``sock``: of another network namespace; nobody
     else uses it.
 
     :raises OSError: the socket failed, or the kernel answered with an error.
@@ -67,15 +74,26 @@ def dump(request: int, body: bytes, sock: socket.socket | None = None) -> Iterat
     with contextlib.nullcontext(sock) if sock is not None else open_socket() as asked:
         asked.send(HEADER.pack(HEADER.size + len(body), request, NLM_F_REQUEST | NLM_F_DUMP, number, 0) + body)
         while True:
-            for kind, message in messages(asked.recv(RECEIVE_BYTES)):
-                if HEADER.unpack_from(message)[3] != number:
-                    continue  # the rest of an answer that nobody read
-                if kind == NLMSG_DONE:
-                    return
-                if kind == NLMSG_ERROR:
-                    failure = _failure(message)
-                    raise OSError(failure, f"rtnetlink request {request} failed (errno {failure})")
-                yield kind, message
+            data = asked.recv(RECEIVE_BYTES)
+            _, kind, _, answered, _ = HEADER.unpack_from(data)
+            if answered != number:
+                continue  # the rest of an answer that nobody read
+            if kind == NLMSG_ERROR:
+                failure = _failure(data)
+                raise OSError(failure, f"rtnetlink request {request} failed (errno {failure})")
+            end = _end_of(data, number)
+            if end:
+                yield data[:end]
+            if end < len(data):
+                return
+
+
+def _end_of(data: bytes, number: int) -> int:
+    """Where the message begins that says that there are no more; the length of ``data`` if there is none. The kernel
+    sends it behind the last of the others, or alone (af_netlink.c: netlink_dump)."""
+    offset = len(data) - _DONE_BYTES
+    length, kind, _, answered, _ = HEADER.unpack_from(data, offset)
+    return offset if (length, kind, answered) == (_DONE_BYTES, NLMSG_DONE, number) else len(data)
 
 
 def _failure(message: bytes) -> int:
