@@ -138,7 +138,10 @@ class Control:
     # The verbs.
 
     def _status(self, request: Request, now_ns: int) -> None:
-        self.survey.refresh(lambda later_ns: request.answer(later_ns, status=self.document()), now_ns)
+        def answer(later_ns: int) -> None:
+            request.answer(later_ns, status=self.document())
+
+        self.survey.refresh(lambda later_ns: self._daemon.reconciliation.refresh(answer, later_ns), now_ns)
 
     def _top(self, request: Request, now_ns: int) -> None:
         """The connection belongs to the live table from now on."""

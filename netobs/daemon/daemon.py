@@ -29,6 +29,7 @@ from netobs.daemon.handover import Handover
 from netobs.daemon.keeping import keeper_for
 from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
+from netobs.daemon.reconciliation import SOON_NS, Reconciliation
 from netobs.daemon.reload import Checked, Outcome, Reloading
 from netobs.daemon.systemd import ServiceManager
 from netobs.daemon.telling import Telling
@@ -79,6 +80,7 @@ class Daemon:
         self.evictions = Evictions(self.datapath, loop, self._meter, self._after_eviction, self._keeper)
         self._handover = Handover(self.capture, self.evictions, self._meter, loop)
         self.is_stopping, self._ready_by_ns = False, 0
+        self.reconciliation = Reconciliation(self, self._keeper)
         self._goes_on = self._keeper.keeps
         """Whether the next process goes on where this one ends; not after a stop."""
         self.watch = LoopWatch(loop)
@@ -122,6 +124,7 @@ class Daemon:
         self._ready_by_ns = now_ns + READY_WITHIN_NS
         self._follow_metrics(now_ns)
         self.attaching.when_done(self._handover.take_former, now_ns)
+        self.attaching.when_done(self.reconciliation.see, now_ns)
         self.attaching.when_done(self._report_ready, now_ns)
 
     def _follow_signals(self) -> None:
@@ -141,6 +144,7 @@ class Daemon:
         """Exports the flows of a removed interface under its name, because another one has the index now."""
         self.evictions.evict()
         self._export(self.metering.end_interface(key))
+        self.reconciliation.forget_interface(key)
 
     def _follow_namespaces(self, now_ns: int) -> Namespaces:
         from netobs.daemon import namespaces
@@ -171,6 +175,7 @@ class Daemon:
         """Exports the flows of a network namespace that has gone."""
         self.evictions.evict()
         self._export(self.metering.end_namespace(number))
+        self.reconciliation.forget_namespace(number)
 
     def _see_interfaces(self) -> bool:
         """Whether the interfaces, or the names of network namespaces, are others than before."""
@@ -183,6 +188,7 @@ class Daemon:
     def _report_interfaces(self, now_ns: int) -> None:
         if not self.is_stopping and self._see_interfaces():
             self.exporting.options_changed(now_ns)
+        self.reconciliation.see(now_ns, SOON_NS)
 
     def see_losses(self, pair: ClockPair) -> None:
         """Reads the counters of losses at each eviction, which dates the losses."""
@@ -214,6 +220,7 @@ class Daemon:
     def _after_eviction(self, succeeded: bool, now_ns: int) -> None:
         if succeeded:
             self.service.alive()
+            self.reconciliation.after_eviction(now_ns)
         self.see_losses(clock.read_pair())
         self.telling.say_status(now_ns)
 
@@ -356,6 +363,7 @@ class Daemon:
         if self.namespaces is not None:
             self.namespaces.close(self._goes_on)
         self._handover.undo()
+        self.reconciliation.close()
         self.capture.close(self._goes_on)
         if not self._goes_on:
             self._keeper.forget()

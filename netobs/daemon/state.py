@@ -144,7 +144,13 @@ def _interfaces(daemon: Daemon, found: Found) -> Iterator[Tree]:
                 "name": points.names[index].name,
                 "index": index,
                 "netns": netns,
-                "directions": {one.direction: _direction(one, None if netns else found) for one in attachments},
+                "directions": {
+                    one.direction: {
+                        **_direction(one, None if netns else found),
+                        **daemon.reconciliation.of(one.interface.netns, index, one.direction),
+                    }
+                    for one in attachments
+                },
             }
 
 

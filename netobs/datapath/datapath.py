@@ -273,6 +273,11 @@ class Datapath(Taking):
             generations.drained(manifest, base)
             del self._formers[0]
 
+    @property
+    def has_former(self) -> bool:
+        """Whether programs may still count in former maps."""
+        return bool(self._formers)
+
     def take_rest(self, now_ns: int) -> Records:
         """Ends counting, and takes everything out.
 

@@ -108,6 +108,10 @@ class Ledger:
         reading = LedgerReading(_sum(rows["seen"]), reasons, *self._not_ip())
         return reading if self.base is None else self.base + reading
 
+    def rest(self) -> int:
+        """Packets that found no row in ``interface_counts``."""
+        return int(self._rows("ledgers")["seen"]["packets"].sum())
+
     def _not_ip(self) -> tuple[dict[int, Count], Count]:
         """Counts by EtherType, and the rest. Each CPU counts the EtherTypes that it saw first, so CPUs may differ."""
         rows = self._rows("not_ip")

@@ -9,10 +9,16 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from netobs.flow.interface_key import interface_key
 from netobs.kernel import netlink
+from netobs.kernel.link_stats import LINK_STATS, link_stats
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 # linux/if_arp.h: what begins with an Ethernet header, and what begins with the IP header
 ARPHRD_ETHERNET = (1, 772)  # ETHER, LOOPBACK
@@ -104,6 +110,13 @@ class LinkMonitor:
             for _, message in netlink.dump(netlink.RTM_GETLINK, body, self._requests)
             for interface in self._interface(message)
         ]
+
+    def stats(self) -> npt.NDArray[np.void]:
+        """The kernel's counters of all interfaces, as ``link_stats``; none if the namespace has just been left.
+
+        :raises OSError: as in ``link_stats``.
+        """
+        return link_stats(self._requests) if self._events.fileno() >= 0 else np.zeros(0, LINK_STATS)
 
     def read(self) -> list[LinkEvent] | None:
         """Events that have arrived, oldest first, at most ``EVENTS_AT_ONCE``: ``fileno`` stays readable if there are

@@ -72,6 +72,8 @@ class ObservationPoints:
         self._directions = DIRECTIONS[direction]
         self.methods = Methods(setting, elsewhere.methods if elsewhere else None)
         self._purpose = purpose
+        self.number = elsewhere.number if elsewhere else 0
+        """Of the network namespace."""
         self._attachments: dict[int, list[Attachment]] = {}
         self._kept = (
             KeptLinks(keeper, purpose.place, elsewhere.hooks, elsewhere.number)
@@ -97,6 +99,11 @@ class ObservationPoints:
         :raises CaptureError: the configured method does not work, or this process lacks the right.
         """
         self.placing.find_method()
+
+    @property
+    def label(self) -> str:
+        """What the names of its interfaces begin with in the log."""
+        return self._purpose.label
 
     @property
     def method(self) -> str:

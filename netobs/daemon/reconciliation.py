@@ -1,0 +1,292 @@
+"""Holds what the programs count on each hook against the kernel's own counters, beside the loop.
+
+Both are read right after a hook has its program, and what comes later is compared: the first reading of a hook is its
+baseline, which the next process goes on with if it has the same maps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+import numpy as np
+
+from netobs.base import background
+from netobs.base.clock import NS_PER_S
+from netobs.base.errors import NetobsError
+from netobs.base.keeper import Keeper, file_of
+from netobs.base.kept_record import KeptRecord
+from netobs.base.sparse import SparseArray
+from netobs.daemon import comparison
+from netobs.daemon.comparison import KERNEL, OURS, Difference, Sample
+from netobs.daemon.difference_warnings import DifferenceWarnings, Growth
+from netobs.daemon.hooks import DIRECTIONS, Hooks, Reading, counted_of, found, hooks_of, interface_keys
+from netobs.datapath.interface_counts import InterfaceCounts, count_key
+from netobs.datapath.layout import INTERFACE_COUNT, INTERFACE_NETNS_SHIFT
+from netobs.kernel.link_stats import link_stats, qdisc_drops
+from netobs.kernel.observation_points import ObservationPoints
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from netobs.daemon.daemon import Daemon
+
+    Keys = npt.NDArray[np.uint64]
+    Rows = npt.NDArray[np.void]
+
+log = logging.getLogger("netobs")
+
+EVERY_NS = 5 * NS_PER_S
+SOON_NS = NS_PER_S // 10
+"""Least times between two readings: usually, and where hooks are new or somebody asks."""
+PATIENCE_NS = NS_PER_S
+BASELINES, FREED = "baselines", "freed-rows"
+
+
+def _no_sample() -> Sample:
+    none = np.zeros((0, len(OURS)), "<i8")
+    return Sample(none, none, np.zeros((0, len(KERNEL)), "<i8"))
+
+
+class _Last(NamedTuple):
+    """The last comparison, of the hooks ``keys``."""
+
+    keys: Keys
+    base: Sample
+    now: Sample
+    difference: Difference
+    known: npt.NDArray[np.bool_]
+
+
+class Reconciliation:
+    """``see`` after each eviction and each change of hooks -> ``of`` for the state document."""
+
+    def __init__(self, daemon: Daemon, keeper: Keeper) -> None:
+        self._daemon, self._keeper = daemon, keeper
+        self._record = KeptRecord(file_of(keeper, BASELINES))
+        self._warnings = DifferenceWarnings()
+        self._map = 0
+        self._forget_all()
+        self._is_reading, self._began_ns = False, -EVERY_NS
+        self._waiting: list[Callable[[int], None]] = []
+
+    def _forget_all(self) -> None:
+        self._keys, self._base = np.zeros(0, "<u8"), _no_sample()
+        self._gone: Keys = np.zeros(0, "<u8")
+        self._ended: set[int] = set()
+        self._last: _Last | None = None
+        self._is_changed = False
+
+    def forget_interface(self, key: int) -> None:
+        """Another interface has its ``Interface.key`` from now on."""
+        self._keep(self._keys >> np.uint64(1) != key)
+
+    def forget_namespace(self, number: int) -> None:
+        """The namespace is gone, and no program counts for it any more."""
+        self._ended.add(number)
+        self._keep(self._keys >> np.uint64(INTERFACE_NETNS_SHIFT) != number)
+
+    def _keep(self, which: npt.NDArray[np.bool_]) -> None:
+        if not which.all():
+            self._keys, self._base, self._is_changed = self._keys[which], self._base.rows(which), True
+
+    def refresh(self, then: Callable[[int], None], now_ns: int) -> None:
+        """Calls ``then`` after a reading of now, or after ``PATIENCE_NS``: the kernel's lock may take long."""
+        self._waiting.append(then)
+        self.see(now_ns, SOON_NS)
+        if self._is_reading:
+            self._daemon.loop.call_at(now_ns + PATIENCE_NS, self._tell)
+        else:
+            self._tell(now_ns)
+
+    def _tell(self, now_ns: int) -> None:
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            then(now_ns)
+
+    def after_eviction(self, now_ns: int) -> None:
+        """An eviction, which waits for a grace period, has just ended."""
+        if not self._is_reading:
+            self._free(self._daemon.datapath.interface_counts)
+        self.see(now_ns)
+
+    def see(self, now_ns: int, every_ns: int = EVERY_NS) -> None:
+        """Begins to read if the last reading began ``every_ns`` ago."""
+        daemon = self._daemon
+        is_due = now_ns - self._began_ns >= every_ns and not self._is_reading
+        if not is_due or daemon.is_stopping or daemon.datapath.has_former:
+            return
+        counts = daemon.datapath.interface_counts
+        if counts.number != self._map:
+            self._go_on(counts)
+        self._is_reading, self._began_ns = True, now_ns
+
+        def read() -> Reading | OSError:
+            try:
+                before, stats, drops = counts.read(), link_stats(), qdisc_drops()
+                return Reading(before, counts.read(), [(0, stats)], drops)
+            except OSError as error:
+                return error
+
+        def done(result: Reading | OSError | NetobsError, later_ns: int) -> None:
+            if isinstance(result, Reading):
+                self._read_others(result, [*self._all_points()][1:], later_ns)
+            else:
+                log.debug("the kernel's counters of the interfaces cannot be read: %s", result)
+                self._ended_reading(later_ns)
+
+        background.run(daemon.loop, "reconciliation", read, done)
+
+    def _ended_reading(self, now_ns: int) -> None:
+        self._is_reading = False
+        self._tell(now_ns)
+
+    def _all_points(self) -> Iterator[ObservationPoints]:
+        yield self._daemon.points
+        if self._daemon.namespaces is not None:
+            yield from (each.points for each in self._daemon.namespaces.present)
+
+    def _hooks(self) -> Hooks:
+        return hooks_of(self._all_points())
+
+    def _read_others(self, reading: Reading, others: list[ObservationPoints], now_ns: int) -> None:
+        """One network namespace in each round of the loop."""
+        daemon = self._daemon
+        if daemon.is_stopping or daemon.datapath.interface_counts.number != self._map:
+            self._ended_reading(now_ns)
+            return
+        if others:
+            points = others.pop()
+            try:
+                reading.stats.append((points.number, points.links.stats()))
+            except OSError as error:  # it is going away
+                log.debug("network namespace %d: its interfaces' counters: %s", points.number, error)
+            daemon.loop.call_at(now_ns, lambda later_ns: self._read_others(reading, others, later_ns))
+            return
+        reading.last = daemon.datapath.interface_counts.read() if len(reading.stats) > 1 else reading.after
+        self._compare(reading, now_ns)
+        self._ended_reading(now_ns)
+
+    def _compare(self, reading: Reading, now_ns: int) -> None:
+        hooks = self._hooks()
+        interfaces, stats = reading.kernel()
+        places, there = found(interfaces, hooks.interfaces)
+        hooks = Hooks(hooks.keys[there], hooks.has_ethernet[there], [*compress(hooks.names, there)])
+        now = self._sample(reading, hooks, stats[places[there]])
+        self._note_gone(reading, interfaces)
+        old, has_base = found(self._keys, hooks.keys)
+        goes_on = now.kernel[has_base] >= self._base.kernel[old[has_base]]
+        has_base[has_base] = goes_on[:, : comparison.DROPPED].all(1)  # else another interface has the number by now
+        base = Sample(*(columns.copy() for columns in now))
+        for columns, former in zip(base, self._base):
+            columns[has_base] = former[old[has_base]]
+        self._is_changed |= not has_base.all() or len(hooks.keys) != len(self._keys)
+        self._keys, self._base = hooks.keys, base
+        has_row = found(reading.last["key"], hooks.keys)[1]
+        known = has_row | np.bool_(self._daemon.datapath.ledger.rest() == 0)
+        last, self._last = self._last, _Last(hooks.keys, base, now, comparison.difference(base, now), known)
+        self._warn(last, self._last, hooks, now_ns)
+        self._write()
+
+    def _sample(self, reading: Reading, hooks: Hooks, stats: Rows) -> Sample:
+        sampled = self._daemon.config.capture.sampling > 1
+        is_host = hooks.netns == 0
+        first = np.where(is_host, counted_of(reading.before, hooks.keys), counted_of(reading.after, hooks.keys))
+        then = np.where(is_host, counted_of(reading.after, hooks.keys), counted_of(reading.last, hooks.keys))
+        egress = hooks.are_egress
+        kernel = np.stack([
+            np.where(egress, stats[f"tx_{name}"], 0 if name == "dropped" else stats[f"rx_{name}"]) for name in KERNEL
+        ], 1).astype("<i8")  # fmt: skip
+        places, there = found(interface_keys(0, reading.drops["ifindex"]), hooks.interfaces)
+        there &= egress
+        kernel[there, comparison.DROPPED] += reading.drops["dropped"].astype("<i8")[places[there]]
+        before, after = (comparison.ours(counted, hooks.has_ethernet, sampled) for counted in (first, then))
+        return Sample(before, after, kernel)
+
+    def _note_gone(self, reading: Reading, present: Keys) -> None:
+        """The rows of interfaces that are gone can be given away after the next grace period."""
+        namespaces = self._daemon.namespaces
+        followed = set() if namespaces is None else {each.points.number for each in namespaces.present}
+        keys = reading.last["key"]
+        whole = [0, *(self._ended - followed), *(number for number, _ in reading.stats)]
+        is_whole = np.isin(keys >> np.uint64(INTERFACE_NETNS_SHIFT), np.array(whole, "<u8"))
+        self._gone = keys[is_whole & ~np.isin(keys >> np.uint64(1), present)]
+
+    def _free(self, counts: InterfaceCounts) -> None:
+        if not len(self._gone):
+            return
+        noted = [interface.key for points in self._all_points() for interface in points.names.values()]
+        gone, self._gone = self._gone[~np.isin(self._gone >> np.uint64(1), np.array(noted, "<u8"))], self._gone[:0]
+        if counts.freed is None and self._keeper.keeps:
+            counts.freed = SparseArray(INTERFACE_COUNT, self._keeper.memory(FREED)).array
+            self._is_changed = True
+        counts.free(gone)
+
+    def _warn(self, before: _Last | None, last: _Last, hooks: Hooks, now_ns: int) -> None:
+        if before is None:
+            return
+        places, there = found(before.keys, last.keys)
+        there &= last.known
+        there[there] = (before.base.kernel[places[there]] == last.base.kernel[there]).all(1)
+        former = places[there]
+        self._warnings.tell(
+            Growth(
+                last.keys[there],
+                [*compress(hooks.names, there)],
+                last.difference.packets[there] - before.difference.packets[former],
+                np.maximum(
+                    last.now.kernel[there, 0] - before.now.kernel[former, 0],
+                    last.now.after[there, 0] - before.now.after[former, 0],
+                ),
+            ),
+            now_ns,
+        )
+
+    def of(self, netns: int, ifindex: int, direction: str) -> dict[str, Any]:
+        """What is known of one hook, for the state document."""
+        last, key = self._last, count_key(netns, ifindex, DIRECTIONS[direction])
+        place = int(np.searchsorted(last.keys, np.uint64(key))) if last is not None else 0
+        if last is None or place == len(last.keys) or last.keys[place] != key or not last.known[place]:
+            return dict.fromkeys(("seen", "skbs", "kernel", "difference"))
+        ours, kernel = (last.now.after - last.base.after)[place], (last.now.kernel - last.base.kernel)[place]
+        packets, octets, dropped = (int(column[place]) for column in last.difference)
+        return {
+            "seen": _pair(ours[comparison.PACKETS], ours[comparison.OCTETS]),
+            "skbs": _pair(ours[comparison.SKBS], ours[comparison.LEAST]),
+            "kernel": _pair(kernel[0], kernel[1]),
+            "difference": {"packets": packets, "octets": None if dropped else octets, "dropped_after": dropped},
+        }
+
+    def _go_on(self, counts: InterfaceCounts) -> None:
+        """With the baselines of the former process, if these are its maps; else with none."""
+        self._forget_all()
+        is_first, self._map = not self._map, counts.number
+        kept = self._record.read() if is_first else None
+        if kept is None or kept.get("map") != self._map or kept.get("columns") != [*OURS, *KERNEL]:
+            return
+        self._keys = np.array(kept["keys"], "<u8")
+        self._base = Sample(*(
+            np.array(kept[name], "<i8").reshape(len(self._keys), -1) for name in Sample._fields
+        ))  # fmt: skip
+        former = self._keeper.former(FREED) if kept["freed"] else None
+        if former is not None:
+            counts.freed = SparseArray(INTERFACE_COUNT, former).array
+
+    def _write(self) -> None:
+        if self._is_changed and not self._record.is_off:
+            self._is_changed = False
+            freed = self._daemon.datapath.interface_counts.freed is not None
+            columns = {name: values.ravel().tolist() for name, values in self._base._asdict().items()}
+            self._record.write({
+                "map": self._map, "columns": [*OURS, *KERNEL], "freed": freed, "keys": self._keys.tolist(), **columns
+            })  # fmt: skip
+
+    def close(self) -> None:
+        """Keeps what the next process goes on with."""
+        self._record.close()
+
+
+def _pair(packets: np.int64, octets: np.int64) -> dict[str, int]:
+    return {"packets": int(packets), "octets": int(octets)}
