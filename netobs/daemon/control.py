@@ -65,7 +65,10 @@ class Request:
 
     def answer(self, now_ns: int, **fields: object) -> None:
         """Sends ``fields``."""
-        data = encoded(ok=True, **fields)
+        self.send(encoded(ok=True, **fields), now_ns)
+
+    def send(self, data: bytes, now_ns: int) -> None:
+        """Sends what ``encoded`` has made."""
         if len(data) > LIMITS.answer_bytes:
             data = refusal(f"the answer has {len(data)} bytes, which is too much; use the metrics")
         self.connection.answer(data, now_ns)
@@ -90,6 +93,7 @@ class Control:
         self._inode = 0
         self._survey: Survey | None = None
         self._live: Live | None = None
+        self._asking: list[Request] = []  # for the status
         self._reloads: list[tuple[int, Request]] = []  # the number of the reload that each waits for
 
     def open(self) -> None:
@@ -138,10 +142,19 @@ class Control:
     # The verbs.
 
     def _status(self, request: Request, now_ns: int) -> None:
-        def answer(later_ns: int) -> None:
-            request.answer(later_ns, status=self.document())
+        self._asking.append(request)
+        if len(self._asking) == 1:
+            refresh = self._daemon.reconciliation.refresh
+            self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
 
-        self.survey.refresh(lambda later_ns: self._daemon.reconciliation.refresh(answer, later_ns), now_ns)
+    def _tell_status(self, now_ns: int) -> None:
+        """All who have asked meanwhile get the same answer."""
+        assert self._server is not None
+        asking, self._asking = self._asking, []
+        with self._server.at_work():
+            data = encoded(ok=True, status=self.document())
+            for request in asking:
+                request.send(data, now_ns)
 
     def _top(self, request: Request, now_ns: int) -> None:
         """The connection belongs to the live table from now on."""

@@ -116,15 +116,30 @@ def test_a_round_answers_one_request(served: Served) -> None:
     assert len(served.asked) == 3
 
 
-def test_requests_take_half_of_the_time(served: Served) -> None:
-    for _ in range(2):
-        served.client(b"slow\n")
+@pytest.mark.parametrize("said", [[b"slow\nslow\n"], [b"slow\n"] * 2], ids=["one client", "two"])
+def test_requests_take_half_of_the_time(served: Served, said: list[bytes]) -> None:
+    for each in said:
+        served.client(each)
     served.run()
     assert len(served.asked) == 1
     served.now_ns += NS_PER_S // 2
     served.run()
     assert len(served.asked) == 1
     served.now_ns += NS_PER_S // 2
+    served.run()
+    assert len(served.asked) == 2
+
+
+def test_work_for_a_later_answer_counts_as_well(served: Served) -> None:
+    served.client(b"later\n")
+    served.run()
+    with served.server.at_work():
+        served.now_ns += NS_PER_S
+        served.held[0].answer(b"at last\n", served.now_ns)
+    served.client(b"ask\n")
+    served.run()
+    assert len(served.asked) == 1
+    served.now_ns += NS_PER_S
     served.run()
     assert len(served.asked) == 2
 

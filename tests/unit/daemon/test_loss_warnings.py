@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from netobs.base.clock import ClockPair
-from netobs.daemon.loss_warnings import AGAIN_NS, LossWarnings
+from netobs.daemon.loss_warnings import AGAIN_NS, LossWarnings, Moving
 
 S = 1_000_000_000
 WHAT, REMEDY = 'collector "main": not sent, queue_full', "raise queue_max"
@@ -81,3 +81,29 @@ def test_what_a_former_process_has_warned_of_is_no_news(watched: Watched, caplog
     assert caplog.messages == []
     watched.go_on(5, 3)
     assert caplog.messages == [f"{WHAT}: a loss begins: 3 flows, 6 packets; {REMEDY}"]
+
+
+def test_a_counter_has_its_rate_and_its_times(watched: Watched) -> None:
+    assert watched.warnings.of(WHAT) is None
+    watched.go_on(10, 0)
+    watched.go_on(5, 10)
+    moving = watched.warnings.of(WHAT)
+    assert moving is not None
+    assert [moving.packets_per_s] == [None]
+    began_ns = watched.now_ns
+    watched.go_on(5, 10)
+    assert moving.packets_per_s == 4.0
+    ended_ns = watched.now_ns
+    watched.now_ns += S // 2  # somebody asks in between: too early for another rate
+    watched.warnings.tell(WHAT, REMEDY, 20, 40, 0, ClockPair(watched.now_ns, watched.now_ns))
+    assert moving.packets_per_s == 4.0
+    watched.go_on(10, 0)
+    assert moving.packets_per_s == 0.0
+    assert (moving.losses.first_ns, moving.losses.last_ns) == (began_ns, ended_ns)
+
+
+def test_a_rate_does_not_go_by_the_wall_clock() -> None:
+    moving = Moving()
+    for seconds, wall_s in ((0, 1000), (10, 5)):
+        moving.see(0, 100 * seconds, 0, ClockPair(seconds * S, wall_s * S))
+    assert moving.packets_per_s == 100.0
