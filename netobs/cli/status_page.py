@@ -97,10 +97,35 @@ def _interfaces(state: Tree, all_interfaces: bool) -> Iterator[Line]:
     if all_interfaces:
         for each in state["interfaces"]:
             yield Line(f"  {_name(each)} (index {each['index']}): {_hooks(each)}")
+            for direction, its in each["directions"].items():
+                if its["kernel"] is not None:
+                    counts = f"seen {amount(its['seen'])}; by the kernel {amount(its['kernel'])}"
+                    yield Line(f"    {direction}: {counts}{_difference(its)}")
     else:
         yield from _alike(state)
+        yield from _counters(state)
     if any((each["of"] or 0) > 1 for one in state["interfaces"] for each in one["directions"].values()):
         yield Line("  netobs doctor names the other programs", Tone.FAINT)
+
+
+def _difference(direction: Tree) -> str:
+    packets = direction["difference"]["packets"]
+    return f"; {counted(abs(packets))} packets {'more' if packets > 0 else 'less'} by the kernel" if packets else ""
+
+
+def _counters(state: Tree) -> Iterator[Line]:
+    """Whether the kernel counts on the hooks what netobs does."""
+    hooks = [(f"{_name(each)} {direction}", its) for each in state["interfaces"]
+             for direction, its in each["directions"].items()]  # fmt: skip
+    known = [(name, its) for name, its in hooks if its["kernel"] is not None]
+    unlike = [(name, its) for name, its in known if its["difference"]["packets"]]
+    for name, its in unlike[:MANY_LINES]:
+        yield Line(f"  {name}: {counted(its['kernel']['packets'])} packets by the kernel{_difference(its)}", Tone.WARN)
+    if len(unlike) > MANY_LINES:
+        yield Line(f"  and {counted(len(unlike) - MANY_LINES)} more with a difference", Tone.WARN)
+    if known and not unlike:
+        yield Line(f"  the kernel's counters agree with netobs's in {counted(len(known))} of {counted(len(hooks))} "
+                   "directions", Tone.GOOD)  # fmt: skip
 
 
 def _alike(state: Tree) -> Iterator[Line]:

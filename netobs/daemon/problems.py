@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from netobs.config.text import folded
+from netobs.daemon.difference_warnings import LEAST_PACKETS, LEAST_SHARE, LESS, LESS_REMEDY, MORE, MORE_REMEDY
 from netobs.daemon.reporter import NO_TEMPLATE_REMEDY, remedy_of, remedy_of_unsent
 
 Tree = dict[str, Any]
@@ -69,6 +70,23 @@ def _of_interfaces(state: Tree) -> Iterator[str]:
         refused.setdefault(each["reason"], []).append(each["name"])
     for reason, names in refused.items():
         yield f"not measured: {folded(dict.fromkeys(names))}: {reason}; see netobs(8)"
+    unlike: dict[str, list[str]] = {}
+    for each in state["interfaces"]:
+        for direction, its in each["directions"].items():
+            if is_large_difference(its):
+                what = MORE if its["difference"]["packets"] > 0 else LESS
+                unlike.setdefault(what, []).append(f"{each['name']} {direction}")
+    for what, hooks in unlike.items():
+        yield f"{folded(hooks)}: {what.partition(',')[0]}; {MORE_REMEDY if what == MORE else LESS_REMEDY}"
+
+
+def is_large_difference(direction: Tree) -> bool:
+    """Whether the kernel's counters and netobs's are so unlike that the log warns, too."""
+    if direction["difference"] is None:
+        return False
+    packets: int = direction["difference"]["packets"]
+    counted: int = direction["kernel"]["packets"]
+    return abs(packets) >= max(LEAST_PACKETS, LEAST_SHARE * counted)
 
 
 def _of_collector(collector: Tree, now_s: float) -> Iterator[str]:

@@ -77,6 +77,8 @@ class Reconciliation:
         self._gone: Keys = np.zeros(0, "<u8")
         self._ended: set[int] = set()
         self._last: _Last | None = None
+        self._told_of: _Last | None = None
+        self._told: dict[int, dict[str, Any]] = {}  # for ``of``, made of that one
         self._is_changed = False
 
     def forget_interface(self, key: int) -> None:
@@ -246,18 +248,9 @@ class Reconciliation:
 
     def of(self, netns: int, ifindex: int, direction: str) -> dict[str, Any]:
         """What is known of one hook, for the state document."""
-        last, key = self._last, count_key(netns, ifindex, DIRECTIONS[direction])
-        place = int(np.searchsorted(last.keys, np.uint64(key))) if last is not None else 0
-        if last is None or place == len(last.keys) or last.keys[place] != key or not last.known[place]:
-            return dict.fromkeys(("seen", "skbs", "kernel", "difference"))
-        ours, kernel = (last.now.after - last.base.after)[place], (last.now.kernel - last.base.kernel)[place]
-        packets, octets, dropped = (int(column[place]) for column in last.difference)
-        return {
-            "seen": _pair(ours[comparison.PACKETS], ours[comparison.OCTETS]),
-            "skbs": _pair(ours[comparison.SKBS], ours[comparison.LEAST]),
-            "kernel": _pair(kernel[0], kernel[1]),
-            "difference": {"packets": packets, "octets": None if dropped else octets, "dropped_after": dropped},
-        }
+        if self._last is not self._told_of:
+            self._told_of, self._told = self._last, {} if self._last is None else _by_hook(self._last)
+        return self._told.get(count_key(netns, ifindex, DIRECTIONS[direction]), _UNKNOWN)
 
     def _go_on(self, counts: InterfaceCounts) -> None:
         """With the baselines of the former process, if these are its maps; else with none."""
@@ -288,5 +281,27 @@ class Reconciliation:
         self._record.close()
 
 
-def _pair(packets: np.int64, octets: np.int64) -> dict[str, int]:
-    return {"packets": int(packets), "octets": int(octets)}
+_UNKNOWN: dict[str, Any] = dict.fromkeys(("seen", "skbs", "kernel", "difference"))
+
+
+def _by_hook(last: _Last) -> dict[int, dict[str, Any]]:
+    """For the state document, by key: each column is turned into Python's numbers at once."""
+    ours, kernel = last.now.after - last.base.after, last.now.kernel - last.base.kernel
+    pairs = ((comparison.PACKETS, comparison.OCTETS), (comparison.SKBS, comparison.LEAST))
+    seen, skbs = (ours[:, pair].tolist() for pair in pairs)
+    columns = zip(last.keys.tolist(), last.known.tolist(), seen, skbs, kernel[:, :2].tolist(),
+                  *(column.tolist() for column in last.difference))  # fmt: skip
+    return {
+        key: {
+            "seen": _pair(*seen),
+            "skbs": _pair(*skbs),
+            "kernel": _pair(*counted),
+            "difference": {"packets": packets, "octets": None if dropped else octets, "dropped_after": dropped},
+        }
+        for key, is_known, seen, skbs, counted, packets, octets, dropped in columns
+        if is_known
+    }
+
+
+def _pair(packets: int, octets: int) -> dict[str, int]:
+    return {"packets": packets, "octets": octets}

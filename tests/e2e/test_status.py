@@ -80,8 +80,11 @@ def test_each_question_of_an_operator(lab: Lab, tmp_path: Path) -> None:
     assert state["daemon"]["ready_s"] > state["daemon"]["started_s"]
     (interface,) = state["interfaces"]
     assert (interface["name"], interface["netns"]) == ("veth0", "")
-    assert interface["directions"]["ingress"] == {"method": "tcx", "position": 2, "of": 2}
-    assert interface["directions"]["egress"] == {"method": "tcx", "position": 1, "of": 1}
+    hooks = interface["directions"]
+    assert [hooks["ingress"][key] for key in ("method", "position", "of")] == ["tcx", 2, 2]
+    assert [hooks["egress"][key] for key in ("method", "position", "of")] == ["tcx", 1, 1]
+    assert hooks["ingress"]["seen"]["packets"] == 3000
+    assert hooks["ingress"]["difference"]["packets"] == 0
     assert "veth0 (index" in page
     assert "ingress by tcx, 2 of 2 on the hook; egress by tcx, alone on the hook" in page
     assert state["ledger"]["seen"] == {"packets": 3000, "octets": account.seen.octets}

@@ -19,7 +19,8 @@ NOW_S = 1_800_000_000.0
 NOTHING = {"flows": 0, "packets": 0, "octets": 0}
 NEVER = {"first_s": None, "last_s": None, "packets_per_s": None}
 LOST = {"packets": 1200, "octets": 90_000, "first_s": NOW_S - 3600, "last_s": NOW_S - 5, "packets_per_s": 12.5}
-HOOK = {"method": "tcx", "position": 1, "of": 1}
+UNKNOWN = dict.fromkeys(("seen", "skbs", "kernel", "difference"))
+HOOK = {"method": "tcx", "position": 1, "of": 1, **UNKNOWN}
 Tree = dict[str, Any]
 
 
@@ -165,7 +166,7 @@ def test_a_loss_that_has_ended_is_no_problem() -> None:
 
 
 def test_interfaces_that_are_attached_alike_share_a_line() -> None:
-    second = {"method": "tc", "position": 2, "of": 3}
+    second = {**HOOK, "method": "tc", "position": 2, "of": 3}
     names = ["eth0", "bond0", *(f"tap{number}" for number in range(512))]
     interfaces = [interface(name) for name in names] + [interface("eth1", ingress=second)]
     made = state(interfaces=interfaces)
@@ -178,8 +179,27 @@ interfaces: 515
     assert "  tap511 (index 1): ingress and egress by tcx, alone on the hook\n" in text(made, all_interfaces=True)
 
 
+def counted(packets: int, difference: int) -> Tree:
+    kernel = {"packets": packets, "octets": 100 * packets}
+    seen = {"packets": packets - difference, "octets": 80 * packets}
+    return {**HOOK, "seen": seen, "skbs": seen, "kernel": kernel, "difference": {"packets": difference, "octets": 0}}
+
+
+def test_the_counters_of_the_kernel() -> None:
+    alike = interface("eth0", ingress=counted(10_000, 0), egress=HOOK)
+    assert "  the kernel's counters agree with netobs's in 1 of 2 directions\n" in text(state(interfaces=[alike]))
+    made = state(interfaces=[alike, interface("eth1", ingress=counted(40_000, 399), egress=counted(40_000, -400))])
+    page = text(made)
+    assert "  eth1 ingress: 40,000 packets by the kernel; 399 packets more by the kernel\n" in page
+    assert "  eth1 egress: 40,000 packets by the kernel; 400 packets less by the kernel\n" in page
+    (problem,) = made["problems"]
+    assert problem.startswith("eth1 egress: netobs sees packets there that the kernel does not count; a TC program")
+    page = text(made, all_interfaces=True)
+    assert "    ingress: seen 39,601 packets, 3,200,000 octets (3.20 MB); by the kernel 40,000 packets" in page
+
+
 def test_a_page_has_a_bound() -> None:
-    interfaces = [interface(f"eth{of}", ingress={"method": "tcx", "position": of, "of": 99}) for of in range(1, 60)]
+    interfaces = [interface(f"eth{of}", ingress={**HOOK, "position": of, "of": 99}) for of in range(1, 60)]
     assert "  and 51 more, each as netobs status --interfaces tells\n" in text(state(interfaces=interfaces))
 
 
