@@ -67,6 +67,7 @@ need_for_test() {
 	need_command ipfixDump libfixbuf-tools -
 	need_command node nodejs nodejs
 	need_command npm npm npm
+	need_command promtool prometheus -
 }
 
 # The distribution's own modules, for its own Python: what a package of netobs runs with, and pyroute2 for tests.
@@ -130,7 +131,7 @@ stop_services() { # stop_services PACKAGE...
 	command -v systemctl >/dev/null || return 0
 	for package in "$@"; do
 		case $package in
-		nfdump | softflowd) services=$package ;;
+		nfdump | softflowd | prometheus) services=$package ;;
 		pmacct) services="pmacctd nfacctd sfacctd uacctd" ;;
 		*) continue ;;
 		esac

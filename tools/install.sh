@@ -96,6 +96,7 @@ install_documents() {
 	put 644 "$DESTDIR$MANDIR/man5" man/*.5
 	put 644 "$DESTDIR$MANDIR/man8" man/*.8
 	put 644 "$DESTDIR$DOCDIR" README.md docs/*.md
+	put 644 "$DESTDIR$DOCDIR/prometheus" docs/prometheus/*
 	for file in conf/*.toml; do
 		[ "$file" = conf/netobs.toml ] || put 644 "$DESTDIR$DOCDIR/examples" "$file"
 	done

@@ -87,6 +87,7 @@ def test_every_file(members: dict[str, tarfile.TarInfo]) -> None:
         for path in REPOSITORY.glob("conf/*.toml")
         if path.name != "netobs.toml"
     }
+    examples |= {f"usr/share/doc/netobs/prometheus/{path.name}" for path in REPOSITORY.glob("docs/prometheus/*")}
     pages = {
         # dh_compress compresses files of more than 4 KiB.
         f"usr/share/doc/netobs/{path.name}{'.gz' if path.stat().st_size > 4096 else ''}"

@@ -40,6 +40,7 @@ FILES = {
     "/usr/share/bash-completion/completions/netobs": "-rw-r--r-- root root",
     "/usr/share/doc/netobs": "drwxr-xr-x root root",
     "/usr/share/doc/netobs/examples": "drwxr-xr-x root root",
+    "/usr/share/doc/netobs/prometheus": "drwxr-xr-x root root",
     "/usr/share/fish/vendor_completions.d/netobs.fish": "-rw-r--r-- root root",
     "/usr/share/licenses/netobs": "drwxr-xr-x root root",
     "/usr/share/licenses/netobs/LICENSE": "-rw-r--r-- root root",
@@ -85,6 +86,7 @@ def shared_files() -> dict[str, str]:
     """Templates, examples and pages of this tree."""
     templates = [f"/usr/share/netobs/templates/{path.name}" for path in REPOSITORY.glob("templates/*.toml")]
     examples = [f"/usr/share/doc/netobs/examples/{path.name}" for path in REPOSITORY.glob("conf/*.toml")]
+    examples += [f"/usr/share/doc/netobs/prometheus/{path.name}" for path in REPOSITORY.glob("docs/prometheus/*")]
     pages = [f"/usr/share/doc/netobs/{path.name}" for path in REPOSITORY.glob("docs/*.md")]
     names = {*templates, *examples, *pages, "/usr/share/doc/netobs/README.md"}
     return dict.fromkeys(names - {"/usr/share/doc/netobs/examples/netobs.toml"}, "-rw-r--r-- root root")

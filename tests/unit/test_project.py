@@ -65,6 +65,7 @@ def documentation(tree: Path) -> set[str]:
     """Where manual pages and examples belong, below the share directory."""
     pages = {f"man/man{path.suffix[1:]}/{path.name}" for path in (tree / "man").iterdir()}
     examples = {path.name for path in (tree / "conf").iterdir()} - {"netobs.toml"}
+    pages |= {f"doc/netobs/prometheus/{path.name}" for path in (tree / "docs/prometheus").iterdir()}
     return pages | {f"doc/netobs/examples/{name}" for name in examples}
 
 
