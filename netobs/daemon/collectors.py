@@ -18,6 +18,7 @@ from netobs.base.wall_clock import WallClock
 from netobs.config import CollectorConfig, Config
 from netobs.daemon import extra, host_check, protocols
 from netobs.daemon.account import CollectorStats, FormerCollectors
+from netobs.daemon.fill_warnings import SpoolWarning
 from netobs.daemon.protocols import Surroundings
 from netobs.daemon.reporter import Reporter
 from netobs.encode.protocols import Exporter
@@ -55,6 +56,7 @@ class Collector:
     number: int
     member: Member
     said_clamped: bool = False
+    spool_warning: SpoolWarning = field(default_factory=SpoolWarning)
 
     def stats(self) -> CollectorStats:
         member = self.member
@@ -188,6 +190,9 @@ class ExportingProcess:
     def _warn(self, collector: Collector, pair: ClockPair) -> None:
         member = collector.member
         self.reporter.warn_of_not_sent(member.name, member.sink.account, member.sink.account.unencodable, pair)
+        if collector.config.spool:
+            used_bytes, most_bytes = member.sink.state.spool_bytes, collector.config.spool_max_bytes
+            collector.spool_warning.see(member.name, used_bytes, most_bytes)
 
     def options_changed(self, now_ns: int) -> None:
         """Tells the sessions that the content of options records has changed."""

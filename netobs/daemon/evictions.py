@@ -11,6 +11,7 @@ from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
 from netobs.base.loop import EventLoop, Timer
 from netobs.daemon.account import TableStats
+from netobs.daemon.fill_warnings import TableWarning
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.taking import RingReading
 from netobs.flow.records import Records
@@ -41,6 +42,7 @@ class Evictions:
         self._last_ns = 0
         self._regular: Timer | None = None
         self._emergency: Timer | None = None
+        self._often_full = TableWarning()
         self._took = Histogram()
         self._parts: list[Records] = []
         self._shed_rows = 0
@@ -85,9 +87,10 @@ class Evictions:
         if reading.table_full and self._emergency is None:
             self._emergency = self._loop.call_at(max(now_ns, self._last_ns + EMERGENCY_SPACING_NS), self._on_emergency)
 
-    def _on_emergency(self, _now_ns: int) -> None:
+    def _on_emergency(self, now_ns: int) -> None:
         self._emergency = None
         self._emergencies += 1
+        self._often_full.full(now_ns)
         self.evict()
 
     def evict(self) -> bool:
