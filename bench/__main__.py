@@ -22,6 +22,7 @@ from bench import (
     memory,
     overload,
     packets,
+    scraping,
     start,
     streaming,
     throughput,
@@ -45,6 +46,7 @@ SECTIONS: dict[str, ModuleType] = {
     "streaming": streaming,
     "listen": listen,
     "start": start,
+    "scraping": scraping,
 }
 FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
 JSON = Path(__file__).resolve().parent / "results" / "bench.json"
