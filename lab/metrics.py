@@ -35,8 +35,6 @@ NFCAPD = 'collector="nfcapd"'
 RATE_INTERVAL_S = 4
 COURSES = 20
 """The panels behind those with one number."""
-AWAITED = ("netobs_seen_", "netobs_reconciliation_")
-"""Metrics that the daemon does not count yet."""
 EXPECTED = {"NetobsCollectorDown"}
 
 
@@ -119,8 +117,7 @@ def sums(made: Scene) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def empty(made: Scene) -> list[str]:
     """The queries of the dashboard that Prometheus has no answer to."""
-    asked = [expression for _, expression, _ in queries() if not any(name in expression for name in AWAITED)]
-    return [expression for expression in asked if not made.prometheus.query(expression)]
+    return [expression for _, expression, _ in queries() if not made.prometheus.query(expression)]
 
 
 def draw(made: Scene, seconds: float, path: Path) -> None:

@@ -88,7 +88,7 @@ class ExportingProcess:
         """
         self._loop = loop
         self._config = config
-        self._wall_clock = WallClock(clock.read_pair())
+        self.wall_clock = WallClock(clock.read_pair())
         self._places = self._find_places(keeper) if keeper.keeps else None
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
@@ -106,7 +106,7 @@ class ExportingProcess:
         from netobs.export.kept.places import Places
 
         places = Places(keeper)
-        self._wall_clock.boot_ns = places.boot_ns(self._wall_clock.boot_ns)
+        self.wall_clock.boot_ns = places.boot_ns(self.wall_clock.boot_ns)
         return places
 
     def _place(self, config: CollectorConfig, made: Exporter) -> Place | None:
@@ -115,14 +115,9 @@ class ExportingProcess:
         return self._places.of(config.name, {"protocol": config.protocol, "encoder": made.encoder.fingerprint})
 
     @property
-    def clock_steps(self) -> int:
-        """How often the wall clock was set."""
-        return self._wall_clock.steps
-
-    @property
     def boot_ns(self) -> int:
         """The start of the exporter, for ``make_exporters``."""
-        return self._wall_clock.boot_ns
+        return self.wall_clock.boot_ns
 
     def _collector(
         self, config: CollectorConfig, exporters: Exporters, start_within_s: float = RELOAD_WITHIN_S
@@ -179,7 +174,7 @@ class ExportingProcess:
             self._warn(collector, pair)
 
     def _see_clock(self, pair: ClockPair) -> None:
-        self._wall_clock.see(pair)
+        self.wall_clock.see(pair)
         for member in self._members():
             member.sink.see_clock(pair)
 

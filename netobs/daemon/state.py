@@ -54,7 +54,7 @@ def _measured(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
         "table": _table(daemon, stats),
         "loop": {"longest_silence_s": stats.silence.duration_ns / NS_PER_S, "in": stats.silence.slowest or None},
         "events": {
-            "clock_step": daemon.exporting.clock_steps,
+            "clock_step": daemon.exporting.wall_clock.steps,
             "hook_removed": REMOVED.count,
             "loop_silence": daemon.watch.silences,
         },
