@@ -34,7 +34,7 @@ INTERVAL_NS = 100_000_000
 ROUND_NS = 150_000_000
 """From one round to the next: an eviction lies between, so flows are merged in the flow cache."""
 STEP_NS = 1_000_000
-TCP_WITHIN_NS = ARRIVE_WITHIN_NS = 10 * clock.NS_PER_S
+TCP_WITHIN_NS = ARRIVE_WITHIN_NS = 30 * clock.NS_PER_S
 SURPLUS_NS = 20_000_000
 """When all packets were seen: what comes then is too much."""
 HOST = "127.0.0.1"
@@ -113,7 +113,8 @@ class Run:
             self.cost_ns = self._cost.measure(programs, self._expected)
             yield ROUND_NS
             for _ in range(ROUNDS):
-                traffic.send_round()
+                for _ in traffic.send_round():
+                    yield STEP_NS
                 yield ROUND_NS
             is_over = clock.is_over_in(TCP_WITHIN_NS)
             for _ in traffic.converse():

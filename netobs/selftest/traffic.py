@@ -96,8 +96,9 @@ class Traffic:
         """Closes the sockets."""
         self._sockets.close()
 
-    def send_round(self) -> None:
-        """Each frame, datagram and echo several times.
+    def send_round(self) -> Iterator[None]:
+        """Each frame, datagram and echo several times. It yields for pauses, in which the kernel works off its queue,
+        which may have no room for all of them (net.core.netdev_max_backlog).
 
         :raises OSError: the kernel did not take one.
         """
@@ -109,6 +110,7 @@ class Traffic:
                 self._send_datagrams(near, far, EGRESS)
                 self._send_datagrams(far, near, INGRESS)
                 self._send_echo(near, far)
+            yield
         for near, far in self._pairs:
             self._send_segments(near, far, EGRESS)
             self._send_segments(far, near, INGRESS)
