@@ -135,6 +135,7 @@ def _namespace(process: Path) -> str:
         ("net_raw", "cannot open the sockets that send the test's packets: Operation not permitted; run it as root"),
         ("bpf", "netobs_empty: the kernel refused it: "),
     ],
+    ids=["sys_admin", "net_raw", "bpf"],
 )
 def test_one_sentence_says_what_is_lacking(lab: Lab, lacking: str, said: str) -> None:
     prefix = ["setpriv", f"--bounding-set=-{lacking}", f"--inh-caps=-{lacking}"]
