@@ -47,6 +47,14 @@ def look(pid: int, proc: Path = Path("/proc")) -> Process:
     )  # fmt: skip
 
 
+def is_elsewhere(pid: int) -> bool:
+    """Whether the process is in another network namespace than this thread, as far as /proc shows it."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino != os.stat("/proc/thread-self/ns/net").st_ino
+    except OSError:
+        return False
+
+
 def _limit(limits: str, name: str) -> int | None:
     found = re.search(rf"^Max {name}\s+(\d+)\s", limits, re.MULTILINE)
     return int(found[1]) if found else None

@@ -16,7 +16,7 @@ from netobs.daemon import extra, footprint, host_check
 from netobs.datapath.capture import check_interfaces
 from netobs.datapath.datapath import Datapath
 from netobs.doctor import clocks, collectors, host, interfaces, process, running, unit, xdp_sockets
-from netobs.doctor.finding import CONFIGURATION, SEVERITIES, Finding, joined, worst
+from netobs.doctor.finding import CONFIGURATION, DAEMON, SEVERITIES, Finding, joined, worst
 from netobs.doctor.hooks import Hooks
 from netobs.doctor.interfaces import Seen
 from netobs.doctor.links import links
@@ -123,7 +123,13 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
     if config is not None:
         found += _configuration(config, seen, pid)
         found += collectors.findings(config.collectors)
-    found += interfaces.findings(capture, seen, hooks, bool(pid))
+    is_elsewhere = bool(pid) and process.is_elsewhere(pid)
+    if is_elsewhere:
+        found.append(Finding(
+            "namespace-of-daemon", "note", f"the daemon, process {pid}, is in another network namespace", (DAEMON,),
+            "its interfaces are not looked at", f"nsenter -t {pid} -n netobs doctor",
+        ))  # fmt: skip
+    found += interfaces.findings(capture, seen, hooks, bool(pid) and not is_elsewhere)
     found += xdp_sockets.findings()
     found += host.findings(hooks.has_tcx)
     found += clocks.findings(pid, _started(state))

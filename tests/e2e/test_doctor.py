@@ -13,6 +13,7 @@ from lab.namespaces import Lab, Link, in_namespace
 from lab.programs import wait_until
 from lab.taps import make_taps
 from netobs import config
+from netobs.base.capabilities import BPF
 from netobs.doctor import process
 from netobs.doctor.report import Report, examine
 
@@ -94,15 +95,34 @@ def test_a_full_table_of_descriptors(lab: Lab, host: Link, tmp_path: Path) -> No
 def test_a_daemon_that_has_given_up_its_capabilities(lab: Lab, host: Link, tmp_path: Path) -> None:
     text = configuration({"drop_capabilities": True, "attach": "tcx"})
     with Daemon(lab, host.ns, tmp_path, text) as daemon:
+        pid = daemon.process.pid
+        wait_until(lambda: not (process.look(pid).permitted or 0) & BPF, "it gives them up")
         found = {each.id: each for each in beside(daemon, host.ns).findings}
         assert "has given up CAP_BPF" in found["daemon-capabilities"].what
         assert "not-attached" not in found
         settings = config.parse(configuration(), "netobs.toml")  # that do not want this
-        (missing,) = (
-            each for each in process.findings(process.look(daemon.process.pid), settings) if each.severity == "problem"
-        )
+        (missing,) = (each for each in process.findings(process.look(pid), settings) if each.severity == "problem")
         assert missing.id == "daemon-capability-missing"
         assert "CAP_BPF" in missing.what
+
+
+def test_a_daemon_in_another_namespace(lab: Lab, host: Link, tmp_path: Path) -> None:
+    with Daemon(lab, host.ns, tmp_path, configuration({"interfaces": ["veth0"]})) as daemon:
+        other = next(ns for ns in lab.leftovers() if ns != host.ns)
+        found = {each.id: each for each in beside(daemon, other).findings}
+        assert found["namespace-of-daemon"].remedy == f"nsenter -t {daemon.process.pid} -n netobs doctor"
+        assert "not-attached" not in found
+        assert "namespace-of-daemon" not in {each.id for each in beside(daemon, host.ns).findings}
+
+
+def test_a_bundle(lab: Lab, host: Link, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.tar.gz"
+    conf = write(tmp_path, configuration())
+    done = netobs(lab, host.ns, "--conf", conf, "doctor", "--bundle", str(bundle))
+    assert done.returncode in (0, 3)
+    assert f"netobs: {bundle} written, {bundle.stat().st_size} bytes; read it before you send it" in done.stderr
+    done = netobs(lab, host.ns, "--conf", conf, "doctor", "--bundle", str(bundle))
+    assert (done.returncode, done.stderr) == (1, f"netobs: {bundle}: there is a file of this name; name another\n")
 
 
 def test_the_text_has_problems_first_and_a_mistake_is_one(lab: Lab, host: Link, tmp_path: Path) -> None:
