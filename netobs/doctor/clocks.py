@@ -45,7 +45,7 @@ def findings(pid: int, started_s: float | None) -> Iterator[Finding]:
             yield Finding("clock", "ok", f"the wall clock is synchronised to within {timex.maxerror_us / 1e3:.0f} ms")
     offsets = [line.split() for line in host.read_if_there("/proc/self/timens_offsets").splitlines()]
     if any(set(words[1:]) - _ZERO_OFFSETS for words in offsets):
-        yield Finding("time-namespace", "note", "this process is in a time namespace", netobs="corrects flow times")
+        yield Finding("time-namespace", "note", "this process is in a time namespace", netobs="it corrects flow times")
     if pid and started_s is not None:
         yield from stepped(pid, started_s)
 

@@ -48,12 +48,12 @@ def findings(collectors: Sequence[CollectorConfig], net: Path = _NET) -> Iterato
         if answer is None:
             yield Finding(
                 "name-unanswered", "warning", f"the name service did not answer for {quoted(each.host)} within "
-                f"{RESOLVE_WITHIN_NS // NS_PER_S} s", where, "asks again, beside its other work; flows wait meanwhile",
+                f"{RESOLVE_WITHIN_NS // NS_PER_S} s", where, "it asks again; flows wait meanwhile",
                 "check /etc/resolv.conf, or set an address",
             )  # fmt: skip
             continue
         if answer.error:
-            yield Finding("name-unresolved", "problem", answer.error, where, "asks again; flows wait meanwhile")
+            yield Finding("name-unresolved", "problem", answer.error, where, "it asks again; flows wait meanwhile")
         elif answer.took_ns > _SLOW_NS:
             took_s = answer.took_ns / NS_PER_S
             yield Finding("name-slow", "note", f"the name service took {took_s:.1f} s for {quoted(each.host)}", where)
@@ -109,14 +109,14 @@ def _local(collector: CollectorConfig, where: tuple[str, ...], net: Path) -> Ite
         yield Finding(
             "collector-not-listening", "warning",
             f"the collector is on this host, and nothing listens at {protocol} port {collector.port}", where,
-            "counts what is refused" if protocol == "udp" else "flows wait until it listens", "start the collector",
+            "it counts what is refused" if protocol == "udp" else "flows wait until it listens", "start the collector",
         )  # fmt: skip
     drops = sum(each.drops for each in found)
     if drops:
         yield Finding(
             "collector-drops", "warning",
             f"{drops} datagrams found the socket buffer of the collector on this host full (/proc/net/udp)", where,
-            "sees them as sent: over UDP nobody tells it",
+            "it counts them as sent: over UDP nobody tells it otherwise",
             "raise the collector's receive buffer, and net.core.rmem_max; or use tcp",
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from netobs.config.text import folded
 SEVERITIES = ("problem", "warning", "note", "ok")
 """The worst first. A problem: netobs does not work, or not as configured. A warning: packets or flows may be missing,
 or count twice. A note: good to know."""
+_DIRECTIONS = (" ingress", " egress")
 HOST, DAEMON, CONFIGURATION, NOT_SEEN = "host", "daemon", "configuration", "not-seen"
 
 
@@ -29,8 +30,15 @@ class Finding(NamedTuple):
         return {**self._asdict(), "where": list(self.where)}
 
     def place(self) -> str:
-        """``where`` in one line."""
-        return folded(self.where)
+        """``where`` in one line: ``eth0 ingress; 500 taps ingress and egress``."""
+        directions: dict[str, list[str]] = {}
+        for each in self.where:
+            name, _, direction = each.rpartition(" ") if each.endswith(_DIRECTIONS) else (each, "", "")
+            directions.setdefault(name, []).append(direction)
+        alike: dict[str, list[str]] = {}
+        for name, ways in directions.items():
+            alike.setdefault(" and ".join(filter(None, ways)), []).append(name)
+        return "; ".join(f"{folded(names)} {ways}".rstrip() for ways, names in alike.items())
 
 
 def not_seen(what: str, needed: str) -> Finding:

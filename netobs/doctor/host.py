@@ -50,7 +50,9 @@ def _kernel(has_tcx: bool | None) -> Iterator[Finding]:
     words = {True: "has TCX", False: "has no TCX: netobs attaches by clsact filters", None: "may have TCX"}[has_tcx]
     btf = "BTF" if BTF.exists() else "no BTF, which netobs does not need"
     realtime = host.is_realtime()
-    yield Finding("kernel", "ok", f"kernel {release} {words}; {btf}; flow times to {clock.tick_ns() / 1e6:g} ms")
+    yield Finding(
+        "kernel", "ok", f"kernel {release} {words}; {btf}; flow times resolve to {clock.tick_ns() / 1e6:g} ms"
+    )
     if realtime:
         yield Finding(
             "preempt-rt", "note", "a PREEMPT_RT kernel", netobs="flows are measured; no packet capture from 6.18 on",

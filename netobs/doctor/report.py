@@ -165,7 +165,7 @@ def _configuration(config: Config, seen: Sequence[Seen], pid: int) -> Iterator[F
         yield Finding("no-interface", "problem", str(error), where, "the daemon does not start, and tries again")
     else:
         if line:
-            yield Finding("no-interface", "warning", line, where, "starts, and waits")
+            yield Finding("no-interface", "warning", line, where, "it starts, and waits")
     if config.capture.netns:
         yield Finding("namespaces", "note", "interfaces in other network namespaces are not looked at", where,
                       remedy="ip netns exec NAME netobs doctor looks at those of NAME")  # fmt: skip
@@ -181,4 +181,4 @@ def _room(config: Config) -> Iterator[Finding]:
     except NetobsError:
         return  # others report it
     if line:
-        yield Finding("memory", "warning", line, (CONFIGURATION,), "may not start, or be ended by the kernel")
+        yield Finding("memory", "warning", line, (CONFIGURATION,), "it may not start, or the kernel may end it")

@@ -12,7 +12,6 @@ from netobs.doctor.finding import CONFIGURATION, DAEMON, Finding
 State = Mapping[str, Any]
 _RECENT_S = 3600.0
 _LONG_SILENCE_S = 1.0
-_ALL = "every packet of the others is in a flow"
 
 
 def pid_of(state: State | None) -> int:
@@ -52,18 +51,18 @@ def _configuration(found: Mapping[str, Any]) -> Iterator[Finding]:
     if found.get("is_newer"):
         yield Finding(
             "configuration-newer", "warning", f"{found.get('file')} has changed since the daemon read it", where,
-            "runs on with what it read", "netobs reload",
+            "it runs on with what it read", "netobs reload",
         )  # fmt: skip
     if found.get("waits"):
         yield Finding(
             "configuration-waits", "note", f"keys that wait for the next start: {', '.join(found['waits'])}", where,
-            "runs on with their old values", "restart netobs",
+            "it runs on with their old values", "restart netobs",
         )  # fmt: skip
     reload = found.get("reload") or {}
     if reload.get("failed"):
         yield Finding(
             "reload-failed", "warning", f"the last reload failed: {reload.get('error')}", where,
-            "runs on with what it read before", "correct the file, and reload again",
+            "it runs on with what it read before", "correct the file, and reload again",
         )  # fmt: skip
 
 
@@ -73,7 +72,8 @@ def _loss(what: str, count: Mapping[str, Any], where: tuple[str, ...], now_s: fl
     is_old = last_s is not None and now_s - last_s > _RECENT_S
     when = f", the last {(now_s - last_s) / 60:.0f} min ago" if last_s is not None else ""
     return Finding(
-        "loss", "note" if is_old else "warning", f"{what}{when}", where, _ALL if where == (DAEMON,) else "",
+        "loss", "note" if is_old else "warning", f"{what}{when}", where,
+        "every other packet is in a flow" if where == (DAEMON,) else "",
         "netobs(8), section DIAGNOSTICS, has the remedy for each reason",
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def _collector(found: Mapping[str, Any], now_s: float) -> Iterator[Finding]:
             "collector-down", "problem" if reach == "down" else "warning",
             f"the collector at {found.get('address')} is {reach}" + (f": {last['text']}" if last.get("text") else ""),
             where, "flows wait in memory, or in the spool, as far as that has room",
-            "look whether the collector runs, and whether a firewall lets its port pass",
+            "check that the collector runs, and that no firewall blocks its port",
         )  # fmt: skip
     elif reach:
         yield Finding("collector", "ok", f"{found.get('protocol')} over {found.get('transport')}: {reach}", where)

@@ -43,7 +43,9 @@ def findings(name: str, found: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("unit-failed", "problem", what, where, "nothing is measured", f"journalctl -u {name}")
     elif _number(found, "NRestarts") >= _MANY_RESTARTS:
         what = f"systemd has restarted the daemon {found['NRestarts']} times after failures; it is {state}"
-        yield Finding("unit-restarts", "warning", what, where, "goes on with what it kept", f"journalctl -u {name}")
+        yield Finding(
+            "unit-restarts", "warning", what, where, "the daemon goes on with what it kept", f"journalctl -u {name}"
+        )
     else:
         yield Finding("unit", "ok", f"the unit is {state}", where)
     missing = _missing(found)

@@ -44,6 +44,14 @@ def test_virtual_functions_of_the_interface_that_sys_shows(tmp_path: Path) -> No
     assert links.virtual_functions(Interface(9, "eth1", 1), tmp_path) == 0
 
 
+def test_many_places_are_one_line() -> None:
+    ways = ("ingress", "egress")
+    where = [f"tap{number:07x}-{number:02x} {way}" for number in range(500) for way in ways]
+    finding = Finding("a", "note", "text", ("eth0 ingress", *where, 'collector "a b"'))
+    assert finding.place() == 'eth0 ingress; 500 taps ingress and egress; collector "a b"'
+    assert Finding("a", "note", "text").place() == "host"
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """struct nlattr."""
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
