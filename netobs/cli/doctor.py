@@ -6,15 +6,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from netobs.base.errors import NetobsError
+from netobs.cli.operate import CONTEXT, socket_of
 
 if TYPE_CHECKING:
     from netobs.doctor.report import Report
     from netobs.doctor.running import State
-
-CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.command(context_settings=CONTEXT)
@@ -38,7 +39,7 @@ def doctor(context: click.Context, as_json: bool, bundle: Path | None, with_addr
         raise click.UsageError("--with-addresses has no effect without --bundle", context)
     parent = context.parent
     assert parent is not None
-    state, why = _state(parent.params["conf"])
+    state, why = _state(context)
     found = report.examine(parent.params["conf"], state, why)
     _show(found, as_json)
     if bundle is not None:
@@ -49,9 +50,14 @@ def doctor(context: click.Context, as_json: bool, bundle: Path | None, with_addr
     context.exit(found.exit_status)
 
 
-def _state(conf: Path) -> tuple[State | None, str]:
+def _state(context: click.Context) -> tuple[State | None, str]:
     """The state document of the daemon that runs with this file, or why there is none."""
-    return None, f"the daemon of {conf} was not asked"
+    from netobs.cli import control_client
+
+    try:
+        return control_client.ask(socket_of(context, "", ""), "status")["status"], ""
+    except NetobsError as error:
+        return None, str(error)
 
 
 def _show(found: Report, as_json: bool) -> None:

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import socket
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from netobs.base import capabilities
 from netobs.doctor.links import Link
-from netobs.kernel import inventory, libbpf, netlink
+from netobs.kernel import hook_order, inventory, netlink
 from netobs.kernel.attach import BPF_TCX, PACKETS_TC_HANDLE, TC_HANDLE
 from netobs.kernel.object import PROGRAMS
 
@@ -24,7 +22,6 @@ _OURS = {
     **{name.replace("netobs_", "packets_")[:_NAME_LENGTH]: PACKETS for name in PROGRAMS},
 }
 _HANDLES = {TC_HANDLE: FLOWS, PACKETS_TC_HANDLE: PACKETS}
-_MOST_PROGRAMS = 64  # on a TCX hook (linux/bpf_mprog.h)
 _TCA_CHAIN, _TCA_OPTIONS, _TCA_BPF_NAME, _TCA_BPF_TAG, _TCA_BPF_ID = 11, 2, 7, 10, 11  # linux/rtnetlink.h, pkt_cls.h
 _FLAGS = {"bpf": 9, "u32": 11, "flower": 22, "matchall": 3}
 """By kind of filter, the attribute with its flags."""
@@ -95,18 +92,15 @@ class Hooks:
     def _tcx(self, index: int, direction: str) -> list[int]:
         if self.has_tcx is False:
             return []
-        numbers, count = (ctypes.c_uint32 * _MOST_PROGRAMS)(), ctypes.c_uint32(_MOST_PROGRAMS)
-        with capabilities.taken_up(capabilities.NET_ADMIN):
-            query = libbpf.library().bpf_prog_query
-            result = query(index, BPF_TCX[direction], 0, None, numbers, ctypes.byref(count))
-        if result in (-errno.EPERM, -errno.EACCES):
-            self.knows_tcx = False
-        elif result == -errno.EINVAL:
-            self.has_tcx = False
-        elif result == 0:
-            self.has_tcx = True
-            return list(numbers[: count.value])
-        return []
+        try:
+            numbers = hook_order.tcx_programs(index, direction)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                self.has_tcx = False
+            self.knows_tcx &= error.errno not in (errno.EPERM, errno.EACCES)
+            return []
+        self.has_tcx = True
+        return numbers
 
     def _entry(self, hook: str, number: int, owner: str, detail: str = "") -> Entry:
         found = self._program(number)

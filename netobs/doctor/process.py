@@ -15,7 +15,6 @@ from netobs.datapath.memory import MIB, Room, rooms_of
 from netobs.doctor.finding import DAEMON, Finding
 from netobs.kernel import descriptors, host, privileges, requirements
 
-_NEARLY = 0.9
 _SPARE = 8
 """Descriptors that come and go with an eviction or a client."""
 
@@ -105,8 +104,7 @@ def _descriptors(used: int, most: int) -> Iterator[Finding]:
             "raise LimitNOFILE= of the unit, or ulimit -n: each interface and direction takes one",
         )  # fmt: skip
     else:
-        severity = "warning" if used >= _NEARLY * room else "ok"
-        yield Finding("descriptors", severity, f"the daemon has {used} of {most} descriptors open", (DAEMON,))
+        yield Finding("descriptors", "ok", f"the daemon has {used} of {most} descriptors open", (DAEMON,))
 
 
 def _memory(process: Process, config: Config) -> Iterator[Finding]:

@@ -129,16 +129,11 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
             "namespace-of-daemon", "note", f"the daemon, process {pid}, is in another network namespace", (DAEMON,),
             "its interfaces are not looked at", f"nsenter -t {pid} -n netobs doctor",
         ))  # fmt: skip
-    found += interfaces.findings(capture, seen, hooks, bool(pid) and not is_elsewhere)
+    found += interfaces.findings(capture, seen, hooks, running.is_at_work(state) and not is_elsewhere)
     found += xdp_sockets.findings()
     found += host.findings(hooks.has_tcx)
-    found += clocks.findings(pid, _started(state))
+    found += clocks.findings()
     return Report(joined(found), seen, path, name)
-
-
-def _started(state: running.State | None) -> float | None:
-    started = (state or {}).get("daemon", {}).get("started_s")
-    return started if isinstance(started, float) else None
 
 
 def _read(path: str) -> tuple[Config | None, list[Finding]]:

@@ -43,13 +43,11 @@ def link(lab: Lab) -> Link:
 
 
 def look(link: Link, tmp_path: Path, **capture: object) -> Report:
-    """What the doctor finds in the link's namespace, twice the same, with nothing changed."""
+    """What the doctor finds in the link's namespace."""
     conf = tmp_path / "netobs.toml"
     conf.write_text(configuration({"interfaces": [link.name], **capture}), encoding="utf-8")
     with in_namespace(link.ns):
-        report = examine(conf, None)
-        assert examine(conf, None).as_json()["interfaces"] == report.as_json()["interfaces"]
-    return report
+        return examine(conf, None)
 
 
 def found(report: Report, name: str) -> list[Finding]:
