@@ -136,12 +136,13 @@ def _foreign(entry: Entry, where: tuple[str, ...], is_before: bool, verb: str) -
             "compare the counters of the program, or of the interface (ip -s link), with those of netobs",
         )  # fmt: skip
     hook = "tcx" if entry.hook == "tcx" else "clsact"
-    words = f"{'TCX' if hook == 'tcx' else f'{entry.hook} qdisc,'} {what} {_named(entry)}"
+    words = f"TCX {what} {_named(entry)}" if hook == "tcx" else f"{what} {_named(entry)} of the {entry.hook} qdisc"
     if is_before:
         return Finding(
             BEFORE[hook], "warning", f"{words} {verb} before netobs", where,
-            f"its drops are not seen by netobs, nor what it redirects or accepts: {_NEVER_BEFORE}",
-            'restart netobs with capture.anchor = "first", or have the other program attach behind it',
+            f"the drops of this {what} are not seen by netobs, nor what it redirects or accepts: {_NEVER_BEFORE}",
+            'stop and start netobs with capture.anchor = "first" (a restart keeps its place), or have the other attach '
+            "behind it",
         )  # fmt: skip
     return Finding(
         AFTER[hook], "note", f"{words} {verb} behind netobs", where,
@@ -168,7 +169,7 @@ def _qdisc(config: CaptureConfig, seen: Seen, hooks: Hooks) -> Iterator[Finding]
         "ingress-qdisc", "warning" if by_filter else "note",
         "a classic ingress qdisc (of policing, as by Open vSwitch or libvirt) keeps clsact off the interface",
         (seen.link.name,),
-        "packets that leave are not measured" if by_filter else "netobs attaches by TCX there, which needs no clsact",
+        "packets that leave are not measured" if by_filter else "it attaches by TCX there, which needs no clsact",
         "replace it by clsact, which has both hooks, or use Linux 6.6 or newer and capture.attach = \"auto\""
         if by_filter else "",
     )  # fmt: skip

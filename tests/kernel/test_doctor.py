@@ -85,7 +85,7 @@ def test_foreign_tcx_programs_before_and_after_ours(
             f"attached by a link, of {Path('/proc/self/comm').read_text().strip()} (process {os.getpid()})"
             in warned.what
         )
-        assert "its drops are not seen by netobs" in warned.netobs
+        assert "the drops of this program are not seen by netobs" in warned.netobs
         (noted,) = found(report, "tcx-foreign-after")
         assert (noted.severity, '"foreign_count"' in noted.what) == ("note", True)
         assert order(report, link, "ingress") == [
