@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from netobs.base.errors import CaptureError
 from netobs.doctor.links import Link
 from netobs.kernel import hook_order, inventory, netlink
 from netobs.kernel.attach import BPF_TCX, PACKETS_TC_HANDLE, TC_HANDLE
@@ -71,6 +72,8 @@ class Hooks:
             self._links = set(inventory.tcx_links())
         except OSError:
             self.knows_programs = False
+        except CaptureError:  # there is no libbpf
+            self.knows_programs = self.knows_tcx = False
 
     def qdisc(self, link: Link) -> str:
         """The kind of qdisc at the ingress of the interface: clsact, ingress, or "" if there is none."""
@@ -90,7 +93,7 @@ class Hooks:
         return found
 
     def _tcx(self, index: int, direction: str) -> list[int]:
-        if self.has_tcx is False:
+        if self.has_tcx is False or not self.knows_tcx:
             return []
         try:
             numbers = hook_order.tcx_programs(index, direction)

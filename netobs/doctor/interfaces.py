@@ -11,14 +11,16 @@ from netobs.doctor.hooks import FLOWS, Entry, Hooks
 from netobs.doctor.links import Link
 from netobs.doctor.offloads import GRO, HARDWARE_GRO, HARDWARE_TC, LRO, features
 from netobs.kernel import inventory
+from netobs.kernel.many import SWITCH
 from netobs.kernel.observation_points import DIRECTIONS
 
-COUNTED_TWICE = {"bond": "a bond", "team": "a team", "bridge": "a bridge", "openvswitch": "Open vSwitch"}
 ON_TOP = ("vlan", "macvlan", "ipvlan", "macvtap", "ipvtap", "macsec")
 """Kinds of interfaces whose packets pass the interface below, too."""
 BEFORE = {"tcx": "tcx-foreign-before", "clsact": "clsact-foreign-before"}
 AFTER = {"tcx": "tcx-foreign-after", "clsact": "clsact-foreign-after"}
 """The findings about somebody else's program, by hook."""
+_FORWARDS = ("bridge", "vrf")
+"""Kinds of masters that carry what is for the host itself, and not all that their ports do."""
 _NEVER_BEFORE = "netobs cannot see what happens before its program"
 
 
@@ -90,6 +92,19 @@ def findings(config: CaptureConfig, seen: Sequence[Seen], hooks: Hooks, is_runni
         yield not_seen("the programs on TCX hooks", "with CAP_NET_ADMIN, or as root")
     elif wanted and not hooks.knows_programs:
         yield not_seen("the names of BPF programs, and which of them are links", "as root")
+
+
+def left_behind(seen: Sequence[Seen]) -> Iterator[Finding]:
+    """No daemon answers; are there programs of one?"""
+    names = [
+        each.link.name for each in seen if any(entry.ours == FLOWS for way in each.hooks.values() for entry in way)
+    ]
+    if names:
+        yield Finding(
+            "programs-without-daemon", "warning", "programs of netobs are attached, and no daemon answers",
+            tuple(names), "they count on; after a crash the next daemon takes them and their flows over",
+            "look whether it runs with another file: netobs --conf FILE doctor; else start it",
+        )  # fmt: skip
 
 
 def _hook(config: CaptureConfig, seen: Seen, direction: str, is_running: bool, hooks: Hooks) -> Iterator[Finding]:
@@ -221,10 +236,10 @@ def _twice(wanted: Sequence[Seen]) -> Iterator[Finding]:
     for each in wanted:
         link = each.link
         master, lower = by_index.get(link.master), by_index.get(link.lower)
-        if master is not None:
-            what = COUNTED_TWICE.get(master.interface.kind, f"{master.interface.kind or 'another'} interface")
-            severity = "note" if master.interface.kind in ("bridge", "openvswitch", "vrf") else "warning"
-            yield _counted_twice(link, severity, f"it is a port of {master.name} ({what}), which is selected, too")
+        if master is not None and master.interface.kind != SWITCH:  # no packet passes that one
+            kind = master.interface.kind
+            what = f"it is a port of {master.name} ({kind or 'of an unknown kind'}), which is selected, too"
+            yield _counted_twice(link, "note" if kind in _FORWARDS else "warning", what)
         if lower is not None and link.interface.kind in ON_TOP:
             kind = link.interface.kind
             yield _counted_twice(link, "warning", f"it lies on {lower.name} ({kind}), which is selected, too")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from netobs.base.errors import NetobsError
 from netobs.config import Config
 from netobs.daemon import footprint
 from netobs.datapath.memory import MIB, Room, rooms_of
@@ -109,7 +110,10 @@ def _descriptors(used: int, most: int) -> Iterator[Finding]:
 
 def _memory(process: Process, config: Config) -> Iterator[Finding]:
     """What the daemon takes when its flow cache and an eviction are full has to find room in its cgroup."""
-    left: Room = min(rooms_of(f"/proc/{process.pid}"))
+    try:
+        left: Room = min(rooms_of(f"/proc/{process.pid}"))
+    except NetobsError:  # there is no /proc
+        return
     needed = footprint.eviction_bytes(config)
     words = f"{left.whose} has {left.left_bytes / MIB:.0f} MiB left"
     if left.left_bytes < needed:

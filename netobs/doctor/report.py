@@ -129,6 +129,8 @@ def examine(conf: Path, state: running.State | None, no_state: str = "") -> Repo
             "namespace-of-daemon", "note", f"the daemon, process {pid}, is in another network namespace", (DAEMON,),
             "its interfaces are not looked at", f"nsenter -t {pid} -n netobs doctor",
         ))  # fmt: skip
+    if state is None and os.geteuid() == 0:
+        found += interfaces.left_behind(seen)
     found += interfaces.findings(capture, seen, hooks, running.is_at_work(state) and not is_elsewhere)
     found += xdp_sockets.findings()
     found += host.findings(hooks.has_tcx)

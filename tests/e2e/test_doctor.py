@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab.daemon import Daemon, configuration, netobs
+from lab.libraries import hidden
 from lab.namespaces import Lab, Link
 from lab.programs import wait_until
 from lab.taps import make_taps
@@ -16,7 +17,7 @@ from netobs import config
 from netobs.base.capabilities import BPF
 from netobs.doctor import process
 
-pytestmark = pytest.mark.e2e(tools=("setpriv", "prlimit"))
+pytestmark = pytest.mark.e2e(tools=("setpriv", "prlimit", "mount", "ldconfig"))
 
 LIMIT = 70
 WITHOUT_PERFMON = ("setpriv", "--bounding-set=-perfmon,-sys_admin")
@@ -68,6 +69,16 @@ def test_a_user_without_rights_is_told_what_was_not_seen(lab: Lab, host: Link, t
     unseen = " ".join(each["what"] for each in of(report, "not-seen"))
     assert "the programs on TCX hooks" in unseen
     assert "the BPF features of the kernel" in unseen
+    assert [each["name"] for each in report["interfaces"] if each["selected"]] == ["veth0"]
+
+
+def test_a_host_without_libbpf_sys_and_proc(lab: Lab, host: Link, tmp_path: Path) -> None:
+    steps = [*hidden(tmp_path, "libbpf"), *(f"mount -t tmpfs netobs-test {folder}" for folder in ("/sys", "/proc"))]
+    prefix = ("sh", "-euc", "\n".join([*steps, 'exec "$@"']), "sh")
+    report = doctor(lab, host.ns, write(tmp_path, configuration()), prefix=prefix)
+    missing = one(report, "libbpf")
+    assert (missing["severity"], "libbpf.so.1 is not installed" in missing["what"]) == ("problem", True)
+    assert "the programs on TCX hooks" in one(report, "not-seen")["what"]
     assert [each["name"] for each in report["interfaces"] if each["selected"]] == ["veth0"]
 
 

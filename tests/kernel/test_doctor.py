@@ -119,6 +119,7 @@ def test_foreign_clsact_filters(
             "tcx" if method == "tcx" else "clsact"
         ]
         assert found(report, "clsact-foreign-before") == found(report, "not-attached") == []
+        assert [each.where for each in found(report, "programs-without-daemon")] == [(link.name,)]
     foreign.detach_tc(link, "ingress", priority=1)
 
 
