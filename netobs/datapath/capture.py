@@ -11,7 +11,7 @@ from netobs.config import CaptureConfig
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.turns import Turns
 from netobs.kernel import kernel_clock
-from netobs.kernel.attach import FLOWS_PLACE
+from netobs.kernel.attach import FLOWS_PLACE, FilterPlace
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.observation_points import ObservationPoints
 from netobs.kernel.placing import Purpose
@@ -43,16 +43,21 @@ class Capture:
     """The ``datapath`` that counts flows, and the ``points`` that its programs are attached to."""
 
     def __init__(
-        self, config: CaptureConfig, batch: int = 0, extra_groups: Collection[str] = (), keeper: Keeper = NOTHING
+        self,
+        config: CaptureConfig,
+        batch: int = 0,
+        extra_groups: Collection[str] = (),
+        keeper: Keeper = NOTHING,
+        place: FilterPlace = FLOWS_PLACE,
     ) -> None:
-        """``batch``, ``extra_groups``, ``keeper``: as in ``Datapath``."""
+        """``batch``, ``extra_groups``, ``keeper``: as in ``Datapath``. ``place``: of the programs as filters."""
         self._batch, self._extra_groups, self._keeper = batch, extra_groups, keeper
         self.datapath = Datapath(config, batch, extra_groups, keeper)
         self.points = ObservationPoints(
             config.selector,
             config.direction,
             config.attach,
-            FLOWS._replace(place=FLOWS_PLACE._replace(last=config.anchor == "last")),
+            FLOWS._replace(place=place._replace(last=config.anchor == "last")),
             self.datapath.program_fd,
             keeper,
         )

@@ -40,6 +40,7 @@ class Looks:
         """Called when the last client has gone."""
         self._timer: Timer | None = None
         self._trying_since_ns = 0
+        self._looked_s = 0.0
 
     def evicted(self, rows: Records, active_half: int, missed: int = 0) -> None:
         """``rows`` (of ``flows.ROW``) have been taken out, and packets go to ``active_half`` now. ``missed``: how many
@@ -107,16 +108,15 @@ class Looks:
         if rows is None or self._drain():  # an eviction flipped the halves meanwhile
             return False
         self.flows.set_live(rows_of(rows))
+        self._looked_s = clock.read_pair().realtime_ns / clock.NS_PER_S
         return True
 
     def _show(self, client: Client, _now_ns: int) -> None:
         """What it wants to see of the last look."""
         assert client.mark is not None
         shown = frame(self.flows, client.mark, client.query, self.names)
-        at_s = clock.read_pair().realtime_ns / clock.NS_PER_S
-        client.send(
-            encoded(ok=True, time_s=at_s, **shown, incomplete=self._incomplete() or None, condition=self.condition)
-        )
+        more = {"incomplete": self._incomplete() or None, "condition": self.condition}
+        client.send(encoded(ok=True, time_s=self._looked_s, **shown, **more))
 
     def _incomplete(self) -> str:
         """What the numbers lack, in words."""

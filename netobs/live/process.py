@@ -15,6 +15,7 @@ channel ends, it ends. It cannot write the maps, has no capability, and hands no
 from __future__ import annotations
 
 import contextlib
+import difflib  # noqa: F401 - netobs.config.text imports it later, when this process's user may read no module
 import faulthandler
 import gc
 import json

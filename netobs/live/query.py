@@ -15,11 +15,11 @@ from netobs.live import filters
 BY = {
     "proto": "protocol",
     "src": "source address",
+    "srcnet": "source network",
     "sport": "source port",
     "dst": "destination address",
-    "dport": "destination port, or type and code of ICMP",
-    "srcnet": "source network",
     "dstnet": "destination network",
+    "dport": "destination port, or type and code of ICMP",
     "if": "interface",
     "dir": "direction",
     "vlan": "VLAN of the outer tag",

@@ -14,8 +14,8 @@ from netobs.base.vectors import Numbers
 from netobs.config import PacketCaptureConfig
 from netobs.kernel.attach import FilterPlace
 from netobs.kernel.interfaces import Interface
+from netobs.kernel.tc_handle import own_place
 from netobs.pcap.batch import PacketBatch
-from netobs.pcap.cli.tc_handle import own_place
 from netobs.pcap.distribution import Distribution, Losses, ReadContext
 from netobs.pcap.formats import stream_of
 from netobs.pcap.formats.stream import common_link
