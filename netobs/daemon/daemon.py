@@ -29,7 +29,7 @@ from netobs.daemon.handover import Handover
 from netobs.daemon.keeping import keeper_for
 from netobs.daemon.loop_watch import LoopWatch
 from netobs.daemon.packet_capture import PacketCapturing
-from netobs.daemon.reconciliation import SOON_NS, Reconciliation
+from netobs.daemon.reconciliation import Reconciliation
 from netobs.daemon.reload import Checked, Outcome, Reloading
 from netobs.daemon.systemd import ServiceManager
 from netobs.daemon.telling import Telling
@@ -188,7 +188,7 @@ class Daemon:
     def _report_interfaces(self, now_ns: int) -> None:
         if not self.is_stopping and self._see_interfaces():
             self.exporting.options_changed(now_ns)
-        self.reconciliation.see(now_ns, SOON_NS)
+        self.reconciliation.see(now_ns)
 
     def see_losses(self, pair: ClockPair) -> None:
         """Reads the counters of losses at each eviction, which dates the losses."""

@@ -6,6 +6,7 @@ baseline, which the next process goes on with if it has the same maps.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from itertools import compress
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 import numpy as np
 
-from netobs.base import background
+from netobs.base import background, clock
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.keeper import Keeper, file_of
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("netobs")
 
-EVERY_NS = 5 * NS_PER_S
+EVERY_NS = NS_PER_S
+RESTS = 100
+"""A reading begins with an eviction, ``EVERY_NS`` after the last one at least, and so many times as long as it took."""
 SOON_NS = NS_PER_S // 10
-"""Least times between two readings: usually, and where hooks are new or somebody asks."""
+"""The least time where hooks are new, or somebody asks."""
 PATIENCE_NS = NS_PER_S
 BASELINES, FREED = "baselines", "freed-rows"
 
@@ -58,6 +61,7 @@ class _Last(NamedTuple):
     now: Sample
     difference: Difference
     known: npt.NDArray[np.bool_]
+    at_ns: int
 
 
 class Reconciliation:
@@ -69,8 +73,10 @@ class Reconciliation:
         self._warnings = DifferenceWarnings()
         self._map = 0
         self._forget_all()
-        self._is_reading, self._began_ns = False, -EVERY_NS
+        self._is_reading, self._began_ns, self._every_ns = False, -EVERY_NS, EVERY_NS
         self._waiting: list[Callable[[int], None]] = []
+        self._served: list[Callable[[int], None]] = []
+        """Those of ``_waiting`` for whom the present reading is new enough."""
 
     def _forget_all(self) -> None:
         self._keys, self._base = np.zeros(0, "<u8"), _no_sample()
@@ -79,6 +85,8 @@ class Reconciliation:
         self._last: _Last | None = None
         self._told_of: _Last | None = None
         self._told: dict[int, dict[str, Any]] = {}  # for ``of``, made of that one
+        self._watched: _Last | None = None
+        """The last one that warnings go by: a moment ago, packets on their way would look like a difference."""
         self._is_changed = False
 
     def forget_interface(self, key: int) -> None:
@@ -95,26 +103,35 @@ class Reconciliation:
             self._keys, self._base, self._is_changed = self._keys[which], self._base.rows(which), True
 
     def refresh(self, then: Callable[[int], None], now_ns: int) -> None:
-        """Calls ``then`` after a reading of now, or after ``PATIENCE_NS``: the kernel's lock may take long."""
+        """Calls ``then`` after a reading that begins from now on, or after ``PATIENCE_NS``: the kernel's lock may take
+        long."""
+        loop = self._daemon.loop
         self._waiting.append(then)
-        self.see(now_ns, SOON_NS)
-        if self._is_reading:
-            self._daemon.loop.call_at(now_ns + PATIENCE_NS, self._tell)
-        else:
-            self._tell(now_ns)
+        loop.call_at(max(now_ns, self._began_ns + SOON_NS), self._read_for_those_waiting)
+        loop.call_at(now_ns + PATIENCE_NS, functools.partial(self._tell, then))
 
-    def _tell(self, now_ns: int) -> None:
-        waiting, self._waiting = self._waiting, []
-        for then in waiting:
+    def _read_for_those_waiting(self, now_ns: int) -> None:
+        if self._waiting:
+            self.see(now_ns)
+            if not self._is_reading:
+                self._tell_all(now_ns)
+
+    def _tell_all(self, now_ns: int) -> None:
+        for then in [*self._waiting]:
+            self._tell(then, now_ns)
+
+    def _tell(self, then: Callable[[int], None], now_ns: int) -> None:
+        if then in self._waiting:
+            self._waiting.remove(then)
             then(now_ns)
 
     def after_eviction(self, now_ns: int) -> None:
         """An eviction, which waits for a grace period, has just ended."""
         if not self._is_reading:
             self._free(self._daemon.datapath.interface_counts)
-        self.see(now_ns)
+        self.see(now_ns, self._every_ns)
 
-    def see(self, now_ns: int, every_ns: int = EVERY_NS) -> None:
+    def see(self, now_ns: int, every_ns: int = SOON_NS) -> None:
         """Begins to read if the last reading began ``every_ns`` ago."""
         daemon = self._daemon
         is_due = now_ns - self._began_ns >= every_ns and not self._is_reading
@@ -124,13 +141,17 @@ class Reconciliation:
         if counts.number != self._map:
             self._go_on(counts)
         self._is_reading, self._began_ns = True, now_ns
+        self._served = [*self._waiting]
 
         def read() -> Reading | OSError:
+            began_ns = clock.monotonic_ns()
             try:
                 before, stats, drops = counts.read(), link_stats(), qdisc_drops()
-                return Reading(before, counts.read(), [(0, stats)], drops)
+                reading = Reading(before, counts.read(), [(0, stats)], drops)
             except OSError as error:
                 return error
+            self._every_ns = max(EVERY_NS, RESTS * (clock.monotonic_ns() - began_ns))
+            return reading
 
         def done(result: Reading | OSError | NetobsError, later_ns: int) -> None:
             if isinstance(result, Reading):
@@ -143,7 +164,10 @@ class Reconciliation:
 
     def _ended_reading(self, now_ns: int) -> None:
         self._is_reading = False
-        self._tell(now_ns)
+        for then in self._served:
+            self._tell(then, now_ns)
+        if self._waiting:
+            self._daemon.loop.call_at(self._began_ns + SOON_NS, self._read_for_those_waiting)
 
     def _all_points(self) -> Iterator[ObservationPoints]:
         yield self._daemon.points
@@ -188,8 +212,10 @@ class Reconciliation:
         self._keys, self._base = hooks.keys, base
         has_row = found(reading.last["key"], hooks.keys)[1]
         known = has_row | np.bool_(self._daemon.datapath.ledger.rest() == 0)
-        last, self._last = self._last, _Last(hooks.keys, base, now, comparison.difference(base, now), known)
-        self._warn(last, self._last, hooks, now_ns)
+        self._last = _Last(hooks.keys, base, now, comparison.difference(base, now), known, now_ns)
+        if self._watched is None or now_ns - self._watched.at_ns >= self._every_ns:
+            self._warn(self._watched, self._last, hooks)
+            self._watched = self._last
         self._write()
 
     def _sample(self, reading: Reading, hooks: Hooks, stats: Rows) -> Sample:
@@ -226,7 +252,7 @@ class Reconciliation:
             self._is_changed = True
         counts.free(gone)
 
-    def _warn(self, before: _Last | None, last: _Last, hooks: Hooks, now_ns: int) -> None:
+    def _warn(self, before: _Last | None, last: _Last, hooks: Hooks) -> None:
         if before is None:
             return
         places, there = found(before.keys, last.keys)
@@ -243,7 +269,7 @@ class Reconciliation:
                     last.now.after[there, 0] - before.now.after[former, 0],
                 ),
             ),
-            now_ns,
+            last.at_ns,
         )
 
     def of(self, netns: int, ifindex: int, direction: str) -> dict[str, Any]:
