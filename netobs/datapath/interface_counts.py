@@ -121,7 +121,7 @@ class InterfaceCounts:
         rows["key"][given] = 0
 
     def close(self) -> None:
-        """Lets go of the memory, which stays mapped as long as a thread reads it."""
+        """Releases the memory, which stays mapped as long as a thread reads it."""
         self._memory = None
 
     def kernel_bytes(self) -> int:
