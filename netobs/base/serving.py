@@ -12,7 +12,7 @@ import functools
 import logging
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
@@ -42,9 +42,9 @@ class Service(NamedTuple):
     """What is served. ``name``: for the log.
 
     ``cut``: the length of the first whole request in the bytes that have arrived, 0 if it is not whole yet.
-    ``answer(connection, request, now_ns)``: answers it, by ``connection.answer`` or ``connection.hand_over``; if that
-    comes later, its work is done ``Server.at_work``. ``busy``, ``too_long``: the answers to a client for which there is
-    no place, and to a request that is too long; such connections are closed.
+    ``answer(connection, request, now_ns)``: answers it, now or later, by ``connection.answer`` or
+    ``connection.hand_over``. ``busy``, ``too_long``: the answers to a client for which there is no place, and to a
+    request that is too long; such connections are closed.
     """
 
     name: str
@@ -231,14 +231,6 @@ class Server:
         if self._next is None:
             self._next = self.loop.call_at(max(now_ns, self._rested_ns), self._answer_next)
 
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Work for clients, after which they have to wait as long as it took. For answers that come later."""
-        began_ns = self.loop.read_clock()
-        yield
-        ended_ns = self.loop.read_clock()
-        self._rested_ns = max(self._rested_ns, ended_ns + ended_ns - began_ns)
-
     def _answer_next(self, now_ns: int) -> None:
         self._next = None
         if now_ns < self._rested_ns:
@@ -248,9 +240,10 @@ class Server:
             self._queue.popleft()
         if not self._queue:
             return
-        connection = self._queue.popleft()
-        with self.at_work():
-            self.service.answer(connection, connection.take_request(), now_ns)
+        began_ns, connection = self.loop.read_clock(), self._queue.popleft()
+        self.service.answer(connection, connection.take_request(), now_ns)
+        ended_ns = self.loop.read_clock()
+        self._rested_ns = ended_ns + ended_ns - began_ns
         if self._queue and self._next is None:
             self._next = self.loop.call_at(self._rested_ns, self._answer_next)
 

@@ -18,7 +18,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, Callable
 
-from netobs.base import clock
+from netobs.base import background, clock
+from netobs.base.errors import NetobsError
 from netobs.base.serving import Connection, Limits, Server, Service
 from netobs.config.identity import control_socket
 from netobs.kernel.listening import unix_socket
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
     from netobs.daemon.live import Live
     from netobs.daemon.reload import Outcome
+    from netobs.daemon.state import Snapshot
     from netobs.daemon.survey import Survey
 
 log = logging.getLogger("netobs")
@@ -35,6 +37,7 @@ VERSION = 1
 """The key "netobs" of each request and answer. It changes when a client could misunderstand the rest."""
 LIMITS = Limits(connections=16, request_bytes=4096, answer_bytes=32 << 20)
 NAME = "control socket"
+_HEAD = f'{{"netobs":{VERSION},"ok":true,"status":'
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred
 
 
@@ -94,6 +97,7 @@ class Control:
         self._survey: Survey | None = None
         self._live: Live | None = None
         self._asking: list[Request] = []  # for the status
+        self._is_telling = False
         self._reloads: list[tuple[int, Request]] = []  # the number of the reload that each waits for
 
     def open(self) -> None:
@@ -143,18 +147,33 @@ class Control:
 
     def _status(self, request: Request, now_ns: int) -> None:
         self._asking.append(request)
-        if len(self._asking) == 1:
-            refresh = self._daemon.reconciliation.refresh
-            self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
+        if not self._is_telling:
+            self._is_telling = True
+            self._look(now_ns)
+
+    def _look(self, now_ns: int) -> None:
+        refresh = self._daemon.reconciliation.refresh
+        self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
 
     def _tell_status(self, now_ns: int) -> None:
-        """All who have asked meanwhile get the same answer."""
-        assert self._server is not None
+        """All who have asked so far get the same answer; a thread makes it, as it is large on a large host."""
+        from netobs.daemon import state
+
         asking, self._asking = self._asking, []
-        with self._server.at_work():
-            data = encoded(ok=True, status=self.document())
+        taken = self._snapshot()
+
+        def make() -> bytes:
+            return "".join([_HEAD, *state.encoded(state.document(taken)), "}\n"]).encode()
+
+        def tell(made: bytes | NetobsError, later_ns: int) -> None:
             for request in asking:
-                request.send(data, now_ns)
+                request.send(made if isinstance(made, bytes) else refusal(str(made)), later_ns)
+            if self._asking:  # meanwhile: they wait as long as this took, and the loop has its time
+                self._daemon.loop.call_at(2 * later_ns - now_ns, self._look)
+            else:
+                self._is_telling = False
+
+        background.run(self._daemon.loop, "status", make, tell)
 
     def _top(self, request: Request, now_ns: int) -> None:
         """The connection belongs to the live table from now on."""
@@ -177,9 +196,14 @@ class Control:
         """The state document (netobs.daemon.state) now."""
         from netobs.daemon import state
 
+        return state.document(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        from netobs.daemon import state
+
         pair = clock.read_pair()
         self._daemon.see_losses(pair)
-        return state.document(self._daemon, self.survey.found, pair)
+        return state.snapshot(self._daemon, self.survey.found, pair)
 
     def _reload(self, request: Request, now_ns: int) -> None:
         if self._daemon.is_stopping:

@@ -23,8 +23,8 @@ from netobs.base.sparse import SparseArray
 from netobs.daemon import comparison
 from netobs.daemon.comparison import KERNEL, OURS, Difference, Sample
 from netobs.daemon.difference_warnings import DifferenceWarnings, Growth
-from netobs.daemon.hooks import DIRECTIONS, Hooks, Reading, counted_of, found, hooks_of, interface_keys
-from netobs.datapath.interface_counts import InterfaceCounts, count_key
+from netobs.daemon.hooks import Hooks, Reading, counted_of, found, hooks_of, interface_keys
+from netobs.datapath.interface_counts import InterfaceCounts
 from netobs.datapath.layout import INTERFACE_COUNT, INTERFACE_NETNS_SHIFT
 from netobs.kernel.link_stats import link_stats, qdisc_drops
 from netobs.kernel.observation_points import ObservationPoints
@@ -45,6 +45,7 @@ RESTS = 100
 SOON_NS = NS_PER_S // 10
 """The least time where hooks are new, or somebody asks."""
 PATIENCE_NS = NS_PER_S
+UNKNOWN: dict[str, Any] = dict.fromkeys(("seen", "skbs", "kernel", "difference"))
 BASELINES, FREED = "baselines", "freed-rows"
 
 
@@ -53,7 +54,7 @@ def _no_sample() -> Sample:
     return Sample(none, none, np.zeros((0, len(KERNEL)), "<i8"))
 
 
-class _Last(NamedTuple):
+class Comparison(NamedTuple):
     """The last comparison, of the hooks ``keys``."""
 
     keys: Keys
@@ -82,10 +83,8 @@ class Reconciliation:
         self._keys, self._base = np.zeros(0, "<u8"), _no_sample()
         self._gone: Keys = np.zeros(0, "<u8")
         self._ended: set[int] = set()
-        self._last: _Last | None = None
-        self._told_of: _Last | None = None
-        self._told: dict[int, dict[str, Any]] = {}  # for ``of``, made of that one
-        self._watched: _Last | None = None
+        self._last: Comparison | None = None
+        self._watched: Comparison | None = None
         """The last one that warnings go by: a moment ago, packets on their way would look like a difference."""
         self._is_changed = False
 
@@ -212,7 +211,7 @@ class Reconciliation:
         self._keys, self._base = hooks.keys, base
         has_row = found(reading.last["key"], hooks.keys)[1]
         known = has_row | np.bool_(self._daemon.datapath.ledger.rest() == 0)
-        self._last = _Last(hooks.keys, base, now, comparison.difference(base, now), known, now_ns)
+        self._last = Comparison(hooks.keys, base, now, comparison.difference(base, now), known, now_ns)
         if self._watched is None or now_ns - self._watched.at_ns >= self._every_ns:
             self._warn(self._watched, self._last, hooks)
             self._watched = self._last
@@ -252,7 +251,7 @@ class Reconciliation:
             self._is_changed = True
         counts.free(gone)
 
-    def _warn(self, before: _Last | None, last: _Last, hooks: Hooks) -> None:
+    def _warn(self, before: Comparison | None, last: Comparison, hooks: Hooks) -> None:
         if before is None:
             return
         places, there = found(before.keys, last.keys)
@@ -272,11 +271,10 @@ class Reconciliation:
             last.at_ns,
         )
 
-    def of(self, netns: int, ifindex: int, direction: str) -> dict[str, Any]:
-        """What is known of one hook, for the state document."""
-        if self._last is not self._told_of:
-            self._told_of, self._told = self._last, {} if self._last is None else _by_hook(self._last)
-        return self._told.get(count_key(netns, ifindex, DIRECTIONS[direction]), _UNKNOWN)
+    @property
+    def last(self) -> Comparison | None:
+        """The last comparison, which does not change any more."""
+        return self._last
 
     def _go_on(self, counts: InterfaceCounts) -> None:
         """With the baselines of the former process, if these are its maps; else with none."""
@@ -307,11 +305,10 @@ class Reconciliation:
         self._record.close()
 
 
-_UNKNOWN: dict[str, Any] = dict.fromkeys(("seen", "skbs", "kernel", "difference"))
-
-
-def _by_hook(last: _Last) -> dict[int, dict[str, Any]]:
-    """For the state document, by key: each column is turned into Python's numbers at once."""
+def by_hook(last: Comparison | None) -> dict[int, dict[str, Any]]:
+    """What is known of each hook, by ``count_key``, for the state document; ``UNKNOWN`` of others. For any thread."""
+    if last is None:
+        return {}
     ours, kernel = last.now.after - last.base.after, last.now.kernel - last.base.kernel
     pairs = ((comparison.PACKETS, comparison.OCTETS), (comparison.SKBS, comparison.LEAST))
     seen, skbs = (ours[:, pair].tolist() for pair in pairs)

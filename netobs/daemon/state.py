@@ -6,24 +6,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netobs import __version__
 from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.daemon.account import REASONS, CollectorStats, Stats, ethertypes
 from netobs.daemon.collectors import Collector
+from netobs.daemon.hooks import DIRECTIONS
 from netobs.daemon.loss_warnings import Moving
 from netobs.daemon.problems import problems
+from netobs.daemon.reconciliation import UNKNOWN, Comparison, by_hook
 from netobs.daemon.reporter import Reporter
 from netobs.daemon.survey import Found
 from netobs.datapath.capture import REMOVED
+from netobs.datapath.interface_counts import count_key
 from netobs.datapath.ledger import NOT_LOST, Count, LedgerReading
 from netobs.flow.tally import Tally
 from netobs.kernel.attach import Attachment
+from netobs.kernel.interfaces import Interface
 from netobs.kernel.observation_points import ObservationPoints
 from netobs.metering.process import Totals
 
@@ -34,22 +39,66 @@ VERSION = 1
 Tree = dict[str, Any]
 _STATM = Path("/proc/self/statm")
 _DESCRIPTORS = "/proc/self/fd"
+PART = 64
+"""So many elements of a list are encoded at once."""
+_JSON = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def document(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
-    """The whole tree. ``found``: what was found out beside the loop. ``pair``: now."""
-    tree = _measured(daemon, found, pair)
-    return {**tree, "problems": [*problems(tree)]}
+class Programs(NamedTuple):
+    """The programs on the hooks of a network namespace, "" for the daemon's own, and its interfaces by index."""
+
+    netns: str
+    placed: list[Attachment]
+    names: dict[int, Interface]
+
+
+class Snapshot(NamedTuple):
+    """What the daemon knows at one moment. Nothing in it changes later."""
+
+    tree: Tree
+    """Without interfaces and problems."""
+    hooks: list[Programs]
+    found: Found
+    comparison: Comparison | None
+
+
+def snapshot(daemon: Daemon, found: Found, pair: ClockPair) -> Snapshot:
+    """Takes it, in the loop. ``found``: what was found out beside the loop. ``pair``: now."""
+    hooks = [Programs(netns, [*points.placed()], dict(points.names)) for points, netns in _points(daemon)]
+    return Snapshot(_measured(daemon, found, pair), hooks, found, daemon.reconciliation.last)
+
+
+def document(taken: Snapshot) -> Tree:
+    """The whole tree of what was ``taken``. Any thread may make it: with thousands of interfaces it takes long."""
+    tree = {**taken.tree, "interfaces": [*_interfaces(taken)]}
+    return {"version": VERSION, "problems": [*problems(tree)], **tree}
+
+
+def encoded(tree: Tree) -> Iterator[str]:
+    """``tree`` in JSON, in parts: while one is made, no other thread runs."""
+    separator = "{"
+    for key, value in tree.items():
+        yield f"{separator}{_JSON(key)}:"
+        if isinstance(value, list):
+            parts = (_JSON(value[at : at + PART])[1:-1] for at in range(0, len(value), PART))
+            yield from ("[", *_joined(parts), "]")
+        else:
+            yield _JSON(value)
+        separator = ","
+    yield "}"
+
+
+def _joined(parts: Iterable[str]) -> Iterator[str]:
+    for number, part in enumerate(parts):
+        yield f",{part}" if number else part
 
 
 def _measured(daemon: Daemon, found: Found, pair: ClockPair) -> Tree:
     stats, reporter = daemon.telling.stats(), daemon.exporting.reporter
     return {
-        "version": VERSION,
         "at_s": _at(pair.realtime_ns),
         "daemon": _daemon(daemon),
         "configuration": _configuration(daemon, found),
-        "interfaces": [*_interfaces(daemon, found)],
         "not_measured": [*_not_measured(daemon)],
         "table": _table(daemon, stats),
         "loop": {"longest_silence_s": stats.silence.duration_ns / NS_PER_S, "in": stats.silence.slowest or None},
@@ -134,24 +183,24 @@ def _points(daemon: Daemon) -> Iterator[tuple[ObservationPoints, str]]:
         yield from ((each.points, each.name) for each in daemon.namespaces.present)
 
 
-def _interfaces(daemon: Daemon, found: Found) -> Iterator[Tree]:
-    for points, netns in _points(daemon):
+def _interfaces(taken: Snapshot) -> Iterator[Tree]:
+    counters = by_hook(taken.comparison)
+    for netns, placed, names in taken.hooks:
         attached: dict[int, list[Attachment]] = {}
-        for one in points.placed():
+        for one in placed:
             attached.setdefault(one.interface.index, []).append(one)
+        places = {} if netns else taken.found.places  # nobody has looked at the hooks of another namespace
         for index, attachments in sorted(attached.items()):
-            yield {
-                "name": points.names[index].name,
-                "index": index,
-                "netns": netns,
-                "directions": {
-                    one.direction: {
-                        **_direction(one, None if netns else found),
-                        **daemon.reconciliation.of(one.interface.netns, index, one.direction),
-                    }
-                    for one in attachments
-                },
-            }
+            directions = {}
+            for one in attachments:
+                place, key = places.get((index, one.direction)), (one.interface.netns, index)
+                directions[one.direction] = {
+                    "method": one.method,
+                    "position": place.position if place else None,
+                    "of": place.of if place else None,
+                    **counters.get(count_key(*key, DIRECTIONS[one.direction]), UNKNOWN),
+                }
+            yield {"name": names[index].name, "index": index, "netns": netns, "directions": directions}
 
 
 def _not_measured(daemon: Daemon) -> Iterator[Tree]:
@@ -159,16 +208,6 @@ def _not_measured(daemon: Daemon) -> Iterator[Tree]:
         for (index, direction), reason in points.placing.refused.items():
             name = points.names[index].name if index in points.names else str(index)
             yield {"name": name, "netns": netns, "direction": direction, "reason": reason}
-
-
-def _direction(one: Attachment, found: Found | None) -> Tree:
-    """``found``: None in another network namespace, whose hooks nobody has looked at."""
-    place = found.places.get((one.interface.index, one.direction)) if found is not None else None
-    return {
-        "method": one.method,
-        "position": place.position if place else None,
-        "of": place.of if place else None,
-    }
 
 
 def _table(daemon: Daemon, stats: Stats) -> Tree:

@@ -130,20 +130,6 @@ def test_requests_take_half_of_the_time(served: Served, said: list[bytes]) -> No
     assert len(served.asked) == 2
 
 
-def test_work_for_a_later_answer_counts_as_well(served: Served) -> None:
-    served.client(b"later\n")
-    served.run()
-    with served.server.at_work():
-        served.now_ns += NS_PER_S
-        served.held[0].answer(b"at last\n", served.now_ns)
-    served.client(b"ask\n")
-    served.run()
-    assert len(served.asked) == 1
-    served.now_ns += NS_PER_S
-    served.run()
-    assert len(served.asked) == 2
-
-
 def test_a_client_that_has_no_place_is_refused(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         served.client()
