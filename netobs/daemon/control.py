@@ -209,10 +209,11 @@ class Control:
         if self._daemon.is_stopping:
             request.refuse("the daemon is stopping", now_ns)
             return
-        log.info("reload: asked for by %s", request.client)
         before = self._daemon.reloading.number
         self._daemon.reload(now_ns)
         begun = self._daemon.reloading.number
+        if begun > before:  # else it waits for the present one: many who ask fill no log
+            log.info("reload: asked for by %s", request.client)
         self._reloads.append((begun if begun > before else before + 1, request))
 
     def reload_ended(self, outcome: Outcome, now_ns: int) -> None:

@@ -200,7 +200,8 @@ def _interfaces(taken: Snapshot) -> Iterator[Tree]:
                     "of": place.of if place else None,
                     **counters.get(count_key(*key, DIRECTIONS[one.direction]), UNKNOWN),
                 }
-            yield {"name": names[index].name, "index": index, "netns": netns, "directions": directions}
+            name = names.get(index, attachments[0].interface).name
+            yield {"name": name, "index": index, "netns": netns, "directions": directions}
 
 
 def _not_measured(daemon: Daemon) -> Iterator[Tree]:

@@ -7,6 +7,7 @@ times as long as that took, and for ``FRESH_NS`` at least.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from netobs.base import background, clock
@@ -74,7 +75,9 @@ class Survey:
 
     def _look(self) -> Callable[[], tuple[Places, int]]:
         daemon = self._daemon
-        ours = {libbpf.number_of(daemon.datapath.program_fd(name)) for name in PROGRAMS}
+        ours: set[int] = set()
+        with contextlib.suppress(OSError):  # the right to ask is gone
+            ours.update(libbpf.number_of(daemon.datapath.program_fd(name)) for name in PROGRAMS)
         hooks = [(one.interface.index, one.direction, one.method) for one in daemon.points.placed()]
 
         def look() -> tuple[Places, int]:

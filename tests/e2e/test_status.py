@@ -201,7 +201,7 @@ def test_without_a_daemon(lab: Lab, tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_another_user_may_not_ask(lab: Lab, tmp_path: Path) -> None:
+def test_who_may_ask_and_how(lab: Lab, tmp_path: Path) -> None:
     _, far = lab.pair()
     with Daemon(lab, far.ns, tmp_path, configuration(), as_user=False) as daemon:
         path = Path(control_socket(daemon.conf))
@@ -215,6 +215,17 @@ def test_another_user_may_not_ask(lab: Lab, tmp_path: Path) -> None:
                 done.stderr == f"netobs: {path}: permission denied; ask as root, or as a member of the group netobs\n"
             )
         assert "reload" not in daemon.log
+        with control_client.connect(str(path)) as sock:
+            for line in (b'{"netobs": 1, "do": "dance"}\n', STATUS, b"what?\n"):
+                sock.sendall(line)
+                answer = json.loads(control_client.read_line(sock))
+                assert answer["netobs"] == 1
+                assert answer["ok"] is (line == STATUS)
+            assert 'expected an object like {"netobs": 1, "do": "status"}' in answer["error"]
+            assert sock.recv(1) == b""
+        status, text, _ = run(lab, daemon, "status", "--json")
+        assert json.loads(text)["version"] == 1
+        assert status == 3  # nobody is at its collector
 
 
 def test_a_socket_that_a_killed_process_has_left(lab: Lab, tmp_path: Path) -> None:
@@ -275,19 +286,3 @@ def asks_well(path: str) -> bool:
         return bool(control_client.ask(path, "status")["ok"])
     except NetobsError:
         return False
-
-
-def test_the_answer_is_one_line_of_json(lab: Lab, tmp_path: Path) -> None:
-    _, far = lab.pair()
-    with Daemon(lab, far.ns, tmp_path, configuration(), as_user=False) as daemon:
-        with control_client.connect(control_socket(daemon.conf)) as sock:
-            for line in (b'{"netobs": 1, "do": "dance"}\n', STATUS, b"what?\n"):
-                sock.sendall(line)
-                answer = json.loads(control_client.read_line(sock))
-                assert answer["netobs"] == 1
-                assert answer["ok"] is (b"status" in line)
-            assert 'expected an object like {"netobs": 1, "do": "status"}' in answer["error"]
-            assert sock.recv(1) == b""
-        status, text, _ = run(lab, daemon, "status", "--json")
-        assert json.loads(text)["version"] == 1
-        assert status == 3  # nobody is at its collector
