@@ -20,8 +20,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from lab.collectors import Nfcapd
 from lab.daemon import Counts, Daemon, configuration
 from lab.namespaces import Lab, Link
@@ -122,7 +120,10 @@ def empty(made: Scene) -> list[str]:
 
 def draw(made: Scene, seconds: float, path: Path) -> None:
     """Draws the panels with a course, four in a row."""
-    from matplotlib import dates, pyplot, ticker
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, ticker
 
     titles = list(dict.fromkeys(title for title, _, _ in queries()))[-COURSES:]
     figure, axes = pyplot.subplots(-(-len(titles) // 4), 4, figsize=(24, 3.6 * -(-len(titles) // 4)))
@@ -133,10 +134,13 @@ def draw(made: Scene, seconds: float, path: Path) -> None:
                 name = legend
                 for label in re.findall(r"{{(\w+)}}", legend):
                     name = name.replace(f"{{{{{label}}}}}", labels.get(label, ""))
-                times = [dates.date2num(np.datetime64(round(at * 1000), "ms")) for at, _ in points]
-                axis.plot(times, [value for _, value in points], label=" ".join(name.split()[-3:]))
+                axis.plot(
+                    [at_s - end_s + seconds for at_s, _ in points],
+                    [value for _, value in points],
+                    label=" ".join(name.split()[-3:]),
+                )
         axis.set_title(title, fontsize=10)
-        axis.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S"))
+        axis.set_xlabel("seconds", fontsize=7)
         axis.yaxis.set_major_formatter(ticker.EngFormatter())
         axis.tick_params(labelsize=7)
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))

@@ -6,6 +6,7 @@ What the document has as null was not measured, and gives no sample. Labels have
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Union
 
@@ -106,6 +107,7 @@ OF_A_COLLECTOR = (
 """Amounts of a collector: the key in the document, the word in the name, the kind, and HELP."""
 
 
+@functools.lru_cache(maxsize=8 * MOST_INTERFACES)
 def labels(**pairs: str | None) -> str:
     """The label set of a sample, in the order given; without those that are empty."""
     written = [f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs.items() if value]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import re
-import signal
 import socket
 from pathlib import Path
 
@@ -71,13 +69,36 @@ def listens(ns: str, port: int) -> bool:
     return bound_socket(ns, port, "tcp") is not None
 
 
-def test_the_numbers_are_those_of_the_account(lab: Lab, tmp_path: Path) -> None:
+def _ask_everything(ns: str) -> None:
+    """What a client may ask for, and what it may not."""
+    client = Client(ns)
+    wanted = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    status, kind, body = client.ask(accept=wanted)
+    assert (status, kind, body[-6:]) == (200, OPENMETRICS, "# EOF\n")
+    assert "# UNIT netobs_account_seen_octets octets\n" in body
+    status, kind, body = client.ask("HEAD")  # in the same connection
+    assert (status, kind, body) == (200, "text/plain; version=0.0.4; charset=utf-8", "")
+    assert client.ask("GET", "/metrics?a=1")[0] == 200
+    assert client.ask("GET", "/")[:2] == (404, "text/plain; charset=utf-8")
+    client.close()
+    for method in ("POST", "DELETE"):
+        client = Client(ns)
+        assert client.ask(method)[0] == 405
+        client.close()
+    for data, status in ((b"\x16\x03\x01\r\n\r\n", 400), (b"GET / HTTP/2.0\r\n\r\n", 505), (b"a" * 8192, 431)):
+        client = Client(ns)
+        assert client.say(data).startswith(f"HTTP/1.1 {status} ".encode())
+        client.close()
+
+
+def test_the_numbers_are_those_of_the_account_whatever_clients_ask_for(lab: Lab, tmp_path: Path) -> None:
     near, far = lab.pair()
     config = configuration(OFTEN, AT_ONCE, metrics={"listen": LISTEN})
     with UdpSink(far.ns), Daemon(lab, far.ns, tmp_path, config) as daemon:
         Traffic(flows=100, packets=1000).send(lab, near)
         exported = 'netobs_exported_packets_total{collector="127.0.0.1"}'
         wait_until(lambda: scrape(far.ns)[exported] == 1000, "all flows are exported")
+        _ask_everything(far.ns)
         found, account = scrape(far.ns), daemon.account()
     assert found["netobs_account_seen_packets_total"] == account.seen.packets == 1000
     assert found["netobs_account_seen_octets_total"] == account.seen.octets
@@ -93,30 +114,6 @@ def test_the_numbers_are_those_of_the_account(lab: Lab, tmp_path: Path) -> None:
     )
     assert found["netobs_evictions_total"] == found["netobs_eviction_seconds_count"] > 0
     assert found["process_open_fds"] > 5
-
-
-def test_what_a_client_may_ask_for(lab: Lab, tmp_path: Path) -> None:
-    _, far = lab.pair()
-    with Daemon(lab, far.ns, tmp_path, configuration(metrics={"listen": LISTEN})) as daemon:
-        client = Client(far.ns)
-        wanted = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-        status, kind, body = client.ask(accept=wanted)
-        assert (status, kind, body[-6:]) == (200, OPENMETRICS, "# EOF\n")
-        assert "# UNIT netobs_account_seen_octets octets\n" in body
-        status, kind, body = client.ask("HEAD")  # in the same connection
-        assert (status, kind, body) == (200, "text/plain; version=0.0.4; charset=utf-8", "")
-        assert client.ask("GET", "/metrics?a=1")[0] == 200
-        assert client.ask("GET", "/")[:2] == (404, "text/plain; charset=utf-8")
-        client.close()
-        for method in ("POST", "DELETE"):
-            client = Client(far.ns)
-            assert client.ask(method)[0] == 405
-            client.close()
-        for data, status in ((b"\x16\x03\x01\r\n\r\n", 400), (b"GET / HTTP/2.0\r\n\r\n", 505), (b"a" * 8192, 431)):
-            client = Client(far.ns)
-            assert client.say(data).startswith(f"HTTP/1.1 {status} ".encode())
-            client.close()
-        assert daemon.finish().seen.flows == 0
 
 
 def test_a_reload_moves_the_address_and_a_bad_one_changes_nothing(lab: Lab, tmp_path: Path) -> None:
@@ -140,30 +137,24 @@ def test_a_reload_moves_the_address_and_a_bad_one_changes_nothing(lab: Lab, tmp_
         assert not listens(far.ns, 9470)
 
 
-def test_the_file(lab: Lab, tmp_path: Path) -> None:
+def test_what_does_not_work_at_the_start_keeps_nothing_from_being_measured(lab: Lab, tmp_path: Path) -> None:
     _, far = lab.pair()
-    file = tmp_path / "out" / "netobs.prom"
-    with Daemon(lab, far.ns, tmp_path, configuration(metrics={"textfile": str(file)})) as daemon:
-        daemon.wait_for(f"metrics.textfile {file}: No such file or directory; it is tried again")
-        said = daemon.reload(configuration(metrics={"textfile": f"{tmp_path}/no/netobs.prom"}))
-        assert f"there is no folder {tmp_path}/no" in said
-        again = tmp_path / "again.prom"
-        daemon.reload(configuration(metrics={"textfile": str(again)}))
-        wait_until(again.exists, "the file is written")
-        found = samples(again.read_text("utf-8"))
-        daemon.stop(signal.SIGTERM)
-    assert again.exists()
-    assert "netobs_start_time_seconds" in found
-    assert not [name for name in found if name.startswith("process_")]
-
-
-def test_an_address_that_another_has_is_tried_again_and_flows_are_measured(lab: Lab, tmp_path: Path) -> None:
-    _, far = lab.pair()
+    file, again = tmp_path / "out" / "netobs.prom", tmp_path / "again.prom"
     with in_namespace(far.ns):
         other = socket.create_server(("127.0.0.1", PORT))
-    with other, Daemon(lab, far.ns, tmp_path, configuration(metrics={"listen": LISTEN})) as daemon:
-        assert len(re.findall(f'ERROR metrics.listen "{LISTEN}": another program listens there', daemon.log)) == 1
+    config = configuration(metrics={"listen": LISTEN, "textfile": str(file)})
+    with other, Daemon(lab, far.ns, tmp_path, config) as daemon:
+        daemon.wait_for(f"WARNING metrics.textfile {file}: No such file or directory; it is tried again")
+        assert daemon.log.count(f'ERROR metrics.listen "{LISTEN}": another program listens there') == 1
+        said = daemon.reload(configuration(metrics={"textfile": f"{tmp_path}/no/netobs.prom"}))
+        assert f"there is no folder {tmp_path}/no" in said
+        assert "reload: failed" in said
+        daemon.reload(configuration(metrics={"textfile": str(again)}))
+        wait_until(again.exists, "the file is written")
         assert daemon.finish().seen.packets == 0
+    found = samples(again.read_text("utf-8"))
+    assert "netobs_start_time_seconds" in found
+    assert not [name for name in found if name.startswith("process_")]
 
 
 def test_the_plan(lab: Lab, tmp_path: Path) -> None:

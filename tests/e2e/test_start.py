@@ -19,6 +19,7 @@ OFF = (
     *("netobs.cli.main", "netobs.collector", "netobs.helper", "netobs.pcap", "netobs.daemon.dry_run"),
     *("netobs.daemon.namespaces", "netobs.encode.lint", "netobs.encode.netflow5", "netobs.encode.netflow9"),
     *("netobs.encode.template.wire", "netobs.export.kept", "netobs.export.link.tcp", "netobs.export.link.tls"),
+    *("netobs.base.http", "netobs.daemon.flow_rates", "netobs.daemon.metrics", "netobs.daemon.openmetrics"),
     *("netobs.export.spool.replay", "netobs.kernel.helper_client", "netobs.kernel.pins", "netobs.selftest"),
 )
 """What a daemon does not need that exports IPFIX over UDP and keeps nothing: packages and modules."""
