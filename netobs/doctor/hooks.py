@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -117,15 +118,26 @@ class Hooks:
         return self._programs.get(number)
 
     def _filter(self, hook: str, kind: str, handle: int, priority: int, options: dict[int, bytes]) -> Entry:
-        number = int.from_bytes(options.get(_TCA_BPF_ID, b"") if kind == "bpf" else b"", "little")
-        found = self._program(number) if number else None
-        name = found.name if found is not None else netlink.text(options.get(_TCA_BPF_NAME, b"")) if number else ""
-        tag = options.get(_TCA_BPF_TAG, b"").hex() if number else ""
-        flags = int.from_bytes(options.get(_FLAGS.get(kind, 0), b""), "little")
-        return Entry(
-            hook, kind, "filter", name, number, tag, f"priority {priority} handle {handle:#x}",
-            _HANDLES.get(handle, "") if kind == "bpf" else "", bool(flags & _IN_HARDWARE),
-        )  # fmt: skip
+        number = _program_of(kind, options)
+        return filter_entry(hook, kind, handle, priority, options, self._program(number) if number else None)
+
+
+def filter_entry(
+    hook: str, kind: str, handle: int, priority: int, options: dict[int, bytes], program: inventory.Program | None
+) -> Entry:
+    """A filter. ``options``: the attributes in TCA_OPTIONS; ``program``: what it runs, as far as that is known."""
+    number = _program_of(kind, options)
+    name = program.name if program is not None else netlink.text(options.get(_TCA_BPF_NAME, b"")) if number else ""
+    flags = int.from_bytes(options.get(_FLAGS.get(kind, 0), b""), sys.byteorder)
+    return Entry(
+        hook, kind, "filter", name, number, options.get(_TCA_BPF_TAG, b"").hex() if number else "",
+        f"priority {priority} handle {handle:#x}", _HANDLES.get(handle, "") if kind == "bpf" else "",
+        bool(flags & _IN_HARDWARE),
+    )  # fmt: skip
+
+
+def _program_of(kind: str, options: dict[int, bytes]) -> int:
+    return int.from_bytes(options.get(_TCA_BPF_ID, b""), sys.byteorder) if kind == "bpf" else 0
 
 
 def _ingress_qdiscs() -> dict[int, str]:

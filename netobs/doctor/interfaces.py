@@ -85,9 +85,9 @@ def findings(config: CaptureConfig, seen: Sequence[Seen], hooks: Hooks, is_runni
         for direction in DIRECTIONS[config.direction]:
             yield from _hook(config, each, direction, is_running, hooks)
         yield from _qdisc(config, each, hooks)
-        yield from _offloads(each)
+        yield from offloads_of(each)
         yield from bypasses(each.link)
-    yield from _twice(wanted)
+    yield from twice(wanted)
     if wanted and not hooks.knows_tcx:
         yield not_seen("the programs on TCX hooks", "with CAP_NET_ADMIN, or as root")
     elif wanted and not hooks.knows_programs:
@@ -190,7 +190,8 @@ def _qdisc(config: CaptureConfig, seen: Seen, hooks: Hooks) -> Iterator[Finding]
     )  # fmt: skip
 
 
-def _offloads(seen: Seen) -> Iterator[Finding]:
+def offloads_of(seen: Seen) -> Iterator[Finding]:
+    """What the network card does with packets before the hooks."""
     where, on = (seen.link.name,), {name for name, is_on in seen.offloads.items() if is_on}
     if HARDWARE_TC in on:
         yield Finding(
@@ -230,7 +231,7 @@ def bypasses(link: Link) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _twice(wanted: Sequence[Seen]) -> Iterator[Finding]:
+def twice(wanted: Sequence[Seen]) -> Iterator[Finding]:
     """Interfaces that show the same packets, both selected."""
     by_index: Mapping[int, Link] = {each.link.interface.index: each.link for each in wanted}
     for each in wanted:

@@ -29,7 +29,7 @@ def findings() -> Iterator[Finding]:
     number = count()
     if number:
         yield Finding(
-            "af-xdp", "warning", f"{number} AF_XDP sockets (DPDK, OVS with AF_XDP, packet generators)",
+            "af-xdp", "warning", f"AF_XDP sockets (as of DPDK, Open vSwitch, packet generators): {number}",
             netobs="packets that they get, and those that they send, are not in any flow",
             remedy="see which with ss -x --xdp; measure at the switch",
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.kernel.foreign import Foreign, compile_bpf, compile_foreign
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc", "bpftool"))
 
+AF_XDP = 44
 XDP = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -189,6 +191,13 @@ def test_interfaces_that_show_the_same_packets(lab: Lab, link: Link, tmp_path: P
     (twice,) = found(look(link, tmp_path, interfaces=["*"]), "counted-twice")
     assert (twice.severity, twice.where) == ("note", (link.name,))
     assert found(look(link, tmp_path), "counted-twice") == []
+
+
+def test_a_socket_that_takes_packets_past_the_host(link: Link, tmp_path: Path) -> None:
+    assert found(look(link, tmp_path), "af-xdp") == []
+    with in_namespace(link.ns), socket.socket(AF_XDP, socket.SOCK_RAW):
+        (warned,) = found(look(link, tmp_path), "af-xdp")
+    assert (warned.severity, warned.what.rpartition(": ")[2]) == ("warning", "1")
 
 
 def test_offloads_are_those_that_ethtool_shows(lab: Lab, link: Link, tmp_path: Path) -> None:

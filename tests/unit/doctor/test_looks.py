@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from netobs import config
-from netobs.doctor import collectors, interfaces, links, process, report, running, unit
+from netobs.doctor import collectors, hooks, interfaces, links, process, report, running, unit
 from netobs.doctor.finding import Finding, joined, worst
 from netobs.kernel.interfaces import Interface
 from netobs.kernel.privileges import NEEDED
@@ -41,6 +41,39 @@ def test_virtual_functions_of_the_interface_that_sys_shows(tmp_path: Path) -> No
     assert links.virtual_functions(Interface(7, "eth0", 1), tmp_path) == 4
     assert links.virtual_functions(Interface(8, "eth0", 1), tmp_path) == 0  # of another namespace
     assert links.virtual_functions(Interface(9, "eth1", 1), tmp_path) == 0
+
+
+def test_what_a_network_card_does_by_itself() -> None:
+    link = links.parsed(Interface(7, "eth0", 1), b"")
+    on = {"rx-gro": True, "rx-lro": True, "rx-gro-hw": True, "hw-tc-offload": True, "tx-tcp-segmentation": True}
+    seen = interfaces.Seen(link, True, "clsact", {"ingress": [], "egress": []}, on)
+    assert severities(interfaces.offloads_of(seen)) == {"hw-tc-offload": "warning", "lro": "warning", "gro": "ok"}
+    assert severities(interfaces.offloads_of(seen._replace(offloads=dict.fromkeys(on, False)))) == {}
+
+
+def test_an_open_vswitch_port_is_counted_once_and_a_slave_of_a_bond_twice() -> None:
+    for kind, expected in (
+        ("openvswitch", {}),
+        ("bond", {"counted-twice": "warning"}),
+        ("vrf", {"counted-twice": "note"}),
+    ):
+        ports = [links.parsed(Interface(7, "eth0", 1), attribute(10, struct.pack("=I", 9)))]
+        ports.append(links.parsed(Interface(9, "master", 1, kind), b""))
+        seen = [interfaces.Seen(each, True, "", {"ingress": [], "egress": []}, {}) for each in ports]
+        assert severities(interfaces.twice(seen)) == expected
+
+
+def test_a_filter_in_the_network_card() -> None:
+    """TCA_FLOWER_FLAGS and TCA_CLS_FLAGS_IN_HW of linux/pkt_cls.h."""
+    options = {22: struct.pack("=I", 1 << 2 | 1 << 3)}
+    entry = hooks.filter_entry("clsact", "flower", 1, 9, options, None)
+    assert entry.in_hardware
+    assert not hooks.filter_entry("clsact", "flower", 1, 9, {22: struct.pack("=I", 1 << 3)}, None).in_hardware
+    link = links.parsed(Interface(7, "eth0", 1), b"")
+    seen = interfaces.Seen(link, True, "clsact", {"ingress": [entry], "egress": []}, {})
+    config_of_capture = config.CaptureConfig(direction="ingress")
+    found = {each.id: each for each in interfaces.findings(config_of_capture, [seen], hooks.Hooks(), False)}
+    assert found["hardware-filter"].where == ("eth0 ingress",)
 
 
 def test_many_places_are_one_line() -> None:
