@@ -154,8 +154,6 @@ def _configuration(config: Config, seen: Sequence[Seen], pid: int) -> Iterator[F
     present, where = [each.link.interface for each in seen], (CONFIGURATION,)
     for line in [*warnings_of(config), *host_check.warnings_of(config, present)]:
         yield Finding("configuration-doubtful", "warning", line, where)
-    for line in host_check.problems_of(config):
-        yield Finding("configuration-mistake", "problem", line, where, "the daemon does not start")
     try:
         line = check_interfaces(config.capture, present)
     except NetobsError as error:
@@ -168,6 +166,8 @@ def _configuration(config: Config, seen: Sequence[Seen], pid: int) -> Iterator[F
                       remedy="ip netns exec NAME netobs doctor looks at those of NAME")  # fmt: skip
     if not pid:
         yield from _room(config)
+        for line in host_check.problems_of(config):
+            yield Finding("spool", "warning", line, where, "a daemon with the user of this process would not start")
 
 
 def _room(config: Config) -> Iterator[Finding]:

@@ -57,7 +57,9 @@ def one(report: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_a_missing_capability_is_named(lab: Lab, host: Link, tmp_path: Path) -> None:
     conf = write(tmp_path, configuration())
-    missing = one(doctor(lab, host.ns, conf, prefix=WITHOUT_PERFMON), "capability-missing")
+    report = doctor(lab, host.ns, conf, prefix=WITHOUT_PERFMON)
+    assert "no netobs daemon answers at /run/netobs/control-" in one(report, "no-daemon")["what"]
+    missing = one(report, "capability-missing")
     assert (missing["severity"], missing["what"]) == ("problem", "this process lacks CAP_PERFMON")
     assert missing["remedy"].startswith("add CAP_PERFMON to CapabilityBoundingSet=")
 
@@ -120,25 +122,17 @@ def test_a_daemon_in_another_namespace(lab: Lab, host: Link, tmp_path: Path) -> 
         report = doctor(lab, other, str(daemon.conf))
         assert one(report, "namespace-of-daemon")["remedy"] == f"nsenter -t {daemon.process.pid} -n netobs doctor"
         assert of(report, "not-attached") == []
-    report = doctor(lab, host.ns, str(daemon.conf))
-    assert "no netobs daemon answers at /run/netobs/control-" in one(report, "no-daemon")["what"]
 
 
-def test_a_bundle(lab: Lab, host: Link, tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle.tar.gz"
-    conf = write(tmp_path, configuration())
+def test_the_text_has_problems_first_and_a_bundle_is_written_once(lab: Lab, host: Link, tmp_path: Path) -> None:
+    bundle, conf = tmp_path / "bundle.tar.gz", write(tmp_path, configuration({"sampling": 0}))
     done = netobs(lab, host.ns, "--conf", conf, "doctor", "--bundle", str(bundle))
-    assert done.returncode in (0, 3)
-    assert f"netobs: {bundle} written, {bundle.stat().st_size} bytes; read it before you send it" in done.stderr
-    done = netobs(lab, host.ns, "--conf", conf, "doctor", "--bundle", str(bundle))
-    assert (done.returncode, done.stderr) == (1, f"netobs: {bundle}: there is a file of this name; name another\n")
-
-
-def test_the_text_has_problems_first_and_a_mistake_is_one(lab: Lab, host: Link, tmp_path: Path) -> None:
-    done = netobs(lab, host.ns, "--conf", write(tmp_path, configuration({"sampling": 0})), "doctor")
-    assert (done.returncode, done.stderr) == (3, "")
+    written = f"netobs: {bundle} written, {bundle.stat().st_size} bytes; read it before you send it\n"
+    assert (done.returncode, done.stderr) == (3, written)
     first = next(line for line in done.stdout.splitlines()[1:] if line)
     assert first == "problem  configuration-mistake  configuration"
     assert "[capture] sampling: " in done.stdout
     assert "\x1b" not in done.stdout
     assert "\nveth0\n  ingress: nobody\n  egress: nobody\n" in done.stdout  # by the defaults
+    done = netobs(lab, host.ns, "--conf", conf, "doctor", "--bundle", str(bundle))
+    assert (done.returncode, done.stderr) == (1, f"netobs: {bundle}: there is a file of this name; name another\n")

@@ -95,6 +95,15 @@ def test_a_host_without_a_configuration_is_looked_at_by_the_defaults(tmp_path: P
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain != coloured
 
 
+def test_a_spool_that_this_user_cannot_use(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    conf = tmp_path / "netobs.toml"
+    conf.write_text(f'[[collector]]\nhost = "192.0.2.1"\ntransport = "tcp"\nspool = "{tmp_path}/file/a"\n')
+    assert severities(report.examine(conf, None).findings)["spool"] == "warning"
+    running_one = {"daemon": {"pid": 1 << 30}, "configuration": {"file": str(conf)}}  # it says so itself
+    assert "spool" not in severities(report.examine(conf, running_one).findings)
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """struct nlattr."""
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
