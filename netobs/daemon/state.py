@@ -208,7 +208,7 @@ def _not_measured(daemon: Daemon) -> Iterator[Tree]:
     for points, netns in _points(daemon):
         for (index, direction), reason in points.placing.refused.items():
             name = points.names[index].name if index in points.names else str(index)
-            yield {"name": name, "netns": netns, "direction": direction, "reason": reason}
+            yield {"name": name, "netns": netns, "direction": direction or None, "reason": reason}
 
 
 def _table(daemon: Daemon, stats: Stats) -> Tree:

@@ -62,8 +62,9 @@ class Placing:
 
     @property
     def refused(self) -> dict[tuple[int, str], str]:
-        """Why the kernel accepts no program, by index of the interface and direction."""
-        return self._refused
+        """Why there is no program, by index of the interface and direction; "" for those that lack a descriptor."""
+        shortage = descriptors.shortage(descriptors.limit()) if self.postponed.short else ""
+        return {**self._refused, **{(index, ""): shortage for index in self.postponed.short}}
 
     def find_method(self) -> None:
         """As ``Methods.find``."""

@@ -23,6 +23,11 @@ class Postponed:
         self._short: set[int] = set()
         self._said: set[int] = set()
 
+    @property
+    def short(self) -> frozenset[int]:
+        """The interfaces, by index, that had no file descriptor at the last look."""
+        return frozenset(self._said)
+
     def may_pass(self, interface: Interface, number: int) -> bool:
         """Whether an attempt that failed with errno ``number`` is no refusal; ``interface`` waits if it may succeed
         later."""
@@ -49,6 +54,7 @@ class Postponed:
         """The interface is gone."""
         self._waiting.pop(index, None)
         self._short.discard(index)
+        self._said.discard(index)
 
     def clear(self) -> None:
         """None waits any more."""

@@ -99,6 +99,9 @@ def test_a_full_table_of_descriptors(lab: Lab, host: Link, tmp_path: Path) -> No
         assert left_out["severity"] == "problem"
         assert {name.split()[0] for name in left_out["where"]} < set(taps)
         assert one(report, "daemon-capabilities")["severity"] == "ok"
+        said = [each["what"] for each in of(report, "daemon-problem") if each["what"].startswith("not measured: ")]
+        assert len(said) == 1
+        assert "each interface and direction takes a file descriptor" in said[0]
 
 
 def test_a_daemon_that_has_given_up_its_capabilities(lab: Lab, host: Link, tmp_path: Path) -> None:
