@@ -24,7 +24,7 @@ TITLES = {
 _DIRECTIONS = {"ingress": "in", "egress": "out"}
 _MORE = (("flows", "flows"), ("octets", "octets"))
 """Columns that stand behind the rates where there is room: title and key."""
-SHORTEST = 8
+SHORTEST = 4
 """The least width to which a column is cut."""
 
 

@@ -6,7 +6,6 @@ import curses
 import locale
 import os
 import select
-import shutil
 import signal
 import sys
 from collections import deque
@@ -20,6 +19,7 @@ from netobs.live.query import DEFAULT_BY, MOST_ROWS, Query, parse
 if TYPE_CHECKING:
     from netobs.cli.top import Frames
 
+STANDARD_OUTPUT = 1
 HISTORY = 60
 FRAME_LINES = 5  # above the rows, unless something is incomplete
 LEAST_LINES, LEAST_COLUMNS = 10, 40
@@ -64,7 +64,7 @@ def grouped(by: tuple[str, ...], key: str) -> tuple[str, ...]:
     if key == "n":
         nets = {"src": "srcnet", "dst": "dstnet"}
         swaps = nets if chosen & {*nets} else {net: address for address, net in nets.items()}
-        return tuple({swaps.get(word, word) for word in by} or nets.values())
+        return tuple({swaps.get(word, word) for word in by} if chosen & {*swaps} else chosen | {*swaps})
     word = TOGGLES[key]
     net = f"{word}net"
     if net in chosen:
@@ -118,7 +118,7 @@ class Screen:
 
     def _fit(self) -> None:
         """Follows the size of the terminal."""
-        columns, lines = shutil.get_terminal_size()
+        columns, lines = os.get_terminal_size(STANDARD_OUTPUT)
         if (columns, lines) != self._size:
             self._size = (columns, lines)
             curses.resizeterm(lines, columns)
