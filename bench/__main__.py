@@ -19,6 +19,7 @@ from bench import (
     journal,
     kernel,
     listen,
+    live,
     memory,
     overload,
     packets,
@@ -47,6 +48,7 @@ SECTIONS: dict[str, ModuleType] = {
     "listen": listen,
     "start": start,
     "scraping": scraping,
+    "live": live,
 }
 FAILURES = (NetobsError, LabError, OSError, RuntimeError, subprocess.SubprocessError)
 JSON = Path(__file__).resolve().parent / "results" / "bench.json"

@@ -70,8 +70,8 @@ class Daemon:
             self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sink.bind(("127.0.0.1", 0))
         capture = {"interfaces": [wire.receiver.name], "direction": "ingress", **config.pop("capture", {})}
-        self._conf = Path(self._folder.name, "netobs.toml")
-        self._conf.write_text(self._toml({"capture": capture, **config}), encoding="utf-8")
+        self.conf = Path(self._folder.name, "netobs.toml")
+        self.conf.write_text(self._toml({"capture": capture, **config}), encoding="utf-8")
         self.peak_kib = 0
         self.cpu_s = 0.0
         self.ready_at = 0.0
@@ -83,7 +83,7 @@ class Daemon:
         return "\n".join(lines) + "\n"
 
     def __enter__(self) -> Daemon:
-        argv = [sys.executable, "-m", "netobs", "--conf", str(self._conf)]
+        argv = [sys.executable, "-m", "netobs", "--conf", str(self.conf)]
         try:
             with self._log.open("wb") as log:
                 self._process: subprocess.Popen[Any] = self._wire.lab.popen(
@@ -94,7 +94,7 @@ class Daemon:
             self._close()
             raise
         self.ready_at = time.monotonic()
-        self._cpu_before_s = self._cpu_so_far_s()
+        self._cpu_before_s = self.cpu_so_far_s()
         self.pid = self._process.pid
         return self
 
@@ -127,7 +127,8 @@ class Daemon:
             key: int(text.split()[0]) for key, text in values.items() if key in ("VmRSS", "VmHWM") or key[:3] == "Rss"
         }
 
-    def _cpu_so_far_s(self) -> float:
+    def cpu_so_far_s(self) -> float:
+        """User and system time."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

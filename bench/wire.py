@@ -75,10 +75,18 @@ class Wire:
                 for attachment in attachments:
                     attachment.detach()
 
-    def send(self, flows: int, packets: int, meanwhile: Callable[[], None] | None = None, first_flow: int = 0) -> Sent:
-        """``packets`` of UDP, 64 bytes, round robin over ``flows``, at full speed; ``meanwhile`` is called often."""
+    def send(
+        self,
+        flows: int,
+        packets: int,
+        meanwhile: Callable[[], None] | None = None,
+        first_flow: int = 0,
+        rate: float = 0,
+    ) -> Sent:
+        """``packets`` of UDP, 64 bytes, round robin over ``flows``, ``rate`` per second or at full speed; ``meanwhile``
+        is called often."""
         traffic = Traffic(flows=flows, packets=packets, flow_base=first_flow)
-        running = traffic.start(self.lab, self.sender, cpus=[self.traffic_cpu])
+        running = traffic.start(self.lab, self.sender, cpus=[self.traffic_cpu], rate=rate)
         while meanwhile and running.process.poll() is None:
             time.sleep(POLL_S)
             meanwhile()

@@ -50,6 +50,7 @@ def cli(context: click.Context, conf: Path, dry_run: bool) -> None:
       netobs doctor                              what keeps packets from being counted on this host?
       netobs listen --port 4739                  show the flows that an exporter sends
       netobs listen --file FLOWS.ipfix           show the flows in a file
+      netobs top                                 who uses the network now?
       netobs status                              what does the daemon do, and is anything wrong?
       netobs capture --write FILE.pcapng         capture packets
       netobs template check FILE --for nfdump    would this collector read my template?

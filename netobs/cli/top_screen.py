@@ -47,7 +47,7 @@ def run(source: Frames, asked: Query) -> None:
     :raises NetobsError: the terminal is unusable, or there are no more frames.
     """
     locale.setlocale(locale.LC_ALL, "")
-    os.environ.setdefault("ESCDELAY", str(ESCAPE_MS))
+    curses.set_escdelay(ESCAPE_MS)
     sys.__stdout__ = sys.stdout  # type: ignore[assignment,misc]  # whose descriptor curses.initscr uses
     try:
         curses.wrapper(lambda window: Screen(window, source, asked).run())
