@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import socket
 import struct
@@ -11,16 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lab import frames as f
 from lab.daemon import KEPT, Daemon, configuration
+from lab.keeping import ServiceStore
 from lab.namespaces import Lab, Link, in_namespace
 from lab.programs import wait_until
 from lab.wire import TUNSETIFF, Sender
 from netobs.cli.control_client import ask
 from netobs.config.identity import control_socket
-from tests.e2e.test_gso import Route, route, send_tcp  # noqa: F401  (route is a fixture)
+from netobs.datapath.interface_counts import LEAST_ROWS, count_key
+from netobs.datapath.layout import INTERFACE_COUNT
+from netobs.kernel.libbpf import possible_cpus
+from tests.e2e.test_going_on import Kept, store  # noqa: F401  (a fixture)
+from tests.e2e.test_gso import Route, route, send_tcp  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.e2e(tools=("ethtool", "nfcapd", "nfdump", "tcpdump"))
 
@@ -170,7 +177,7 @@ def test_what_goes_round_netobs_is_a_difference_and_a_warning(lab: Lab, tmp_path
             nonlocal sent
             sender.send(*[PLAIN] * 100)
             sent += 100
-            return "veth0 egress: the kernel counts packets there that netobs does not see" in daemon.log
+            return "veth0 egress: the kernel counts packets that netobs does not see" in daemon.log
 
         wait_until(is_said, "a warning")
         assert "see netobs(8), INTERFACE COUNTERS" in daemon.log
@@ -178,3 +185,66 @@ def test_what_goes_round_netobs_is_a_difference_and_a_warning(lab: Lab, tmp_path
         assert egress["skbs"] == {"packets": 0, "octets": 0}
         assert egress["difference"] == {"packets": sent, "octets": sent * len(PLAIN), "dropped_after": 0}
         assert egress["kernel"]["packets"] == sent
+
+
+AGAIN = 10 + LEAST_ROWS // 2
+"""The first place of this ifindex is that of 10, too."""
+
+
+def rows_of(store: ServiceStore, key: int) -> int:  # noqa: F811
+    """How many rows have this key, in the map that the store keeps."""
+    store.read()
+    (fd,) = [fd for name, fd in store.fds.items() if "-interface-" in name]
+    memory = mmap.mmap(fd, possible_cpus() * LEAST_ROWS * INTERFACE_COUNT.itemsize, mmap.MAP_SHARED, mmap.PROT_READ)
+    return int((np.frombuffer(memory, INTERFACE_COUNT)["key"] == key).sum())
+
+
+def test_counts_go_on_over_restarts_and_rows_of_removed_interfaces_are_used_again(
+    lab: Lab,
+    tmp_path: Path,
+    store: ServiceStore,  # noqa: F811
+) -> None:
+    near, far = lab.pair()
+    config = configuration({"interfaces": ["veth*"], **FAST}, KEPT)
+
+    def send(link: Link, frames: int) -> None:
+        with Sender(link) as sender:
+            sender.send(*[PLAIN] * frames)
+
+    def check(daemon: Daemon, link: Link, frames: int) -> None:
+        counted = Counted(daemon).of(link, "ingress")
+        assert (counted["kernel"]["packets"], counted["seen"]["packets"], counted["difference"]) == (
+            frames,
+            frames,
+            NONE,
+        )
+
+    def other(index: int) -> tuple[Link, Link]:
+        made = ["ip", "link", "add", "veth9", "index", str(index), "type", "veth", "peer", "name", "out9"]
+        for argv in (made, *(["ip", "link", "set", name, "up"] for name in ("veth9", "out9"))):
+            lab.run(near.ns, argv)
+        return lab.link(near.ns, "veth9"), lab.link(near.ns, "out9")
+
+    with Kept(store, lab, near.ns, tmp_path, config, label="first") as daemon:
+        Counted(daemon, near)
+        send(far, 100)
+        veth9, out9 = other(10)
+        Counted(daemon, veth9)
+        send(out9, 70)
+        check(daemon, near, 100)
+        check(daemon, veth9, 70)
+        assert rows_of(store, count_key(0, 10, 0)) > 0
+        lab.run(near.ns, ["ip", "link", "delete", "veth9"])
+        wait_until(lambda: rows_of(store, count_key(0, 10, 0)) == 0, "the row is given away")
+        veth9, out9 = other(AGAIN)
+        Counted(daemon, veth9)
+        send(out9, 30)
+        check(daemon, veth9, 30)
+        daemon.restart()
+    send(far, 50)
+    send(out9, 3)
+    with Kept(store, lab, near.ns, tmp_path, config, label="second") as daemon:
+        wait_until(lambda: Counted(daemon).of(near, "ingress")["difference"] is not None, "a reading")
+        check(daemon, near, 150)
+        check(daemon, veth9, 33)
+        daemon.finish()
