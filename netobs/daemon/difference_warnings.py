@@ -20,6 +20,11 @@ READINGS = 2
 """Packets on their way, or in a device's ring, are in one of two readings only."""
 AGAIN_NS = 600 * NS_PER_S
 
+MORE = "the kernel counts packets there that netobs does not see, %d of %d"
+LESS = "netobs sees packets there that the kernel does not count, %d of %d"
+MORE_REMEDY = "an XDP or TC program may take them first, or a socket may go round TC; see netobs(8), INTERFACE COUNTERS"
+LESS_REMEDY = "a TC program or a queue behind netobs may drop them; see netobs(8), INTERFACE COUNTERS"
+
 
 class Growth(NamedTuple):
     """Between two readings, of the hooks ``keys``: how much the ``difference`` grew (negative: netobs has more), and
@@ -54,17 +59,7 @@ class DifferenceWarnings:
             if self._readings[key := int(growth.keys[each])] >= READINGS and key not in self._said_ns
         ]  # fmt: skip
         self._said_ns.update(dict.fromkeys(growth.keys[due].tolist(), now_ns))
-        more = [each for each in due if growth.difference[each] > 0]
-        if more:
-            log.warning(
-                "%s: the kernel counts packets that netobs does not see, %d of %d; an XDP or TC program may take them "
-                "first, or a socket may go round TC; see netobs(8), INTERFACE COUNTERS",
-                *growth.summary(more),
-            )
-        less = [each for each in due if growth.difference[each] < 0]
-        if less:
-            log.warning(
-                "%s: netobs sees packets that the kernel does not count, %d of %d; a TC program or a queue behind "
-                "netobs may drop them; see netobs(8), INTERFACE COUNTERS",
-                *growth.summary(less),
-            )
+        for sign, what, remedy in ((1, MORE, MORE_REMEDY), (-1, LESS, LESS_REMEDY)):
+            which = [each for each in due if sign * growth.difference[each] > 0]
+            if which:
+                log.warning(f"%s: {what}; %s", *growth.summary(which), remedy)

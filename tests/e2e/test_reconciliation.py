@@ -177,7 +177,7 @@ def test_what_goes_round_netobs_is_a_difference_and_a_warning(lab: Lab, tmp_path
             nonlocal sent
             sender.send(*[PLAIN] * 100)
             sent += 100
-            return "veth0 egress: the kernel counts packets that netobs does not see" in daemon.log
+            return "veth0 egress: the kernel counts packets there that netobs does not see" in daemon.log
 
         wait_until(is_said, "a warning")
         assert "see netobs(8), INTERFACE COUNTERS" in daemon.log

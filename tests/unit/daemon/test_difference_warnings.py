@@ -37,7 +37,7 @@ def test_a_difference_that_lasts_is_said_once(told: Told) -> None:
     assert told(eth0=(0, 10_000)) == []
     assert told(eth0=(5000, 10_000)) == []
     (line,) = told(eth0=(5000, 10_000))
-    assert line.startswith("eth0: the kernel counts packets that netobs does not see, 5000 of 10000; ")
+    assert line.startswith("eth0: the kernel counts packets there that netobs does not see, 5000 of 10000; ")
     assert line.endswith("see netobs(8), INTERFACE COUNTERS")
     for _ in range(10):
         assert told(eth0=(5000, 10_000)) == []
@@ -58,8 +58,8 @@ def test_both_signs_have_their_remedy_and_many_hooks_one_line(told: Told) -> Non
     hooks = {f"tap{number}": (1000, 2000) for number in range(20)}
     told(eth0=(-400, 2000), **hooks)
     more, less = told(eth0=(-400, 2000), **hooks)
-    assert "the kernel counts packets that netobs does not see, 20000 of 40000; " in more
-    assert less.startswith("eth0: netobs sees packets that the kernel does not count, 400 of 2000; ")
+    assert "the kernel counts packets there that netobs does not see, 20000 of 40000; " in more
+    assert less.startswith("eth0: netobs sees packets there that the kernel does not count, 400 of 2000; ")
 
 
 def test_it_is_said_again_after_a_while(told: Told) -> None:
