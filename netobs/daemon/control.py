@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from netobs.base import background, clock
 from netobs.base.errors import NetobsError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
     from netobs.daemon.live import Live
     from netobs.daemon.reload import Outcome
-    from netobs.daemon.state import Snapshot
     from netobs.daemon.survey import Survey
 
 log = logging.getLogger("netobs")
@@ -81,6 +80,7 @@ class Request:
         self.connection.answer(refusal(error), now_ns)
 
 
+Rendered = TypeVar("Rendered")
 Verb = Callable[[Request, int], None]
 """Answers a request, now or later; gets ``now_ns``."""
 
@@ -97,7 +97,7 @@ class Control:
         self._survey: Survey | None = None
         self._live: Live | None = None
         self._asking: list[Request] = []  # for the status
-        self._is_telling = False
+        self.in_turn = background.InTurn(daemon.loop, "document")
         self._reloads: list[tuple[int, Request]] = []  # the number of the reload that each waits for
 
     def open(self) -> None:
@@ -147,33 +147,25 @@ class Control:
 
     def _status(self, request: Request, now_ns: int) -> None:
         self._asking.append(request)
-        if not self._is_telling:
-            self._is_telling = True
-            self._look(now_ns)
-
-    def _look(self, now_ns: int) -> None:
-        refresh = self._daemon.reconciliation.refresh
-        self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
+        if len(self._asking) == 1:
+            refresh = self._daemon.reconciliation.refresh
+            self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
 
     def _tell_status(self, now_ns: int) -> None:
-        """All who have asked so far get the same answer; a thread makes it, as it is large on a large host."""
+        """All who have asked so far get the same answer."""
         from netobs.daemon import state
 
-        asking, self._asking = self._asking, []
-        taken = self._snapshot()
+        asking: list[Request] = []
 
-        def make() -> bytes:
-            return "".join([_HEAD, *state.encoded(state.document(taken)), "}\n"]).encode()
+        def prepare(_now_ns: int) -> Callable[[], bytes]:
+            asking[:], self._asking = self._asking, []
+            return self.with_document(lambda tree: "".join([_HEAD, *state.encoded(tree), "}\n"]).encode())
 
         def tell(made: bytes | NetobsError, later_ns: int) -> None:
             for request in asking:
                 request.send(made if isinstance(made, bytes) else refusal(str(made)), later_ns)
-            if self._asking:  # meanwhile: they wait as long as this took, and the loop has its time
-                self._daemon.loop.call_at(2 * later_ns - now_ns, self._look)
-            else:
-                self._is_telling = False
 
-        background.run(self._daemon.loop, "status", make, tell)
+        self.in_turn.run(prepare, tell, now_ns)
 
     def _top(self, request: Request, now_ns: int) -> None:
         """The connection belongs to the live table from now on."""
@@ -192,18 +184,15 @@ class Control:
             self._survey = Survey(self._daemon)
         return self._survey
 
-    def document(self) -> dict[str, Any]:
-        """The state document (netobs.daemon.state) now."""
-        from netobs.daemon import state
-
-        return state.document(self._snapshot())
-
-    def _snapshot(self) -> Snapshot:
+    def with_document(self, render: Callable[[dict[str, Any]], Rendered]) -> Callable[[], Rendered]:
+        """What ``render`` makes of the state document (netobs.daemon.state) of now: work for a thread, by ``in_turn``,
+        as the document is large on a large host."""
         from netobs.daemon import state
 
         pair = clock.read_pair()
         self._daemon.see_losses(pair)
-        return state.snapshot(self._daemon, self.survey.found, pair)
+        taken = state.snapshot(self._daemon, self.survey.found, pair)
+        return lambda: render(state.document(taken))
 
     def _reload(self, request: Request, now_ns: int) -> None:
         if self._daemon.is_stopping:

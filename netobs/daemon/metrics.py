@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from netobs.base import background, http
 from netobs.base.clock import NS_PER_S
@@ -14,7 +14,16 @@ from netobs.base.serving import Connection, Limits, Server, Service
 from netobs.config import MetricsConfig, loader
 from netobs.daemon import textfile
 from netobs.daemon.flow_rates import FlowRates
-from netobs.daemon.openmetrics import OPENMETRICS_TYPE, PROCESS, SINGLES, TEXT_TYPE, Interfaces, families, text
+from netobs.daemon.openmetrics import (
+    OPENMETRICS_TYPE,
+    PROCESS,
+    SINGLES,
+    TEXT_TYPE,
+    Document,
+    Interfaces,
+    families,
+    text,
+)
 from netobs.daemon.textfile import Textfile
 from netobs.kernel import listening
 
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
 
 log = logging.getLogger("netobs")
+Rendered = TypeVar("Rendered")
 
 KEY = "metrics.listen"
 PATH = "/metrics"
@@ -90,7 +100,7 @@ class Metrics:
         if config.textfile != before.textfile:
             self._stop_writing()
             if config.textfile:
-                self._file = Textfile(config.textfile, self._text_for_file, self._interval_ns, self._loop, now_ns)
+                self._file = Textfile(config.textfile, self._make_file, self._interval_ns, self._loop, now_ns)
 
     def close(self) -> None:
         """Ends all connections. The file stays."""
@@ -125,19 +135,36 @@ class Metrics:
         self._server = Server(self._loop, sockets, Service("metrics", http.cut, self._answer, busy, too_long), LIMITS)
 
     def _answer(self, connection: Connection, data: bytes, now_ns: int) -> None:
-        said, keeps = answer(data, lambda openmetrics: self.text(openmetrics, now_ns))
-        connection.answer(said, now_ns, close=not keeps)
+        def prepare(later_ns: int) -> Callable[[], tuple[bytes, bool]]:
+            return self._with_page(lambda page: answer(data, page), later_ns)
 
-    def text(self, openmetrics: bool, now_ns: int, process: bool = True) -> str:
-        """All metrics now. ``process``: with those that each program has."""
+        def done(result: tuple[bytes, bool] | NetobsError, later_ns: int) -> None:
+            said, keeps = (http.refusal(503, str(result)), False) if isinstance(result, NetobsError) else result
+            connection.answer(said, later_ns, close=not keeps)
+
+        self._daemon.control.in_turn.run(prepare, done, now_ns)
+
+    def _with_page(
+        self, render: Callable[[Callable[[bool], str]], Rendered], now_ns: int, process: bool = True
+    ) -> Callable[[], Rendered]:
+        """What ``render`` makes of the page of all metrics of now, for a thread by ``Control.in_turn``. ``process``:
+        with those that each program has."""
         self._look_at_configuration(now_ns)
-        document = self._daemon.control.document()
-        document["configuration"]["is_newer"] = self._is_newer
+        is_newer, rates = self._is_newer, [*self._rates.families()]
         singles = SINGLES + PROCESS if process else SINGLES
-        return text([*families(document, self._interfaces, singles), *self._rates.families()], openmetrics)
 
-    def _text_for_file(self, now_ns: int) -> str:
-        return self.text(False, now_ns, process=False)
+        def of(document: Document) -> Rendered:
+            document["configuration"]["is_newer"] = is_newer
+            return render(lambda openmetrics: text([*families(document, self._interfaces, singles), *rates],
+                                                   openmetrics))  # fmt: skip
+
+        return self._daemon.control.with_document(of)
+
+    def _make_file(self, then: Callable[[bytes | NetobsError, int], None], now_ns: int) -> None:
+        def prepare(later_ns: int) -> Callable[[], bytes]:
+            return self._with_page(lambda page: page(False).encode(), later_ns, process=False)
+
+        self._daemon.control.in_turn.run(prepare, then, now_ns)
 
     def _interval_ns(self) -> int:
         return self._daemon.config.capture.eviction_interval_ns

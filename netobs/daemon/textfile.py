@@ -48,20 +48,32 @@ def write(path: str, content: bytes) -> None:
 
 
 class Textfile:
-    """Writes what ``text`` returns to ``path``, from ``now_ns`` on every ``interval_ns``, or ``LEAST_INTERVAL_NS`` if
-    that is longer, until ``close``. The file stays."""
+    """Writes what ``make`` makes to ``path``, from ``now_ns`` on every ``interval_ns``, or ``LEAST_INTERVAL_NS`` if
+    that is longer, until ``close``. The file stays. ``make`` is called with ``now_ns``, and calls its first argument
+    with the content, now or later."""
 
     def __init__(
-        self, path: str, text: Callable[[int], str], interval_ns: Callable[[], int], loop: EventLoop, now_ns: int
+        self,
+        path: str,
+        make: Callable[[Callable[[bytes | NetobsError, int], None], int], None],
+        interval_ns: Callable[[], int],
+        loop: EventLoop,
+        now_ns: int,
     ) -> None:
         self.path = path
-        self._text, self._interval_ns, self._loop = text, interval_ns, loop
+        self._make, self._interval_ns, self._loop = make, interval_ns, loop
         self._failed = self._closed = False
         self._timer: Timer = loop.call_at(now_ns, self._write)
 
     def _write(self, now_ns: int) -> None:
-        path, content = self.path, self._text(now_ns).encode()
-        background.run(self._loop, "textfile", lambda: write(path, content), self._on_written)
+        self._make(self._on_made, now_ns)
+
+    def _on_made(self, content: bytes | NetobsError, now_ns: int) -> None:
+        if isinstance(content, NetobsError):
+            self._on_written(content, now_ns)
+        elif not self._closed:
+            path, made = self.path, content
+            background.run(self._loop, "textfile", lambda: write(path, made), self._on_written)
 
     def _on_written(self, result: NetobsError | None, now_ns: int) -> None:
         if self._closed:

@@ -7,11 +7,12 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from netobs.base.clock import NS_PER_S
-from netobs.base.errors import ExportError
+from netobs.base.errors import ExportError, NetobsError
 from netobs.base.loop import EventLoop
 from netobs.daemon.textfile import LEAST_INTERVAL_NS, Textfile, check, write
 
@@ -26,9 +27,9 @@ class Writing:
         self.file = Textfile(str(path), self.text, lambda: interval_ns, self.loop, 0)
         self.finished = 0
 
-    def text(self, now_ns: int) -> str:
+    def text(self, then: Callable[[bytes | NetobsError, int], None], now_ns: int) -> None:
         self.texts.append(now_ns)
-        return f"text {len(self.texts)}\n"
+        then(f"text {len(self.texts)}\n".encode(), now_ns)
 
     def run(self, now_ns: int) -> None:
         """Until what is due at ``now_ns`` is written."""
