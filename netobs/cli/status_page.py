@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from netobs.cli.units import ago, amount, clock_time, counted, duration, size
+from netobs.cli.units import ago, amount, clock_time, counted, duration, many, size
 from netobs.config.text import folded
 
 Tree = dict[str, Any]
@@ -53,7 +53,7 @@ def _problems(problems: list[str]) -> Iterator[Line]:
     if not problems:
         yield Line("no problems", Tone.GOOD)
         return
-    yield Line(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}:", Tone.BAD)
+    yield Line(f"{many(len(problems), 'problems')}:", Tone.BAD)
     for each in problems:
         first, *more = each.split("\n")
         yield Line(f"  {first}", Tone.WARN)
@@ -110,7 +110,7 @@ def _interfaces(state: Tree, all_interfaces: bool) -> Iterator[Line]:
 
 def _difference(direction: Tree) -> str:
     packets = direction["difference"]["packets"]
-    return f"; {counted(abs(packets))} packets {'more' if packets > 0 else 'less'} by the kernel" if packets else ""
+    return f"; {many(abs(packets), 'packets')} {'more' if packets > 0 else 'less'} by the kernel" if packets else ""
 
 
 def _counters(state: Tree) -> Iterator[Line]:
@@ -195,9 +195,9 @@ def _table(state: Tree) -> Iterator[Line]:
     )
     last = table["last_eviction_s"]
     took = "" if last is None else f", the last took {duration(last)}"
-    yield Line(f"  {counted(table['evictions'])} evictions, each {duration(table['interval_s'])} and "
+    yield Line(f"  {many(table['evictions'], 'evictions')}, each {duration(table['interval_s'])} and "
                f"{counted(table['emergency_evictions'])} because it was full{took}")  # fmt: skip
-    yield Line(f"  {counted(table['ring_packets'])} packets by the ring buffer")
+    yield Line(f"  {many(table['ring_packets'], 'packets')} by the ring buffer")
     ended = ", ".join(f"{counted(flows)} {reason}" for reason, flows in cache["ended"].items() if flows)
     yield Line(f"  flow cache: {counted(cache['flows'])} of {counted(cache['max_flows'])} flows; "
                f"exported: {ended or 'none'}")  # fmt: skip
@@ -218,9 +218,8 @@ def _collector(collector: Tree, now_s: float) -> Iterator[Line]:
     if spool is not None:
         share = f"{size(spool['bytes'])} of {size(spool['max_bytes'])}"
         yield Line(f"  in the spool: {amount(spool)}; {share}")
-    counts = ((collector["messages"], "Messages with data"), (collector["reconnects"], "reconnects"),
-              (collector["failed_attempts"], "failed attempts"))  # fmt: skip
-    told = ", ".join(f"{counted(number)} {what}" for number, what in counts)
+    told = f"{many(collector['messages'], 'Messages')} with data, {many(collector['reconnects'], 'reconnects')}"
+    told += f", {many(collector['failed_attempts'], 'failed attempts')}"
     yield Line(f"  {told}; next Sequence Number {collector['sequence']}")
     error = collector["last_error"]
     if error is not None:
@@ -256,8 +255,8 @@ def _packet_capture(state: Tree) -> Iterator[Line]:
     else:
         yield Line(f"  listens at {capture['listen']} since {clock_time(capture['listening_s'], now_s)}")
     if capture["clients"] is not None:
-        sent = f"{counted(capture['sent_packets'])} packets sent"
-        yield Line(f"  {counted(capture['clients'])} clients now, {sent} to all clients ever")
+        sent = f"{many(capture['sent_packets'], 'packets')} sent"
+        yield Line(f"  {many(capture['clients'], 'clients')} now, {sent} to all clients ever")
     for reason, packets in capture["lost"].items():
         if packets:
-            yield Line(f"  {counted(packets)} packets did not reach a client: {reason}", Tone.WARN)
+            yield Line(f"  {many(packets, 'packets')} did not reach a client: {reason}", Tone.WARN)

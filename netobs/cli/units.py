@@ -14,6 +14,11 @@ def counted(number: int) -> str:
     return f"{number:,}"
 
 
+def many(number: int, things: str) -> str:
+    """``1,234 packets``, and ``1 packet``."""
+    return f"{counted(number)} {things if number != 1 else things[:-1]}"
+
+
 def short(number: float, unit: str = "") -> str:
     """Three digits: ``1.23 M``, with ``unit`` ``1.23 MB``. Steps of 1000."""
     for prefix in _SI:
@@ -38,10 +43,10 @@ def size(number: int) -> str:
 
 def amount(tally: dict[str, int]) -> str:
     """Flows, packets and octets, as far as they are there: every digit, and the octets in short as well."""
-    parts = [f"{counted(tally[unit])} {unit}" for unit in ("flows", "packets") if unit in tally]
+    parts = [many(tally[unit], unit) for unit in ("flows", "packets") if unit in tally]
     octets = tally["octets"]
     exact = f" ({short(octets, 'B')})" if octets >= 1000 else ""
-    return ", ".join([*parts, f"{counted(octets)} octets{exact}"])
+    return ", ".join([*parts, f"{many(octets, 'octets')}{exact}"])
 
 
 def duration(seconds: float) -> str:

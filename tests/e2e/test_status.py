@@ -172,7 +172,7 @@ def test_packet_capture_and_its_clients(lab: Lab, tmp_path: Path) -> None:
             client.connect(path)
             client.send(b"\n")
             wait_until(lambda: state_of(daemon)["packet_capture"]["clients"] == 1, "the client is counted")
-            assert "  1 clients now, 0 packets sent to all clients ever\n" in run(lab, daemon, "status")[1]
+            assert "  1 client now, 0 packets sent to all clients ever\n" in run(lab, daemon, "status")[1]
 
 
 def test_packet_capture_that_cannot_listen(lab: Lab, tmp_path: Path) -> None:
