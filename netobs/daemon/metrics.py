@@ -35,7 +35,7 @@ Rendered = TypeVar("Rendered")
 
 KEY = "metrics.listen"
 PATH = "/metrics"
-LIMITS = Limits(connections=16, request_bytes=8192, answer_bytes=32 << 20, idle_ns=120 * NS_PER_S)
+LIMITS = Limits(connections=8, request_bytes=8192, answer_bytes=8 << 20, idle_ns=120 * NS_PER_S)
 """Prometheus keeps its connection from one scrape to the next."""
 RETRY_NS = 30 * NS_PER_S
 """How long it waits before it tries again to listen at an address that another program has."""
@@ -140,6 +140,8 @@ class Metrics:
 
         def done(result: tuple[bytes, bool] | NetobsError, later_ns: int) -> None:
             said, keeps = (http.refusal(503, str(result)), False) if isinstance(result, NetobsError) else result
+            if len(said) > LIMITS.answer_bytes:
+                said, keeps = http.refusal(503, f"the metrics have {len(said)} bytes, which is too much"), False
             connection.answer(said, later_ns, close=not keeps)
 
         self._daemon.control.in_turn.run(prepare, done, now_ns)
