@@ -66,7 +66,7 @@ SLOW = (
     "test_neighbours and 5",  # one that stands behind us; test_attach in tests/kernel has more
     "what_clang_makes and not 14]",  # the emulator takes minutes to compile; 14 is Debian 12's
     "what_counts_wrong_is_found",  # likewise
-    "test_make_run",  # a script around what the other tests of it run
+    "test_make_run or kill_leaves_nothing or says_what_is_lacking",  # around the selftest, which runs for each table
     "SIGINT or ENOSYS-Function",  # the same as SIGTERM and EINVAL
     # A matter of load: here the emulator would be measured. The smaller plans of the same tests run.
     "test_exact and nothing_is_lost",
