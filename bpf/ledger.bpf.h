@@ -64,17 +64,13 @@ static __always_inline void leave(void)
 		__sync_fetch_and_add(&ledger->inside, -1);
 }
 
+/* The row of this CPU at the low bits of `place`. Neighbours have neighbouring rows: interfaces that were made one after
+ * the other never get into each other's way. Those of a namespace begin where the low bits of row_key say. */
 static __always_inline struct interface_count *row_at(__u32 place)
 {
-	__u32 rows = settings.interface_rows, index = bpf_get_smp_processor_id() * rows + (place & (rows - 1));
+	__u32 index = bpf_get_smp_processor_id() * settings.interface_rows + (place & settings.interface_mask);
 
 	return bpf_map_lookup_elem(&interface_counts, &index);
-}
-
-/* Neighbours have neighbouring rows: interfaces that were made one after the other never get into each other's way. */
-static __always_inline __u32 first_place(__u64 key)
-{
-	return (__u32)key + settings.first_row;
 }
 
 /* A row in which somebody else may just have put a key. */
@@ -86,7 +82,7 @@ static __noinline struct interface_count *find_row(__u64 key)
 	struct interface_count *row;
 
 	for (int i = 0; i < INTERFACE_PROBES; i++) {
-		row = row_at(first_place(key) + i);
+		row = row_at(key + i);
 		if (!row)
 			break;
 		if (!KEY_OF(row)) {
@@ -103,8 +99,8 @@ static __noinline struct interface_count *find_row(__u64 key)
 /* The row of the packet's interface, or 0 if there is none left. */
 static __always_inline struct interface_count *row_of(__u32 ifindex, enum netobs_direction direction)
 {
-	__u64 key = (__u64)settings.netns << INTERFACE_NETNS_SHIFT | (__u64)ifindex << 1 | direction;
-	struct interface_count *row = row_at(first_place(key));
+	__u64 key = settings.row_key + ((__u64)ifindex << 1 | direction);
+	struct interface_count *row = row_at(key);
 
 	if (row && row->key == key)
 		return row;

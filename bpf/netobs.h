@@ -177,14 +177,14 @@ _Static_assert(sizeof(struct ledger) == 128, "two cache lines");
 
 enum interface_counting {
 	INTERFACE_PROBES = 4, /* rows in a row in which an interface and direction may be */
-	INTERFACE_NETNS_SHIFT = 33, /* of interface_count.key */
+	INTERFACE_NETNS_SHIFT = 33, /* of the namespace's number in interface_count.key */
 };
 
 /* Of one interface and direction: a packet touches this line instead of the ledger's. settings.interface_rows of them
  * for each possible CPU, and only that CPU writes the counters, which never go back. User space makes the rows of
  * removed interfaces free again. */
 struct interface_count {
-	__u64 key; /* netns << INTERFACE_NETNS_SHIFT | ifindex << 1 | direction; 0 = free */
+	__u64 key; /* settings.row_key + (ifindex << 1 | direction); 0 = free */
 	struct ledger_count seen;
 	/* What sets skbs apart from `seen`. Most packets touch none of these. */
 	__u64 merged; /* packets more than skbs: a super-packet is one skb */
@@ -240,7 +240,8 @@ struct netobs_settings {
 	__u32 slot_netns; /* percpu_array: used and the bits of netns, in the word with flow_slot.place */
 	__u32 turn; /* enum netobs_turn: the one at which this program counts; TURN_ALONE = always */
 	__u32 interface_rows; /* of a CPU in interface_counts, a power of two */
-	__u32 first_row; /* of the namespace: its interfaces begin to look for a row from here on */
+	__u32 interface_mask; /* interface_rows - 1 */
+	__u64 row_key; /* of the namespace: interface_count.key without interface and direction */
 	__u64 tick_ns; /* length of a jiffy */
 	__u64 hash_keys[HASH_KEYS]; /* percpu_array: random odd numbers, so that nobody can make flows for one bucket */
 };

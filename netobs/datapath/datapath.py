@@ -17,7 +17,7 @@ from netobs.config import CaptureConfig
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.generations import Generations, Manifest, described, hash_of, read_layout, settings_of
 from netobs.datapath.halves import Halves
-from netobs.datapath.interface_counts import InterfaceCounts, first_row, rows_for
+from netobs.datapath.interface_counts import InterfaceCounts, row_key, rows_for
 from netobs.datapath.layout import (
     FLOW_TABLES,
     HASH_KEYS,
@@ -313,7 +313,7 @@ class Datapath(Taking):
             settings[:] = self._settings
             settings["netns"] = number
             settings["slot_netns"] = slot_netns(number)
-            settings["first_row"] = first_row(number, self.interface_counts.rows)
+            settings["row_key"] = row_key(number, self.interface_counts.rows)
             settings["turn"] = turn
             for name in (*SHARED_MAPS, *self._extra_maps[1:], *self.table.MAPS):
                 obj.reuse(name, self.map_fd(name))
@@ -329,7 +329,10 @@ class Datapath(Taking):
         settings["sampling"] = self._config.sampling
         settings["flow_table"] = FLOW_TABLES.index(self._config.flow_table)
         settings["slots"], settings["slot_cpus"] = self.table.slots, self.table.slot_cpus
-        settings["interface_rows"] = self.interface_counts.rows
+        settings["interface_rows"], settings["interface_mask"] = (
+            self.interface_counts.rows,
+            self.interface_counts.rows - 1,
+        )
         settings["precise_time"], settings["preemptible"] = self._config.precise_time, self.preemptible
         settings["extra_groups"] = sum(1 << GROUPS.index(group) for group in self._extra_groups)
         settings["tick_ns"] = clock.tick_ns()

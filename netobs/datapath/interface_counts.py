@@ -37,14 +37,21 @@ def rows_for(interfaces: int, namespaces: bool = False) -> int:
     return min(max(1 << (wanted - 1).bit_length(), LEAST_ROWS), MOST_ROWS)
 
 
-def first_row(netns: int, rows: int) -> int:
-    """netobs_settings.first_row of the namespace ``netns``: the interfaces of each begin with small numbers."""
-    return (netns * _GOLDEN_RATIO % (1 << 32)) * rows >> 32
+def row_key(netns: int, rows: int) -> int:
+    """netobs_settings.row_key of the namespace ``netns``. The interfaces of each begin with small numbers: their rows
+    begin far from those of others."""
+    return netns << INTERFACE_NETNS_SHIFT | (netns * _GOLDEN_RATIO % (1 << 32)) * rows >> 32
 
 
 def count_key(netns: int, ifindex: int, direction: int) -> int:
-    """``interface_count.key``. ``direction``: ``INGRESS`` or ``EGRESS``."""
+    """Identifies an interface and direction of all namespaces. ``direction``: ``INGRESS`` or ``EGRESS``."""
     return netns << INTERFACE_NETNS_SHIFT | ifindex << 1 | direction
+
+
+def _first_rows(keys: npt.NDArray[np.uint64], rows: int) -> npt.NDArray[np.uint64]:
+    """What ``interface_count.key`` has beside ``count_key``, by namespace."""
+    numbers = keys >> np.uint64(INTERFACE_NETNS_SHIFT)
+    return (numbers * np.uint64(_GOLDEN_RATIO) % np.uint64(1 << 32)) * np.uint64(rows) >> np.uint64(32)
 
 
 def _words(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
@@ -97,7 +104,7 @@ class InterfaceCounts:
         rows = self._rows()
         used = np.flatnonzero(rows["key"])
         words = _words(rows[used])  # a copy: programs go on counting in the rows
-        keys, counts = words[:, 0], words[:, 1:_COLUMNS]
+        keys, counts = words[:, 0] - _first_rows(words[:, 0], self.rows), words[:, 1:_COLUMNS]
         if self.freed is not None:
             counts = counts - _words(self.freed[used])[:, 1:_COLUMNS]
         order = np.argsort(keys, kind="stable")
@@ -112,7 +119,7 @@ class InterfaceCounts:
         """Gives the rows of ``keys`` away: of interfaces that are gone. No program may count there any more: the
         interfaces went before the last grace period began."""
         rows = self._rows()
-        given = np.flatnonzero(np.isin(rows["key"], keys))
+        given = np.flatnonzero(np.isin(rows["key"], keys + _first_rows(keys, self.rows)))
         if not len(given):
             return
         if self.freed is None:

@@ -27,7 +27,8 @@ SETTINGS = np.dtype(
         ("slot_netns", "<u4"),
         ("turn", "<u4"),
         ("interface_rows", "<u4"),
-        ("first_row", "<u4"),
+        ("interface_mask", "<u4"),
+        ("row_key", "<u8"),
         ("tick_ns", "<u8"),
         ("hash_keys", "<u8", (HASH_KEYS,)),
     ]

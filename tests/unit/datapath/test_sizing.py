@@ -9,7 +9,7 @@ import pytest
 
 from netobs.datapath.batch import hash_map_bytes
 from netobs.datapath.datapath import RING_BYTES
-from netobs.datapath.interface_counts import InterfaceCounts, first_row, rows_for
+from netobs.datapath.interface_counts import InterfaceCounts, row_key, rows_for
 from netobs.datapath.layout import FLOW_SLOT, FLOW_START
 from netobs.datapath.ledger import Ledger
 from netobs.datapath.percpu_array import LEAST_SLOTS, PercpuArray, slots_per_cpu
@@ -118,7 +118,7 @@ def test_rows_of_interfaces(interfaces: int, namespaces: bool, rows: int) -> Non
 
 def test_small_namespaces_begin_far_from_each_other() -> None:
     """Ten interfaces with both directions each, in as many namespaces as the rows are made for."""
-    places = sorted({(first_row(number, 4096) + index) % 4096 for number in range(1, 33) for index in range(2, 22)})
+    places = sorted({(row_key(number, 4096) + index) % 4096 for number in range(1, 33) for index in range(2, 22)})
     assert len(places) == 32 * 20
 
 
