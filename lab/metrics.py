@@ -127,7 +127,7 @@ def draw(made: Scene, seconds: float, path: Path) -> None:
 
     titles = list(dict.fromkeys(title for title, _, _ in queries()))[-COURSES:]
     figure, axes = pyplot.subplots(-(-len(titles) // 4), 4, figsize=(24, 3.6 * -(-len(titles) // 4)))
-    end_s = made.prometheus.value("time()")
+    end_s = made.prometheus.value("vector(time())")
     for title, axis in zip(titles, axes.flat):
         for _, expression, legend in (each for each in queries() if each[0] == title):
             for labels, points in made.prometheus.query_range(expression, end_s - seconds, end_s, 1):
