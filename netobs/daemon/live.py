@@ -82,7 +82,7 @@ class Live:
         names = self._daemon.points.interface_names.table()
         if names is not self._names and self._tell_names(names):
             self._names = names
-        self._tell(condition=self._daemon.telling.condition()._asdict())
+        self._tell(condition=self._daemon.telling.condition()._asdict(), **self._so_far())
         self._timer = self._daemon.loop.call_at(now_ns + TICK_NS, self._tick)
 
     def _tell(self, *fds: int, **message: object) -> bool:
@@ -98,6 +98,10 @@ class Live:
         if self._tell(*fds, maps=maps, shape=datapath.shape(), half=datapath.state.active_half):
             self._shown = datapath
 
+    def _so_far(self) -> dict[str, int]:
+        """All evictions were passed on, after which packets go to this half, but for those that are missing."""
+        return {"half": self._daemon.datapath.state.active_half, "missed": self._missed}
+
     def _tell_names(self, table: InterfaceTable) -> bool:
         texts = [[name.decode() for name in names.tolist()] for names in (table.names, table.namespaces)]
         with _memory(json.dumps([table.keys.tolist(), *texts]).encode()) as fd:
@@ -106,7 +110,7 @@ class Live:
     def pass_on(self, rows: Records) -> None:
         """``rows`` were taken out of the maps."""
         self._show_maps()
-        message = {"rows": len(rows), "half": self._daemon.datapath.state.active_half, "missed": self._missed}
+        message = {"rows": len(rows), **self._so_far()}
         size = len(rows) * ROW_WORDS * WORD.itemsize
         if not size:
             self._missed += not self._tell(**message)

@@ -67,19 +67,16 @@ class TableView:
         self._state.open_maps(self._object)
         self._table.open_maps(self._object)
 
-    def follow(self, active_half: int) -> None:
-        """The rows of an eviction have come; since then, packets go to ``active_half``."""
-        self._half = active_half
+    def follow(self, active_half: int) -> bool:
+        """The rows of all evictions have come after which packets go to ``active_half``. Whether that is another half
+        than before."""
+        before, self._half = self._half, active_half
+        return before != active_half
 
     def is_still(self) -> bool:
         """Whether the rows of all evictions that have begun have come. One that ends between two looks is not seen:
         the caller has to look whether rows have come."""
         return self._state.active_half == self._half
-
-    def give_up(self) -> int:
-        """Waits for the rows of an eviction no longer. How many evictions' rows are missing for good."""
-        before, self._half = self._half, self._state.active_half
-        return int(before != self._half)
 
     def read(self, now_ns: int) -> Records | None:
         """The rows of the half that packets go to: shape ``(n,)``; a flow that several CPUs saw has a row for each.

@@ -17,8 +17,6 @@ from netobs.live.frame import frame
 MOST_CLIENTS = 8
 TOGETHER_NS = clock.NS_PER_S // 10
 """Clients that are due within this time see the same look."""
-PATIENCE_NS = clock.NS_PER_S // 2
-"""How long the rows of an eviction may be under way before a look goes on without them."""
 
 
 class Looks:
@@ -39,16 +37,19 @@ class Looks:
         self.on_idle: Callable[[], None] = lambda: None
         """Called when the last client has gone."""
         self._timer: Timer | None = None
-        self._trying_since_ns = 0
         self._looked_s = 0.0
 
     def evicted(self, rows: Records, active_half: int, missed: int = 0) -> None:
         """``rows`` (of ``flows.ROW``) have been taken out, and packets go to ``active_half`` now. ``missed``: how many
         evictions before that were not reported, all in all."""
         self.flows.add(rows)
+        self.follow(active_half, missed)
+
+    def follow(self, active_half: int, missed: int) -> bool:
+        """Whatever was taken out so far, but for ``missed`` evictions, has been reported. Whether the half is another
+        one than before."""
         self.missed = max(self.missed, missed)
-        if self.view is not None:
-            self.view.follow(active_half)
+        return self.view is not None and self.view.follow(active_half)
 
     def add(self, sock: socket.socket, query: dict[str, Any], now_ns: int) -> None:
         """A client, with what it wants to see first."""
@@ -80,11 +81,9 @@ class Looks:
 
     def _on_due(self, now_ns: int) -> None:
         self._timer = None
-        self._trying_since_ns = self._trying_since_ns or now_ns
-        if not self._look(now_ns - self._trying_since_ns > PATIENCE_NS):
+        if not self._look():
             self._schedule(now_ns, now_ns + POLL_NS)
             return
-        self._trying_since_ns = 0
         now_ns = clock.monotonic_ns()
         for client in [each for each in self.clients if each.due_ns <= now_ns + TOGETHER_NS]:
             if client.mark is None:
@@ -96,15 +95,10 @@ class Looks:
             self._show(client, now_ns)
         self._schedule(now_ns)
 
-    def _look(self, now_or_never: bool) -> bool:
-        """Whether all that was counted so far is known now, exactly; with ``now_or_never``, perhaps without the rows of
-        an eviction."""
+    def _look(self) -> bool:
+        """Whether all that was counted so far is known now. It is not while an eviction's rows are under way."""
         self._drain()
-        if self.view is None:
-            return False
-        if now_or_never:
-            self.missed += self.view.give_up()
-        rows = self.view.read(clock.monotonic_ns())
+        rows = None if self.view is None else self.view.read(clock.monotonic_ns())
         if rows is None or self._drain():  # an eviction flipped the halves meanwhile
             return False
         self.flows.set_live(rows_of(rows))

@@ -5,7 +5,7 @@ The daemon starts it (netobs.daemon.live) with one end of a pair of sockets (SOC
     {"maps": [name, ...], "shape": [...], "half": 0}     with a descriptor of each map
     {"rows": 17, "half": 1, "missed": 0}                 with a file of memory that has the rows of an eviction
     {"names": true}                                      with one that has JSON: interfaces' names
-    {"condition": {...}}                                 what the daemon says of itself
+    {"condition": {...}, "half": 1, "missed": 0}         what the daemon says of itself, once a second
     {"client": {...}}                                    with a connection, and what it wants to see
 
 It sends {"taken": bytes} for the rows, and {"idle": clients} when the last of so many clients has gone. When the
@@ -78,11 +78,10 @@ class Process:
                 self._loop.remove(self._channel.fileno())
                 self._loop.stop()
                 return has_rows
-            message = json.loads(data)
-            has_rows |= "rows" in message
-            self._take(message, fds, now_ns)
+            has_rows |= self._take(json.loads(data), fds, now_ns)
 
-    def _take(self, message: dict[str, Any], fds: list[int], now_ns: int) -> None:
+    def _take(self, message: dict[str, Any], fds: list[int], now_ns: int) -> bool:
+        """Whether it tells of an eviction."""
         if "maps" in message:
             self._open(message, fds)
         elif "rows" in message:
@@ -96,9 +95,11 @@ class Process:
             )
         elif "condition" in message:
             self._looks.condition = message["condition"]
+            return self._looks.follow(message["half"], message["missed"])
         elif "client" in message:
             self._clients += 1
             self._looks.add(socket.socket(fileno=fds[0]), message["client"], now_ns)
+        return "rows" in message
 
     def _open(self, message: dict[str, Any], fds: list[int]) -> None:
         """The maps to look at from now on."""
