@@ -20,6 +20,8 @@ from lab.namespaces import PREFIX, Lab, command, in_namespace, namespaces
 from lab.programs import wait_until
 from lab.routers import TEMPLATE, Reader
 from lab.traffic import Traffic
+from netobs.cli.control_client import ask
+from netobs.config.identity import control_socket
 from netobs.kernel.helper_client import HELPER_SOCKET
 
 pytestmark = pytest.mark.e2e(tools=("make", "tc"))
@@ -63,6 +65,15 @@ def measured(daemon: Daemon, name: str) -> bool:
     return f"{name}/veth0: attached" in daemon.log
 
 
+def compared(daemon: Daemon, routers: list[str]) -> dict[str, tuple[int, int] | None]:
+    """Of the ingress of each router's veth0: packets by the kernel, and the difference to ours; None: not known."""
+    state = ask(control_socket(daemon.conf), "status")["status"]
+    found = {each["netns"]: each["directions"]["ingress"] for each in state["interfaces"] if each["netns"] in routers}
+    return {
+        name: its["kernel"] and (its["kernel"]["packets"], its["difference"]["packets"]) for name, its in found.items()
+    }
+
+
 @pytest.mark.parametrize("attach", ["tcx", "tc"])
 def test_equal_flows_of_equal_interfaces_are_told_apart(
     lab: Lab, tmp_path: Path, helper: RunningHelper, attach: str
@@ -78,9 +89,13 @@ def test_equal_flows_of_equal_interfaces_are_told_apart(
         config = configured(tmp_path, attach)
         daemon = stack.enter_context(Daemon(lab, host, tmp_path, config, environment=environment))
         wait_until(lambda: all(measured(daemon, router) for router in routers), "the routers are measured")
+        wait_until(lambda: all(compared(daemon, routers).values()), "the kernel's counters are known")
         for number, (sender, _) in enumerate(senders, start=1):
             Traffic(packets=100 * number, flows=10).send(lab, sender)
         wait_until(lambda: daemon.account().seen.packets == 600, "all packets are seen")
+        assert compared(daemon, routers) == {
+            router: (100 * number, 0) for number, router in enumerate(routers, start=1)
+        }
         wait_until(lambda: sorted(reader.names().values()) == sorted(routers), "the routers' names are sent")
         account = daemon.finish()
         flows, names = reader.flows(), reader.names()
