@@ -147,9 +147,14 @@ class Control:
 
     def _status(self, request: Request, now_ns: int) -> None:
         self._asking.append(request)
-        if len(self._asking) == 1:
-            refresh = self._daemon.reconciliation.refresh
-            self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
+        if len(self._asking) == 1 and self._survey is None:
+            background.run(self._daemon.loop, "import", _import, lambda _result, later_ns: self._look(later_ns))
+        elif len(self._asking) == 1:
+            self._look(now_ns)
+
+    def _look(self, now_ns: int) -> None:
+        refresh = self._daemon.reconciliation.refresh
+        self.survey.refresh(lambda later_ns: refresh(self._tell_status, later_ns), now_ns)
 
     def _tell_status(self, now_ns: int) -> None:
         """All who have asked so far get the same answer."""
@@ -216,6 +221,11 @@ class Control:
             else:
                 waits = [*self._daemon.reloading.waits]
                 request.answer(now_ns, reload={"warnings": [*outcome.warnings], "waits": waits})
+
+
+def _import() -> None:
+    """What only those who ask need: the loop does not wait until the disk has it."""
+    from netobs.daemon import state, survey  # noqa: F401
 
 
 def _reason(error: OSError) -> str:
