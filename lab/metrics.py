@@ -133,22 +133,23 @@ def draw(made: Scene, seconds: float, path: Path) -> None:
             for labels, points in made.prometheus.query_range(expression, end_s - seconds, end_s, 1):
                 name = legend
                 for label in re.findall(r"{{(\w+)}}", legend):
-                    name = name.replace(f"{{{{{label}}}}}", labels.get(label, ""))
+                    name = name.replace(f"{{{{{label}}}}}", labels.get(label, "") if label != "instance" else "")
                 axis.plot(
                     [at_s - end_s + seconds for at_s, _ in points],
                     [value for _, value in points],
-                    label=" ".join(name.split()[-3:]),
+                    label=" ".join(name.split()),
                 )
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("seconds", fontsize=7)
         axis.yaxis.set_major_formatter(ticker.EngFormatter())
         axis.tick_params(labelsize=7)
-        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        axis.legend(fontsize=6, loc="best")
+        low, high = axis.dataLim.intervaly
+        axis.set_ylim(min(0, low), 1.3 * high if high > 0 else 1)
+        axis.legend(fontsize=7, loc="upper right")
     for axis in axes.flat[len(titles) :]:
         axis.axis("off")
     figure.tight_layout()
-    figure.savefig(path, dpi=70)
+    figure.savefig(path, dpi=60)
 
 
 def main() -> int:
