@@ -60,20 +60,22 @@ def problems(config: MetricsConfig, present: MetricsConfig | None = None) -> Ite
         yield str(error)
 
 
-def answer(data: bytes, page: Callable[[bool], str]) -> tuple[bytes, bool]:
-    """The response to the request ``data``, and whether the connection goes on. ``page``: the metrics, as OpenMetrics
-    if it is given true."""
+def understood(data: bytes) -> http.Request | bytes:
+    """The request in ``data``, if it is one for the metrics, else the response that ends the connection."""
     try:
         request = http.parse(data)
     except http.BadRequest as error:
-        return http.refusal(error.status, str(error)), False
+        return http.refusal(error.status, str(error))
     if request.path != PATH:
-        return http.refusal(404, f"the metrics are at {PATH}"), False
-    if request.method not in ("GET", "HEAD"):
-        return http.refusal(405, "use GET"), False
+        return http.refusal(404, f"the metrics are at {PATH}")
+    return request if request.method in ("GET", "HEAD") else http.refusal(405, "use GET")
+
+
+def response(request: http.Request, page: Callable[[bool], str]) -> bytes:
+    """The answer to ``request``. ``page``: the metrics, as OpenMetrics if it is given true."""
     openmetrics = http.accepts(request.fields.get("accept", ""), "application/openmetrics-text")
     body, kind = page(openmetrics).encode(), OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
-    return http.response(200, body, kind, request.keeps, request.method == "HEAD"), request.keeps
+    return http.response(200, body, kind, request.keeps, request.method == "HEAD")
 
 
 class Metrics:
@@ -135,14 +137,20 @@ class Metrics:
         self._server = Server(self._loop, sockets, Service("metrics", http.cut, self._answer, busy, too_long), LIMITS)
 
     def _answer(self, connection: Connection, data: bytes, now_ns: int) -> None:
-        def prepare(later_ns: int) -> Callable[[], tuple[bytes, bool]]:
-            return self._with_page(lambda page: answer(data, page), later_ns)
+        request = understood(data)
+        if isinstance(request, bytes):
+            connection.answer(request, now_ns, close=True)
+            return
 
-        def done(result: tuple[bytes, bool] | NetobsError, later_ns: int) -> None:
-            said, keeps = (http.refusal(503, str(result)), False) if isinstance(result, NetobsError) else result
-            if len(said) > LIMITS.answer_bytes:
-                said, keeps = http.refusal(503, f"the metrics have {len(said)} bytes, which is too much"), False
-            connection.answer(said, later_ns, close=not keeps)
+        def prepare(later_ns: int) -> Callable[[], bytes]:
+            return self._with_page(lambda page: response(request, page), later_ns)
+
+        def done(said: bytes | NetobsError, later_ns: int) -> None:
+            if isinstance(said, bytes) and len(said) <= LIMITS.answer_bytes:
+                connection.answer(said, later_ns, close=not request.keeps)
+                return
+            why = f"the metrics have {len(said)} bytes, which is too much" if isinstance(said, bytes) else str(said)
+            connection.answer(http.refusal(503, why), later_ns, close=True)
 
         self._daemon.control.in_turn.run(prepare, done, now_ns)
 
@@ -152,6 +160,8 @@ class Metrics:
         """What ``render`` makes of the page of all metrics of now, for a thread by ``Control.in_turn``. ``process``:
         with those that each program has."""
         self._look_at_configuration(now_ns)
+        if self._daemon.config.packet_capture.enabled:
+            self._daemon.packets.ask_state()  # for the next time
         is_newer, rates = self._is_newer, [*self._rates.families()]
         singles = SINGLES + PROCESS if process else SINGLES
 

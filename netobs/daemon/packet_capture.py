@@ -107,9 +107,10 @@ class PacketCapturing:
         """Since when clients are served (CLOCK_MONOTONIC); 0: they are not."""
         return self._present.listened_ns if self._present is not None else 0
 
-    def ask_state(self, then: Callable[[int], None]) -> bool:
-        """Asks for ``state``, and calls ``then`` when it is there, if it comes. Whether there is a process to ask."""
-        self._awaiting = then
+    def ask_state(self, then: Callable[[int], None] | None = None) -> bool:
+        """Asks for ``state``, and calls ``then``, or whom an earlier call named, when it is there, if it comes. Whether
+        there is a process to ask."""
+        self._awaiting = then or self._awaiting
         if self._present is None:
             self.state = None
             return False

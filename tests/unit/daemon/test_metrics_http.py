@@ -10,7 +10,7 @@ import pytest
 from netobs.base import http
 from netobs.base.loop import EventLoop
 from netobs.base.serving import Connection, Limits, Server, Service
-from netobs.daemon.metrics import answer
+from netobs.daemon.metrics import response, understood
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 LIMITS = Limits(connections=2, request_bytes=1024, answer_bytes=1 << 25)
@@ -27,8 +27,9 @@ class Site:
         self.server = Server(self.loop, [self._listening], service, LIMITS)
 
     def _answer(self, connection: Connection, data: bytes, now_ns: int) -> None:
-        said, keeps = answer(data, self._page)
-        connection.answer(said, now_ns, close=not keeps)
+        request = understood(data)
+        said = request if isinstance(request, bytes) else response(request, self._page)
+        connection.answer(said, now_ns, close=isinstance(request, bytes) or not request.keeps)
 
     def _page(self, openmetrics: bool) -> str:
         self.pages += 1
