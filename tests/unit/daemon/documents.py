@@ -111,5 +111,5 @@ DOCUMENT: dict[str, Any] = {
     },
     "collectors": [collector("main"), collector("spare", "down")],
     "former_collectors": [],
-    "packet_capture": None,
+    "packet_capture": {"clients": 2, "sent_packets": 90, "lost": {"queue_full": 5, "buffer_full": 0}},
 }

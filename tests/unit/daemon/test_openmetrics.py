@@ -119,6 +119,8 @@ def test_what_is_known_becomes_a_sample() -> None:
         "netobs_reload_failed",
         "netobs_configuration_newer",
         'netobs_events_total{event="clock_step"}',
+        "netobs_capture_clients",
+        'netobs_capture_lost_packets_total{reason="queue_full"}',
         "process_open_fds",
     )} == {
         'netobs_build_info{version="1.2.3"}': 1,
@@ -143,6 +145,8 @@ def test_what_is_known_becomes_a_sample() -> None:
         "netobs_reload_failed": 0,
         "netobs_configuration_newer": 1,
         'netobs_events_total{event="clock_step"}': 2,
+        "netobs_capture_clients": 2,
+        'netobs_capture_lost_packets_total{reason="queue_full"}': 5,
         "process_open_fds": 40,
     }  # fmt: skip
 
@@ -151,11 +155,12 @@ def test_what_is_not_known_becomes_none() -> None:
     document = changed(configuration={"reload": None, "is_newer": None}, daemon={"ready_s": None})
     document["interfaces"] = [interface("eth0", 2)]
     del document["interfaces"][0]["directions"]["ingress"]["seen"]
-    document["collectors"][1]["spool"] = None
+    document["collectors"][1]["spool"] = document["packet_capture"] = None
     names = " ".join(samples(written(document)))
     assert "reload" not in names
     assert "newer" not in names
     assert "ready" not in names
+    assert "capture_" not in names
     assert 'netobs_seen_packets_total{interface="eth0",direction="ingress"}' not in names
     assert 'netobs_seen_packets_total{interface="eth0",direction="egress"}' in names
     assert 'netobs_spool_bytes{collector="spare"}' not in names
