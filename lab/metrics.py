@@ -124,6 +124,7 @@ def draw(made: Scene, seconds: float, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
+    from PIL import Image
 
     titles = list(dict.fromkeys(title for title, _, _ in queries()))[-COURSES:]
     figure, axes = pyplot.subplots(-(-len(titles) // 4), 4, figsize=(24, 3.6 * -(-len(titles) // 4)))
@@ -137,7 +138,7 @@ def draw(made: Scene, seconds: float, path: Path) -> None:
                 axis.plot(
                     [at_s - end_s + seconds for at_s, _ in points],
                     [value for _, value in points],
-                    label=" ".join(name.split()),
+                    label=" ".join(name.split()) or "daemon",
                 )
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("seconds", fontsize=7)
@@ -150,6 +151,8 @@ def draw(made: Scene, seconds: float, path: Path) -> None:
         axis.axis("off")
     figure.tight_layout()
     figure.savefig(path, dpi=60)
+    with Image.open(path) as picture:  # a third of the size
+        picture.quantize(64).save(path, optimize=True)
 
 
 def main() -> int:
