@@ -81,6 +81,7 @@ class PercpuArray:
             self._arrays[EXTRA_MAP] = layout.extra
             self.MAPS = (*self.MAPS, EXTRA_MAP)
         self._copied = (_Copied(layout.slot, layout.record, IN_SLOT), _Copied(layout.start, layout.record, IN_START))
+        self._state = _state_of(layout.slot)
         self._in_slots = self._in_overflow = 0
         self._read: tuple[int, list[_Used]] = (-1, [])
         self._overflow = BatchReader(layout.overflow_key.itemsize, 1, max_flows, batch, layout.metrics)
@@ -106,8 +107,14 @@ class PercpuArray:
     def clear(self, half: int) -> None:
         (read, used), self._read = self._read, (-1, [])
         for part in used if read == half else self._used(half):
-            _empty(part)
+            self._empty(part)
         self._overflow.clear(self._fds[self.OVERFLOW[half]])
+
+    def _empty(self, part: _Used) -> None:
+        """Frees the slots. Whoever reads one while a program fills it again sees it without packets, or whole: a
+        program writes the counters behind the rest (bpf/flow.bpf.h: first_in_slot)."""
+        state = part.slots.view(self._state)["state"]
+        state[part.indices] = np.zeros((), state.dtype)
 
     def occupancy(self) -> dict[str, int]:
         """Flows that the last eviction found in each level."""
@@ -132,7 +139,7 @@ class PercpuArray:
                 if count:
                     self._read_part(part, rows[filled : filled + count], quiet.now_ns + TIME_MARGIN_NS)
                     if take:
-                        _empty(part)
+                        self._empty(part)
                     filled += count
         finally:
             rows["packets"][filled:] = 0  # after an error: no rows
@@ -168,11 +175,12 @@ class PercpuArray:
         )
 
 
-def _empty(part: _Used) -> None:
-    """Frees the slots. Whoever reads one while a program fills it again sees it without packets, or whole: a program
-    writes the counters behind the rest (bpf/flow.bpf.h: first_in_slot)."""
-    for name in ("counters", "used"):
-        part.slots[name][part.indices] = 0
+def _state_of(slot: np.dtype[np.void]) -> np.dtype[np.void]:
+    """A slot of which only ``used``, ``counters`` and what lies between them are seen: numpy writes these at once."""
+    assert slot.fields is not None
+    spans = [(slot.fields[name][1], slot.fields[name][1] + slot[name].itemsize) for name in ("used", "counters")]
+    begin, end = min(spans)[0], max(spans)[1]
+    return np.dtype({"names": ["state"], "formats": [f"V{end - begin}"], "offsets": [begin], "itemsize": slot.itemsize})
 
 
 def _bytes(rows: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:

@@ -21,6 +21,7 @@ OFF = (
     *("netobs.encode.template.wire", "netobs.export.kept", "netobs.export.link.tcp", "netobs.export.link.tls"),
     *("netobs.base.http", "netobs.daemon.flow_rates", "netobs.daemon.metrics", "netobs.daemon.openmetrics"),
     *("netobs.export.spool.replay", "netobs.kernel.helper_client", "netobs.kernel.pins", "netobs.selftest"),
+    *("netobs.daemon.live", "netobs.live"),
 )
 """What a daemon does not need that exports IPFIX over UDP and keeps nothing: packages and modules."""
 IMPORTED = re.compile(r"^import time: +\d+ \| +\d+ \| +([\w.]+)$", re.MULTILINE)
