@@ -23,6 +23,7 @@ from netobs.cli import control_client
 from netobs.config.identity import control_socket
 from netobs.kernel.attach import BPF_F_BEFORE
 from tests.kernel.foreign import Foreign, compile_foreign
+from tests.unit.manual import Page
 
 pytestmark = pytest.mark.e2e(tools=("make",))
 
@@ -75,6 +76,8 @@ def test_each_question_of_an_operator(lab: Lab, tmp_path: Path) -> None:
         account = daemon.account()
         status, whole, _ = run(lab, daemon, "status")
     assert state["version"] == 1
+    explained = {word for _, words in Page("netobs.8").macros("STATUS") for word in words}
+    assert {*state} <= explained
     assert state["daemon"]["pid"] == daemon.process.pid
     assert state["daemon"]["state"] == "running"
     assert state["daemon"]["ready_s"] > state["daemon"]["started_s"]
