@@ -197,7 +197,7 @@ class Control:
         pair = clock.read_pair()
         self._daemon.see_losses(pair)
         taken = state.snapshot(self._daemon, self.survey.found, pair)
-        return lambda: render(state.document(taken))
+        return contained(lambda: render(state.document(taken)))
 
     def _reload(self, request: Request, now_ns: int) -> None:
         if self._daemon.is_stopping:
@@ -221,6 +221,21 @@ class Control:
             else:
                 waits = [*self._daemon.reloading.waits]
                 request.answer(now_ns, reload={"warnings": [*outcome.warnings], "waits": waits})
+
+
+def contained(work: Callable[[], Rendered]) -> Callable[[], Rendered]:
+    """``work``, whose unexpected errors go to the log, and to whoever has asked: nobody ends metering by a question."""
+
+    def guarded() -> Rendered:
+        try:
+            return work()
+        except NetobsError:
+            raise
+        except Exception as error:
+            log.exception("the state of the daemon cannot be told")
+            raise NetobsError("the state cannot be told: an unexpected error", "see the daemon's log") from error
+
+    return guarded
 
 
 def _import() -> None:
