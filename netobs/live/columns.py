@@ -50,10 +50,17 @@ class Groups(NamedTuple):
 
     def sums(self, column: Integers) -> Integers:
         """The sum of ``column`` over each group, exactly."""
-        if not len(self.starts):
-            return np.zeros(0, np.int64)
-        total: Integers = np.add.reduceat(column[self.order], self.starts)
-        return total
+        ordered: Integers = column[self.order]
+        if len(self.starts) < len(self.order):
+            ordered = np.add.reduceat(ordered, self.starts)
+        return ordered
+
+    def only(self, numbers: Indices) -> Groups:
+        """The groups ``numbers``, in that order."""
+        sizes = self.sizes[numbers]
+        starts = np.cumsum(sizes) - sizes
+        places = np.repeat(self.starts[numbers] - starts, sizes) + np.arange(sizes.sum())
+        return Groups(self.order[places], starts)
 
     @property
     def sizes(self) -> Integers:

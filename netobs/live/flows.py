@@ -7,6 +7,7 @@ something keeps a ``Mark``: the totals when it began, and those of its last look
 from __future__ import annotations
 
 import secrets
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Callable
 
 import numpy as np
@@ -44,6 +45,8 @@ class Mark:
         self.values: Integers = np.stack([packets, octets, packets, octets, 0 * packets, 0 * octets])
         self.look, self._before, self._at_ns = flows.look, flows.look, now_ns
         self.interval_ns = 0
+        self.grouped: tuple[Hashable, Indices, Groups] | None = None
+        """What the groups of its last frame depended on, the numbers of their flows, and the groups."""
 
     def see(self, flows: Flows, now_ns: int) -> None:
         """This is the next look."""
@@ -81,6 +84,8 @@ class Flows:
         self.values: Integers = np.zeros((6, 0), np.int64)
         self.marks: list[Mark] = []
         self.look = 0
+        self.version = 0
+        """Changes whenever flows get other numbers."""
         self.forgotten = 0
         """How many flows were, because there are too many."""
 
@@ -104,7 +109,8 @@ class Flows:
         self._forget()
 
     def _put(self, rows: Records, place: int) -> None:
-        rows = rows[rows["packets"] != 0]
+        counted = np.flatnonzero(rows["packets"])
+        rows = rows if len(counted) == len(rows) else take(rows, counted)
         groups, numbers = self._find(rows)
         fresh = np.flatnonzero(numbers < 0)
         if len(fresh):
@@ -143,6 +149,7 @@ class Flows:
         for mark in self.marks:
             mark.values = np.insert(mark.values, at, 0, axis=1)
         self.values[BORN, at + np.arange(len(at))] = born
+        self.version += 1
 
     def _reseed(self) -> None:
         """Two flows have one hash: no two of them have, by another seed."""
@@ -167,3 +174,4 @@ class Flows:
         self._hashes, self.keys, self.values = hashes[numbers], take(self.keys, numbers), self.values[:, numbers]
         for mark in self.marks:
             mark.values = mark.values[:, numbers]
+        self.version += 1

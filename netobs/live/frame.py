@@ -10,7 +10,7 @@ import numpy as np
 from netobs.base.clock import NS_PER_S
 from netobs.flow.interface_names import InterfaceTable
 from netobs.flow.records import Records, take
-from netobs.live.columns import ICMP, Indices, Integers, group, matches, networks, words_of
+from netobs.live.columns import ICMP, Groups, Indices, Integers, group, matches, networks, words_of
 from netobs.live.filters import PROTOCOLS
 from netobs.live.flows import Flows, Mark
 from netobs.live.query import SORT, Query
@@ -25,20 +25,18 @@ _PROTOCOL_NAMES = {number: name.upper().replace("ICMP6", "ICMPv6") for name, num
 def frame(flows: Flows, mark: Mark, query: Query, names: InterfaceTable) -> dict[str, Any]:
     """What a client with ``mark`` sees of ``flows``. Rates are null as long as there was one look only."""
     numbers = _chosen(flows, mark, query, names)
-    keys = take(flows.keys, numbers)
-    columns = np.stack([*mark.change[:, numbers], mark.new(flows)[numbers], *mark.since_began[:, numbers]])
-    groups = group(words_of(keys, query.by, query.prefixes))
-    sums = np.stack([groups.sums(column) for column in columns])
-    best = _best(sums, query)
-    shown = take(keys, groups.first[best])
-    counts = _counts(sums[:, best], groups.sizes[best], mark.interval_ns)
-    cells = _cells(shown, query, names)
+    groups = _groups(flows, mark, query, numbers)
+    columns = [column[numbers] for column in (*mark.change, mark.new(flows).astype(np.int64), *mark.since_began)]
+    shown = groups.only(_best(groups, columns, query))
+    counts = _counts([shown.sums(column) for column in columns], shown.sizes, mark.interval_ns)
+    cells = _cells(take(flows.keys, numbers[shown.first]), query, names)
+    totals = [column.sum(keepdims=True) for column in columns]
     return {
         "interval_s": mark.interval_ns / NS_PER_S or None,
         "by": list(query.by),
         "sort": query.sort,
         "filter": query.filter,
-        "totals": _counts(columns.sum(axis=1)[:, None], np.array([len(numbers)]), mark.interval_ns)[0],
+        "totals": _counts(totals, np.array([len(numbers)]), mark.interval_ns)[0],
         "groups": len(groups.starts),
         "rows": [{**labels, **numbers} for labels, numbers in zip(cells, counts)],
     }
@@ -53,17 +51,29 @@ def _chosen(flows: Flows, mark: Mark, query: Query, names: InterfaceTable) -> In
     return np.flatnonzero(active)
 
 
-def _best(sums: Integers, query: Query) -> Indices:
+def _groups(flows: Flows, mark: Mark, query: Query, numbers: Indices) -> Groups:
+    """The flows ``numbers`` in groups: those of the last frame, if nothing has changed."""
+    depends_on = flows.version, query.by, query.prefixes
+    if mark.grouped is None or mark.grouped[0] != depends_on or not np.array_equal(mark.grouped[1], numbers):
+        words = words_of(take(flows.keys, numbers), query.by, query.prefixes)
+        mark.grouped = depends_on, numbers, group(words)
+    return mark.grouped[2]
+
+
+def _best(groups: Groups, columns: list[Integers], query: Query) -> Indices:
     """The first groups in the order of ``query``; of equals, the one with more octets so far."""
-    packets, octets, new, _, total = sums
-    by = dict(zip(SORT, (octets, packets, new)))[query.sort]
-    order: Indices = np.lexsort((total, by))[::-1]
-    return order[: query.rows]
+    packets, octets, new, _, total = columns
+    rates = groups.sums(dict(zip(SORT, (octets, packets, new)))[query.sort])
+    several = np.arange(len(rates))
+    if len(rates) > query.rows:
+        several = np.flatnonzero(rates >= np.partition(rates, -query.rows)[-query.rows])
+    order = np.lexsort((groups.only(several).sums(total), rates[several]))[::-1]
+    return several[order[: query.rows]]
 
 
-def _counts(sums: Integers, sizes: Integers, interval_ns: int) -> list[dict[str, Any]]:
-    """The numbers of each column of ``sums``: packets, octets and new flows of the interval, packets and octets so
-    far."""
+def _counts(sums: list[Integers], sizes: Integers, interval_ns: int) -> list[dict[str, Any]]:
+    """The numbers of each group. ``sums``: its packets, octets and new flows of the interval, and its packets and
+    octets so far."""
     per_s = NS_PER_S / interval_ns if interval_ns else None
     return [
         {
@@ -74,7 +84,7 @@ def _counts(sums: Integers, sizes: Integers, interval_ns: int) -> list[dict[str,
             "octets": all_octets,
             "flows": flows,
         }
-        for (packets, octets, new, all_packets, all_octets), flows in zip(sums.T.tolist(), sizes.tolist())
+        for (packets, octets, new, all_packets, all_octets), flows in zip(np.transpose(sums).tolist(), sizes.tolist())
     ]
 
 
