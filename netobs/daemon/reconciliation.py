@@ -81,6 +81,8 @@ class Reconciliation:
 
     def _forget_all(self) -> None:
         self._keys, self._base = np.zeros(0, "<u8"), _no_sample()
+        self._kernel = self._base.kernel
+        """At the last reading: where it was more than it is now, another interface has the number."""
         self._gone: Keys = np.zeros(0, "<u8")
         self._ended: set[int] = set()
         self._last: Comparison | None = None
@@ -90,16 +92,19 @@ class Reconciliation:
 
     def forget_interface(self, key: int) -> None:
         """Another interface has its ``Interface.key`` from now on."""
+        self._follow_maps()
         self._keep(self._keys >> np.uint64(1) != key)
 
     def forget_namespace(self, number: int) -> None:
         """The namespace is gone, and no program counts for it any more."""
+        self._follow_maps()
         self._ended.add(number)
         self._keep(self._keys >> np.uint64(INTERFACE_NETNS_SHIFT) != number)
 
     def _keep(self, which: npt.NDArray[np.bool_]) -> None:
         if not which.all():
             self._keys, self._base, self._is_changed = self._keys[which], self._base.rows(which), True
+            self._kernel = self._kernel[which]
 
     def refresh(self, then: Callable[[int], None], now_ns: int) -> None:
         """Calls ``then`` after a reading that begins from now on, or after ``PATIENCE_NS``: the kernel's lock may take
@@ -136,9 +141,8 @@ class Reconciliation:
         is_due = now_ns - self._began_ns >= every_ns and not self._is_reading
         if not is_due or daemon.is_stopping or daemon.datapath.has_former:
             return
+        self._follow_maps()
         counts = daemon.datapath.interface_counts
-        if counts.number != self._map:
-            self._go_on(counts)
         self._is_reading, self._began_ns = True, now_ns
         self._served = [*self._waiting]
 
@@ -202,13 +206,13 @@ class Reconciliation:
         now = self._sample(reading, hooks, stats[places[there]])
         self._note_gone(reading, interfaces)
         old, has_base = found(self._keys, hooks.keys)
-        goes_on = now.kernel[has_base] >= self._base.kernel[old[has_base]]
-        has_base[has_base] = goes_on[:, : comparison.DROPPED].all(1)  # else another interface has the number by now
+        goes_on = now.kernel[has_base] >= self._kernel[old[has_base]]
+        has_base[has_base] = goes_on[:, : comparison.DROPPED].all(1)
         base = Sample(*(columns.copy() for columns in now))
         for columns, former in zip(base, self._base):
             columns[has_base] = former[old[has_base]]
         self._is_changed |= not has_base.all() or len(hooks.keys) != len(self._keys)
-        self._keys, self._base = hooks.keys, base
+        self._keys, self._base, self._kernel = hooks.keys, base, now.kernel
         has_row = found(reading.last["key"], hooks.keys)[1]
         known = has_row | np.bool_(self._daemon.datapath.ledger.rest() == 0)
         self._last = Comparison(hooks.keys, base, now, comparison.difference(base, now), known, now_ns)
@@ -276,8 +280,11 @@ class Reconciliation:
         """The last comparison, which does not change any more."""
         return self._last
 
-    def _go_on(self, counts: InterfaceCounts) -> None:
-        """With the baselines of the former process, if these are its maps; else with none."""
+    def _follow_maps(self) -> None:
+        """Of other maps, goes on with the baselines of the former process, if these are its maps; else with none."""
+        counts = self._daemon.datapath.interface_counts
+        if counts.number == self._map:
+            return
         self._forget_all()
         is_first, self._map = not self._map, counts.number
         kept = self._record.read() if is_first else None
@@ -287,6 +294,7 @@ class Reconciliation:
         self._base = Sample(*(
             np.array(kept[name], "<i8").reshape(len(self._keys), -1) for name in Sample._fields
         ))  # fmt: skip
+        self._kernel = np.array(kept["last"], "<i8").reshape(self._base.kernel.shape)
         former = self._keeper.former(FREED) if kept["freed"] else None
         if former is not None:
             counts.freed = SparseArray(INTERFACE_COUNT, former).array
@@ -297,11 +305,14 @@ class Reconciliation:
             freed = self._daemon.datapath.interface_counts.freed is not None
             columns = {name: values.ravel().tolist() for name, values in self._base._asdict().items()}
             self._record.write({
-                "map": self._map, "columns": [*OURS, *KERNEL], "freed": freed, "keys": self._keys.tolist(), **columns
+                "map": self._map, "columns": [*OURS, *KERNEL], "freed": freed, "keys": self._keys.tolist(),
+                "last": self._kernel.ravel().tolist(), **columns,
             })  # fmt: skip
 
     def close(self) -> None:
         """Keeps what the next process goes on with."""
+        self._is_changed |= self._last is not None
+        self._write()
         self._record.close()
 
 

@@ -247,4 +247,12 @@ def test_counts_go_on_over_restarts_and_rows_of_removed_interfaces_are_used_agai
         wait_until(lambda: Counted(daemon).of(near, "ingress")["difference"] is not None, "a reading")
         check(daemon, near, 150)
         check(daemon, veth9, 33)
+        daemon.restart()
+    lab.run(near.ns, ["ip", "link", "delete", "veth9"])
+    veth9, out9 = other(AGAIN)
+    with Kept(store, lab, near.ns, tmp_path, config, label="third") as daemon:
+        Counted(daemon, veth9)
+        send(out9, 4)
+        check(daemon, near, 150)
+        check(daemon, veth9, 4)
         daemon.finish()
