@@ -17,15 +17,14 @@ import numpy as np
 from netobs.base import background, clock
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
-from netobs.base.keeper import Keeper, file_of
-from netobs.base.kept_record import KeptRecord
-from netobs.base.sparse import SparseArray
+from netobs.base.keeper import Keeper
 from netobs.daemon import comparison
-from netobs.daemon.comparison import KERNEL, OURS, Difference, Sample
+from netobs.daemon.baselines import Baselines
+from netobs.daemon.comparison import KERNEL, Difference, Sample
 from netobs.daemon.difference_warnings import DifferenceWarnings, Growth
 from netobs.daemon.hooks import Hooks, Reading, counted_of, found, hooks_of, interface_keys
 from netobs.datapath.interface_counts import InterfaceCounts
-from netobs.datapath.layout import INTERFACE_COUNT, INTERFACE_NETNS_SHIFT
+from netobs.datapath.layout import INTERFACE_NETNS_SHIFT
 from netobs.kernel.link_stats import link_stats, qdisc_drops
 from netobs.kernel.observation_points import ObservationPoints
 
@@ -46,12 +45,6 @@ SOON_NS = NS_PER_S // 10
 """The least time where hooks are new, or somebody asks."""
 PATIENCE_NS = NS_PER_S
 UNKNOWN: dict[str, Any] = dict.fromkeys(("seen", "skbs", "kernel", "difference"))
-BASELINES, FREED = "baselines", "freed-rows"
-
-
-def _no_sample() -> Sample:
-    none = np.zeros((0, len(OURS)), "<i8")
-    return Sample(none, none, np.zeros((0, len(KERNEL)), "<i8"))
 
 
 class Comparison(NamedTuple):
@@ -69,10 +62,9 @@ class Reconciliation:
     """``see`` after each eviction and each change of hooks -> ``of`` for the state document."""
 
     def __init__(self, daemon: Daemon, keeper: Keeper) -> None:
-        self._daemon, self._keeper = daemon, keeper
-        self._record = KeptRecord(file_of(keeper, BASELINES))
+        self._daemon = daemon
+        self._baselines = Baselines(keeper)
         self._warnings = DifferenceWarnings()
-        self._map = 0
         self._forget_all()
         self._is_reading, self._began_ns, self._every_ns = False, -EVERY_NS, EVERY_NS
         self._waiting: list[Callable[[int], None]] = []
@@ -80,31 +72,26 @@ class Reconciliation:
         """Those of ``_waiting`` for whom the present reading is new enough."""
 
     def _forget_all(self) -> None:
-        self._keys, self._base = np.zeros(0, "<u8"), _no_sample()
-        self._kernel = self._base.kernel
-        """At the last reading: where it was more than it is now, another interface has the number."""
         self._gone: Keys = np.zeros(0, "<u8")
         self._ended: set[int] = set()
         self._last: Comparison | None = None
         self._watched: Comparison | None = None
         """The last one that warnings go by: a moment ago, packets on their way would look like a difference."""
-        self._is_changed = False
 
     def forget_interface(self, key: int) -> None:
         """Another interface has its ``Interface.key`` from now on."""
         self._follow_maps()
-        self._keep(self._keys >> np.uint64(1) != key)
+        self._baselines.forget(self._baselines.keys >> np.uint64(1) == key)
 
     def forget_namespace(self, number: int) -> None:
         """The namespace is gone, and no program counts for it any more."""
         self._follow_maps()
         self._ended.add(number)
-        self._keep(self._keys >> np.uint64(INTERFACE_NETNS_SHIFT) != number)
+        self._baselines.forget(self._baselines.keys >> np.uint64(INTERFACE_NETNS_SHIFT) == number)
 
-    def _keep(self, which: npt.NDArray[np.bool_]) -> None:
-        if not which.all():
-            self._keys, self._base, self._is_changed = self._keys[which], self._base.rows(which), True
-            self._kernel = self._kernel[which]
+    def _follow_maps(self) -> None:
+        if self._baselines.follow(self._daemon.datapath.interface_counts):
+            self._forget_all()
 
     def refresh(self, then: Callable[[int], None], now_ns: int) -> None:
         """Calls ``then`` after a reading that begins from now on, or after ``PATIENCE_NS``: the kernel's lock may take
@@ -183,7 +170,7 @@ class Reconciliation:
     def _read_others(self, reading: Reading, others: list[ObservationPoints], now_ns: int) -> None:
         """One network namespace in each round of the loop."""
         daemon = self._daemon
-        if daemon.is_stopping or daemon.datapath.interface_counts.number != self._map:
+        if daemon.is_stopping or daemon.datapath.interface_counts.number != self._baselines.map:
             self._ended_reading(now_ns)
             return
         if others:
@@ -205,21 +192,14 @@ class Reconciliation:
         hooks = Hooks(hooks.keys[there], hooks.has_ethernet[there], [*compress(hooks.names, there)])
         now = self._sample(reading, hooks, stats[places[there]])
         self._note_gone(reading, interfaces)
-        old, has_base = found(self._keys, hooks.keys)
-        goes_on = now.kernel[has_base] >= self._kernel[old[has_base]]
-        has_base[has_base] = goes_on[:, : comparison.DROPPED].all(1)
-        base = Sample(*(columns.copy() for columns in now))
-        for columns, former in zip(base, self._base):
-            columns[has_base] = former[old[has_base]]
-        self._is_changed |= not has_base.all() or len(hooks.keys) != len(self._keys)
-        self._keys, self._base, self._kernel = hooks.keys, base, now.kernel
+        base = self._baselines.of(hooks.keys, now)
         has_row = found(reading.last["key"], hooks.keys)[1]
         known = has_row | np.bool_(self._daemon.datapath.ledger.rest() == 0)
         self._last = Comparison(hooks.keys, base, now, comparison.difference(base, now), known, now_ns)
         if self._watched is None or now_ns - self._watched.at_ns >= self._every_ns:
             self._warn(self._watched, self._last, hooks)
             self._watched = self._last
-        self._write()
+        self._baselines.write(self._daemon.datapath.interface_counts)
 
     def _sample(self, reading: Reading, hooks: Hooks, stats: Rows) -> Sample:
         sampled = self._daemon.config.capture.sampling > 1
@@ -250,9 +230,7 @@ class Reconciliation:
             return
         noted = [interface.key for points in self._all_points() for interface in points.names.values()]
         gone, self._gone = self._gone[~np.isin(self._gone >> np.uint64(1), np.array(noted, "<u8"))], self._gone[:0]
-        if counts.freed is None and self._keeper.keeps:
-            counts.freed = SparseArray(INTERFACE_COUNT, self._keeper.memory(FREED)).array
-            self._is_changed = True
+        self._baselines.keep_freed(counts)
         counts.free(gone)
 
     def _warn(self, before: Comparison | None, last: Comparison, hooks: Hooks) -> None:
@@ -280,40 +258,9 @@ class Reconciliation:
         """The last comparison, which does not change any more."""
         return self._last
 
-    def _follow_maps(self) -> None:
-        """Of other maps, goes on with the baselines of the former process, if these are its maps; else with none."""
-        counts = self._daemon.datapath.interface_counts
-        if counts.number == self._map:
-            return
-        self._forget_all()
-        is_first, self._map = not self._map, counts.number
-        kept = self._record.read() if is_first else None
-        if kept is None or kept.get("map") != self._map or kept.get("columns") != [*OURS, *KERNEL]:
-            return
-        self._keys = np.array(kept["keys"], "<u8")
-        self._base = Sample(*(
-            np.array(kept[name], "<i8").reshape(len(self._keys), -1) for name in Sample._fields
-        ))  # fmt: skip
-        self._kernel = np.array(kept["last"], "<i8").reshape(self._base.kernel.shape)
-        former = self._keeper.former(FREED) if kept["freed"] else None
-        if former is not None:
-            counts.freed = SparseArray(INTERFACE_COUNT, former).array
-
-    def _write(self) -> None:
-        if self._is_changed and not self._record.is_off:
-            self._is_changed = False
-            freed = self._daemon.datapath.interface_counts.freed is not None
-            columns = {name: values.ravel().tolist() for name, values in self._base._asdict().items()}
-            self._record.write({
-                "map": self._map, "columns": [*OURS, *KERNEL], "freed": freed, "keys": self._keys.tolist(),
-                "last": self._kernel.ravel().tolist(), **columns,
-            })  # fmt: skip
-
     def close(self) -> None:
-        """Keeps what the next process goes on with."""
-        self._is_changed |= self._last is not None
-        self._write()
-        self._record.close()
+        """Leaves for the next process what it goes on with."""
+        self._baselines.close(self._daemon.datapath.interface_counts)
 
 
 def by_hook(last: Comparison | None) -> dict[int, dict[str, Any]]:

@@ -16,7 +16,7 @@ from lab.wire import Sender, wait_for
 from netobs.config import CaptureConfig
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.interface_counts import EGRESS, INGRESS, LEAST_ROWS, count_key
-from netobs.datapath.layout import FLOW_TABLES, INTERFACE_PROBES, LEDGER
+from netobs.datapath.layout import INTERFACE_PROBES, LEDGER
 from netobs.datapath.namespace_programs import NamespacePrograms
 
 pytestmark = pytest.mark.kernel
@@ -41,7 +41,7 @@ def counts_of(programs: Programs, direction: int = INGRESS, netns: int = 0, ifin
     return {name: int(found[name][0].astype("<i8")) for name in (rows.dtype.names or ())[1:]} if len(found) else {}
 
 
-@pytest.mark.parametrize("config", [{"flow_table": each} for each in FLOW_TABLES] + [{"sampling": 1000}])
+@pytest.mark.parametrize("config", [{}, {"sampling": 1000}])
 @pytest.mark.parametrize("preemptible", [False, True])
 def test_skbs_and_their_octets_whatever_becomes_of_the_packet(config: dict[str, Any], preemptible: bool) -> None:
     frames = [PLAIN, SHORT, TAGGED, ARP, BROKEN]
