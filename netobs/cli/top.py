@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,6 @@ from netobs.config import CaptureConfig
 from netobs.live import query
 
 ALONE = "netobs.live.alone"
-HISTORY = 60
-"""So many totals are shown as a line of bars."""
 _READ_BYTES = 1 << 18
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 
@@ -106,8 +103,7 @@ def run(options: Options) -> None:
         if options.as_json:
             _print(source, options, lambda frame: [json.dumps(frame)])
         elif options.once or options.count or not (sys.stdout.isatty() and sys.stdin.isatty()):
-            history: deque[float] = deque(maxlen=HISTORY)
-            _print(source, options, lambda frame: [*page(frame, history).lines(), ""])
+            _print(source, options, lambda frame: [*page(frame, ()).lines(), ""])
         else:
             from netobs.cli import top_screen
 

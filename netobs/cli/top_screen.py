@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import curses
 import locale
 import os
@@ -46,7 +47,8 @@ def run(source: Frames, asked: Query) -> None:
 
     :raises NetobsError: the terminal is unusable, or there are no more frames.
     """
-    locale.setlocale(locale.LC_ALL, "")
+    with contextlib.suppress(locale.Error):  # the terminal's settings name one that this host does not have
+        locale.setlocale(locale.LC_ALL, "")
     curses.set_escdelay(ESCAPE_MS)
     sys.__stdout__ = sys.stdout  # type: ignore[assignment,misc]  # whose descriptor curses.initscr uses
     try:
@@ -88,7 +90,8 @@ class Screen:
         self._bars = BARS if "UTF" in locale.nl_langinfo(locale.CODESET).upper() else ASCII_BARS
         self._size = (0, 0)
         window.nodelay(True)
-        curses.curs_set(0)
+        with contextlib.suppress(curses.error):  # a terminal that cannot hide its cursor
+            curses.curs_set(0)
         if curses.has_colors():
             curses.use_default_colors()
             curses.init_pair(1, curses.COLOR_RED, -1)

@@ -52,17 +52,16 @@ class Client:
         interval_ns = self.query.interval * NS_PER_S
         self.due_ns = max(self.due_ns + interval_ns, now_ns + interval_ns // 2)
 
-    def ask(self, given: dict[str, Any], now_ns: int) -> None:
+    def ask(self, given: dict[str, Any], now_ns: int) -> bool:
         """It wants to see what ``given`` says (``query.parse``). A mistake is answered, and all stays as it was."""
         try:
             before, self.query = self.query, parse(given, self.query)
         except NetobsError as error:
             self.send(encoded(ok=False, error=str(error)))
-            return
+            return False
         if self.query.interval < before.interval:
             self.due_ns = min(self.due_ns, now_ns + self.query.interval * NS_PER_S)
-        if self.mark is not None:
-            self._on_query(self, now_ns)
+        return True
 
     def send(self, line: bytes) -> None:
         """Sends ``line``, unless an earlier one is not out yet."""
@@ -95,14 +94,17 @@ class Client:
         if not data or len(self._received) > REQUEST_BYTES:
             self.close()
             return
-        for line in lines[-1:]:  # who types faster than we answer sees the last
+        changed = False
+        for line in lines:
             given: Any = None
             with contextlib.suppress(ValueError, RecursionError):
                 given = json.loads(line)
             if not isinstance(given, dict):
                 self.send(encoded(ok=False, error='expected an object like {"by": ["src"], "sort": "bits"}'))
                 continue
-            self.ask(given, now_ns)
+            changed |= self.ask(given, now_ns)
+        if changed and self.mark is not None:  # one frame, however fast somebody types
+            self._on_query(self, now_ns)
 
     def close(self) -> None:
         """Ends the connection."""

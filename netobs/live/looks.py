@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any, Callable
 
@@ -54,7 +55,7 @@ class Looks:
     def add(self, sock: socket.socket, query: dict[str, Any], now_ns: int) -> None:
         """A client, with what it wants to see first."""
         if len(self.clients) >= MOST_CLIENTS:
-            with sock:
+            with sock, contextlib.suppress(OSError):  # it may have gone
                 sock.setblocking(False)
                 sock.send(encoded(ok=False, error=f"netobs top runs {MOST_CLIENTS} times, which is the most; end one"))
             return
