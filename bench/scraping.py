@@ -23,7 +23,7 @@ TITLE = "scrapes of the metrics while evictions and reloads run (ms)"
 PORT, COLLECTOR_PORT = 9469, 4739
 INTERVAL_S = 0.2
 PAUSE_S = 0.02
-RATE, FLOWS = 20_000, 2_000
+RATE, FLOWS, LONGEST_S = 20_000, 2_000, 3600
 SCRAPES_FOR_A_RELOAD = 100
 MANY = 2_000
 """Twice as many as have samples of their own."""
@@ -105,7 +105,7 @@ def _measure(interfaces: int, scrapes: int) -> list[dict[str, Any]]:
         )
         daemon = stack.enter_context(Daemon(lab, far.ns, Path(folder), config))
         seconds = scrapes * (PAUSE_S + 0.02)
-        traffic = Traffic(flows=FLOWS, packets=round(RATE * (2 * seconds + 20)))
+        traffic = Traffic(flows=FLOWS, packets=RATE * LONGEST_S)
         running = traffic.start(lab, near, rate=RATE)
         stack.callback(running.stop)
         time.sleep(2)
