@@ -19,7 +19,7 @@ from netobs.config import CaptureConfig
 from netobs.daemon.helper_calls import HelperCalls
 from netobs.daemon.namespace import Namespace
 from netobs.datapath.capture import Capture
-from netobs.datapath.datapath import MAX_NAMESPACES
+from netobs.datapath.layout import MAX_NAMESPACES
 from netobs.kernel import inotify
 from netobs.kernel.helper_client import HELPER_SOCKET, Helper
 from netobs.kernel.helper_protocol import SOCKET

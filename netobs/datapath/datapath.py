@@ -23,13 +23,9 @@ from netobs.datapath.layout import (
     HASH_KEYS,
     PLAIN,
     SETTINGS,
-    SLOT_NETNS_BIT,
-    SLOT_NETNS_BITS,
-    SLOT_NETNS_HIGH_BIT,
-    SLOT_NETNS_LOW_BITS,
-    SLOT_USED_SHIFT,
     WITH_EXTRA,
     RecordLayout,
+    slot_netns,
 )
 from netobs.datapath.ledger import NONE, Count, Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
@@ -55,14 +51,6 @@ CLOCK_PROGRAM, CLOCK_FRAME = "netobs_clock", bytes(64)
 PACKET_EXTRAS = "packet_extras"
 SHARED_MAPS = (".bss", "ledgers", "interface_counts", "not_ip", "ring")
 """The maps that all programs use, beside those of the table."""
-MAX_NAMESPACES = (1 << SLOT_NETNS_BITS) - 1
-"""Numbers of network namespaces begin at 1."""
-
-
-def slot_netns(number: int) -> int:
-    """netobs_settings.slot_netns: ``used`` and the bits of a namespace's number, in the word with ``place``."""
-    low, high = number & (1 << SLOT_NETNS_LOW_BITS) - 1, number >> SLOT_NETNS_LOW_BITS
-    return low << SLOT_NETNS_BIT | (1 | high << SLOT_NETNS_HIGH_BIT) << SLOT_USED_SHIFT
 
 
 class Datapath(Taking):

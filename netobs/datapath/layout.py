@@ -175,3 +175,12 @@ class RecordLayout(NamedTuple):
 
 PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o", interface=INTERFACE_COUNT)
 WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o", interface=INTERFACE_COUNT)
+
+MAX_NAMESPACES = (1 << SLOT_NETNS_BITS) - 1
+"""Numbers of network namespaces begin at 1."""
+
+
+def slot_netns(number: int) -> int:
+    """netobs_settings.slot_netns: ``used`` and the bits of a namespace's number, in the word with ``place``."""
+    low, high = number & (1 << SLOT_NETNS_LOW_BITS) - 1, number >> SLOT_NETNS_LOW_BITS
+    return low << SLOT_NETNS_BIT | (1 | high << SLOT_NETNS_HIGH_BIT) << SLOT_USED_SHIFT
