@@ -176,7 +176,7 @@ class PercpuArray:
 
 
 def _state_of(slot: np.dtype[np.void]) -> np.dtype[np.void]:
-    """Only ``used``, ``counters`` and the bytes between them of a ``slot``: numpy writes these at once."""
+    """``used``, ``counters`` and what lies between them in a slot, as one field: numpy writes these at once."""
     assert slot.fields is not None
     spans = [(slot.fields[name][1], slot.fields[name][1] + slot[name].itemsize) for name in ("used", "counters")]
     begin, end = min(spans)[0], max(spans)[1]
