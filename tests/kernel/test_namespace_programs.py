@@ -6,8 +6,7 @@ import pytest
 
 from lab import frames as f
 from lab.prog_run import Programs, Run, merged
-from netobs.datapath.datapath import MAX_NAMESPACES
-from netobs.datapath.layout import FLOW_TABLES
+from netobs.datapath.layout import FLOW_TABLES, MAX_NAMESPACES
 from netobs.datapath.namespace_programs import NamespacePrograms
 
 NUMBERS = (0, 1, 2, 4, 256, MAX_NAMESPACES)  # a bit of each part, and all
