@@ -158,6 +158,11 @@ class Distribution:
             self._attach(now_ns)
         self._set_snaplen()
 
+    @property
+    def is_attaching(self) -> bool:
+        """Whether some interfaces have no program yet, or still have one."""
+        return self._attaching is not None
+
     def _attach(self, now_ns: int) -> None:
         """Attach and detach, a slice at a time, with pauses for others."""
         if self._attaching is None:

@@ -19,6 +19,7 @@ from lab.daemon import NETOBS, Daemon, alive, bpf_objects, configuration, netobs
 from lab.namespaces import Lab, Link
 from lab.pcap import read_pcap
 from lab.programs import Program, wait_until
+from lab.taps import make_taps
 from lab.traffic import REPOSITORY, Traffic
 
 pytestmark = pytest.mark.e2e(tools=("tcpdump", "tshark", "socat"))
@@ -92,6 +93,17 @@ def test_by_itself_until_it_is_interrupted(lab: Lab, tmp_path: Path, file: str) 
     assert alive(objects) == frozenset()
     assert "packets_" not in traffic_control(lab, receiver.ns)
     assert command.file.stat().st_mode & 0o777 == 0o600
+
+
+def test_all_interfaces_are_captured_on_from_the_header_on(lab: Lab, tmp_path: Path) -> None:
+    """It attaches to one after the other, which takes the kernel some 30 ms each."""
+    host = lab.namespace("host")
+    make_taps(host, (f"tap{number}" for number in range(12)))
+    _, last = lab.veth(lab.namespace("far"), host, names=("far", "last"))
+    with CaptureCommand(lab, host, tmp_path, file="out.pcapng") as command:
+        Traffic(packets=20, flows=1).send(lab, last, rate=RATE)
+        command.interrupt()
+    assert tcpdump(command.file) == 20
 
 
 def test_names_and_directions_of_interfaces(lab: Lab, tmp_path: Path) -> None:

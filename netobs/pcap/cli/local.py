@@ -28,6 +28,8 @@ log = logging.getLogger("netobs.pcap")
 TURN_NS = 50_000_000
 """The longest wait for packets before the caller gets control."""
 STATISTICS_NS = clock.NS_PER_S
+ATTACHED_WITHIN_NS = clock.NS_PER_S
+"""Who sees the header of the stream expects all packets from then on. Hundreds of interfaces take longer."""
 
 
 def capture(
@@ -51,6 +53,9 @@ def capture(
         distribution.restore(start_ns)
         sink = _Sink(config, tap.capturable, chosen.text, count)
         losses = distribution.subscribe(Selection(chosen), sink, start_ns).losses_from_now()
+        is_late = clock.is_over_in(ATTACHED_WITHIN_NS)
+        while distribution.is_attaching and not (stopping() or is_late()):
+            loop.run_once(TURN_NS)
         yield sink.stream.header()
         while not (sink.is_full or stopping() or (duration_ns and clock.monotonic_ns() - start_ns >= duration_ns)):
             loop.run_once(TURN_NS)
