@@ -1,4 +1,5 @@
-"""``python -m lab.screens FILE``: writes what `netobs top` shows of known traffic, for the documentation. Root only."""
+"""``python -m lab.screens FOLDER`` writes ``top.txt`` and ``status.txt``: what `netobs top` and `netobs status` show of
+known traffic, for the documentation. Root only."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lab.collectors import UdpSink
-from lab.daemon import Daemon, configuration
+from lab.daemon import Daemon, configuration, netobs
 from lab.namespaces import Lab
 from lab.programs import wait_until
 from lab.top import Terminal
@@ -29,7 +30,7 @@ def _bars(screen: str) -> int:
 
 
 def main() -> None:
-    """The screen after a while, of each flow."""
+    """The screen after a while, of each flow, and the state of the daemon then."""
     with Lab() as lab, tempfile.TemporaryDirectory() as folder:
         near, far = lab.pair()
         with UdpSink(far.ns), Daemon(lab, far.ns, Path(folder), configuration()) as daemon:
@@ -39,11 +40,14 @@ def main() -> None:
                 with Terminal(lab, far.ns, arguments, COLUMNS, LINES) as terminal:
                     terminal.until("348 flows")
                     wait_until(lambda: _bars(terminal.screen) >= BARS_SHOWN, "the totals of some seconds")
-                    text = terminal.screen
+                    screen = terminal.screen
+                state = netobs(lab, far.ns, "--conf", str(daemon.conf), "status").stdout
             finally:
                 for running in sending:
                     running.stop()
-    Path(sys.argv[1]).write_text(text.rstrip() + "\n", encoding="utf-8")
+    state = state.replace(str(daemon.conf), "/etc/netobs.toml")
+    for name, text in (("top.txt", screen), ("status.txt", state)):
+        Path(sys.argv[1], name).write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
