@@ -52,9 +52,10 @@ class Baselines:
         kept = self._record.read() if is_first else None
         if kept is not None and kept.get("map") == self.map and kept.get("columns") == COLUMNS:
             self.keys = np.array(kept["keys"], "<u8")
+            widths = {name: none.shape[1] for name, none in self._base._asdict().items()}
             self._base = Sample(
-                *(np.array(kept[name], "<i8").reshape(len(self.keys), -1) for name in Sample._fields)
-            )  # fmt: skip
+                **{name: np.array(kept[name], "<i8").reshape(len(self.keys), width) for name, width in widths.items()}
+            )
             self._kernel = np.array(kept["last"], "<i8").reshape(self._base.kernel.shape)
             former = self._keeper.former(FREED) if kept["freed"] else None
             if former is not None:

@@ -98,3 +98,14 @@ def test_other_maps_of_a_running_process_begin_anew() -> None:
     assert not baselines.follow(counts())
     assert baselines.follow(counts(MAP + 1))
     assert of(baselines, k2=15) == [15]
+
+
+def test_a_process_that_has_read_nothing_leaves_nothing_to_go_on_with() -> None:
+    """It was restarted at once."""
+    keeper = DictKeeper()
+    begun(keeper).close(counts())
+    keeper = keeper.succeed()
+    after = begun(keeper)
+    assert of(after, k2=10) == [10]
+    after.close(counts())
+    keeper.close()
