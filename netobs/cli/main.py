@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from netobs import DEFAULT_CONF, __version__
-from netobs.base.words import PACKET_FORMATS, PROTOCOLS
+from netobs.base.words import ATTACH_METHODS, FLOW_TABLES, PACKET_FORMATS, PROTOCOLS
 from netobs.cli import operate, start
 from netobs.cli.doctor import doctor
 from netobs.cli.operate import CONTEXT
@@ -129,10 +129,10 @@ def listen(
 
 
 @cli.command(context_settings=CONTEXT)
-@click.option("--table", type=click.Choice(("percpu_array", "percpu_hash", "ringbuf")), help="Test only this one.")
+@click.option("--table", type=click.Choice(FLOW_TABLES), help="Test only this one.")
 @click.option(
     "--attach",
-    type=click.Choice(("auto", "tcx", "tc")),
+    type=click.Choice(ATTACH_METHODS),
     default="auto",
     show_default=True,
     help="As the key capture.attach.",

@@ -42,7 +42,7 @@ from netobs.config.values import (
     Volume,
 )
 
-FLOW_TABLES = Choice(("percpu_array", "percpu_hash", "ringbuf"))
+FLOW_TABLES = Choice(words.FLOW_TABLES)
 PROTOCOLS = Choice(tuple(words.PROTOCOLS))
 MAX_NETFLOW5_SAMPLING = (1 << 14) - 1  # its header has 14 bits for it
 TRANSPORTS = Choice(("udp", "tcp", "tls"))
@@ -75,7 +75,7 @@ class CaptureConfig:
     )
     attach: str = setting(
         "auto",
-        Choice(("auto", "tcx", "tc")),
+        Choice(words.ATTACH_METHODS),
         "kernel hook; auto = tcx where the kernel has it (6.6 and later), else tc; tc for some of many interfaces",
     )
     anchor: str = setting(

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from netobs.base import words
 from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, joined
 
-FLOW_TABLES = ("percpu_array", "percpu_hash", "ringbuf")
+FLOW_TABLES = words.FLOW_TABLES
 """enum flow_table, in its order; the words of the key capture.flow_table."""
 
 HASH_KEYS = 5

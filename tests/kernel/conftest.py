@@ -10,7 +10,7 @@ import pytest
 from lab.namespaces import Lab, Link
 from lab.prog_run import Programs
 from netobs.datapath.layout import FLOW_TABLES
-from tests.kernel.foreign import compile_bpf
+from tests.kernel.foreign import Foreign, compile_bpf, compile_foreign
 
 
 @pytest.fixture(scope="module", params=FLOW_TABLES)
@@ -32,3 +32,14 @@ def pair() -> Iterator[tuple[Link, Link]]:
 def tag_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The object of tag.bpf.c."""
     return compile_bpf(Path(__file__).with_name("tag.bpf.c"), tmp_path_factory.mktemp("tag"))
+
+
+@pytest.fixture(scope="module")
+def foreign_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_foreign(tmp_path_factory.mktemp("foreign"))
+
+
+@pytest.fixture
+def foreign(foreign_object: Path) -> Iterator[Foreign]:
+    with Foreign(foreign_object) as loaded:
+        yield loaded

@@ -19,23 +19,12 @@ from lab.prog_run import Programs, kernel_id
 from lab.wire import Sender, exchange, measured, wait_for
 from netobs.base.errors import CaptureError
 from netobs.kernel.attach import BPF_F_BEFORE, TC_HANDLE, method_for
-from tests.kernel.foreign import HANDLE, Foreign, compile_foreign, filters, handles, ours, qdiscs, tcx_programs
+from tests.kernel.foreign import HANDLE, Foreign, filters, handles, ours, qdiscs, tcx_programs
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc"))
 
 FRAME = f.ethernet(f.IPV4, f.ipv4(f.UDP, f.udp()))
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def foreign_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_foreign(tmp_path_factory.mktemp("foreign"))
-
-
-@pytest.fixture
-def foreign(foreign_object: Path) -> Iterator[Foreign]:
-    with Foreign(foreign_object) as loaded:
-        yield loaded
 
 
 @pytest.fixture

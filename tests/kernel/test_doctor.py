@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from lab.wire import measured
 from netobs.doctor.finding import Finding
 from netobs.doctor.report import Report, examine
 from netobs.kernel.attach import BPF_F_BEFORE
-from tests.kernel.foreign import Foreign, compile_bpf, compile_foreign
+from tests.kernel.foreign import Foreign, compile_bpf
 
 pytestmark = pytest.mark.kernel(tools=("clang", "tc", "bpftool"))
 
@@ -26,17 +25,6 @@ XDP = """
 SEC("xdp") int foreign_xdp(struct xdp_md *ctx) { return XDP_PASS; }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 """
-
-
-@pytest.fixture(scope="module")
-def foreign_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_foreign(tmp_path_factory.mktemp("foreign"))
-
-
-@pytest.fixture
-def foreign(foreign_object: Path) -> Iterator[Foreign]:
-    with Foreign(foreign_object) as loaded:
-        yield loaded
 
 
 @pytest.fixture
