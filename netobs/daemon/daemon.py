@@ -219,10 +219,11 @@ class Daemon:
         else:
             self.loop.call_at(now_ns + POLL_NS, self._report_ready)
 
-    def _after_eviction(self, succeeded: bool, now_ns: int) -> None:
+    def _after_eviction(self, succeeded: bool, began_ns: int) -> None:
+        now_ns = clock.monotonic_ns()
         if succeeded:
             self.service.alive()
-            self.reconciliation.after_eviction(now_ns)
+            self.reconciliation.after_eviction(began_ns, now_ns)
         self.see_losses(clock.read_pair())
         self.telling.say_status(now_ns)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Callable
 
-from netobs.base import clock
+from netobs.base import background, clock
+from netobs.base.errors import NetobsError
 from netobs.base.histogram import Histogram
 from netobs.base.keeper import NOTHING, Keeper, file_of
 from netobs.base.kept_record import KeptRecord
@@ -15,6 +17,8 @@ from netobs.daemon.fill_warnings import TableWarning
 from netobs.datapath.datapath import Datapath
 from netobs.datapath.taking import RingReading
 from netobs.flow.records import Records
+
+Then = Callable[[bool, int], None]
 
 log = logging.getLogger("netobs")
 
@@ -31,17 +35,19 @@ class Evictions:
         datapath: Datapath,
         loop: EventLoop,
         meter: Callable[[Records], None],
-        after_interval: Callable[[bool, int], None],
+        after_interval: Then,
         keeper: Keeper = NOTHING,
     ) -> None:
-        """``after_interval`` is called after each regular eviction: whether it succeeded, and ``now_ns``. ``keeper``:
-        has the counters of the former process."""
+        """``after_interval`` is called after each regular eviction: whether it succeeded, and when it began.
+        ``keeper``: has the counters of the former process."""
         self._datapath, self._loop = datapath, loop
         self._meter, self._after_interval = meter, after_interval
         self._interval_ns = 0
         self._last_ns = 0
         self._regular: Timer | None = None
         self._emergency: Timer | None = None
+        self._begun: Then | None = None
+        """What comes after the eviction that waits for its grace period."""
         self._often_full = TableWarning()
         self._took = Histogram()
         self._parts: list[Records] = []
@@ -58,6 +64,7 @@ class Evictions:
 
     def follow(self, datapath: Datapath) -> None:
         """Takes flows out of another ``datapath`` from now on."""
+        self._finish_begun()
         self._loop.remove(self._datapath.ring.fd)
         datapath.grace.waited = self._datapath.grace.waited
         self._datapath = datapath
@@ -75,7 +82,7 @@ class Evictions:
         self._regular = self._loop.call_at(max(self._last_ns + self._interval_ns, now_ns), self._on_interval)
 
     def _on_interval(self, now_ns: int) -> None:
-        self._after_interval(self.evict(), now_ns)
+        self._begin(self._after_interval)
         self._schedule(now_ns)
 
     def _on_ring(self, now_ns: int) -> None:
@@ -91,23 +98,69 @@ class Evictions:
         self._emergency = None
         self._emergencies += 1
         self._often_full.full(now_ns)
-        self.evict()
+        self._begin(_nothing)
 
-    def evict(self) -> bool:
-        """Takes out everything now. Whether it succeeded."""
+    def evict(self) -> None:
+        """Takes out everything now, which is a silence of the loop of some ten milliseconds."""
+        self._finish_begun()
+        if self._flip():
+            self._datapath.halves.settle()
+        self._take()
+
+    def _begin(self, then: Then) -> None:
+        """Begins an eviction, which ends after a grace period, for which a thread waits: then ``then`` is called."""
+        self._finish_begun()
+        if not self._flip():
+            then(self._take(), self._last_ns)
+            return
+        self._begun = then
+        ended = functools.partial(self._on_settled, self._count)
+        background.run(self._loop, "grace", self._datapath.halves.settle, ended)
+
+    def _on_settled(self, number: int, error: NetobsError | None, _now_ns: int) -> None:
+        if self._begun is None or self._count != number:
+            return  # it was finished meanwhile
+        if error is not None:
+            self._finish_begun()
+            return
+        then, self._begun = self._begun, None
+        then(self._take(), self._last_ns)
+
+    def _finish_begun(self) -> None:
+        """If an eviction waits for its grace period, the loop waits, too."""
+        then, self._begun = self._begun, None
+        if then is not None:
+            self._datapath.halves.settle()
+            succeeded, began_ns = self._take(), self._last_ns
+            self._loop.call_at(began_ns, lambda _now_ns: then(succeeded, began_ns))
+
+    def _flip(self) -> bool:
+        """Whether a grace period has to pass before ``_take``."""
         self._count += 1
         self._last_ns = clock.monotonic_ns()
-        done = True
+        self._succeeded = True
         try:
-            self._parts.append(self._datapath.evict(self._last_ns))
-        except OSError as error:  # a temporary error: the flows are still in the kernel
-            log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
-            done = False
+            return self._datapath.flip(self._last_ns)
+        except OSError as error:
+            self._fail(error)
+            return False
+
+    def _fail(self, error: OSError) -> None:
+        """A temporary error: the flows are still in the kernel."""
+        log.error("eviction failed (%s): the flows stay in the kernel until the next one", error.strerror)
+        self._succeeded = False
+
+    def _take(self) -> bool:
+        """Ends an eviction. Whether it succeeded."""
+        try:
+            self._parts.append(self._datapath.take())
+        except OSError as error:
+            self._fail(error)
         self._read_ring()
         self._hand_over()
         self._record.write({"counters": (self._count, self._emergencies, self._ring_packets)})
         self._took.add(clock.monotonic_ns() - self._last_ns)
-        return done
+        return self._succeeded
 
     def _read_ring(self) -> RingReading:
         reading = self._datapath.read_ring()
@@ -131,6 +184,7 @@ class Evictions:
         if goes_on:
             self.evict()
             return
+        self._finish_begun()
         self._datapath.end_counting()
         for _ in range(2):
             self.evict()
@@ -140,3 +194,7 @@ class Evictions:
         occupancy = self._datapath.table.occupancy()
         durations = self._took, self._datapath.grace.waited
         return TableStats(name, occupancy, self._count, self._emergencies, self._ring_packets, *durations)
+
+
+def _nothing(_succeeded: bool, _began_ns: int) -> None:
+    """Nothing comes after this eviction."""

@@ -95,12 +95,12 @@ class Live:
             return
         maps = [*datapath.table.MAPS, STATE_MAP]
         fds = [datapath.map_fd(name) for name in maps]
-        if self._tell(*fds, maps=maps, shape=datapath.shape(), half=datapath.state.active_half):
+        if self._tell(*fds, maps=maps, shape=datapath.shape(), half=datapath.passed_half):
             self._shown = datapath
 
     def _so_far(self) -> dict[str, int]:
         """All evictions were passed on, after which packets go to this half, but for those that are missing."""
-        return {"half": self._daemon.datapath.state.active_half, "missed": self._missed}
+        return {"half": self._daemon.datapath.passed_half, "missed": self._missed}
 
     def _tell_names(self, table: InterfaceTable) -> bool:
         texts = [[name.decode() for name in names.tolist()] for names in (table.names, table.namespaces)]

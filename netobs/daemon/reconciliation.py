@@ -73,6 +73,7 @@ class Reconciliation:
 
     def _forget_all(self) -> None:
         self._gone: Keys = np.zeros(0, "<u8")
+        self._gone_ns = 0
         self._ended: set[int] = set()
         self._last: Comparison | None = None
         self._watched: Comparison | None = None
@@ -116,9 +117,9 @@ class Reconciliation:
             self._waiting.remove(then)
             then(now_ns)
 
-    def after_eviction(self, now_ns: int) -> None:
-        """An eviction, which waits for a grace period, has just ended."""
-        if not self._is_reading:
+    def after_eviction(self, began_ns: int, now_ns: int) -> None:
+        """An eviction, which waits for a grace period after ``began_ns``, has just ended."""
+        if self._gone_ns < began_ns and not self._is_reading:
             self._free(self._daemon.datapath.interface_counts)
         self.see(now_ns, self._every_ns)
 
@@ -220,7 +221,7 @@ class Reconciliation:
         """The rows of interfaces that are gone can be given away after the next grace period."""
         namespaces = self._daemon.namespaces
         followed = set() if namespaces is None else {each.points.number for each in namespaces.present}
-        keys = reading.last["key"]
+        self._gone_ns, keys = clock.monotonic_ns(), reading.last["key"]
         whole = [0, *(self._ended - followed), *(number for number, _ in reading.stats)]
         is_whole = np.isin(keys >> np.uint64(INTERFACE_NETNS_SHIFT), np.array(whole, "<u8"))
         self._gone = keys[is_whole & ~np.isin(keys >> np.uint64(1), present)]

@@ -365,10 +365,10 @@ class Datapath(Taking):
         """
         self.halves.end_counting()
 
-    def evict(self, now_ns: int) -> Records:
-        """As ``Taking.evict``."""
+    def flip(self, now_ns: int) -> bool:
+        """As ``Taking.flip``."""
         self._follow_clock()
-        return super().evict(now_ns)
+        return super().flip(now_ns)
 
     def read_ledger(self) -> LedgerReading:
         """Counts of seen packets, and of packets in no flow."""

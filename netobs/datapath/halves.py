@@ -7,7 +7,7 @@ from netobs.kernel.grace import GracePeriod
 
 
 class Halves:
-    """Flips the word that says which half packets go to, and waits until nobody writes the other half any more."""
+    """``flip`` says which half packets go to; after ``settle``, nobody writes the other half any more."""
 
     def __init__(self, state: SharedState, grace: GracePeriod) -> None:
         self.in_use_since_ns = [0, 0]
@@ -17,18 +17,26 @@ class Halves:
         self._state = state
         self._grace = grace
 
-    def flip(self, now_ns: int) -> int:
-        """Sends packets to the other half from now on; returns the half that is then at rest.
+    @property
+    def active(self) -> int:
+        """The half that packets go to."""
+        return self._state.active_half
 
-        :raises CaptureError: no grace period can be waited for.
-        """
-        quiet = self._state.active_half
+    def flip(self, now_ns: int) -> int:
+        """Sends packets to the other half from now on; returns the half that is at rest after ``settle``."""
+        quiet = self.active
         if self._emptied[1 - quiet]:
             self.in_use_since_ns[1 - quiet] = now_ns
         self._emptied[quiet] = False
         self._state.active_half = 1 - quiet
-        self._grace.wait()
         return quiet
+
+    def settle(self) -> None:
+        """Waits for the programs that began before the last ``flip``. May be called in a thread.
+
+        :raises CaptureError: no grace period can be waited for.
+        """
+        self._grace.wait()
 
     def end_counting(self) -> None:
         """Stops counting; afterwards both halves are quiet.

@@ -37,6 +37,7 @@ class Taking:
         self._record = record
         self.journal, self._maps = Journal(record), ""
         self._intake: Intake | None = None
+        self._quiet: Quiet | None = None
 
     def go_on(self) -> None:
         """Finishes the eviction in which the former process ended, if these are its maps."""
@@ -45,22 +46,43 @@ class Taking:
         self._finish_clearing()
 
     def evict(self, now_ns: int) -> Records:
-        """Flips the halves, waits for a grace period, and takes all flows out of the quiet half: shape ``(n,)``; a flow
-        that several CPUs saw has a row for each.
+        """``flip``, ``halves.settle`` and ``take`` at once.
 
         :raises CaptureError: waiting for a grace period is impossible.
-        :raises OSError: a map is unreadable; nothing is lost, the next two evictions take the rest.
+        :raises OSError: as in ``flip`` and ``take``.
+        """
+        if self.flip(now_ns):
+            self.halves.settle()
+        return self.take()
+
+    def flip(self, now_ns: int) -> bool:
+        """Begins an eviction: packets go to the other half from now on. Whether ``halves.settle`` must come before
+        ``take``: there is nothing to take otherwise.
+
+        :raises OSError: a map is unreadable, and nothing has begun.
         """
         if not self.table.MAPS:
-            return empty(0, self._record)
+            return False
         self._finish_clearing()
         half = self.halves.flip(now_ns)
-        rows = self._take(Quiet(half, self.halves.in_use_since_ns[half], now_ns))
-        self.halves.emptied(half)
-        return rows
+        self._quiet = Quiet(half, self.halves.in_use_since_ns[half], now_ns)
+        return True
 
-    def _take(self, quiet: Quiet) -> Records:
-        """With a journal that outlives the process, in steps that another process may finish: see flow/journal.py."""
+    @property
+    def passed_half(self) -> int:
+        """Every eviction has ended after which packets go to this half."""
+        return self.halves.active if self._quiet is None else self._quiet.half
+
+    def take(self) -> Records:
+        """Takes all flows out of the quiet half, if an eviction has begun: shape ``(n,)``; a flow that several CPUs saw
+        has a row for each. With a journal that outlives the process, this happens in steps that another process may
+        finish: see flow/journal.py.
+
+        :raises OSError: a map is unreadable; nothing is lost, the next two evictions take the rest.
+        """
+        quiet, self._quiet = self._quiet, None
+        if quiet is None:
+            return empty(0, self._record)
         keeps = self.journal.keeps
         intake = self._intake or self.journal.intake(self._record)
         self._intake = None if keeps else intake  # what was taken before an error comes out next time
@@ -70,6 +92,7 @@ class Taking:
         if keeps:
             self.journal.taken(self._maps, quiet.half)
             self._finish_clearing()
+        self.halves.emptied(quiet.half)
         return rows
 
     def _finish_clearing(self) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import logging
 import os
+import threading
 
 from netobs.base import capabilities, clock
 from netobs.base.errors import CaptureError
@@ -32,15 +33,17 @@ class GracePeriod:
         self._syscall.restype = ctypes.c_long
         self._number = _MEMBARRIER.get(os.uname().machine) if membarrier else None
         self._outer = self._inner = -1
+        self._lock = threading.Lock()
         self.waited = Histogram()
 
     def wait(self) -> None:
-        """Waits, typically for some milliseconds.
+        """Waits, typically for some milliseconds. May be called in a thread.
 
         :raises CaptureError: neither way works.
         """
         began_ns = clock.monotonic_ns()
-        self._wait()
+        with self._lock:
+            self._wait()
         self.waited.add(clock.monotonic_ns() - began_ns)
 
     def _wait(self) -> None:
@@ -67,7 +70,8 @@ class GracePeriod:
 
     def close(self) -> None:
         """Frees the maps, if there are any."""
-        for fd in (self._outer, self._inner):
-            if fd >= 0:
-                os.close(fd)
-        self._outer = self._inner = -1
+        with self._lock:
+            for fd in (self._outer, self._inner):
+                if fd >= 0:
+                    os.close(fd)
+            self._outer = self._inner = -1

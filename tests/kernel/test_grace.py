@@ -94,6 +94,7 @@ def test_quiet_half_of_the_flow_table_is_at_rest(grace: GracePeriod) -> None:
             hammer.go_on(2)  # the half that is turned away has something
             for _ in range(TURNS):
                 quiet = halves.flip(time.monotonic_ns())
+                halves.settle()
                 first = slots[:, quiet].copy()
                 hammer.go_on(3)
                 assert (first == slots[:, quiet]).all()

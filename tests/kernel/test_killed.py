@@ -23,6 +23,8 @@ TABLES = ("percpu_array", "percpu_hash", "ringbuf")
 FLOWS = 1500
 """More than the slots of one CPU, less than the hash has room for."""
 HOUR_NS = 3_600_000_000_000
+WHOLE_S = 60
+"""Longer than the evictions take."""
 
 
 class Host:
@@ -72,6 +74,7 @@ class Host:
         self._before = ledger.seen.packets - ledger.not_in_flows.packets
         fill(self._programs, FLOWS)
         self.datapath.halves.flip(time.monotonic_ns())
+        self.datapath.halves.settle()
         fill(self._programs, FLOWS)
 
 
@@ -100,6 +103,9 @@ def test_killed_at_any_moment(programs: Programs) -> None:
     for _ in range(5):
         with Host(programs) as host:
             host.load()
-            kills += sum(killed_after(rng.uniform(0.001, 0.04), host.live) for _ in range(3))
+            began_s = time.monotonic()
+            assert not killed_after(WHOLE_S, host.live)
+            whole_s = time.monotonic() - began_s
+            kills += sum(killed_after(rng.uniform(0.0001, whole_s / 2), host.live) for _ in range(3))
             host.check()
     assert kills > 3
