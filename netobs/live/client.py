@@ -12,12 +12,14 @@ from typing import Any, Callable
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
-from netobs.base.loop import EventLoop
+from netobs.base.loop import EventLoop, Timer
 from netobs.live.flows import Mark
 from netobs.live.query import Query, parse
 
 VERSION = 1
 REQUEST_BYTES = 4096
+ANSWER_EVERY_NS = NS_PER_S // 20
+"""A client that asks for something else has its frame this long after the last one, at the earliest."""
 
 
 def encoded(**fields: object) -> bytes:
@@ -42,6 +44,8 @@ class Client:
         self.query = Query()
         self.mark: Mark | None = None
         self.due_ns = now_ns
+        self._answer: Timer | None = None
+        self._answered_ns = now_ns - ANSWER_EVERY_NS
         self._received = b""
         self._unsent = memoryview(b"")
         sock.setblocking(False)
@@ -103,11 +107,17 @@ class Client:
                 self.send(encoded(ok=False, error='expected an object like {"by": ["src"], "sort": "bits"}'))
                 continue
             changed |= self.ask(given, now_ns)
-        if changed and self.mark is not None:  # one frame, however fast somebody types
-            self._on_query(self, now_ns)
+        if changed and self.mark is not None and self._answer is None:  # however fast somebody types
+            self._answer = self._loop.call_at(max(now_ns, self._answered_ns + ANSWER_EVERY_NS), self._show)
+
+    def _show(self, now_ns: int) -> None:
+        self._answer, self._answered_ns = None, now_ns
+        self._on_query(self, now_ns)
 
     def close(self) -> None:
         """Ends the connection."""
+        if self._answer is not None:
+            self._answer.cancel()
         if self._socket.fileno() >= 0:
             self._loop.remove(self._socket.fileno())
             self._socket.close()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from netobs.base.loop import EventLoop
-from netobs.live.client import REQUEST_BYTES
+from netobs.live.client import ANSWER_EVERY_NS, REQUEST_BYTES
+from netobs.live.flows import Mark
 from netobs.live.looks import MOST_CLIENTS, Looks
 
 
@@ -67,6 +68,25 @@ def test_garbage_is_answered(loop: EventLoop, looks: Looks, garbage: bytes) -> N
         loop.run_once(0)
         assert "expected an object" in json.loads(client.recv(4096))["error"]
         assert len(looks.clients) == 1
+
+
+def test_who_asks_fast_is_answered_in_a_bounded_rhythm() -> None:
+    now_ns = [0]
+    with EventLoop(lambda: now_ns[0]) as loop:
+        looks = Looks(loop)
+        with joined(looks) as client:
+            looks.clients[0].mark = Mark(looks.flows, 0)
+            for number in range(40):
+                client.sendall(json.dumps({"rows": 1 + number}).encode() + b"\n")
+                loop.run_once(0)
+                now_ns[0] += ANSWER_EVERY_NS // 4
+            answers = client.recv(1 << 20).splitlines()
+            assert len(answers) == 40 // 4
+            now_ns[0] += ANSWER_EVERY_NS
+            loop.run_once(0)
+            assert json.loads(client.recv(1 << 20))["rows"] == []  # the last question has its answer, too
+        loop.run_once(0)
+        assert not looks.clients
 
 
 def test_a_request_without_an_end_ends_the_connection(loop: EventLoop, looks: Looks) -> None:
