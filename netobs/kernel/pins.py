@@ -31,13 +31,14 @@ class Pins(HeldDescriptors):
         """
         self._folder = folder
         self._memory = memory / str(folder).strip("/").replace("/", "-")
+        if not _is_in_bpf_fs(folder):
+            raise CaptureError(
+                f'capture.pin "{folder}": no BPF file system there',
+                "set a folder in /sys/fs/bpf, and mount one there if need be: mount -t bpf bpf /sys/fs/bpf",
+            )
         try:
             for each in (self._folder, self._memory):
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_in_bpf_fs(self._folder):
-                raise CaptureError(
-                    f'capture.pin "{folder}": no BPF file system there', "set a folder in /sys/fs/bpf, or mount one"
-                )
             former = {path.name: libbpf.pinned(path) for path in self._folder.iterdir()}
             former.update({path.name: os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self._memory.iterdir()})
         except OSError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,12 +118,10 @@ def test_each_packet_is_counted_once_whenever_the_turn_changes(life: Life) -> No
 
 
 @pytest.fixture
-def pinned(life: Life, tmp_path: Path) -> Iterator[Life]:
-    folder = Path(f"/sys/fs/bpf/netobs-test-{os.getpid()}")
+def pinned(life: Life, bpf_folder: Path, tmp_path: Path) -> Life:
     life.keeper.close()
-    life.keeper = PinKeeper(folder, tmp_path / "memory")  # type: ignore[assignment]
-    yield life
-    shutil.rmtree(folder, ignore_errors=True)
+    life.keeper = PinKeeper(bpf_folder, tmp_path / "memory")  # type: ignore[assignment]
+    return life
 
 
 def test_killed_at_any_line_of_a_move(pinned: Life) -> None:
