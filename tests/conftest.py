@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.adapters import missing
 from lab.machine import kernel_problem
-from lab.namespaces import Lab
+from lab.namespaces import Lab, command
 from tests import turns
 
 NEEDS_KERNEL = ("kernel", "e2e", "bench")
@@ -101,3 +102,14 @@ def no_leftovers() -> Iterator[None]:
     yield
     if able:
         assert Lab.leftovers() == []
+
+
+@pytest.fixture
+def bpf_fs() -> Iterator[Path]:
+    """A BPF file system of the test's own, for every user: a network namespace has its own /sys."""
+    folder = Path(f"/run/netobs-test-{os.getpid()}")
+    folder.mkdir()
+    command(["mount", "-t", "bpf", "bpf", str(folder)])
+    yield folder
+    command(["umount", str(folder)])
+    folder.rmdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from lab.collectors import UdpSink
 from lab.daemon import KEPT, Daemon, alive, bpf_objects, configuration, read_account, traffic_control
 from lab.helper import RunningHelper
 from lab.keeping import ServiceStore
-from lab.namespaces import Lab, Link, command
+from lab.namespaces import Lab, Link
 from lab.privileges import give
 from lab.programs import wait_until
 from lab.recording import Received, expected
@@ -273,17 +272,6 @@ def test_what_is_left_of_a_stop(lab: Lab, tmp_path: Path, store: ServiceStore) -
         store.read()
         assert store.fds == {}
     wait_until(lambda: alive(objects) == frozenset(), "nothing is left in the kernel")
-
-
-@pytest.fixture
-def bpf_fs() -> Iterator[Path]:
-    """A BPF file system of the test's own, for every user: a network namespace has its own /sys."""
-    folder = Path(f"/run/netobs-test-{os.getpid()}")
-    folder.mkdir()
-    command(["mount", "-t", "bpf", "bpf", str(folder)])
-    yield folder
-    command(["umount", str(folder)])
-    folder.rmdir()
 
 
 @pytest.mark.parametrize("as_user", [False, True], ids=["root", "user"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.namespaces import Lab, Link, command
+from lab.namespaces import Lab, Link
 from lab.prog_run import Programs
 from netobs.datapath.layout import FLOW_TABLES
 from tests.kernel.foreign import Foreign, compile_bpf, compile_foreign
@@ -26,16 +26,6 @@ def pair() -> Iterator[tuple[Link, Link]]:
     with Lab() as lab:
         ns = lab.namespace()
         yield lab.veth(ns, ns, names=("source", "target"), mtu=9000)
-
-
-@pytest.fixture
-def bpf_folder(tmp_path: Path) -> Iterator[Path]:
-    """Where a folder can be made in a BPF file system of the test's own."""
-    mount = tmp_path / "bpf"
-    mount.mkdir()
-    command(["mount", "-t", "bpf", "bpf", str(mount)])
-    yield mount / "netobs"
-    command(["umount", str(mount)])
 
 
 @pytest.fixture(scope="session")

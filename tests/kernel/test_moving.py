@@ -118,9 +118,9 @@ def test_each_packet_is_counted_once_whenever_the_turn_changes(life: Life) -> No
 
 
 @pytest.fixture
-def pinned(life: Life, bpf_folder: Path, tmp_path: Path) -> Life:
+def pinned(life: Life, bpf_fs: Path, tmp_path: Path) -> Life:
     life.keeper.close()
-    life.keeper = PinKeeper(bpf_folder, tmp_path / "memory")  # type: ignore[assignment]
+    life.keeper = PinKeeper(bpf_fs / "netobs", tmp_path / "memory")  # type: ignore[assignment]
     return life
 
 
