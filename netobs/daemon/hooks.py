@@ -11,7 +11,7 @@ import numpy as np
 from netobs.datapath.interface_counts import COUNTED, EGRESS, INGRESS, count_key
 from netobs.datapath.layout import INTERFACE_NETNS_SHIFT
 from netobs.flow.interface_key import interface_key
-from netobs.kernel.attach import Attachment
+from netobs.kernel.observation_points import ObservationPoints
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -47,16 +47,16 @@ class Hooks(NamedTuple):
         return self.keys >> np.uint64(INTERFACE_NETNS_SHIFT)
 
 
-def hooks_of(placed: Iterable[tuple[str, Iterable[Attachment]]]) -> Hooks:
-    """Those of ``placed`` that can be compared: the programs of each network namespace, with its label in the log."""
+def hooks_of(every: Iterable[ObservationPoints]) -> Hooks:
+    """Those that can be compared."""
     listed = sorted(
         (
             count_key(one.interface.netns, one.interface.index, DIRECTIONS[one.direction]),
             one.interface.has_ethernet,
-            f"{label}{one.interface.name} {one.direction}",
+            f"{points.label}{one.interface.name} {one.direction}",
         )
-        for label, attachments in placed
-        for one in attachments
+        for points in every
+        for one in points.placed()
         if (one.interface.kind, one.direction) not in NOT_COMPARED
     )
     keys, ethernet, names = zip(*listed) if listed else ((), (), ())

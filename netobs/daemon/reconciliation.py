@@ -25,7 +25,6 @@ from netobs.daemon.difference_warnings import DifferenceWarnings, Growth
 from netobs.daemon.hooks import Hooks, Reading, counted_of, found, hooks_of, interface_keys
 from netobs.datapath.interface_counts import InterfaceCounts
 from netobs.datapath.layout import INTERFACE_NETNS_SHIFT
-from netobs.kernel.attach import Attachment
 from netobs.kernel.link_stats import link_stats, qdisc_drops
 from netobs.kernel.observation_points import ObservationPoints
 
@@ -78,8 +77,6 @@ class Reconciliation:
         self._baselines = Baselines(keeper)
         self._warnings = DifferenceWarnings()
         self._forget_all()
-        self._placed: list[tuple[str, list[Attachment]]] = []
-        self._known_hooks = hooks_of([])
         self._is_reading, self._began_ns, self._every_ns = False, -EVERY_NS, EVERY_NS
         self._waiting: list[Callable[[int], None]] = []
         self._served: list[Callable[[int], None]] = []
@@ -180,10 +177,7 @@ class Reconciliation:
             yield from (each.points for each in self._daemon.namespaces.present)
 
     def _hooks(self) -> Hooks:
-        placed = [(points.label, [*points.placed()]) for points in self._all_points()]
-        if placed != self._placed:
-            self._placed, self._known_hooks = placed, hooks_of(placed)
-        return self._known_hooks
+        return hooks_of(self._all_points())
 
     def _read_others(self, reading: Reading, others: list[ObservationPoints], now_ns: int) -> None:
         """One network namespace in each round of the loop."""
