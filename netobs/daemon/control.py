@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
     from netobs.daemon.live import Live
     from netobs.daemon.reload import Outcome
-    from netobs.daemon.state import Snapshot
     from netobs.daemon.survey import Survey
 
 log = logging.getLogger("netobs")
@@ -165,9 +164,7 @@ class Control:
 
         def prepare(_now_ns: int) -> Callable[[], bytes]:
             asking[:], self._asking = self._asking, []
-            return self.with_snapshot(
-                lambda taken: "".join([_HEAD, *state.encoded(state.document(taken)), "}\n"]).encode()
-            )
+            return self.with_document(lambda tree: "".join([_HEAD, *state.encoded(tree), "}\n"]).encode())
 
         def tell(made: bytes | NetobsError, later_ns: int) -> None:
             for request in asking:
@@ -192,15 +189,15 @@ class Control:
             self._survey = Survey(self._daemon)
         return self._survey
 
-    def with_snapshot(self, render: Callable[[Snapshot], Rendered]) -> Callable[[], Rendered]:
-        """What ``render`` makes of the state (netobs.daemon.state) of now: work for a thread, by ``in_turn``, as the
-        document is large on a large host."""
+    def with_document(self, render: Callable[[dict[str, Any]], Rendered]) -> Callable[[], Rendered]:
+        """What ``render`` makes of the state document (netobs.daemon.state) of now: work for a thread, by ``in_turn``,
+        as the document is large on a large host."""
         from netobs.daemon import state
 
         pair = clock.read_pair()
         self._daemon.see_losses(pair)
         taken = state.snapshot(self._daemon, self.survey.found, pair)
-        return contained(lambda: render(taken))
+        return contained(lambda: render(state.document(taken)))
 
     def _reload(self, request: Request, now_ns: int) -> None:
         if self._daemon.is_stopping:

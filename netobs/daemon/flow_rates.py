@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netobs.base.clock import NS_PER_S
-from netobs.daemon.interface_metrics import MOST_INTERFACES, OTHERS, SUM_OF_OTHERS
-from netobs.daemon.openmetrics import Family, labels
+from netobs.daemon.openmetrics import MOST_INTERFACES, OTHERS, SUM_OF_OTHERS, Family, labels
 from netobs.flow.interface_key import NETNS_SHIFT
 from netobs.flow.interface_names import InterfaceTable
 from netobs.flow.records import FlowBatch

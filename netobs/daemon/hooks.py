@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Keys = npt.NDArray[np.uint64]
     Rows = npt.NDArray[np.void]
-    Integers = npt.NDArray[np.int64]
 
 DIRECTIONS = {"ingress": INGRESS, "egress": EGRESS}
 NOT_COMPARED = {("ifb", "ingress")}
@@ -61,32 +60,6 @@ def hooks_of(every: Iterable[ObservationPoints]) -> Hooks:
     )
     keys, ethernet, names = zip(*listed) if listed else ((), (), ())
     return Hooks(np.array(keys, "<u8"), np.array(ethernet, bool), [*names])
-
-
-class Hook(NamedTuple):
-    """One with a program. ``netns``: the name of its network namespace, "" for the daemon's own."""
-
-    netns: str
-    ifindex: int
-    name: str
-    direction: str
-    method: str
-
-    @property
-    def interface(self) -> tuple[str, int, str]:
-        """The same for both directions."""
-        return self[:3]
-
-
-class Counted(NamedTuple):
-    """What was counted on ``hooks``. Shapes: ``(n,)``, and ``(n, 2)``, packets and octets, of ``seen``. Only where
-    ``is_known`` do the numbers mean anything. ``difference``: in packets, of the kernel's own counter."""
-
-    hooks: list[Hook]
-    is_known: npt.NDArray[np.bool_]
-    seen: Integers
-    kernel: Integers
-    difference: Integers
 
 
 @dataclass

@@ -14,16 +14,16 @@ from netobs.base.serving import Connection, Limits, Server, Service
 from netobs.config import MetricsConfig, loader
 from netobs.daemon import textfile
 from netobs.daemon.flow_rates import FlowRates
-from netobs.daemon.interface_metrics import Interfaces
 from netobs.daemon.openmetrics import (
     OPENMETRICS_TYPE,
     PROCESS,
     SINGLES,
     TEXT_TYPE,
+    Document,
+    Interfaces,
     families,
     text,
 )
-from netobs.daemon.state import Snapshot, counted
 from netobs.daemon.textfile import Textfile
 from netobs.kernel import listening
 
@@ -165,12 +165,12 @@ class Metrics:
         is_newer, rates = self._is_newer, [*self._rates.families()]
         singles = SINGLES + PROCESS if process else SINGLES
 
-        def of(taken: Snapshot) -> Rendered:
-            taken.tree["configuration"]["is_newer"] = is_newer
-            every = [*families(taken.tree, singles), *self._interfaces.families(counted(taken)), *rates]
-            return render(lambda openmetrics: text(every, openmetrics))
+        def of(document: Document) -> Rendered:
+            document["configuration"]["is_newer"] = is_newer
+            return render(lambda openmetrics: text([*families(document, self._interfaces, singles), *rates],
+                                                   openmetrics))  # fmt: skip
 
-        return self._daemon.control.with_snapshot(of)
+        return self._daemon.control.with_document(of)
 
     def _make_file(self, then: Callable[[bytes | NetobsError, int], None], now_ns: int) -> None:
         def prepare(later_ns: int) -> Callable[[], bytes]:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     Keys = npt.NDArray[np.uint64]
     Rows = npt.NDArray[np.void]
-    Columns = npt.NDArray[np.int64]
 
 log = logging.getLogger("netobs")
 
@@ -57,16 +56,6 @@ class Comparison(NamedTuple):
     difference: Difference
     known: npt.NDArray[np.bool_]
     at_ns: int
-
-    @property
-    def ours(self) -> Columns:
-        """What the programs counted since the baseline: shape ``(n, len(comparison.OURS))``."""
-        return self.now.after - self.base.after
-
-    @property
-    def kernel(self) -> Columns:
-        """What the kernel did: shape ``(n, len(comparison.KERNEL))``."""
-        return self.now.kernel - self.base.kernel
 
 
 class Reconciliation:
@@ -279,7 +268,7 @@ def by_hook(last: Comparison | None) -> dict[int, dict[str, Any]]:
     """What is known of each hook, by ``count_key``, for the state document; ``UNKNOWN`` of others. For any thread."""
     if last is None:
         return {}
-    ours, kernel = last.ours, last.kernel
+    ours, kernel = last.now.after - last.base.after, last.now.kernel - last.base.kernel
     pairs = ((comparison.PACKETS, comparison.OCTETS), (comparison.SKBS, comparison.LEAST))
     seen, skbs = (ours[:, pair].tolist() for pair in pairs)
     columns = zip(last.keys.tolist(), last.known.tolist(), seen, skbs, kernel[:, :2].tolist(),

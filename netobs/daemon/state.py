@@ -13,14 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from netobs import __version__
 from netobs.base.clock import NS_PER_S, ClockPair
-from netobs.daemon import comparison
 from netobs.daemon.account import REASONS, CollectorStats, Stats, ethertypes
 from netobs.daemon.collectors import Collector
-from netobs.daemon.hooks import DIRECTIONS, Counted, Hook, found
+from netobs.daemon.hooks import DIRECTIONS
 from netobs.daemon.loss_warnings import Moving
 from netobs.daemon.problems import problems
 from netobs.daemon.reconciliation import UNKNOWN, Comparison, by_hook
@@ -75,27 +72,6 @@ def document(taken: Snapshot) -> Tree:
     """The whole tree of what was ``taken``. Any thread may make it: with thousands of interfaces it takes long."""
     tree = {**taken.tree, "interfaces": [*_interfaces(taken)]}
     return {"version": VERSION, "problems": [*problems(tree)], **tree}
-
-
-def counted(taken: Snapshot) -> Counted:
-    """What was counted on each hook of what was ``taken``, ordered by namespace, interface and direction."""
-    listed = sorted(
-        (
-            count_key(one.interface.netns, one.interface.index, DIRECTIONS[one.direction]),
-            Hook(netns, one.interface.index, names.get(one.interface.index, one.interface).name, one.direction,
-                 one.method),
-        )
-        for netns, placed, names in taken.hooks
-        for one in placed
-    )  # fmt: skip
-    hooks, last = [hook for _, hook in listed], taken.comparison
-    if last is None or not len(last.keys):
-        none = np.zeros(len(hooks), np.int64)
-        return Counted(hooks, none != 0, np.stack([none, none], 1), none, none)
-    places, there = found(last.keys, np.array([key for key, _ in listed], "<u8"))
-    there[there] = last.known[places[there]]
-    seen = last.ours[:, (comparison.PACKETS, comparison.OCTETS)]
-    return Counted(hooks, there, seen[places], last.kernel[places, 0], last.difference.packets[places])
 
 
 def encoded(tree: Tree) -> Iterator[str]:

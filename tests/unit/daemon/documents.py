@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from netobs.daemon.hooks import Counted, Hook
-from netobs.daemon.interface_metrics import Interfaces
-from netobs.daemon.openmetrics import Family
-
 MOVING = {"first_s": 1.7e9, "last_s": 1.7e9 + 60, "packets_per_s": 0.5}
 
 
@@ -30,20 +24,6 @@ def interface(name: str, index: int, netns: str = "", packets: int = 1000) -> di
 def amount(flows: int, packets: int, octets: int) -> dict[str, int]:
     """Flows, and what they carry."""
     return {"flows": flows, "packets": packets, "octets": octets}
-
-
-def interface_families(document: dict[str, Any], chosen: Interfaces | None = None) -> list[Family]:
-    """The metrics of the interfaces of ``document``."""
-    ways = [(each, name, way) for each in document["interfaces"] for name, way in each["directions"].items()]
-    hooks = [Hook(each["netns"], each["index"], each["name"], name, way["method"]) for each, name, way in ways]
-    unknown = {"packets": 0, "octets": 0}
-    seen, kernel, difference = (
-        np.array([[*way.get(key, unknown).values()] for _, _, way in ways], np.int64).reshape(-1, 2)
-        for key in ("seen", "kernel", "difference")
-    )
-    is_known = np.array(["seen" in way for _, _, way in ways], np.bool_)
-    counted = Counted(hooks, is_known, seen, kernel[:, 0], difference[:, 0])
-    return [*(chosen or Interfaces()).families(counted)]
 
 
 NONE = amount(0, 0, 0)

@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from netobs.daemon.interface_metrics import MOST_INTERFACES, Interfaces
 from netobs.daemon.openmetrics import (
+    MOST_INTERFACES,
     PROCESS,
     SINGLES,
     UNITS,
     Family,
+    Interfaces,
     families,
     labels,
     text,
 )
-from tests.unit.daemon.documents import DOCUMENT, interface, interface_families
+from tests.unit.daemon.documents import DOCUMENT, interface
 
 NAME = re.compile(r"[a-z_]+")
 SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (\S+)')
 
 
 def written(document: Any, openmetrics: bool = True, interfaces: Interfaces | None = None) -> str:
-    every = (*families(document, SINGLES + PROCESS), *interface_families(document, interfaces))
-    return text(every, openmetrics)
+    return text(families(document, interfaces or Interfaces(), SINGLES + PROCESS), openmetrics)
 
 
 def samples(said: str) -> dict[str, float]:
@@ -198,18 +198,6 @@ def test_beyond_the_most_interfaces_the_rest_is_added_up() -> None:
     assert seen_by(["tap0", "tap2", "tap3"], chosen, 15) == {"tap2": 15, "others": 30}
     assert seen_by(["tap0", "tap2", "tap4"], chosen, 15) == {"tap2": 15, "tap4": 15, "others": 30}
     assert seen_by(["tap2", "tap4"], chosen, 16) == {"tap2": 16, "tap4": 16, "others": 30}
-
-
-def test_the_sum_of_the_rest_stays_while_a_counter_is_unknown() -> None:
-    chosen = Interfaces(most=1)
-    assert seen_by(["tap1", "tap2"], chosen)["others"] == 10
-    document = changed()
-    document["interfaces"] = [interface("tap1", 1), interface("tap2", 2)]
-    for way in document["interfaces"][1]["directions"].values():
-        del way["seen"]
-    others = 'netobs_seen_packets_total{interface="others",direction="ingress"}'
-    assert samples(written(document, interfaces=chosen))[others] == 10
-    assert seen_by(["tap1", "tap2"], chosen, 12)["others"] == 12
 
 
 def test_two_thousand_interfaces_have_a_bounded_number_of_samples() -> None:
