@@ -99,7 +99,7 @@ def _interfaces(state: Tree, all_interfaces: bool) -> Iterator[Line]:
             yield Line(f"  {_name(each)} (index {each['index']}): {_hooks(each)}")
             for direction, its in each["directions"].items():
                 if its["kernel"] is not None:
-                    counts = f"seen {amount(its['seen'])}; by the kernel {amount(its['kernel'])}"
+                    counts = f"seen {amount(its['seen'])}; the kernel counts {amount(its['kernel'])}"
                     yield Line(f"    {direction}: {counts}{_difference(its)}")
     else:
         yield from _alike(state)
@@ -110,7 +110,9 @@ def _interfaces(state: Tree, all_interfaces: bool) -> Iterator[Line]:
 
 def _difference(direction: Tree) -> str:
     packets = direction["difference"]["packets"]
-    return f"; {many(abs(packets), 'packets')} {'more' if packets > 0 else 'less'} by the kernel" if packets else ""
+    if not packets:
+        return ""
+    return f", {many(abs(packets), 'packets')} {'more' if packets > 0 else 'fewer'} than netobs expects"
 
 
 def _counters(state: Tree) -> Iterator[Line]:
@@ -120,7 +122,8 @@ def _counters(state: Tree) -> Iterator[Line]:
     known = [(name, its) for name, its in hooks if its["kernel"] is not None]
     unlike = [(name, its) for name, its in known if its["difference"]["packets"]]
     for name, its in unlike[:MANY_LINES]:
-        yield Line(f"  {name}: {counted(its['kernel']['packets'])} packets by the kernel{_difference(its)}", Tone.WARN)
+        counts = many(its["kernel"]["packets"], "packets")
+        yield Line(f"  {name}: the kernel counts {counts}{_difference(its)}", Tone.WARN)
     if len(unlike) > MANY_LINES:
         yield Line(f"  and {counted(len(unlike) - MANY_LINES)} more with a difference", Tone.WARN)
     if known and not unlike:
@@ -195,8 +198,8 @@ def _table(state: Tree) -> Iterator[Line]:
     )
     last = table["last_eviction_s"]
     took = "" if last is None else f", the last took {duration(last)}"
-    yield Line(f"  {many(table['evictions'], 'evictions')}, each {duration(table['interval_s'])} and "
-               f"{counted(table['emergency_evictions'])} because it was full{took}")  # fmt: skip
+    yield Line(f"  {many(table['evictions'], 'evictions')}, one every {duration(table['interval_s'])}, "
+               f"{counted(table['emergency_evictions'])} of them because the table was full{took}")  # fmt: skip
     yield Line(f"  {many(table['ring_packets'], 'packets')} by the ring buffer")
     ended = ", ".join(f"{counted(flows)} {reason}" for reason, flows in cache["ended"].items() if flows)
     yield Line(f"  flow cache: {counted(cache['flows'])} of {counted(cache['max_flows'])} flows; "

@@ -104,7 +104,7 @@ packets seen: 10,000 packets, 5,000,000 octets (5.00 MB)
 
 flow table percpu_array
   the last eviction found 12 in slots, 0 in overflow; room for 65,536 flows
-  9 evictions, each 5 s and 1 because it was full, the last took 12 ms
+  9 evictions, one every 5 s, 1 of them because the table was full, the last took 12 ms
   0 packets by the ring buffer
   flow cache: 5 of 1,000 flows; exported: 4 idle timeout
 
@@ -190,12 +190,12 @@ def test_the_counters_of_the_kernel() -> None:
     assert "  the kernel's counters agree with netobs's in 1 of 2 directions\n" in text(state(interfaces=[alike]))
     made = state(interfaces=[alike, interface("eth1", ingress=counted(40_000, 399), egress=counted(40_000, -400))])
     page = text(made)
-    assert "  eth1 ingress: 40,000 packets by the kernel; 399 packets more by the kernel\n" in page
-    assert "  eth1 egress: 40,000 packets by the kernel; 400 packets less by the kernel\n" in page
+    assert "  eth1 ingress: the kernel counts 40,000 packets, 399 packets more than netobs expects\n" in page
+    assert "  eth1 egress: the kernel counts 40,000 packets, 400 packets fewer than netobs expects\n" in page
     (problem,) = made["problems"]
     assert problem.startswith("eth1 egress: netobs sees packets there that the kernel does not count; a TC program")
     page = text(made, all_interfaces=True)
-    assert "    ingress: seen 39,601 packets, 3,200,000 octets (3.20 MB); by the kernel 40,000 packets" in page
+    assert "    ingress: seen 39,601 packets, 3,200,000 octets (3.20 MB); the kernel counts 40,000 packets" in page
 
 
 def test_a_page_has_a_bound() -> None:
