@@ -169,7 +169,8 @@ class Interfaces:
         self._named.update(new[: self._most - len(self._named)])
         for key in self._rest.keys() - present.keys():
             _add(self._gone, self._rest.pop(key))
-        self._rest.update((key, _seen(present[key])) for key in present.keys() - self._named)
+        for key in present.keys() - self._named:
+            self._rest.setdefault(key, {}).update(_seen(present[key]))  # what is unknown now stays what it was
         sums = dict(self._gone)
         for counted in self._rest.values():
             _add(sums, counted)

@@ -200,6 +200,16 @@ def test_beyond_the_most_interfaces_the_rest_is_added_up() -> None:
     assert seen_by(["tap2", "tap4"], chosen, 16) == {"tap2": 16, "tap4": 16, "others": 30}
 
 
+def test_the_sum_of_others_does_not_go_down_while_a_counter_is_unknown() -> None:
+    chosen, document = Interfaces(most=1), changed()
+    document["interfaces"] = [interface(f"tap{index}", index, packets=10) for index in range(3)]
+    of_others = 'netobs_seen_packets_total{interface="others",direction="ingress"}'
+    assert samples(written(document, interfaces=chosen))[of_others] == 20
+    document["interfaces"][1]["directions"]["ingress"]["seen"] = None
+    document["interfaces"][2] = interface("tap2", 2, packets=15)
+    assert samples(written(document, interfaces=chosen))[of_others] == 25
+
+
 def test_two_thousand_interfaces_have_a_bounded_number_of_samples() -> None:
     document = changed()
     document["interfaces"] = [interface(f"tap{index}", index) for index in range(2 * MOST_INTERFACES)]
