@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from netobs.daemon.daemon import Daemon
     from netobs.daemon.live import Live
     from netobs.daemon.reload import Outcome
+    from netobs.daemon.state import Snapshot
     from netobs.daemon.survey import Survey
 
 log = logging.getLogger("netobs")
@@ -194,10 +195,16 @@ class Control:
         as the document is large on a large host."""
         from netobs.daemon import state
 
+        return self.with_snapshot(lambda taken: render(state.document(taken)))
+
+    def with_snapshot(self, render: Callable[[Snapshot], Rendered]) -> Callable[[], Rendered]:
+        """The same, of what the document is made of."""
+        from netobs.daemon import state
+
         pair = clock.read_pair()
         self._daemon.see_losses(pair)
         taken = state.snapshot(self._daemon, self.survey.found, pair)
-        return contained(lambda: render(state.document(taken)))
+        return contained(lambda: render(taken))
 
     def _reload(self, request: Request, now_ns: int) -> None:
         if self._daemon.is_stopping:

@@ -13,17 +13,18 @@ from netobs.base.loop import Timer
 from netobs.base.serving import Connection, Limits, Server, Service
 from netobs.config import MetricsConfig, loader
 from netobs.daemon import textfile
+from netobs.daemon.compared import compared
 from netobs.daemon.flow_rates import FlowRates
+from netobs.daemon.interface_metrics import InterfaceMetrics
 from netobs.daemon.openmetrics import (
     OPENMETRICS_TYPE,
     PROCESS,
     SINGLES,
     TEXT_TYPE,
-    Document,
-    Interfaces,
     families,
     text,
 )
+from netobs.daemon.state import Listing, Snapshot
 from netobs.daemon.textfile import Textfile
 from netobs.kernel import listening
 
@@ -85,7 +86,7 @@ class Metrics:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon, self._loop = daemon, daemon.loop
         self._config = MetricsConfig()
-        self._rates, self._interfaces = FlowRates(), Interfaces()
+        self._rates, self._interfaces, self._listing = FlowRates(), InterfaceMetrics(), Listing()
         self.count = self._rates.add
         self._server: Server | None = None
         self._retry: Timer | None = None
@@ -165,12 +166,17 @@ class Metrics:
         is_newer, rates = self._is_newer, [*self._rates.families()]
         singles = SINGLES + PROCESS if process else SINGLES
 
-        def of(document: Document) -> Rendered:
-            document["configuration"]["is_newer"] = is_newer
-            return render(lambda openmetrics: text([*families(document, self._interfaces, singles), *rates],
-                                                   openmetrics))  # fmt: skip
+        def of(taken: Snapshot) -> Rendered:
+            tree = {**taken.tree, "configuration": {**taken.tree["configuration"], "is_newer": is_newer}}
+            hooks = self._listing.hooks(taken)
 
-        return self._daemon.control.with_document(of)
+            def page(openmetrics: bool) -> str:
+                of_interfaces = self._interfaces.families(hooks, compared(taken.comparison))
+                return text([*families(tree, of_interfaces, singles), *rates], openmetrics)
+
+            return render(page)
+
+        return self._daemon.control.with_snapshot(of)
 
     def _make_file(self, then: Callable[[bytes | NetobsError, int], None], now_ns: int) -> None:
         def prepare(later_ns: int) -> Callable[[], bytes]:

@@ -1,7 +1,6 @@
 """The state document (``netobs.daemon.state``) as metrics: OpenMetrics 1.0, or Prometheus's text format 0.0.4.
 
-What the document has as null was not measured, and gives no sample. Labels have few values: interfaces beyond the first
-``MOST_INTERFACES`` are added up.
+What the document has as null was not measured, and gives no sample. Labels have few values.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ SUM_OF_OTHERS = f"; of more than {MOST_INTERFACES} interfaces, those beyond are 
 _SUFFIXES = {"counter": "_total", "info": "_info"}
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _AMOUNTS = ("flows", "packets", "octets")
-_NOTHING = (0, 0)
 
 
 class Family(NamedTuple):
@@ -119,12 +117,15 @@ def text(families: Iterable[Family], openmetrics: bool) -> str:
     return "".join([*(family.text(openmetrics) for family in families), "# EOF\n" if openmetrics else ""])
 
 
-def families(document: Document, interfaces: Interfaces, singles: Sequence[Single] = SINGLES) -> Iterator[Family]:
-    """All metrics of ``document``. ``interfaces`` remembers which of them have samples of their own."""
+def families(
+    document: Document, of_interfaces: Iterable[Family], singles: Sequence[Single] = SINGLES
+) -> Iterator[Family]:
+    """All metrics of ``document``, which may lack interfaces and problems. ``of_interfaces``: those of interfaces
+    (netobs.daemon.interface_metrics)."""
     for path, name, kind, about in singles:
         yield Family(name, kind, about, [("", _number(document[path[0]][path[1]]))])
     yield from _configuration(document)
-    yield from _of_interfaces(document["interfaces"], interfaces)
+    yield from of_interfaces
     yield from _events(document)
     yield from _account(document)
     yield from _table(document["table"])
@@ -148,72 +149,6 @@ def _configuration(document: Document) -> Iterator[Family]:
     yield Family("netobs_reload_failed", "gauge", "1: the last reload failed; no sample: there was none", failed)
     ended = [("", reload.get("ended_s"))]
     yield Family("netobs_reload_time_seconds", "gauge", "End of the last reload, since 1970", ended)
-
-
-class Interfaces:
-    """Chooses the interfaces with samples of their own: the first ``most`` that it meets, as long as they exist. The
-    counters of the rest are one sum for each direction, which never goes down."""
-
-    def __init__(self, most: int = MOST_INTERFACES) -> None:
-        self._most = most
-        self._named: set[tuple[str, int, str]] = set()
-        self._rest: dict[tuple[str, int, str], dict[str, tuple[int, int]]] = {}
-        self._gone: dict[str, tuple[int, int]] = {}
-
-    def split(self, interfaces: Iterable[Document]) -> tuple[list[Document], dict[str, tuple[int, int]]]:
-        """The interfaces of their own, and by direction the packets and octets that the rest has seen, if there is or
-        was any."""
-        present = {(each["netns"] or "", each["index"], each["name"]): each for each in interfaces}
-        self._named.intersection_update(present)
-        new = [key for key in present if key not in self._named and key not in self._rest]
-        self._named.update(new[: self._most - len(self._named)])
-        for key in self._rest.keys() - present.keys():
-            _add(self._gone, self._rest.pop(key))
-        for key in present.keys() - self._named:
-            self._rest.setdefault(key, {}).update(_seen(present[key]))  # what is unknown now stays what it was
-        sums = dict(self._gone)
-        for counted in self._rest.values():
-            _add(sums, counted)
-        return [each for key, each in present.items() if key in self._named], sums
-
-
-def _add(sums: dict[str, tuple[int, int]], counted: Mapping[str, tuple[int, int]]) -> None:
-    for direction, (packets, octets) in counted.items():
-        before = sums.get(direction, _NOTHING)
-        sums[direction] = before[0] + packets, before[1] + octets
-
-
-def _seen(interface: Document) -> dict[str, tuple[int, int]]:
-    """Packets and octets by direction, where they are counted."""
-    found = {way: its.get("seen") for way, its in interface["directions"].items()}
-    return {way: (seen["packets"], seen["octets"]) for way, seen in found.items() if seen}
-
-
-def _of_interfaces(interfaces: Sequence[Document], chosen: Interfaces) -> Iterator[Family]:
-    yield Family("netobs_interfaces", "gauge", "Interfaces that are measured", [("", len(interfaces))])
-    named, rest = chosen.split(interfaces)
-    rows = [
-        (labels(interface=each["name"], netns=each["netns"], direction=way), its)
-        for each in named
-        for way, its in each["directions"].items()
-    ]
-    methods = [(f'{written[:-1]},method="{its["method"]}"}}', 1) for written, its in rows if its.get("method")]
-    yield Family("netobs_interface", "info", f"The program on a hook; of at most {MOST_INTERFACES} interfaces", methods)
-    others = [(labels(interface=OTHERS, direction=way), sums) for way, sums in rest.items()]
-    for position, (amount, what) in enumerate((("packets", "Packets on the wire"), ("octets", "IP octets"))):
-        samples = [(written, its["seen"][amount]) for written, its in rows if its.get("seen")]
-        samples += [(written, sums[position]) for written, sums in others]
-        about = f"{what} that the programs have seen{SUM_OF_OTHERS}"
-        yield Family(f"netobs_seen_{amount}", "counter", about, samples)
-    ratios = [(written, _ratio(its)) for written, its in rows]
-    about = "Difference to the kernel's own packet counters that nothing explains, as a part of these"
-    yield Family("netobs_reconciliation_ratio", "gauge", about, ratios)
-
-
-def _ratio(direction: Document) -> float | None:
-    difference, kernel = direction.get("difference"), direction.get("kernel")
-    known = difference and kernel and kernel["packets"]
-    return float(difference["packets"] / kernel["packets"]) if known else None  # type: ignore[index]
 
 
 def _events(document: Document) -> Iterator[Family]:

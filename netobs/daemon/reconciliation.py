@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Iterator
 from itertools import compress
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from netobs.base.errors import NetobsError
 from netobs.base.keeper import Keeper
 from netobs.daemon import comparison
 from netobs.daemon.baselines import Baselines
-from netobs.daemon.comparison import KERNEL, Difference, Sample
+from netobs.daemon.compared import Comparison
+from netobs.daemon.comparison import KERNEL, Sample
 from netobs.daemon.difference_warnings import DifferenceWarnings, Growth
 from netobs.daemon.hooks import Hooks, Reading, counted_of, found, hooks_of, interface_keys
 from netobs.datapath.interface_counts import InterfaceCounts
@@ -44,18 +45,6 @@ RESTS = 100
 SOON_NS = NS_PER_S // 10
 """The least time where hooks are new, or somebody asks."""
 PATIENCE_NS = NS_PER_S
-UNKNOWN: dict[str, Any] = dict.fromkeys(("seen", "skbs", "kernel", "difference"))
-
-
-class Comparison(NamedTuple):
-    """The last comparison, of the hooks ``keys``."""
-
-    keys: Keys
-    base: Sample
-    now: Sample
-    difference: Difference
-    known: npt.NDArray[np.bool_]
-    at_ns: int
 
 
 class Reconciliation:
@@ -262,28 +251,3 @@ class Reconciliation:
     def close(self) -> None:
         """Leaves for the next process what it goes on with."""
         self._baselines.close(self._daemon.datapath.interface_counts)
-
-
-def by_hook(last: Comparison | None) -> dict[int, dict[str, Any]]:
-    """What is known of each hook, by ``count_key``, for the state document; ``UNKNOWN`` of others. For any thread."""
-    if last is None:
-        return {}
-    ours, kernel = last.now.after - last.base.after, last.now.kernel - last.base.kernel
-    pairs = ((comparison.PACKETS, comparison.OCTETS), (comparison.SKBS, comparison.LEAST))
-    seen, skbs = (ours[:, pair].tolist() for pair in pairs)
-    columns = zip(last.keys.tolist(), last.known.tolist(), seen, skbs, kernel[:, :2].tolist(),
-                  *(column.tolist() for column in last.difference))  # fmt: skip
-    return {
-        key: {
-            "seen": _pair(*seen),
-            "skbs": _pair(*skbs),
-            "kernel": _pair(*counted),
-            "difference": {"packets": packets, "octets": None if dropped else octets, "dropped_after": dropped},
-        }
-        for key, is_known, seen, skbs, counted, packets, octets, dropped in columns
-        if is_known
-    }
-
-
-def _pair(packets: int, octets: int) -> dict[str, int]:
-    return {"packets": packets, "octets": octets}

@@ -17,10 +17,11 @@ from netobs import __version__
 from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.daemon.account import REASONS, CollectorStats, Stats, ethertypes
 from netobs.daemon.collectors import Collector
+from netobs.daemon.compared import UNKNOWN, Comparison, by_hook
 from netobs.daemon.hooks import DIRECTIONS
+from netobs.daemon.interface_metrics import Hook
 from netobs.daemon.loss_warnings import Moving
 from netobs.daemon.problems import problems
-from netobs.daemon.reconciliation import UNKNOWN, Comparison, by_hook
 from netobs.daemon.reporter import Reporter
 from netobs.daemon.survey import Found
 from netobs.datapath.capture import REMOVED
@@ -66,6 +67,30 @@ def snapshot(daemon: Daemon, found: Found, pair: ClockPair) -> Snapshot:
     """Takes it, in the loop. ``found``: what was found out beside the loop. ``pair``: now."""
     hooks = [Programs(netns, [*points.placed()], dict(points.names)) for points, netns in _points(daemon)]
     return Snapshot(_measured(daemon, found, pair), hooks, found, daemon.reconciliation.last)
+
+
+class Listing:
+    """Lists the hooks of snapshots for the metrics, and sorts them again only when they are others."""
+
+    def __init__(self) -> None:
+        self._of: list[Programs] = []
+        self._hooks: list[Hook] = []
+
+    def hooks(self, taken: Snapshot) -> list[Hook]:
+        """In ascending order of their keys: by number of the network namespace, then index, then direction."""
+        if taken.hooks != self._of:  # attachments and interfaces do not change: most are the same objects
+            self._of = taken.hooks
+            self._hooks = sorted(
+                Hook(
+                    count_key(one.interface.netns, one.interface.index, DIRECTIONS[one.direction]),
+                    netns,
+                    names.get(one.interface.index, one.interface).name,
+                    one.method,
+                )
+                for netns, placed, names in taken.hooks
+                for one in placed
+            )
+        return self._hooks
 
 
 def document(taken: Snapshot) -> Tree:

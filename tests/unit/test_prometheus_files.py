@@ -15,9 +15,10 @@ import pytest
 
 from netobs.base.clock import ClockPair
 from netobs.daemon.flow_rates import FlowRates
-from netobs.daemon.openmetrics import PROCESS, SINGLES, Interfaces, families, text
+from netobs.daemon.interface_metrics import InterfaceMetrics
+from netobs.daemon.openmetrics import PROCESS, SINGLES, families, text
 from netobs.flow.records import FlowBatch, empty
-from tests.unit.daemon.documents import DOCUMENT
+from tests.unit.daemon.documents import DOCUMENT, columns
 from tools.make_dashboard import dashboard
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "prometheus"
@@ -96,7 +97,8 @@ def known_names() -> set[str]:
     records = empty(1)
     records["packets"] = np.uint64(1)
     rates.add(FlowBatch(records, ClockPair(1, 1)))
-    said = text([*families(DOCUMENT, Interfaces(), SINGLES + PROCESS), *rates.families()], openmetrics=True)
+    of_interfaces = InterfaceMetrics().families(*columns(DOCUMENT["interfaces"]))
+    said = text([*families(DOCUMENT, of_interfaces, SINGLES + PROCESS), *rates.families()], openmetrics=True)
     return {"up", *re.findall(r"^([a-z_]+)[{ ]", said, re.MULTILINE)}
 
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from netobs.daemon.compared import Compared
+from netobs.daemon.comparison import Difference
+from netobs.daemon.hooks import DIRECTIONS
+from netobs.daemon.interface_metrics import Hook
+from netobs.datapath.interface_counts import count_key
+
 MOVING = {"first_s": 1.7e9, "last_s": 1.7e9 + 60, "packets_per_s": 0.5}
 
 
@@ -19,6 +27,24 @@ def interface(name: str, index: int, netns: str = "", packets: int = 1000) -> di
         "difference": {"packets": packets // 100, "octets": 0},
     }
     return {"name": name, "index": index, "netns": netns, "directions": {"ingress": dict(way), "egress": dict(way)}}
+
+
+def columns(interfaces: list[dict[str, Any]]) -> tuple[list[Hook], Compared]:
+    """The hooks of ``interfaces``, and what is known of them, as the daemon has them before it makes the document."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(["", *(each["netns"] for each in interfaces)]))}
+    listed = sorted(
+        (count_key(numbers[each["netns"]], each["index"], DIRECTIONS[way]), each["netns"], each["name"], its)
+        for each in interfaces
+        for way, its in each["directions"].items()
+    )
+    hooks = [Hook(key, netns, name, its["method"]) for key, netns, name, its in listed]
+    known = [(key, its) for key, _, _, its in listed if its["seen"]]
+    seen, skbs, kernel = (
+        np.array([[its[name]["packets"], its[name]["octets"]] for _, its in known], "<i8").reshape(-1, 2)
+        for name in ("seen", "skbs", "kernel")
+    )
+    differences = np.array([[its["difference"]["packets"], 0, 0] for _, its in known], "<i8").reshape(-1, 3)
+    return hooks, Compared(np.array([key for key, _ in known], "<u8"), seen, skbs, kernel, Difference(*differences.T))
 
 
 def amount(flows: int, packets: int, octets: int) -> dict[str, int]:

@@ -10,25 +10,26 @@ from typing import Any
 
 import pytest
 
+from netobs.daemon.interface_metrics import InterfaceMetrics
 from netobs.daemon.openmetrics import (
     MOST_INTERFACES,
     PROCESS,
     SINGLES,
     UNITS,
     Family,
-    Interfaces,
     families,
     labels,
     text,
 )
-from tests.unit.daemon.documents import DOCUMENT, interface
+from tests.unit.daemon.documents import DOCUMENT, columns, interface
 
 NAME = re.compile(r"[a-z_]+")
 SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (\S+)')
 
 
-def written(document: Any, openmetrics: bool = True, interfaces: Interfaces | None = None) -> str:
-    return text(families(document, interfaces or Interfaces(), SINGLES + PROCESS), openmetrics)
+def written(document: Any, openmetrics: bool = True, interfaces: InterfaceMetrics | None = None) -> str:
+    of_interfaces = (interfaces or InterfaceMetrics()).families(*columns(document["interfaces"]))
+    return text(families(document, of_interfaces, SINGLES + PROCESS), openmetrics)
 
 
 def samples(said: str) -> dict[str, float]:
@@ -154,7 +155,7 @@ def test_what_is_known_becomes_a_sample() -> None:
 def test_what_is_not_known_becomes_none() -> None:
     document = changed(configuration={"reload": None, "is_newer": None}, daemon={"ready_s": None})
     document["interfaces"] = [interface("eth0", 2)]
-    del document["interfaces"][0]["directions"]["ingress"]["seen"]
+    document["interfaces"][0]["directions"]["ingress"]["seen"] = None
     document["collectors"][1]["spool"] = document["packet_capture"] = None
     names = " ".join(samples(written(document)))
     assert "reload" not in names
@@ -182,7 +183,7 @@ def test_equal_names_in_two_namespaces_are_told_apart() -> None:
     assert 'netobs_seen_packets_total{interface="eth0",direction="egress"}' in found
 
 
-def seen_by(names: list[str], chosen: Interfaces, packets: int = 10) -> dict[str, float]:
+def seen_by(names: list[str], chosen: InterfaceMetrics, packets: int = 10) -> dict[str, float]:
     document = changed()
     document["interfaces"] = [interface(name, int(name[3:]), packets=packets) for name in names]
     pattern = re.compile(r'netobs_seen_packets_total\{interface="(\w+)",direction="ingress"\}')
@@ -191,7 +192,7 @@ def seen_by(names: list[str], chosen: Interfaces, packets: int = 10) -> dict[str
 
 
 def test_beyond_the_most_interfaces_the_rest_is_added_up() -> None:
-    chosen = Interfaces(most=2)
+    chosen = InterfaceMetrics(most=2)
     assert seen_by(["tap1", "tap2"], chosen) == {"tap1": 10, "tap2": 10}
     assert seen_by(["tap0", "tap1", "tap2", "tap3"], chosen) == {"tap1": 10, "tap2": 10, "others": 20}
     # A place is free: whoever counts as one of the others stays there, so that their sum never goes down.
@@ -201,13 +202,27 @@ def test_beyond_the_most_interfaces_the_rest_is_added_up() -> None:
 
 
 def test_the_sum_of_others_does_not_go_down_while_a_counter_is_unknown() -> None:
-    chosen, document = Interfaces(most=1), changed()
+    chosen, document = InterfaceMetrics(most=1), changed()
     document["interfaces"] = [interface(f"tap{index}", index, packets=10) for index in range(3)]
     of_others = 'netobs_seen_packets_total{interface="others",direction="ingress"}'
     assert samples(written(document, interfaces=chosen))[of_others] == 20
     document["interfaces"][1]["directions"]["ingress"]["seen"] = None
     document["interfaces"][2] = interface("tap2", 2, packets=15)
     assert samples(written(document, interfaces=chosen))[of_others] == 25
+    document["interfaces"][1] = interface("tap1", 1, packets=4)  # begins anew
+    assert samples(written(document, interfaces=chosen))[of_others] == 29
+    del document["interfaces"][2]["directions"]["ingress"]
+    assert samples(written(document, interfaces=chosen))[of_others] == 29
+    document["interfaces"][2] = interface("tap2", 2, packets=16)  # the hook is back
+    assert samples(written(document, interfaces=chosen))[of_others] == 30
+
+
+def test_interfaces_are_in_the_order_of_namespaces_then_of_indices() -> None:
+    document = changed()
+    document["interfaces"] = [interface("c", 3, "blue"), interface("b", 10), interface("a", 9)]
+    said = written(document)
+    order = re.findall(r'netobs_seen_octets_total\{interface="(\w)".*direction="(\w+)"', said)
+    assert order == [(name, way) for name in "abc" for way in ("ingress", "egress")]
 
 
 def test_two_thousand_interfaces_have_a_bounded_number_of_samples() -> None:
