@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,28 @@ NAME, FREED = "baselines", "freed-rows"
 COLUMNS = [*OURS, *KERNEL]
 
 
+class Held(NamedTuple):
+    """The baselines of the hooks ``keys``, in ascending order. ``kernel``: its counters at the last reading: where they
+    were more than they are now, another interface has the number."""
+
+    keys: Keys
+    base: Sample
+    kernel: npt.NDArray[np.int64]
+
+    def after(self, keys: Keys, now: Sample) -> Held:
+        """Of all hooks that are there now, in ascending order; those that have none begin with ``now``. For any
+        thread."""
+        places, there = found(self.keys, keys)
+        goes_on = now.kernel[there] >= self.kernel[places[there]]
+        there[there] = goes_on[:, :DROPPED].all(1)
+        base = Sample(*(columns.copy() for columns in now))
+        for columns, former in zip(base, self.base):
+            columns[there] = former[places[there]]
+        return Held(keys, base, now.kernel)
+
+
 class Baselines:
-    """``follow`` -> ``of`` at each reading -> ``write``."""
+    """``follow`` -> ``take`` at each reading what comes after ``held`` -> ``write``."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -36,10 +56,9 @@ class Baselines:
 
     def _forget_all(self) -> None:
         none = np.zeros((0, len(OURS)), "<i8")
-        self.keys: Keys = np.zeros(0, "<u8")
-        self._base = Sample(none, none, np.zeros((0, len(KERNEL)), "<i8"))
-        self._kernel = self._base.kernel
-        """At the last reading: where it was more than it is now, another interface has the number."""
+        base = Sample(none, none, np.zeros((0, len(KERNEL)), "<i8"))
+        self.held = Held(np.zeros(0, "<u8"), base, base.kernel)
+        """Another object after each change."""
         self._is_changed = False
 
     def follow(self, counts: InterfaceCounts) -> bool:
@@ -51,12 +70,12 @@ class Baselines:
         is_first, self.map = not self.map, counts.number
         kept = self._record.read() if is_first else None
         if kept is not None and kept.get("map") == self.map and kept.get("columns") == COLUMNS:
-            self.keys = np.array(kept["keys"], "<u8")
-            widths = {name: none.shape[1] for name, none in self._base._asdict().items()}
-            self._base = Sample(
-                **{name: np.array(kept[name], "<i8").reshape(len(self.keys), width) for name, width in widths.items()}
-            )
-            self._kernel = np.array(kept["last"], "<i8").reshape(self._base.kernel.shape)
+            keys = np.array(kept["keys"], "<u8")
+            base = Sample(*(
+                np.array(kept[name], "<i8").reshape(len(keys), none.shape[1])
+                for name, none in self.held.base._asdict().items()
+            ))  # fmt: skip
+            self.held = Held(keys, base, np.array(kept["last"], "<i8").reshape(base.kernel.shape))
             former = self._keeper.former(FREED) if kept["freed"] else None
             if former is not None:
                 counts.freed = SparseArray(INTERFACE_COUNT, former).array
@@ -68,31 +87,29 @@ class Baselines:
             counts.freed = SparseArray(INTERFACE_COUNT, self._keeper.memory(FREED)).array
             self._is_changed = True
 
+    @property
+    def keys(self) -> Keys:
+        """Of the hooks that have a baseline."""
+        return self.held.keys
+
     def forget(self, which: npt.NDArray[np.bool_]) -> None:
         """These of ``keys`` begin anew."""
-        if which.any():
-            left = ~which
-            self.keys, self._base, self._kernel = self.keys[left], self._base.rows(left), self._kernel[left]
-            self._is_changed = True
+        left = ~which
+        self.held = Held(self.held.keys[left], self.held.base.rows(left), self.held.kernel[left])
+        self._is_changed |= bool(which.any())
 
-    def of(self, keys: Keys, now: Sample) -> Sample:
-        """Of all hooks that are there now, in ascending order; those that have none begin with ``now``."""
-        places, there = found(self.keys, keys)
-        goes_on = now.kernel[there] >= self._kernel[places[there]]
-        there[there] = goes_on[:, :DROPPED].all(1)
-        base = Sample(*(columns.copy() for columns in now))
-        for columns, former in zip(base, self._base):
-            columns[there] = former[places[there]]
-        self._is_changed |= not there.all() or len(keys) != len(self.keys)
-        self.keys, self._base, self._kernel = keys, base, now.kernel
-        return base
+    def take(self, held: Held) -> None:
+        """Goes on with ``held``."""
+        pairs = zip((held.keys, *held.base), (self.held.keys, *self.held.base))
+        self._is_changed |= not all(np.array_equal(*pair) for pair in pairs)
+        self.held = held
 
     def write(self, counts: InterfaceCounts) -> None:
         """Leaves them for the next process, if they have changed."""
         if self._is_changed and not self._record.is_off:
             self._is_changed = False
-            columns = {name: values.ravel().tolist() for name, values in self._base._asdict().items()}
-            last, freed = self._kernel.ravel().tolist(), counts.freed is not None
+            columns = {name: values.ravel().tolist() for name, values in self.held.base._asdict().items()}
+            last, freed = self.held.kernel.ravel().tolist(), counts.freed is not None
             kept = {"map": self.map, "columns": COLUMNS, "freed": freed, "keys": self.keys.tolist(), "last": last}
             self._record.write({**kept, **columns})
 

@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Iterator
 from itertools import compress
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.keeper import Keeper
 from netobs.daemon import comparison
-from netobs.daemon.baselines import Baselines
+from netobs.daemon.baselines import Baselines, Held
 from netobs.daemon.compared import Comparison
-from netobs.daemon.comparison import KERNEL, Sample
+from netobs.daemon.comparison import KERNEL, Difference, Sample
 from netobs.daemon.difference_warnings import DifferenceWarnings, Growth
 from netobs.daemon.hooks import Hooks, Reading, counted_of, found, hooks_of, interface_keys
 from netobs.datapath.interface_counts import InterfaceCounts
 from netobs.datapath.layout import INTERFACE_NETNS_SHIFT
+from netobs.kernel.attach import Attachment
 from netobs.kernel.link_stats import link_stats, qdisc_drops
 from netobs.kernel.observation_points import ObservationPoints
 
@@ -47,6 +48,18 @@ SOON_NS = NS_PER_S // 10
 PATIENCE_NS = NS_PER_S
 
 
+class _Outcome(NamedTuple):
+    """Of a reading: the baselines after it, the sample and difference of their hooks, whether these have a row in the
+    counts, the keys in the counts whose interfaces are ``gone``, and the names of the hooks."""
+
+    held: Held
+    now: Sample
+    difference: Difference
+    has_row: npt.NDArray[np.bool_]
+    gone: Keys
+    names: list[str]
+
+
 class Reconciliation:
     """``see`` after each eviction and each change of hooks -> ``of`` for the state document."""
 
@@ -55,6 +68,10 @@ class Reconciliation:
         self._baselines = Baselines(keeper)
         self._warnings = DifferenceWarnings()
         self._forget_all()
+        self._held = self._baselines.held
+        """As the present reading found them."""
+        self._placed: list[tuple[str, list[Attachment]]] = []
+        self._listed = hooks_of(())
         self._is_reading, self._began_ns, self._every_ns = False, -EVERY_NS, EVERY_NS
         self._waiting: list[Callable[[int], None]] = []
         self._served: list[Callable[[int], None]] = []
@@ -120,7 +137,7 @@ class Reconciliation:
             return
         self._follow_maps()
         counts = daemon.datapath.interface_counts
-        self._is_reading, self._began_ns = True, now_ns
+        self._is_reading, self._began_ns, self._held = True, now_ns, self._baselines.held
         self._served = [*self._waiting]
 
         def read() -> Reading | OSError:
@@ -155,12 +172,16 @@ class Reconciliation:
             yield from (each.points for each in self._daemon.namespaces.present)
 
     def _hooks(self) -> Hooks:
-        return hooks_of(self._all_points())
+        """Those that can be compared, listed again only when they are others."""
+        placed = [(points.label, [*points.placed()]) for points in self._all_points()]
+        if placed != self._placed:
+            self._placed, self._listed = placed, hooks_of(self._all_points())
+        return self._listed
 
     def _read_others(self, reading: Reading, others: list[ObservationPoints], now_ns: int) -> None:
         """One network namespace in each round of the loop."""
         daemon = self._daemon
-        if daemon.is_stopping or daemon.datapath.interface_counts.number != self._baselines.map:
+        if self._is_too_late():
             self._ended_reading(now_ns)
             return
         if others:
@@ -171,49 +192,46 @@ class Reconciliation:
                 log.debug("network namespace %d: its interfaces' counters: %s", points.number, error)
             daemon.loop.call_at(now_ns, lambda later_ns: self._read_others(reading, others, later_ns))
             return
-        reading.last = daemon.datapath.interface_counts.read() if len(reading.stats) > 1 else reading.after
         self._compare(reading, now_ns)
-        self._ended_reading(now_ns)
+
+    def _is_too_late(self) -> bool:
+        """The daemon is stopping, or counts in another map by now."""
+        daemon = self._daemon
+        return daemon.is_stopping or daemon.datapath.interface_counts.number != self._baselines.map
 
     def _compare(self, reading: Reading, now_ns: int) -> None:
-        hooks = self._hooks()
-        interfaces, stats = reading.kernel()
-        places, there = found(interfaces, hooks.interfaces)
-        hooks = Hooks(hooks.keys[there], hooks.has_ethernet[there], [*compress(hooks.names, there)])
-        now = self._sample(reading, hooks, stats[places[there]])
-        self._note_gone(reading, interfaces)
-        base = self._baselines.of(hooks.keys, now)
-        has_row = found(reading.last["key"], hooks.keys)[1]
-        known = has_row | np.bool_(self._daemon.datapath.ledger.rest() == 0)
-        self._last = Comparison(hooks.keys, base, now, comparison.difference(base, now), known, now_ns)
-        if self._watched is None or now_ns - self._watched.at_ns >= self._every_ns:
-            self._warn(self._watched, self._last, hooks)
-            self._watched = self._last
-        self._baselines.write(self._daemon.datapath.interface_counts)
-
-    def _sample(self, reading: Reading, hooks: Hooks, stats: Rows) -> Sample:
-        sampled = self._daemon.config.capture.sampling > 1
-        is_host = hooks.netns == 0
-        first = np.where(is_host, counted_of(reading.before, hooks.keys), counted_of(reading.after, hooks.keys))
-        then = np.where(is_host, counted_of(reading.after, hooks.keys), counted_of(reading.last, hooks.keys))
-        egress = hooks.are_egress
-        kernel = np.stack([
-            np.where(egress, stats[f"tx_{name}"], 0 if name == "dropped" else stats[f"rx_{name}"]) for name in KERNEL
-        ], 1).astype("<i8")  # fmt: skip
-        places, there = found(interface_keys(0, reading.drops["ifindex"]), hooks.interfaces)
-        there &= egress
-        kernel[there, comparison.DROPPED] += reading.drops["dropped"].astype("<i8")[places[there]]
-        before, after = (comparison.ours(counted, hooks.has_ethernet, sampled) for counted in (first, then))
-        return Sample(before, after, kernel)
-
-    def _note_gone(self, reading: Reading, present: Keys) -> None:
-        """The rows of interfaces that are gone can be given away after the next grace period."""
-        namespaces = self._daemon.namespaces
+        """In a thread; not if what a baseline is of has changed since the reading began."""
+        daemon, hooks, held = self._daemon, self._hooks(), self._held
+        counts, sampled = daemon.datapath.interface_counts, daemon.config.capture.sampling > 1
+        namespaces = daemon.namespaces
         followed = set() if namespaces is None else {each.points.number for each in namespaces.present}
-        self._gone_ns, keys = clock.monotonic_ns(), reading.last["key"]
         whole = [0, *(self._ended - followed), *(number for number, _ in reading.stats)]
-        is_whole = np.isin(keys >> np.uint64(INTERFACE_NETNS_SHIFT), np.array(whole, "<u8"))
-        self._gone = keys[is_whole & ~np.isin(keys >> np.uint64(1), present)]
+
+        def compare() -> _Outcome:
+            reading.last = counts.read() if len(reading.stats) > 1 else reading.after
+            return _outcome(reading, hooks, held, sampled, whole)
+
+        def done(result: _Outcome | NetobsError, later_ns: int) -> None:
+            if isinstance(result, NetobsError):
+                log.debug("the kernel's counters of the interfaces are not compared: %s", result)
+            elif self._baselines.held is not held or self._is_too_late():
+                self._served = []  # they wait for the next one
+            else:
+                self._take(result, later_ns)
+            self._ended_reading(later_ns)
+
+        background.run(daemon.loop, "comparison", compare, done)
+
+    def _take(self, result: _Outcome, now_ns: int) -> None:
+        datapath = self._daemon.datapath
+        known = result.has_row | np.bool_(datapath.ledger.rest() == 0)
+        self._baselines.take(result.held)
+        self._gone, self._gone_ns = result.gone, now_ns
+        self._last = Comparison(result.held.keys, result.held.base, result.now, result.difference, known, now_ns)
+        if self._watched is None or now_ns - self._watched.at_ns >= self._every_ns:
+            self._warn(self._watched, self._last, result.names)
+            self._watched = self._last
+        self._baselines.write(datapath.interface_counts)
 
     def _free(self, counts: InterfaceCounts) -> None:
         if not len(self._gone):
@@ -223,7 +241,7 @@ class Reconciliation:
         self._baselines.keep_freed(counts)
         counts.free(gone)
 
-    def _warn(self, before: Comparison | None, last: Comparison, hooks: Hooks) -> None:
+    def _warn(self, before: Comparison | None, last: Comparison, names: list[str]) -> None:
         if before is None:
             return
         places, there = found(before.keys, last.keys)
@@ -233,7 +251,7 @@ class Reconciliation:
         self._warnings.tell(
             Growth(
                 last.keys[there],
-                [*compress(hooks.names, there)],
+                [*compress(names, there)],
                 last.difference.packets[there] - before.difference.packets[former],
                 np.maximum(
                     last.now.kernel[there, 0] - before.now.kernel[former, 0],
@@ -251,3 +269,32 @@ class Reconciliation:
     def close(self) -> None:
         """Leaves for the next process what it goes on with."""
         self._baselines.close(self._daemon.datapath.interface_counts)
+
+
+def _outcome(reading: Reading, hooks: Hooks, held: Held, sampled: bool, whole: list[int]) -> _Outcome:
+    """``whole``: the numbers of the namespaces whose interfaces are all in ``reading``, or gone."""
+    interfaces, stats = reading.kernel()
+    places, there = found(interfaces, hooks.interfaces)
+    hooks = Hooks(hooks.keys[there], hooks.has_ethernet[there], [*compress(hooks.names, there)])
+    now = _sample(reading, hooks, stats[places[there]], sampled)
+    after = held.after(hooks.keys, now)
+    has_row = found(reading.last["key"], hooks.keys)[1]
+    keys = reading.last["key"]
+    is_whole = np.isin(keys >> np.uint64(INTERFACE_NETNS_SHIFT), np.array(whole, "<u8"))
+    gone = keys[is_whole & ~np.isin(keys >> np.uint64(1), interfaces)]
+    return _Outcome(after, now, comparison.difference(after.base, now), has_row, gone, hooks.names)
+
+
+def _sample(reading: Reading, hooks: Hooks, stats: Rows, sampled: bool) -> Sample:
+    is_host = hooks.netns == 0
+    first = np.where(is_host, counted_of(reading.before, hooks.keys), counted_of(reading.after, hooks.keys))
+    then = np.where(is_host, counted_of(reading.after, hooks.keys), counted_of(reading.last, hooks.keys))
+    egress = hooks.are_egress
+    kernel = np.stack([
+        np.where(egress, stats[f"tx_{name}"], 0 if name == "dropped" else stats[f"rx_{name}"]) for name in KERNEL
+    ], 1).astype("<i8")  # fmt: skip
+    places, there = found(interface_keys(0, reading.drops["ifindex"]), hooks.interfaces)
+    there &= egress
+    kernel[there, comparison.DROPPED] += reading.drops["dropped"].astype("<i8")[places[there]]
+    before, after = (comparison.ours(counted, hooks.has_ethernet, sampled) for counted in (first, then))
+    return Sample(before, after, kernel)

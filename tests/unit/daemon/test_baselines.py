@@ -35,7 +35,8 @@ def begun(keeper: Keeper = NOTHING, number: int = MAP) -> Baselines:
 def of(baselines: Baselines, **hooks: int) -> list[int]:
     """The kernel's packets in the baseline of each hook ``k1``, ``k2``, where they are now ``hooks``."""
     keys = np.array([int(name[1:]) for name in hooks], "<u8")
-    return [int(value) for value in baselines.of(keys, sample(*hooks.values())).kernel[:, 0]]
+    baselines.take(baselines.held.after(keys, sample(*hooks.values())))
+    return [int(value) for value in baselines.held.base.kernel[:, 0]]
 
 
 def test_a_hook_begins_with_its_first_reading() -> None:
@@ -58,6 +59,16 @@ def test_what_is_forgotten_begins_anew() -> None:
     of(baselines, k2=10, k4=20)
     baselines.forget(baselines.keys == 2)
     assert of(baselines, k2=15, k4=25) == [15, 20]
+
+
+def test_whoever_compares_meanwhile_sees_that_something_was_forgotten() -> None:
+    baselines = begun()
+    of(baselines, k2=10)
+    held = baselines.held
+    baselines.forget(baselines.keys == 4)
+    assert baselines.held is not held
+    held.after(np.array([2, 4], "<u8"), sample(11, 1))
+    assert baselines.keys.tolist() == [2]
 
 
 @pytest.mark.parametrize("number", [MAP, MAP + 1])
