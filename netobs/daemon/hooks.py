@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,14 +23,23 @@ if TYPE_CHECKING:
 DIRECTIONS = {"ingress": INGRESS, "egress": EGRESS}
 NOT_COMPARED = {("ifb", "ingress")}
 """The kernel counts there what is sent to the device, and no program at ingress sees it (drivers/net/ifb.c)."""
+DROPS_AS_RECEIVED = ("ifb", "egress")
+"""What was sent to the device and no action redirected to it, it drops, as received (drivers/net/ifb.c: ifb_xmit)."""
 
 
 class Hooks(NamedTuple):
-    """Those that have programs, in ascending order of ``keys``; ``names``: as in the log."""
+    """Those that have programs, in ascending order of ``keys``; ``names``: as in the log; ``drops_as_received``: see
+    ``DROPS_AS_RECEIVED``."""
 
     keys: Keys
     has_ethernet: npt.NDArray[np.bool_]
+    drops_as_received: npt.NDArray[np.bool_]
     names: list[str]
+
+    def only(self, which: npt.NDArray[np.bool_]) -> Hooks:
+        """These hooks."""
+        columns = (self.keys[which], self.has_ethernet[which], self.drops_as_received[which])
+        return Hooks(*columns, [*compress(self.names, which)])
 
     @property
     def interfaces(self) -> Keys:
@@ -52,14 +62,15 @@ def hooks_of(every: Iterable[ObservationPoints]) -> Hooks:
         (
             count_key(one.interface.netns, one.interface.index, DIRECTIONS[one.direction]),
             one.interface.has_ethernet,
+            (one.interface.kind, one.direction) == DROPS_AS_RECEIVED,
             f"{points.label}{one.interface.name} {one.direction}",
         )
         for points in every
         for one in points.placed()
         if (one.interface.kind, one.direction) not in NOT_COMPARED
     )
-    keys, ethernet, names = zip(*listed) if listed else ((), (), ())
-    return Hooks(np.array(keys, "<u8"), np.array(ethernet, bool), [*names])
+    keys, ethernet, received, names = zip(*listed) if listed else ((), (), (), ())
+    return Hooks(np.array(keys, "<u8"), np.array(ethernet, bool), np.array(received, bool), [*names])
 
 
 @dataclass

@@ -275,7 +275,7 @@ def _outcome(reading: Reading, hooks: Hooks, held: Held, sampled: bool, whole: l
     """``whole``: the numbers of the namespaces whose interfaces are all in ``reading``, or gone."""
     interfaces, stats = reading.kernel()
     places, there = found(interfaces, hooks.interfaces)
-    hooks = Hooks(hooks.keys[there], hooks.has_ethernet[there], [*compress(hooks.names, there)])
+    hooks = hooks.only(there)
     now = _sample(reading, hooks, stats[places[there]], sampled)
     after = held.after(hooks.keys, now)
     has_row = found(reading.last["key"], hooks.keys)[1]
@@ -293,6 +293,7 @@ def _sample(reading: Reading, hooks: Hooks, stats: Rows, sampled: bool) -> Sampl
     kernel = np.stack([
         np.where(egress, stats[f"tx_{name}"], 0 if name == "dropped" else stats[f"rx_{name}"]) for name in KERNEL
     ], 1).astype("<i8")  # fmt: skip
+    kernel[:, comparison.DROPPED] += np.where(hooks.drops_as_received, stats["rx_dropped"], 0).astype("<i8")
     places, there = found(interface_keys(0, reading.drops["ifindex"]), hooks.interfaces)
     there &= egress
     kernel[there, comparison.DROPPED] += reading.drops["dropped"].astype("<i8")[places[there]]

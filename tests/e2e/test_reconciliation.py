@@ -167,6 +167,19 @@ def test_what_a_device_drops_behind_netobs_is_explained(lab: Lab, tmp_path: Path
         assert egress["difference"] == {"packets": 0, "octets": None, "dropped_after": 400 - taken}
 
 
+def test_what_an_ifb_drops_because_nothing_redirected_it_is_explained(lab: Lab, tmp_path: Path) -> None:
+    ns = lab.namespace()
+    lab.run(ns, ["ip", "link", "add", "ifb9", "type", "ifb"])
+    lab.run(ns, ["ip", "link", "set", "ifb9", "up"])
+    ifb = lab.link(ns, "ifb9")
+    with running(lab, tmp_path, ifb) as (_, counted), Sender(ifb) as sender:
+        sender.send(*[PLAIN] * 400)
+        egress = counted.of(ifb, "egress")
+        assert egress["skbs"]["packets"] == 400
+        assert egress["kernel"]["packets"] == 0
+        assert egress["difference"] == {"packets": 0, "octets": None, "dropped_after": 400}
+
+
 def test_what_goes_round_netobs_is_a_difference_and_a_warning(lab: Lab, tmp_path: Path) -> None:
     near, _ = lab.pair()
     with running(lab, tmp_path, near) as (daemon, counted), Sender(near) as sender:
