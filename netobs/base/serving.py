@@ -13,7 +13,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from netobs.base.clock import NS_PER_S
 from netobs.base.loop import EventLoop, Timer
@@ -24,7 +24,8 @@ log = logging.getLogger("netobs")
 ACCEPTS = 16
 """The most connections that one round accepts."""
 SWEEP_NS = NS_PER_S
-"""How often silent connections are looked for, and how long one is safe before it may have to give way."""
+"""How often silent connections are looked for, how long one is safe before it may have to give way, and how long nobody
+is let in when the system has no descriptor for one more."""
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -156,6 +157,62 @@ class Connection:
             self._look(now_ns)
 
 
+class Acceptor:
+    """Accepts at the listening ``sockets``, which it owns, until ``close``.
+
+    ``accepted(sock, address, now_ns)`` gets each connection. ``no_room(reason, now_ns)`` is told of each pause.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        sockets: Sequence[socket.socket],
+        accepted: Callable[[socket.socket, Any, int], None],
+        no_room: Callable[[str, int], None],
+    ) -> None:
+        self.sockets = sockets
+        self._loop = loop
+        self._accepted = accepted
+        self._no_room = no_room
+        self._resuming: Timer | None = None
+        self._listen(0)
+
+    def _listen(self, _now_ns: int) -> None:
+        self._resuming = None
+        for sock in self.sockets:
+            sock.setblocking(False)
+            self._loop.add_reader(sock.fileno(), functools.partial(self._on_client, sock))
+
+    def _on_client(self, listening: socket.socket, now_ns: int) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, address = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    self._pause(str(error.strerror), now_ns)
+                    return
+                continue  # accept(2): a network error of the connection is to be treated as none being there
+            self._accepted(sock, address, now_ns)
+
+    def _pause(self, reason: str, now_ns: int) -> None:
+        """The connection that waits would make the socket readable without end."""
+        self._no_room(reason, now_ns)
+        for sock in self.sockets:
+            self._loop.remove(sock.fileno())
+        if self._resuming is None:
+            self._resuming = self._loop.call_at(now_ns + SWEEP_NS, self._listen)
+
+    def close(self) -> None:
+        """Closes the listening sockets."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        for sock in self.sockets:
+            self._loop.remove(sock.fileno())
+            sock.close()
+
+
 class Server:
     """Serves ``service`` at the listening ``sockets``, which it owns, until ``close``. No timer runs, and nothing is
     polled, while there is no client."""
@@ -164,51 +221,29 @@ class Server:
         self.loop, self.service, self.limits = loop, service, limits
         self.connections: dict[Connection, None] = {}
         """Ordered by their age."""
-        self._sockets = sockets
         self._queue: deque[Connection] = deque()
         self._next: Timer | None = None  # for the queue
         self._rested_ns = 0
         self._sweeping: Timer | None = None
-        self._resuming: Timer | None = None
         self._throttle = LogThrottle()
         self._refused = 0
-        self._listen(0)
-
-    def _listen(self, _now_ns: int) -> None:
-        self._resuming = None
-        for sock in self._sockets:
-            sock.setblocking(False)
-            self.loop.add_reader(sock.fileno(), functools.partial(self._on_client, sock))
+        self._acceptor = Acceptor(loop, sockets, self._on_client, self._on_no_room)
 
     def complain(self, what: str, detail: str, now_ns: int) -> None:
         """Logs what a client did, ``what`` at most once a minute."""
         if self._throttle.may_say(what, now_ns):
             log.warning("%s: %s %s", self.service.name, what, detail)
 
-    def _on_client(self, listening: socket.socket, now_ns: int) -> None:
-        for _ in range(ACCEPTS):
-            try:
-                sock, _ = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in NO_ROOM:
-                    self._wait_for_room(str(error.strerror), now_ns)
-                    return
-                continue  # that client has gone
-            if len(self.connections) >= self.limits.connections and not self._make_room(now_ns):
-                self._refuse(sock, now_ns)
-                continue
-            self.connections[Connection(sock, self, now_ns)] = None
-            if self._sweeping is None:
-                self._sweeping = self.loop.call_at(now_ns + SWEEP_NS, self._sweep)
+    def _on_client(self, sock: socket.socket, _address: Any, now_ns: int) -> None:
+        if len(self.connections) >= self.limits.connections and not self._make_room(now_ns):
+            self._refuse(sock, now_ns)
+            return
+        self.connections[Connection(sock, self, now_ns)] = None
+        if self._sweeping is None:
+            self._sweeping = self.loop.call_at(now_ns + SWEEP_NS, self._sweep)
 
-    def _wait_for_room(self, reason: str, now_ns: int) -> None:
-        """The system has no descriptor left. The next look is a second later: the clients wait meanwhile."""
+    def _on_no_room(self, reason: str, now_ns: int) -> None:
         self.complain("no connection can be accepted:", f"{reason}; clients have to wait", now_ns)
-        for sock in self._sockets:
-            self.loop.remove(sock.fileno())
-        self._resuming = self.loop.call_at(now_ns + SWEEP_NS, self._listen)
 
     def _make_room(self, now_ns: int) -> bool:
         """Closes the connection that has been silent for the longest time, if that is long enough."""
@@ -267,11 +302,9 @@ class Server:
 
     def close(self) -> None:
         """Closes all connections and the listening sockets."""
-        for timer in (self._next, self._sweeping, self._resuming):
+        for timer in (self._next, self._sweeping):
             if timer is not None:
                 timer.cancel()
         for connection in list(self.connections):
             self.close_connection(connection)
-        for sock in self._sockets:
-            self.loop.remove(sock.fileno())
-            sock.close()
+        self._acceptor.close()

@@ -7,17 +7,15 @@ leaving, the oldest go first. Streams have their places (``check_place``).
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import logging
 import os
 import socket
 from typing import Any, Callable, Union
 
-from netobs.base.clock import NS_PER_S
 from netobs.base.errors import NetobsError
 from netobs.base.log import printable
 from netobs.base.loop import EventLoop
+from netobs.base.serving import Acceptor
 from netobs.base.throttle import LogThrottle
 from netobs.base.tls_server import ServerFiles, ServerTls
 from netobs.config.addresses import Endpoint
@@ -36,11 +34,6 @@ LISTEN = "packet_capture.listen"
 UNDECIDED, LEAVING = "too many connections without a request", "too many connections are leaving"
 ROOTS_PLACES = 1
 """So many streams root may have beyond max_clients."""
-PAUSE_NS = NS_PER_S
-"""How long nobody is let in when the process has no descriptor for one more."""
-
-_ACCEPTS = 16  # in a round
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Serve = Callable[[Connection, Union[Refusal, None]], Conversation]
 """Makes the conversation of a connection, or of one that is to be refused."""
@@ -73,29 +66,29 @@ class Admission:
         self._serve = serve
         self._group = group
         self._tls = ServerTls(server_files(config)) if config.cert and not config.listen.is_path else None
-        self._sockets: list[socket.socket] = []
+        self._acceptor: Acceptor | None = None
         self._throttle = LogThrottle()
 
     def open(self) -> None:
         """Raises NetobsError. A host name is resolved here, once; that may take a while."""
-        self._sockets = listening_sockets(LISTEN, self._config.listen)
-        self._watch(0)
+        sockets = listening_sockets(LISTEN, self._config.listen)
+        self._acceptor = Acceptor(self._loop, sockets, self._accept, self._on_no_room)
 
     @property
     def addresses(self) -> list[Endpoint]:
         """Where it listens."""
         listen = self._config.listen
-        return [listen if listen.is_path else Endpoint(*sock.getsockname()[:2]) for sock in self._sockets]
+        sockets = self._acceptor.sockets if self._acceptor is not None else ()
+        return [listen if listen.is_path else Endpoint(*sock.getsockname()[:2]) for sock in sockets]
 
     def close(self) -> None:
         """Listen no more."""
-        for sock in self._sockets:
-            self._loop.remove(sock.fileno())
-            sock.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
             if self._config.listen.is_path:
                 with contextlib.suppress(OSError):
                     os.unlink(self._config.listen.host)
-        self._sockets = []
 
     def check_place(self, peer: Peer) -> None:
         """Whether ``peer`` may have a stream beside those that there are. Raises Refusal."""
@@ -131,31 +124,10 @@ class Admission:
         if self._throttle.may_say(peer.key, now_ns):
             log.warning("packet client %s: refused: %s", peer, printable(message))
 
-    def _watch(self, _now_ns: int) -> None:
-        for sock in self._sockets:
-            self._loop.add_reader(sock.fileno(), functools.partial(self._on_readable, sock))
-
-    def _on_readable(self, listening: socket.socket, now_ns: int) -> None:
-        for _ in range(_ACCEPTS):
-            try:
-                sock, sockaddr = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error, now_ns)
-                    return
-                continue  # accept(2): a network error of the connection that is to be treated as none being there
-            self._accept(sock, sockaddr, now_ns)
-
-    def _pause(self, error: OSError, now_ns: int) -> None:
-        """The connection that waits would make the socket readable without end."""
+    def _on_no_room(self, reason: str, now_ns: int) -> None:
         if self._throttle.may_say("descriptors", now_ns):
             hint = "raise LimitNOFILE in the unit, or the limit for open files of the system"
-            log.warning("packet capture: no client can connect for now: %s; %s", error.strerror, hint)
-        for sock in self._sockets:
-            self._loop.remove(sock.fileno())
-        self._loop.call_at(now_ns + PAUSE_NS, self._watch)
+            log.warning("packet capture: no client can connect for now: %s; %s", reason, hint)
 
     def _accept(self, sock: socket.socket, sockaddr: Any, now_ns: int) -> None:
         self.connections_ever += 1
