@@ -13,13 +13,15 @@
 #define IPV4_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define UDP_HEADER_WORDS 4
 #define TCP_FLAGS_WORD 6
+#define TCP_WORDS (TCP_FLAGS_WORD + 1 + NETOBS_INSIGHT) /* that are read: the window, too */
 
 /* Ports and flags at `transport`; `octets` are left in the packet from there on. 0 if it is not plain. */
 static __always_inline int common_transport(struct packet *pkt, const __be16 *transport, void *end, __u32 octets)
 {
 	if (pkt->protocol == IPPROTO_TCP) {
-		if ((void *)(transport + TCP_FLAGS_WORD + 1) > end || octets < 2 * (TCP_FLAGS_WORD + 1))
+		if ((void *)(transport + TCP_WORDS) > end || octets < 2 * TCP_WORDS)
 			return 0;
+		NOTE_TCP(pkt, (const __be32 *)transport, octets);
 		pkt->tcp_flags = bpf_ntohs(transport[TCP_FLAGS_WORD]) & TCP_FLAGS;
 	} else if (pkt->protocol != IPPROTO_UDP || octets < 2 * UDP_HEADER_WORDS) {
 		return 0;

@@ -13,7 +13,6 @@
 #include "link.bpf.h"
 
 #define NO_TCP_WINDOW 0xffff
-#define TCP_HEADER 20
 #define MAX_TCP_OPTIONS 40 /* one octet each */
 #define TCP_OPTION_END 0
 #define TCP_OPTION_NOP 1

@@ -52,6 +52,9 @@ static __always_inline void first_packet(struct __sk_buff *skb, struct flow_metr
 	__builtin_memset(metrics->src_mac, 0, 2 * ETH_ALEN);
 	read_macs(skb, pkt, metrics->src_mac, metrics->dst_mac);
 	metrics->end = metrics->syn = now >> SLOT_TIME_SHIFT;
+#if NETOBS_INSIGHT
+	metrics->next_seq = metrics->reserved = 0;
+#endif
 }
 
 /* The same for flow_metrics and flow_slot, whose layouts differ. */

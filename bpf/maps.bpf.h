@@ -70,6 +70,37 @@ struct extra_array {
 } flow_extras SEC(".maps"), packet_extras SEC(".maps"); /* as flow_slots; of the packet at hand: one for each CPU */
 #endif
 
+#if NETOBS_INSIGHT
+struct { /* as flow_slots */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_insight);
+} flow_insights SEC(".maps");
+
+struct { /* as flow_slots: the sequence number behind the highest so far. Packed, for nearly each TCP packet needs it */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} next_seqs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tcp_bucket);
+} tcp_pairs SEC(".maps");
+
+struct { /* one for each possible CPU */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_metrics);
+} fresh_entries SEC(".maps");
+#endif
+
 /* percpu_array: packets that found no slot. */
 struct overflow_hash {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -8,6 +8,7 @@
 #include "common.bpf.h"
 #include "extra.bpf.h"
 #include "flow.bpf.h"
+#include "insight.bpf.h"
 #include "ip.bpf.h"
 #include "ledger.bpf.h"
 #include "maps.bpf.h"
@@ -116,6 +117,16 @@ static __always_inline void count_extra(struct flow_extra *extra, enum packet_of
 #define COUNT_EXTRA(extra, which) ((void)0)
 #endif
 
+#if NETOBS_INSIGHT
+#define SEE_IN_SLOT(index, pkt, now, is_first) see_in_slot(index, pkt, now, is_first)
+#define SEE_IN_ENTRY(metrics, pkt, now, is_first) see_in_entry(metrics, pkt, now, is_first)
+#define FRESH_ENTRY() fresh_entry()
+#else
+#define FRESH_ENTRY() (&(struct flow_metrics){})
+#define SEE_IN_SLOT(index, pkt, now, is_first) ((void)0)
+#define SEE_IN_ENTRY(metrics, pkt, now, is_first) ((void)0)
+#endif
+
 /* A packet that did not fit the table, as a record of its own. 0, or an error if the ring is full as well. */
 static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packet *pkt, __u64 now, int error)
 {
@@ -126,6 +137,7 @@ static __always_inline int add_to_ring(struct __sk_buff *skb, const struct packe
 	make_key(&record->key, pkt, settings.netns);
 	first_packet(skb, &record->metrics, pkt, now);
 	RECORD_EXTRA(skb, pkt, &record->metrics.extra);
+	SEE_IN_ENTRY(&record->metrics, pkt, now, 1);
 	record->metrics.errno_ = -error;
 	bpf_ringbuf_submit(record, 0);
 	return 0;
@@ -153,11 +165,12 @@ static __always_inline void connection_in_map(struct __sk_buff *skb, struct flow
 static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const void *key, const struct packet *pkt,
 				      __u64 now)
 {
-	struct flow_metrics *metrics = bpf_map_lookup_elem(map, key), fresh;
+	struct flow_metrics *metrics = bpf_map_lookup_elem(map, key), *fresh;
 
 	if (metrics && metrics->packets) {
 		if (pkt->tcp_flags & TCP_CONNECTION)
 			connection_in_map(skb, metrics, pkt, now);
+		SEE_IN_ENTRY(metrics, pkt, now, 0);
 		next_packet(metrics, pkt, now);
 		COUNT_EXTRA(&metrics->extra, PACKET_NEXT);
 		return 0;
@@ -165,11 +178,16 @@ static __always_inline int add_to_map(struct __sk_buff *skb, void *map, const vo
 	if (metrics) { /* another CPU made the entry, this one has not seen the flow yet */
 		first_packet(skb, metrics, pkt, now);
 		COUNT_EXTRA(&metrics->extra, PACKET_FIRST);
+		SEE_IN_ENTRY(metrics, pkt, now, 1);
 		return 0;
 	}
-	first_packet(skb, &fresh, pkt, now);
-	COUNT_EXTRA(&fresh.extra, PACKET_FIRST);
-	return bpf_map_update_elem(map, key, &fresh, BPF_ANY);
+	fresh = FRESH_ENTRY();
+	if (!fresh)
+		return -ENOSPC;
+	first_packet(skb, fresh, pkt, now);
+	COUNT_EXTRA(&fresh->extra, PACKET_FIRST);
+	SEE_IN_ENTRY(fresh, pkt, now, 1);
+	return bpf_map_update_elem(map, key, fresh, BPF_ANY);
 }
 
 static __noinline int add_to_hash(struct __sk_buff *skb, const struct packet *pkt, __u64 now)
@@ -227,9 +245,7 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 				break;
 			if (pkt->tcp_flags & TCP_CONNECTION)
 				connection_in_slot(skb, index, slot, pkt, now);
-			next_in_slot(slot, pkt, now);
-			COUNT_EXTRA(bpf_map_lookup_elem(&flow_extras, &index), PACKET_NEXT);
-			return 0;
+			goto next;
 		}
 		if (!slot->used) {
 			start = bpf_map_lookup_elem(&flow_starts, &index);
@@ -237,10 +253,16 @@ static __always_inline int add_to_array(struct __sk_buff *skb, const struct pack
 				break;
 			first_in_slot(skb, slot, start, &id, pkt, now);
 			COUNT_EXTRA(bpf_map_lookup_elem(&flow_extras, &index), PACKET_FIRST);
+			SEE_IN_SLOT(index, pkt, now, 1);
 			return 0;
 		}
 	}
 	return add_to_overflow(skb, pkt, now, half);
+next:
+	SEE_IN_SLOT(index, pkt, now, 0);
+	next_in_slot(slot, pkt, now);
+	COUNT_EXTRA(bpf_map_lookup_elem(&flow_extras, &index), PACKET_NEXT);
+	return 0;
 }
 
 /* The flow table: one packet in. 0, or an error where no level of it had room. */

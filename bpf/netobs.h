@@ -9,6 +9,9 @@
 #ifndef NETOBS_EXTRA
 #define NETOBS_EXTRA 0
 #endif
+#ifndef NETOBS_INSIGHT
+#define NETOBS_INSIGHT 0
+#endif
 
 enum netobs_direction { /* IE 61 flowDirection */
 	NETOBS_INGRESS = 0,
@@ -37,7 +40,57 @@ enum extra_group {
 	EXTRA_IP = 4, /* fragment_flags, flow_label, ipv6_headers */
 	EXTRA_LINK = 8, /* customer_vlan_id, customer_priority, mpls_labels */
 	EXTRA_LAYER2_OCTETS = 16, /* layer2_octets */
+	EXTRA_TCP = 32, /* flow_insight */
 };
+
+enum insight_numbers {
+	NO_SAMPLE = 0xffffffff, /* of a time */
+	ANSWERED_SYN = 1 << 30, /* of tcp_side.sample */
+};
+
+/* How well the connection goes: what [insight] switches on. Only objects with NETOBS_INSIGHT = 1 have it: in
+ * flow_insights under the index of the slot, and behind the other metrics elsewhere. Times are of the way from here to
+ * the destination and back, in us. */
+struct flow_insight {
+	__u64 rtt_sum;
+	__u64 retransmitted_octets; /* of the payload, and one for a SYN or FIN */
+	__u32 rtt_min; /* NO_SAMPLE if there is none, as handshake_rtt */
+	__u32 rtt_max;
+	__u32 rtt_samples;
+	__u32 handshake_rtt; /* of the first SYN that was answered, and that was sent once */
+	__u32 retransmitted_packets; /* on the wire, as all packets here */
+	__u32 out_of_order_packets;
+	__u32 zero_window_packets;
+	__u32 syn_packets;
+	__u32 rst_packets;
+	__u16 fin_packets;
+	__u16 hole_octets; /* for the kernel, as the two below: how long the hole is, 65535 at most */
+	__u32 hole; /* a sequence number that packets have passed over */
+	__u32 hole_since; /* when, in units of 1,024 ns; 0 = there is no hole */
+};
+_Static_assert(sizeof(struct flow_insight) == 64, "one cache line");
+
+/* One side of a TCP connection at an Observation Point: what it waits for. */
+struct tcp_side {
+	__u32 expect; /* the acknowledgement number that answers */
+	__u32 sent; /* CLOCK_MONOTONIC in units of 1,024 ns, modulo 2^32; 0 = it waits for nothing */
+	__u32 sample; /* us, until the flow takes it; 0 = none; perhaps with ANSWERED_SYN */
+};
+
+/* Lossy on purpose: two connections with the same tag and bucket, or three in one bucket, take each other's place. */
+struct tcp_pair {
+	__u32 tag;
+	struct {
+		__u16 by_syn : 1; /* what waits is a SYN */
+		__u16 tick : 15; /* when this side armed last, in units of 2^20 ns */
+	} armed[2];
+	struct tcp_side sides[2]; /* that of the lower address first */
+};
+
+struct tcp_bucket {
+	struct tcp_pair pairs[2];
+};
+_Static_assert(sizeof(struct tcp_bucket) == 64, "one cache line");
 
 /* Fields that are measured only if a template asks for them. Only the object netobs_extra.bpf.o, made of the same
  * sources with NETOBS_EXTRA = 1, has them: in flow_extras under the index of the slot, and behind the other
@@ -74,11 +127,18 @@ struct flow_metrics {
 	__u8 dst_mac[6];
 	__u32 end; /* both as in flow_start */
 	__u32 syn;
+#if NETOBS_INSIGHT
+	__u32 next_seq; /* for the kernel: TCP, behind the highest sequence number so far; percpu_array has next_seqs */
+	__u32 reserved;
+#endif
 #if NETOBS_EXTRA
 	struct flow_extra extra;
 #endif
+#if NETOBS_INSIGHT
+	struct flow_insight insight;
+#endif
 };
-_Static_assert(sizeof(struct flow_metrics) == 64 + NETOBS_EXTRA * sizeof(struct flow_extra), "no padding");
+_Static_assert(sizeof(struct flow_metrics) == 64 + 64 * NETOBS_EXTRA + (8 + 64) * NETOBS_INSIGHT, "no padding");
 
 struct flow_record {
 	struct flow_key key;
@@ -241,6 +301,8 @@ struct netobs_settings {
 	__u32 turn; /* enum netobs_turn: the one at which this program counts; TURN_ALONE = always */
 	__u32 interface_rows; /* of a CPU in interface_counts, a power of two */
 	__u32 interface_mask; /* interface_rows - 1 */
+	__u32 pair_mask; /* buckets in tcp_pairs - 1, a power of two less one */
+	__u32 reserved;
 	__u64 row_key; /* of the namespace: interface_count.key without interface and direction */
 	__u64 tick_ns; /* length of a jiffy */
 	__u64 hash_keys[HASH_KEYS]; /* percpu_array: random odd numbers, so that nobody can make flows for one bucket */

@@ -20,6 +20,7 @@
 #define VLAN_PRIORITY(tci) (((tci) >> 13) & 7)
 #define ETHERTYPE_QINQ_OLD 0x9100 /* before 802.1ad: still seen */
 #define IPV4_OFFSET 0x1fff
+#define TCP_HEADER 20
 #define TCP_FLAGS 0x0fff /* reserved bits included: RFC 9565 exports what was on the wire */
 #define NEXTHDR_HOP 0
 #define NEXTHDR_ROUTING 43
@@ -64,6 +65,13 @@ struct packet {
 	__u32 ip_offset; /* of the IP header in the frame */
 	__u32 transport_offset;
 	__u32 transport_octets; /* from there to the end of the IP packet; 0 in a later fragment */
+#endif
+#if NETOBS_INSIGHT
+	__u32 seq; /* TCP: as in the header, like ack and window */
+	__u32 ack;
+	__u32 payload; /* octets, of a super-packet all of them */
+	__u16 window;
+	__u8 has_tcp; /* a whole header */
 #endif
 };
 
@@ -165,6 +173,37 @@ static __always_inline __u32 parse_ethernet(struct cursor *cur, struct packet *p
 	return parse_vlan(cur, pkt, bpf_ntohs(words[6]));
 }
 
+#if NETOBS_INSIGHT
+/* `words`: the first four of a TCP header, or NULL; `octets`: of it and the payload. */
+static __always_inline void note_tcp(struct packet *pkt, const __be32 *words, __u32 octets)
+{
+	__u32 header;
+
+	if (!words)
+		return;
+	header = (bpf_ntohl(words[3]) >> 28) * 4;
+	if (header < TCP_HEADER || header > octets)
+		return;
+	pkt->seq = bpf_ntohl(words[1]);
+	pkt->ack = bpf_ntohl(words[2]);
+	pkt->window = bpf_ntohl(words[3]);
+	pkt->payload = octets - header;
+	pkt->has_tcp = 1;
+}
+
+static __always_inline void read_tcp_numbers(const struct cursor *cur, struct packet *pkt, __u32 octets)
+{
+	__be32 copy[4];
+
+	note_tcp(pkt, peek(cur, copy, sizeof(copy)), octets);
+}
+#define NOTE_TCP(pkt, words, octets) note_tcp(pkt, words, octets)
+#define READ_TCP_NUMBERS(cur, pkt, octets) read_tcp_numbers(cur, pkt, octets)
+#else
+#define NOTE_TCP(pkt, words, octets) ((void)0)
+#define READ_TCP_NUMBERS(cur, pkt, octets) ((void)0)
+#endif
+
 /* Ports, ICMP type and code, TCP flags. `octets` are left in the IP packet: bytes after it are padding, not header.
  * A truncated header leaves zeros: the packet still counts in the flow of its addresses.
  * Returns the octets of the header, as repeated in each segment of a super-packet. */
@@ -182,6 +221,7 @@ static __always_inline __u32 parse_transport(struct cursor *cur, struct packet *
 		pkt->src_port = bpf_ntohs(words[0]);
 		pkt->dst_port = bpf_ntohs(words[1]);
 		pkt->tcp_flags = bpf_ntohs(words[6]) & TCP_FLAGS;
+		READ_TCP_NUMBERS(cur, pkt, octets);
 		return (bpf_ntohs(words[6]) >> 12) * 4;
 	case IPPROTO_UDP:
 	case IPPROTO_UDPLITE:

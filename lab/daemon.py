@@ -39,10 +39,17 @@ def configuration(
     groups: Sequence[Table] = (),
     packet_capture: Table | None = None,
     metrics: Table | None = None,
+    insight: Table | None = None,
 ) -> str:
     """A configuration file that measures veth0 and exports to 127.0.0.1; the tables add keys, or replace them."""
     parts = [_table("[capture]", {"interfaces": ["veth0"], **(capture or {})})]
-    tables = {"metering": metering, "packet_capture": packet_capture, "metrics": metrics, "log": log}
+    tables = {
+        "metering": metering,
+        "packet_capture": packet_capture,
+        "metrics": metrics,
+        "insight": insight,
+        "log": log,
+    }
     parts += [_table(f"[{name}]", table) for name, table in tables.items() if table]
     parts += [_table("[[collector]]", {"host": "127.0.0.1", **collector}) for collector in collectors]
     parts += [_table("[[group]]", group) for group in groups]

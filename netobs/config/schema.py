@@ -263,6 +263,18 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True)
+class InsightConfig:
+    """[insight]: how well connections go."""
+
+    tcp: bool = setting(False, Boolean(), "round-trip times, retransmissions and more of TCP connections")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What the programs have to measure: a part of ``metrics.INSIGHT_GROUPS``."""
+        return ("tcp",) if self.tcp else ()
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """[log]."""
 
@@ -278,6 +290,7 @@ class Config:
     collectors: tuple[CollectorConfig, ...]
     packet_capture: PacketCaptureConfig
     metrics: MetricsConfig
+    insight: InsightConfig
     log: LogConfig
     path: str = ""
     groups: tuple[GroupConfig, ...] = ()
@@ -292,6 +305,7 @@ TABLES: dict[str, type[Any]] = {
     "group": GroupConfig,
     "packet_capture": PacketCaptureConfig,
     "metrics": MetricsConfig,
+    "insight": InsightConfig,
     "log": LogConfig,
 }
 """The tables of the file."""

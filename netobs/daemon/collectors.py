@@ -93,7 +93,7 @@ class ExportingProcess:
         self._numbers = itertools.count(1)
         self.reporter = Reporter(config.capture.sampling)
         self._exporters = make_exporters(config, self.boot_ns)
-        self.extra_groups = extra.groups(self._exporters.values())
+        self.extra_groups = extra.groups(config, self._exporters.values())
         check_certificates(config)
         self._collectors = [self._collector(each, self._exporters, START_WITHIN_S) for each in config.collectors]
         if self._places is not None:

@@ -72,7 +72,7 @@ def _capture(config: Config, plan: Plan) -> None:
     try:
         plan.lines.append(f"kernel {os.uname().release}, libbpf {libbpf.version()}")
         wanted = extra.elements(extra.readable(config))
-        capture = Capture(config.capture, extra_groups=frozenset(wanted.values()))
+        capture = Capture(config.capture, extra_groups=extra.groups(config, extra.readable(config)))
     except NetobsError as error:
         plan.problems.append(str(error))
         return
@@ -91,11 +91,12 @@ def _memory(config: Config, capture: Capture, wanted: dict[str, str], plan: Plan
         f"flow table {table}: {flows} flows, {_mib(capture.datapath.kernel_bytes())} of kernel memory "
         f"for {libbpf.possible_cpus()} possible CPUs"
     )
-    if wanted:
+    asked = [*wanted, *(f"[insight] {group}" for group in config.insight.groups)]
+    if asked:
         plain_bytes = Datapath(config.capture).kernel_bytes()
         plan.lines.append(
             f"  {_mib(capture.datapath.kernel_bytes() - plain_bytes)} of that, and some time for each packet, for "
-            f"{', '.join(wanted)}: see netobs-templates(5)"
+            f"{', '.join(asked)}: see netobs-templates(5)"
         )
     cache, eviction = _mib(footprint.cache_bytes(config, record)), _mib(footprint.eviction_bytes(config, record))
     plan.lines.append(f"flow cache: at most {config.metering.max_flows} flows, {cache} of process memory when full")

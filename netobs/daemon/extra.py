@@ -10,6 +10,7 @@ from netobs.config import Config
 from netobs.daemon.protocols import exporter
 from netobs.encode.columns import ALL_COLUMNS
 from netobs.encode.protocols import Exporter
+from netobs.flow.metrics import INSIGHT_GROUPS
 
 
 def elements(exporters: Iterable[Exporter]) -> dict[str, str]:
@@ -19,9 +20,17 @@ def elements(exporters: Iterable[Exporter]) -> dict[str, str]:
     return {name: column.group for name, column in columns.items() if column is not None and column.group}
 
 
-def groups(exporters: Iterable[Exporter]) -> frozenset[str]:
-    """The groups of ``elements``: what the programs have to measure."""
-    return frozenset(elements(exporters).values())
+def groups(config: Config, exporters: Iterable[Exporter]) -> frozenset[str]:
+    """What the programs have to measure: the groups of ``elements``, and what [insight] asks for.
+
+    :raises TemplateError: a template needs what [insight] does not ask for.
+    """
+    wanted = elements(exporters)
+    off = [name for name, group in wanted.items() if group in INSIGHT_GROUPS and group not in config.insight.groups]
+    if off:
+        key = f"{wanted[off[0]]} = true"
+        raise TemplateError(f"template elements {', '.join(off)} are not measured", f"set {key} in [insight]")
+    return frozenset({*wanted.values(), *config.insight.groups})
 
 
 def check_measured(exporters: Iterable[Exporter], measured: frozenset[str]) -> None:

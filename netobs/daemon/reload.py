@@ -23,6 +23,7 @@ log = logging.getLogger("netobs")
 
 AT_START_ONLY: dict[str, tuple[str, ...]] = {
     "capture": ("pin", "drop_capabilities"),
+    "insight": ("tcp",),
 }
 """The keys, by table, that are fixed when the daemon starts. All others take effect at a reload."""
 
@@ -234,5 +235,5 @@ def _fixed(present: Config) -> dict[str, tuple[str, ...]]:
         return AT_START_ONLY
     names = (*AT_START_ONLY["capture"], *MOVED_BY, *LOADED_WITH)
     if present.packet_capture.enabled or present.capture.netns:
-        return {"capture": names}
-    return {"capture": (*names, "netns"), "packet_capture": ("enabled",)}
+        return {**AT_START_ONLY, "capture": names}
+    return {**AT_START_ONLY, "capture": (*names, "netns"), "packet_capture": ("enabled",)}

@@ -14,6 +14,7 @@ import numpy as np
 from netobs.base import clock
 from netobs.base.keeper import NOTHING, Keeper
 from netobs.config import CaptureConfig
+from netobs.datapath.extra_maps import ExtraMaps
 from netobs.datapath.flow_table import FlowTable
 from netobs.datapath.generations import Generations, Manifest, described, hash_of, read_layout, settings_of
 from netobs.datapath.halves import Halves
@@ -21,15 +22,14 @@ from netobs.datapath.interface_counts import InterfaceCounts, row_key, rows_for
 from netobs.datapath.layout import (
     FLOW_TABLES,
     HASH_KEYS,
-    PLAIN,
     SETTINGS,
-    WITH_EXTRA,
     RecordLayout,
+    layout_for,
     slot_netns,
 )
 from netobs.datapath.ledger import NONE, Count, Ledger, LedgerReading
 from netobs.datapath.memory import MIB, check_memory
-from netobs.datapath.percpu_array import EXTRA_MAP, PercpuArray
+from netobs.datapath.percpu_array import maps_of
 from netobs.datapath.percpu_hash import PercpuHash
 from netobs.datapath.ring import RingBuffer
 from netobs.datapath.ring_only import RingOnly
@@ -38,7 +38,7 @@ from netobs.datapath.taking import Taking
 from netobs.datapath.tick import CoarseClock
 from netobs.datapath.view import TableShape, table_of
 from netobs.flow.metrics import GROUPS
-from netobs.flow.records import EXTRA, KEY, Records, concatenate, in_dtype
+from netobs.flow.records import KEY, Records, concatenate, in_dtype
 from netobs.kernel import host, libbpf, numa
 from netobs.kernel.grace import GracePeriod
 from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject, LoadedObject
@@ -46,9 +46,7 @@ from netobs.kernel.object import OBJECT, PROGRAMS, BpfObject, LoadedObject
 log = logging.getLogger("netobs.capture")
 
 RING_BYTES = 16 << 20  # 139,000 records: enough for the packets that a full table sheds during an eviction
-TABLE_MAPS = (*PercpuArray.MAPS, *PercpuHash.MAPS, *RingOnly.MAPS)
 CLOCK_PROGRAM, CLOCK_FRAME = "netobs_clock", bytes(64)
-PACKET_EXTRAS = "packet_extras"
 SHARED_MAPS = (".bss", "ledgers", "interface_counts", "not_ip", "ring")
 """The maps that all programs use, beside those of the table."""
 
@@ -77,9 +75,8 @@ class Datapath(Taking):
         self._keeper = keeper
         self._slot_cpus = slot_cpus or libbpf.online_cpus()
         self._extra_groups = extra_groups
-        self._layout = layout or (WITH_EXTRA if extra_groups else PLAIN)
+        self._layout = layout or layout_for(extra_groups)
         super().__init__(self._layout.record)
-        self._extra_maps = (EXTRA_MAP, PACKET_EXTRAS) if self._layout.has_extra else ()
         self._cpus = libbpf.possible_cpus()
         self.preemptible = host.is_realtime()
         """Whether programs of one CPU may interrupt each other: they may in a PREEMPT_RT kernel from 6.18 on, unless
@@ -95,11 +92,12 @@ class Datapath(Taking):
         rows = interface_rows or rows_for(len(socket.if_nameindex()), bool(config.netns))
         self.interface_counts = InterfaceCounts(self._cpus, rows, self._layout)
         self.ring = RingBuffer(RING_BYTES, self.record)
+        self.extra_maps = ExtraMaps(self._layout, self._cpus, config.max_flows)
         self.table: FlowTable = table_of(config.flow_table, config.max_flows, self._slot_cpus, batch, self._layout)
 
     @property
-    def _parts(self) -> tuple[Ledger, InterfaceCounts, RingBuffer, FlowTable]:
-        return self.ledger, self.interface_counts, self.ring, self.table
+    def _parts(self) -> tuple[Ledger, InterfaceCounts, RingBuffer, ExtraMaps, FlowTable]:
+        return self.ledger, self.interface_counts, self.ring, self.extra_maps, self.table
 
     @property
     def record(self) -> np.dtype[np.void]:
@@ -108,13 +106,12 @@ class Datapath(Taking):
 
     def shape(self) -> TableShape:
         """For another process that reads the table."""
-        config, has_extra = self._config, self._layout.has_extra
-        return TableShape(config.flow_table, config.max_flows, self.table.slot_cpus, has_extra)
+        config = self._config
+        return TableShape(config.flow_table, config.max_flows, self.table.slot_cpus, self._layout.object)
 
     def kernel_bytes(self) -> int:
         """Memory that the maps take."""
-        packet_extras = self._cpus * EXTRA.itemsize if self._layout.has_extra else 0
-        return sum(part.kernel_bytes() for part in self._parts) + packet_extras
+        return sum(part.kernel_bytes() for part in self._parts)
 
     def load(self) -> None:
         """Loads and verifies the programs, or goes on with what the former process has kept: with all of it, or with
@@ -159,8 +156,6 @@ class Datapath(Taking):
         obj = self._open_object()
         for part in self._parts:
             part.prepare(obj)
-        if self._layout.has_extra:
-            obj.set_max_entries(PACKET_EXTRAS, self._cpus)
         self._write_settings(obj)
         programs = [*PROGRAMS, CLOCK_PROGRAM]
         entries = {".bss": 1, **obj.entries}
@@ -283,7 +278,7 @@ class Datapath(Taking):
     def _open_object(self) -> BpfObject:
         """The object without the maps of other tables."""
         obj = BpfObject(OBJECT.with_name(self._layout.object))
-        for name in {*TABLE_MAPS, *self._extra_maps}.difference(self.table.MAPS, (PACKET_EXTRAS,)):
+        for name in {*maps_of(self._layout), *PercpuHash.MAPS, *RingOnly.MAPS}.difference(self.table.MAPS):
             obj.leave_out(name)
         return obj
 
@@ -303,7 +298,7 @@ class Datapath(Taking):
             settings["slot_netns"] = slot_netns(number)
             settings["row_key"] = row_key(number, self.interface_counts.rows)
             settings["turn"] = turn
-            for name in (*SHARED_MAPS, *self._extra_maps[1:], *self.table.MAPS):
+            for name in (*SHARED_MAPS, *self.extra_maps.entries, *self.table.MAPS):
                 obj.reuse(name, self.map_fd(name))
             for name in {*PROGRAMS, CLOCK_PROGRAM}.difference(names):
                 obj.leave_out_program(name)
@@ -323,6 +318,7 @@ class Datapath(Taking):
         )
         settings["precise_time"], settings["preemptible"] = self._config.precise_time, self.preemptible
         settings["extra_groups"] = sum(1 << GROUPS.index(group) for group in self._extra_groups)
+        settings["pair_mask"] = self.extra_maps.pair_mask
         settings["tick_ns"] = clock.tick_ns()
         settings["hash_keys"] = np.frombuffer(os.urandom(8 * HASH_KEYS), dtype="<u8") | 1
         self._settings = settings.copy()

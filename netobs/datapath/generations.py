@@ -71,7 +71,7 @@ def read_layout(described_layout: dict[str, Any]) -> RecordLayout | None:
     structures = {name: _dtype(fields) for name, fields in described_layout["structures"].items()}
     known = {name: dtype for name, dtype in structures.items() if name in RecordLayout._fields}
     layout = RecordLayout(**known, object=described_layout["object"], reasons=tuple(described_layout["reasons"]))
-    mine = layouts.WITH_EXTRA if layout.has_extra else layouts.PLAIN
+    mine = layouts.LAYOUTS.get(layout.object, layouts.PLAIN)
     is_readable = all(_needed(name, getattr(mine, name)) <= {*(of.names or ())} for name, of in known.items())
     return layout if is_readable else None
 

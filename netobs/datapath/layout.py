@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
 from netobs.base import words
-from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, joined
+from netobs.flow.metrics import INSIGHT_GROUPS
+from netobs.flow.records import (
+    EXTRA,
+    EXTRA_RECORD,
+    FULL_RECORD,
+    INSIGHT,
+    INSIGHT_RECORD,
+    KEY,
+    METRICS,
+    PROGRESS,
+    RECORD,
+    joined,
+)
 
 FLOW_TABLES = words.FLOW_TABLES
 """enum flow_table, in its order; the words of the key capture.flow_table."""
@@ -29,6 +42,8 @@ SETTINGS = np.dtype(
         ("turn", "<u4"),
         ("interface_rows", "<u4"),
         ("interface_mask", "<u4"),
+        ("pair_mask", "<u4"),
+        ("reserved", "<u4"),
         ("row_key", "<u8"),
         ("tick_ns", "<u8"),
         ("hash_keys", "<u8", (HASH_KEYS,)),
@@ -167,15 +182,37 @@ class RecordLayout(NamedTuple):
     state: np.dtype[np.void] = STATE
     reasons: tuple[str, ...] = LEDGER_REASONS
     interface: np.dtype[np.void] | None = None
+    insight: np.dtype[np.void] = INSIGHT
 
     @property
     def has_extra(self) -> bool:
         """Whether there are maps of ``extra``."""
-        return self.object == WITH_EXTRA.object
+        return "_extra" in self.object
+
+    @property
+    def has_insight(self) -> bool:
+        """Whether there are maps of ``insight``, and of TCP connections."""
+        return "_insight" in self.object
 
 
 PLAIN = RecordLayout(METRICS, RECORD, "netobs.bpf.o", interface=INTERFACE_COUNT)
 WITH_EXTRA = RecordLayout(joined(METRICS, EXTRA), EXTRA_RECORD, "netobs_extra.bpf.o", interface=INTERFACE_COUNT)
+WITH_INSIGHT = RecordLayout(
+    joined(METRICS, PROGRESS, INSIGHT), INSIGHT_RECORD, "netobs_insight.bpf.o", interface=INTERFACE_COUNT
+)
+FULL = RecordLayout(
+    joined(METRICS, PROGRESS, EXTRA, INSIGHT), FULL_RECORD, "netobs_extra_insight.bpf.o", interface=INTERFACE_COUNT
+)
+LAYOUTS = {layout.object: layout for layout in (PLAIN, WITH_EXTRA, WITH_INSIGHT, FULL)}
+"""By the name of the object."""
+
+
+def layout_for(groups: Collection[str]) -> RecordLayout:
+    """The least one in which ``groups`` (of ``metrics.GROUPS``) are measured."""
+    has_insight = not {*INSIGHT_GROUPS}.isdisjoint(groups)
+    has_extra = not {*groups} <= {*INSIGHT_GROUPS}
+    return next(each for each in LAYOUTS.values() if (each.has_extra, each.has_insight) == (has_extra, has_insight))
+
 
 MAX_NAMESPACES = (1 << SLOT_NETNS_BITS) - 1
 """Numbers of network namespaces begin at 1."""

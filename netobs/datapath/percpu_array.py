@@ -8,8 +8,8 @@ are two such maps as well.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 LEAST_SLOTS = max(1024, mmap.PAGESIZE // FLOW_START.itemsize)
 """Of a CPU and half. Fewer would not fill whole pages in both arrays."""
-EXTRA_MAP = "flow_extras"
+EXTRA_MAP, INSIGHT_MAP, SEQS_MAP = "flow_extras", "flow_insights", "next_seqs"
+SEQ_BYTES = 4
 IN_SLOT = ("src_addr", "dst_addr", "src_port", "dst_port", "ifindex", "protocol", *in_place(Place.SLOT))
 IN_START = in_place(Place.START)
 TIME_MARGIN_NS = 60_000_000_000
@@ -58,8 +59,15 @@ def slots_per_cpu(max_flows: int, cpus: int) -> int:
     return max(LEAST_SLOTS, 1 << (-(-max_flows // cpus) - 1).bit_length())
 
 
+def maps_of(layout: RecordLayout) -> tuple[str, ...]:
+    """The names of the table's maps."""
+    insight = (INSIGHT_MAP, SEQS_MAP) if layout.has_insight else ()
+    return (*PercpuArray.MAPS, *((EXTRA_MAP,) if layout.has_extra else ()), *insight)
+
+
 class PercpuArray:
-    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; ``flow_extras`` with ``WITH_EXTRA``.
+    """Maps ``flow_slots``, ``flow_starts``, ``overflow_0`` and ``overflow_1``; and, where the layout has them,
+    ``flow_extras``, ``flow_insights``, and ``next_seqs``, which only the kernel reads.
 
     ``cpus``: how many CPUs get slots. Those that come online later have none and use the overflow hash.
     """
@@ -79,7 +87,12 @@ class PercpuArray:
         self._arrays = {"flow_slots": layout.slot, "flow_starts": layout.start}
         if layout.has_extra:
             self._arrays[EXTRA_MAP] = layout.extra
-            self.MAPS = (*self.MAPS, EXTRA_MAP)
+        if layout.has_insight:
+            self._arrays[INSIGHT_MAP] = layout.insight
+        self.MAPS = maps_of(layout)
+        whole: Mapping[str, Any] = layout.record.fields or {}
+        self._beside = [whole[(dtype.names or ())[0]][1] for dtype in [*self._arrays.values()][2:]]
+        """Where in a record the contents of the third and all further arrays begin."""
         self._copied = (_Copied(layout.slot, layout.record, IN_SLOT), _Copied(layout.start, layout.record, IN_START))
         self._state = _state_of(layout.slot)
         self._in_slots = self._in_overflow = 0
@@ -88,7 +101,7 @@ class PercpuArray:
 
     def prepare(self, obj: BpfObject) -> None:
         """Sizes the maps. Before load."""
-        for name in self._arrays:
+        for name in {*self.MAPS}.difference(self.OVERFLOW):
             obj.set_max_entries(name, 2 * self.slot_cpus * self.slots)
         for name in self.OVERFLOW:
             obj.set_max_entries(name, self._max_flows)
@@ -148,12 +161,12 @@ class PercpuArray:
         others = [self._region(name, used.region) for name in [*self._arrays][1:]]
         for begin in range(0, len(rows), CHUNK_ROWS):
             chunk, indices = rows[begin : begin + CHUNK_ROWS], used.indices[begin : begin + CHUNK_ROWS]
-            slots, starts, *extras = (take(array, indices) for array in (used.slots, *others))
+            slots, starts, *beside = (take(array, indices) for array in (used.slots, *others))
             for copied, source in zip(self._copied, (slots, starts)):
                 copied.copy(source, chunk)
             _compute(chunk, slots, starts, reference_ns)
-            for extra in extras:
-                _bytes(chunk)[:, -extra.itemsize :] = _bytes(extra)
+            for begin_at, part in zip(self._beside, beside):
+                _bytes(chunk)[:, begin_at : begin_at + part.itemsize] = _bytes(part)
 
     def _region(self, name: str, region: int) -> npt.NDArray[np.void]:
         """One CPU's half of an array map. It is mapped as long as the array lives, which is short: mapped pages count
@@ -169,8 +182,8 @@ class PercpuArray:
 
     def kernel_bytes(self) -> int:
         """Memory of the maps."""
-        slots = 2 * self.slot_cpus * self.slots * sum(dtype.itemsize for dtype in self._arrays.values())
-        return slots + 2 * hash_map_bytes(
+        slot_bytes = sum(dtype.itemsize for dtype in self._arrays.values()) + SEQ_BYTES * self._layout.has_insight
+        return 2 * self.slot_cpus * self.slots * slot_bytes + 2 * hash_map_bytes(
             self._max_flows, self._layout.overflow_key.itemsize, self._layout.metrics.itemsize
         )
 

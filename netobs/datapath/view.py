@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from netobs.datapath.flow_table import FlowTable, Quiet
-from netobs.datapath.layout import PLAIN, WITH_EXTRA, RecordLayout
+from netobs.datapath.layout import LAYOUTS, RecordLayout
 from netobs.datapath.percpu_array import PercpuArray
 from netobs.datapath.percpu_hash import PercpuHash
 from netobs.datapath.ring_only import RingOnly
@@ -27,17 +27,16 @@ STATE_MAP = ".bss"
 
 class TableShape(NamedTuple):
     """What a process has to know of maps that it did not make. The fields are the keys of [capture], the CPUs with
-    slots, and whether the maps have ``struct flow_extra``."""
+    slots, and the object whose ``RecordLayout`` the maps have."""
 
     flow_table: str
     max_flows: int
     slot_cpus: int
-    has_extra: bool
+    object: str
 
     def table(self) -> FlowTable:
         """The table, which cannot be written."""
-        layout = WITH_EXTRA if self.has_extra else PLAIN
-        return table_of(self.flow_table, self.max_flows, self.slot_cpus, 0, layout, writable=False)
+        return table_of(self.flow_table, self.max_flows, self.slot_cpus, 0, LAYOUTS[self.object], writable=False)
 
 
 def table_of(
@@ -57,7 +56,7 @@ class TableView:
     def __init__(self, shape: TableShape, maps: Mapping[str, int], active_half: int) -> None:
         """``maps``: descriptors of those of the table and of ``STATE_MAP``, which belong to this object from now on.
         ``active_half``: the half that packets went to when no eviction was under way."""
-        self._record = (WITH_EXTRA if shape.has_extra else PLAIN).record
+        self._record = LAYOUTS[shape.object].record
         self._half = active_half
         self.is_partial = False
         """Whether the last reading lacks flows, because the kernel lets only CAP_BPF read a hash map. They are in the

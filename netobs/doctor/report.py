@@ -172,7 +172,7 @@ def _configuration(config: Config, seen: Sequence[Seen], pid: int) -> Iterator[F
 
 def _room(config: Config) -> Iterator[Finding]:
     try:
-        groups = frozenset(extra.elements(extra.readable(config)).values())
+        groups = extra.groups(config, extra.readable(config))
         datapath = Datapath(config.capture, extra_groups=groups)
         line = footprint.warning(config, datapath.kernel_bytes(), datapath.record)
     except NetobsError:

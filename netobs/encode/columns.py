@@ -16,7 +16,7 @@ from netobs.encode import text
 from netobs.encode.registry import InformationElement
 from netobs.encode.template.template import Template
 from netobs.flow.interface_names import Texts
-from netobs.flow.metrics import IPV4, IPV6, METRICS, Element, Metric
+from netobs.flow.metrics import IPV4, IPV6, METRICS, NO_SAMPLE, Element, Metric
 from netobs.flow.records import FlowBatch, Records
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Fill = Callable[[FlowBatch], Values]
 
 ETHERTYPES = {IPV4: 0x0800, IPV6: 0x86DD}
 
-_ICMP, _ICMPV6 = 1, 58
+_ICMP, _TCP, _ICMPV6 = 1, 6, 58
 _INGRESS, _EGRESS = 0, 1
 _NS_PER_S, _NS_PER_MS, _NS_PER_US = 1_000_000_000, 1_000_000, 1_000
 _MAX_U32 = 0xFFFFFFFF
@@ -45,7 +45,8 @@ class Column(NamedTuple):
     each record's index into ``texts(batch)``; ``most_octets``: longer strings are cut.
     ``least_octets``: the shortest reduced-size encoding that holds every value, 0 = only the canonical length.
     ``family``: the one address family in which the element has a meaning, "" = both. ``octets``: its one length, where
-    the registry has none. ``group``: of what is measured only where a template asks for it (``metrics.GROUPS``).
+    the registry has none. ``group``: of what is measured only where a template or [insight] asks for it
+    (``metrics.GROUPS``). ``needs``: one of ``LEVELS``, of which records have the value at all.
     """
 
     values: Fill
@@ -55,6 +56,21 @@ class Column(NamedTuple):
     most_octets: int = 0
     octets: int = 0
     group: str = ""
+    needs: int = 0
+
+
+ANY, TCP, RTT, HANDSHAKE = LEVELS = range(4)
+"""Which records have a value: any; those of TCP; those with a sample of the round-trip time; those that have one of a
+handshake, too. Each level has the values of those before it."""
+
+
+def levels(records: Records) -> npt.NDArray[np.int8]:
+    """The greatest of ``LEVELS`` of each record."""
+    found: npt.NDArray[np.int8] = (records["protocol"] == _TCP).astype(np.int8)
+    if "rtt_samples" in (records.dtype.names or ()):
+        found += records["rtt_samples"] != 0
+        found += records["handshake_rtt"] != NO_SAMPLE
+    return found
 
 
 def _measured(metric: Metric, element: Element) -> Column:
@@ -217,12 +233,41 @@ COLUMNS: dict[str, Column] = {
 }
 """Every element that netobs can fill, by name."""
 
+
+def _rtt_mean(batch: FlowBatch) -> Values:
+    records = batch.records
+    mean: Values = np.minimum(records["rtt_sum"] // np.maximum(records["rtt_samples"], 1), _MAX_U32)
+    return mean
+
+
+def _insight(name: str, values: Fill, needs: int, units: str, octets: int = 4) -> tuple[InformationElement, Column]:
+    semantics = "quantity" if units == "microseconds" else "deltaCounter"
+    element = InformationElement(name, 0, f"unsigned{8 * octets}", octets, semantics, units)
+    return element, Column(values, group="tcp", needs=needs)
+
+
+_INSIGHT = (
+    _insight("tcpRttMinMicroseconds", _field("rtt_min"), RTT, "microseconds"),
+    _insight("tcpRttMeanMicroseconds", _rtt_mean, RTT, "microseconds"),
+    _insight("tcpRttMaxMicroseconds", _field("rtt_max"), RTT, "microseconds"),
+    _insight("tcpRttSampleCount", _field("rtt_samples"), TCP, ""),
+    _insight("tcpHandshakeRttMicroseconds", _field("handshake_rtt"), HANDSHAKE, "microseconds"),
+    _insight("tcpRetransmittedPackets", _field("retransmitted_packets"), TCP, "packets"),
+    _insight("tcpRetransmittedOctets", _field("retransmitted_octets"), TCP, "octets", 8),
+    _insight("tcpOutOfOrderPackets", _field("out_of_order_packets"), TCP, "packets"),
+    _insight("tcpZeroWindowPackets", _field("zero_window_packets"), TCP, "packets"),
+    _insight("tcpSynPackets", _field("syn_packets"), TCP, "packets"),
+    _insight("tcpFinPackets", _field("fin_packets"), TCP, "packets"),
+    _insight("tcpRstPackets", _field("rst_packets"), TCP, "packets"),
+)
+
 OWN_VALUES: dict[str, tuple[InformationElement, Column]] = {
     element.name: (element, column)
     for element, column in (
         (InformationElement("interfaceIndex", 0, "unsigned32", 4, "identifier", ""), Column(_field("ifindex"))),
         (InformationElement("icmpType", 0, "unsigned8", 1, "identifier", ""), Column(_icmp_type)),
         (InformationElement("icmpCode", 0, "unsigned8", 1, "identifier", ""), Column(_icmp_code)),
+        *_INSIGHT,
     )
 }
 """Values for which IANA has no element: for enterprise-specific ones (the number 0 is never sent)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from netobs.base.errors import TemplateError
-from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill
+from netobs.encode.columns import ALL_COLUMNS, ETHERTYPES, Column, fill, levels
 from netobs.encode.template.template import Template
 from netobs.encode.text import squeeze
 from netobs.flow.metrics import Merge, named
@@ -76,8 +76,8 @@ class RecordEncoder:
     """Makes Data Records with one set of Templates; ``columns`` says how each element is filled. Without state."""
 
     def __init__(self, templates: Sequence[Template], columns: Mapping[str, Column] = ALL_COLUMNS) -> None:
-        self.templates = tuple(templates)
         self._columns = columns
+        self.templates = tuple(each for template in templates for each in self._by_level(template))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,7 +97,7 @@ class RecordEncoder:
 
         A record whose counter does not fit a reduced-size field becomes several, which together count the same.
         """
-        ethertype = batch.records["ethertype"]
+        ethertype, level = batch.records["ethertype"], self._levels(batch.records)
         data_sets = []
         left = np.ones(len(batch), dtype=np.bool_)
         for template in self.templates:
@@ -106,10 +106,25 @@ class RecordEncoder:
             for family in families:
                 mask |= ethertype == ETHERTYPES[family]
             mask &= left
+            if template.needs:
+                mask &= level >= template.needs
             left &= ~mask
             if mask.any():
                 data_sets.append(self._data_set(template, batch, mask))
         return Encoded(data_sets, Tally.of_records(batch.records[left]) if left.any() else Tally())
+
+    def _by_level(self, template: Template) -> Iterator[Template]:
+        """``template``, and what is left of it for records that do not have all of its values: what was not measured
+        has no number."""
+        columns = {field: self._columns.get(field.filled_with) for field in template.fields}
+        needs = {field: column.needs if column else 0 for field, column in columns.items()}
+        for level in sorted({0, *needs.values()}, reverse=True):
+            fields = tuple(field for field in template.fields if needs[field] <= level)
+            if fields:
+                yield replace(template, fields=fields, needs=level)
+
+    def _levels(self, records: Records) -> npt.NDArray[np.int8]:
+        return levels(records) if any(each.needs for each in self.templates) else np.zeros(0, np.int8)
 
     def _data_set(self, template: Template, batch: FlowBatch, mask: npt.NDArray[np.bool_]) -> DataSet:
         index = None if mask.all() else np.flatnonzero(mask)

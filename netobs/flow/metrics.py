@@ -60,14 +60,26 @@ class Metric(NamedTuple):
     elements: tuple[Element, ...] = ()
     shape: tuple[int, ...] = ()
     group: str = ""
+    unknown: int = 0
+    """Its value where it was not measured."""
 
 
-GROUPS = ("tcp_options", "tcp_window", "ip", "link", "layer2_octets")
+GROUPS = ("tcp_options", "tcp_window", "ip", "link", "layer2_octets", "tcp")
 """enum extra_group, in its order: what is switched on together."""
+INSIGHT_GROUPS = ("tcp",)
+"""Those that are measured where [insight] asks for them."""
+NO_SAMPLE = 0xFFFF_FFFF
+"""Instead of a time that was not measured."""
 
 
-def _extra(name: str, dtype: str, merge: Merge, group: str, *elements: Element, shape: tuple[int, ...] = ()) -> Metric:
-    return Metric(name, dtype, merge, Place.EXTRA, elements, shape, group)
+def _extra(
+    name: str, dtype: str, merge: Merge, group: str, *elements: Element, shape: tuple[int, ...] = (), unknown: int = 0
+) -> Metric:
+    return Metric(name, dtype, merge, Place.EXTRA, elements, shape, group, unknown)
+
+
+def _tcp(name: str, dtype: str, merge: Merge, unknown: int = 0) -> Metric:
+    return _extra(name, dtype, merge, "tcp", unknown=unknown)
 
 
 METRICS = (
@@ -109,7 +121,7 @@ METRICS = (
     _extra("ipv6_headers", "<u4", Merge.OR, "ip", Element("ipv6ExtensionHeadersFull", least_octets=4, family=IPV6)),
     _extra("flow_label", "<u4", Merge.FIRST, "ip", Element("flowLabelIPv6", family=IPV6)),
     # As in the header, without window scaling; 65535 where no packet said one.
-    _extra("min_tcp_window", "<u2", Merge.MIN, "tcp_window", Element("tcpWindowSize")),
+    _extra("min_tcp_window", "<u2", Merge.MIN, "tcp_window", Element("tcpWindowSize"), unknown=0xFFFF),
     _extra("customer_vlan_id", "<u2", Merge.FIRST, "link", Element("dot1qCustomerVlanId")),
     _extra("customer_priority", "u1", Merge.FIRST, "link", Element("dot1qCustomerPriority")),
     _extra("fragment_flags", "u1", Merge.FIRST, "ip", Element("fragmentFlags")),
@@ -125,8 +137,25 @@ METRICS = (
         Element("mplsLabelStackSection3", octets=3, part=2),
         shape=(3, 3),
     ),
+    # Of the way from here to the destination and back, in microseconds.
+    _tcp("rtt_sum", "<u8", Merge.SUM),
+    _tcp("retransmitted_octets", "<u8", Merge.SUM),
+    _tcp("rtt_min", "<u4", Merge.MIN, NO_SAMPLE),
+    _tcp("rtt_max", "<u4", Merge.MAX),
+    _tcp("rtt_samples", "<u4", Merge.SUM),
+    _tcp("handshake_rtt", "<u4", Merge.MIN, NO_SAMPLE),
+    _tcp("retransmitted_packets", "<u4", Merge.SUM),
+    _tcp("out_of_order_packets", "<u4", Merge.SUM),
+    _tcp("zero_window_packets", "<u4", Merge.SUM),
+    _tcp("syn_packets", "<u4", Merge.SUM),
+    _tcp("rst_packets", "<u4", Merge.SUM),
+    _tcp("fin_packets", "<u2", Merge.SUM),
+    # For the kernel only.
+    _tcp("hole_octets", "<u2", Merge.NONE),
+    _tcp("hole", "<u4", Merge.NONE),
+    _tcp("hole_since", "<u4", Merge.NONE),
 )
-"""In the order of ``struct flow_metrics`` and of ``struct flow_extra`` behind it."""
+"""In the order of ``struct flow_metrics``, of ``struct flow_extra`` and of ``struct flow_insight`` behind it."""
 
 
 def named(merge: Merge) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # numpy.typing takes a tenth of the time that numpy takes to 
     Records = npt.NDArray[np.void]
 else:
     Records = np.ndarray
-"""A one-dimensional array of ``RECORD`` or of ``EXTRA_RECORD``; which of them, its ``dtype`` says."""
+"""A one-dimensional array of one of ``RECORD_DTYPES``; which of them, its ``dtype`` says."""
 
 KEY = np.dtype(
     [
@@ -40,11 +40,14 @@ KEY = np.dtype(
 )
 """The Flow Key. 48 bytes, host byte order (the object is built for little-endian hosts)."""
 
-METRICS, EXTRA = (
-    np.dtype([(each.name, each.dtype, each.shape) for each in metrics.METRICS if bool(each.group) == is_extra])
-    for is_extra in (False, True)
+_INSIGHT = metrics.INSIGHT_GROUPS
+METRICS, EXTRA, INSIGHT = (
+    np.dtype([(each.name, each.dtype, each.shape) for each in metrics.METRICS if each.group in groups])
+    for groups in (("",), {*metrics.GROUPS}.difference(_INSIGHT), _INSIGHT)
 )
-"""What is measured of each flow, 64 bytes; what is measured only where a template asks for it, 64 bytes more."""
+"""What is measured of each flow; only where a template asks for it; only where [insight] does. 64 bytes each."""
+PROGRESS = np.dtype([("next_seq", "<u4"), ("reserved", "<u4")])
+"""For the kernel only: how far a TCP connection is."""
 
 
 def joined(*parts: np.dtype[np.void]) -> np.dtype[np.void]:
@@ -57,6 +60,17 @@ RECORD = joined(KEY, METRICS)
 
 EXTRA_RECORD = joined(RECORD, EXTRA)
 """One Flow Record where something of ``EXTRA`` is measured. 176 bytes, no padding."""
+
+INSIGHT_RECORD = joined(RECORD, PROGRESS, INSIGHT)
+"""One Flow Record where something of ``INSIGHT`` is measured. 184 bytes, no padding."""
+
+FULL_RECORD = joined(RECORD, PROGRESS, EXTRA, INSIGHT)
+"""One Flow Record where something of both is. 248 bytes, no padding."""
+
+RECORD_DTYPES = (RECORD, EXTRA_RECORD, INSIGHT_RECORD, FULL_RECORD)
+
+UNKNOWN = {each.name: each.unknown for each in metrics.METRICS if each.unknown}
+"""The values of what was not measured, but for those that are 0."""
 
 CHUNK_ROWS = 8192
 """Rows worked on at a time: temporary arrays stay in the CPU's cache, and the cost of the calls is hidden (measured:
@@ -186,8 +200,9 @@ def in_dtype(records: Records, dtype: np.dtype[np.void]) -> Records:
     if records.dtype == dtype:
         return records
     rows = empty(len(records), dtype)
-    if "min_tcp_window" in (dtype.names or ()):
-        rows["min_tcp_window"] = 0xFFFF  # of a packet without one
+    for name, value in UNKNOWN.items():
+        if name in (dtype.names or ()):
+            rows[name] = value
     for name in {*(dtype.names or ())}.intersection(records.dtype.names or ()):
         rows[name] = records[name]
     return rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from netobs.flow.key_hash import Hashes, hash_keys, key_words, same_keys
 from netobs.flow.metrics import METRICS, Merge
-from netobs.flow.records import CHUNK_ROWS, EXTRA_RECORD, KEY, RECORD, Records, opaque, put, take
+from netobs.flow.records import CHUNK_ROWS, KEY, RECORD_DTYPES, Records, opaque, put, take
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,7 +44,7 @@ def rules(dtype: np.dtype[np.void]) -> _Rules:
     )
 
 
-_RULES = {dtype.itemsize: rules(dtype) for dtype in (RECORD, EXTRA_RECORD)}
+_RULES = {dtype.itemsize: rules(dtype) for dtype in RECORD_DTYPES}
 
 _SYN, _ENDS = 0x02, 0x01 | 0x04
 _TIME_SHIFT = np.uint64(10)  # of end and syn: units of 1,024 ns

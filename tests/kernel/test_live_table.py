@@ -135,7 +135,7 @@ def test_the_shape_goes_through_json() -> None:
     with Programs(max_flows=5000, extra_groups=("ip",)) as programs:
         shape: list[Any] = json.loads(json.dumps(programs.datapath.shape()))
         assert TableShape(*shape) == programs.datapath.shape()
-        assert TableShape(*shape).has_extra
+        assert TableShape(*shape).object == "netobs_extra.bpf.o"
         view = view_of(programs)
         fill(programs, 10)
         found = view.read(time.monotonic_ns())

@@ -26,6 +26,8 @@ FILES = {
     "usr/bin/netobs",
     f"{PYTHON}/netobs/bpf/netobs.bpf.o",
     f"{PYTHON}/netobs/bpf/netobs_extra.bpf.o",
+    f"{PYTHON}/netobs/bpf/netobs_extra_insight.bpf.o",
+    f"{PYTHON}/netobs/bpf/netobs_insight.bpf.o",
     f"{PYTHON}/netobs/bpf/packets.bpf.o",
     f"{PYTHON}/netobs/encode/information_elements.csv",
     *(

@@ -96,7 +96,13 @@ def package_files(where: str) -> dict[str, str]:
     """The python package in the folder ``where``."""
     netobs = REPOSITORY / "netobs"
     modules = [f"{where}/{path.relative_to(REPOSITORY)}" for path in netobs.glob("**/*.py")]
-    names = ("bpf/netobs.bpf.o", "bpf/netobs_extra.bpf.o", "bpf/packets.bpf.o", "encode/information_elements.csv")
+    names = (
+        "bpf/netobs.bpf.o",
+        "bpf/netobs_extra.bpf.o",
+        "bpf/netobs_insight.bpf.o",
+        "bpf/packets.bpf.o",
+        "encode/information_elements.csv",
+    )
     others = [f"{where}/netobs/{name}" for name in names]
     folders = {str(Path(name).parent) for name in [*modules, *others]}
     return {

@@ -86,11 +86,10 @@ def test_a_key_has_its_default_and_its_range(key: Key) -> None:
 
 
 def test_a_key_that_a_reload_does_not_reach_says_so() -> None:
-    late = {f"capture.{name}" for name in AT_START_ONLY["capture"]}
+    late = {f"{table}.{name}" for table, names in AT_START_ONLY.items() for name in names}
     assert {f"{key.table}.{key.name}" for key in all_keys() if "at the next start" in entry(key).text()} == late
     named = {name for macro, words in PROGRAM.macros("RELOADING") if macro == "Cm" for name in words}
-    assert {name for name in named if name.startswith("capture.")} == late
-    assert set(AT_START_ONLY) == {"capture"}
+    assert {name for name in named if name.startswith(("capture.", "insight."))} == late
 
 
 def test_the_examples_of_the_configuration_are_right() -> None:
@@ -274,7 +273,9 @@ def test_what_the_keys_of_a_template_file_take() -> None:
     assert set(choice.DEFAULT_KINDS) <= format_item("Top level", "options").words()
     assert set(choice.FORMS) <= format_item("Top level", "options_form").words()
     own = "Element of your own enterprise"
-    assert set(OWN_VALUES) <= format_item(own, "value").words()
+    insight = {name for item in TEMPLATES.items("VALUES OF TCP CONNECTIONS") for name in item.named("Cm")}
+    assert {name for name, (_, column) in OWN_VALUES.items() if column.group == "tcp"} == insight
+    assert set(OWN_VALUES) - insight <= format_item(own, "value").words()
     assert set(options_table.SEMANTICS) == words_of_list(format_item(own, "semantics"))
     assert set(options_table.UNITS) == words_of_list(format_item(own, "units"))
 

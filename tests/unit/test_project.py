@@ -18,7 +18,10 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
-OBJECTS = ("netobs/bpf/netobs.bpf.o", "netobs/bpf/netobs_extra.bpf.o", "netobs/bpf/packets.bpf.o")
+OBJECTS = tuple(
+    f"netobs/bpf/{name}.bpf.o"
+    for name in ("netobs", "netobs_extra", "netobs_extra_insight", "netobs_insight", "packets")
+)
 NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
 
 

@@ -18,12 +18,14 @@ from netobs.encode.template.id import record, template_id
 class Template:
     """One Template (RFC 7011, 3.4.1). ``family``: the family of its Flow Records, "ipv4", "ipv6" or "any".
 
-    ``source``: where it was defined, for error messages.
+    ``source``: where it was defined, for error messages. ``needs``: one of ``columns.LEVELS``: only records that have
+    this one, at least, have all of its values.
     """
 
     family: str
     fields: tuple[Field, ...]
     source: str = ""
+    needs: int = 0
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:

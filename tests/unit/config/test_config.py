@@ -15,6 +15,7 @@ from netobs.config import (
     Config,
     Endpoint,
     GroupConfig,
+    InsightConfig,
     LogConfig,
     MeteringConfig,
     MetricsConfig,
@@ -104,6 +105,9 @@ recorder_max = "8MiB"
 [metrics]
 listen = "[::1]:9469"
 textfile = "/var/lib/prometheus/node-exporter/netobs.prom"
+[insight]
+tcp = true
+
 [log]
 level = "debug"
 """
@@ -116,6 +120,7 @@ def test_a_collector_needs_only_its_host() -> None:
         (CollectorConfig("192.0.2.10"),),
         PacketCaptureConfig(),
         MetricsConfig(),
+        InsightConfig(),
         LogConfig(),
         "F",
     )
@@ -229,6 +234,7 @@ def test_every_key_can_be_given() -> None:
     assert config.log == LogConfig("debug")
     assert config.groups == (GroupConfig("site", ("main", "flows.example"), "balance"),)
     assert str(config.packet_capture.listen) == "[::1]:1"
+    assert config.insight == InsightConfig(tcp=True)
     assert config.metrics == MetricsConfig(Endpoint("::1", 9469), "/var/lib/prometheus/node-exporter/netobs.prom")
     assert str(config.collectors[1].endpoint) == "flows.example:4740"
 
@@ -384,7 +390,14 @@ def test_load_reads_a_file_and_gives_the_machine_s_observation_domain(tmp_path: 
 def test_the_sample_file_says_the_defaults() -> None:
     local = CollectorConfig("127.0.0.1")
     expected = Config(
-        CaptureConfig(), MeteringConfig(), (local,), PacketCaptureConfig(), MetricsConfig(), LogConfig(), "F"
+        CaptureConfig(),
+        MeteringConfig(),
+        (local,),
+        PacketCaptureConfig(),
+        MetricsConfig(),
+        InsightConfig(),
+        LogConfig(),
+        "F",
     )
     assert parse(SAMPLE.read_text("utf-8"), "F") == expected
 

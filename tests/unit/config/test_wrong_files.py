@@ -25,7 +25,7 @@ FILE_MISTAKES = [
         f"{COLLECTOR}[zzz]",
         [
             "[zzz]: unknown table; the tables are [capture], [metering], [[collector]], [[group]], [packet_capture], "
-            "[metrics], [log]"
+            "[metrics], [insight], [log]"
         ],
     ),
     (f"sampling = 1\n{COLLECTOR}", ["sampling: a key cannot stand outside the tables; write it below [capture]"]),

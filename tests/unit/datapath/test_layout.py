@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from netobs.datapath import layout, ring
+from netobs.datapath.extra_maps import TCP_BUCKET_BYTES
 from netobs.datapath.percpu_array import PercpuArray
 from netobs.datapath.percpu_hash import PercpuHash
 from netobs.flow.metrics import GROUPS
 from netobs.flow.metrics import METRICS as METRICS_TABLE
-from netobs.flow.records import EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD
+from netobs.flow.records import EXTRA, EXTRA_RECORD, INSIGHT, KEY, METRICS, RECORD
 from netobs.kernel.moving import TURN_FIRST, TURN_NEVER, TURN_SECOND
 from netobs.kernel.object import OBJECT
 from tests.unit.btf import HEADERS, Btf, btf_of, enum, fields
@@ -135,6 +136,29 @@ def test_objects_of_hosts_without_optional_metrics_have_nothing_of_them(btf: Btf
             btf.map_types(name)
     with pytest.raises(AssertionError, match="flow_extra"):
         btf.struct("flow_extra")
+
+
+@pytest.mark.parametrize("with_insight", [layout.WITH_INSIGHT, layout.FULL])
+def test_insight_is_behind_the_others_and_in_an_array(with_insight: layout.RecordLayout) -> None:
+    with btf_of(OBJECT.with_name(with_insight.object)) as parsed:
+        assert fields(parsed.struct("flow_insight")) == fields(INSIGHT)
+        assert parsed.struct("flow_insight").itemsize == INSIGHT.itemsize == 64
+        assert parsed.struct("tcp_bucket").itemsize == TCP_BUCKET_BYTES
+        flat: list[tuple[str, int]] = []
+        for name, at, kind in fields(parsed.struct("flow_metrics")):
+            inner = kind[1] if name in ("extra", "insight") else [(name, 0, kind)]
+            flat += [(each, at + offset) for each, offset, _ in inner]
+        assert flat == [(name, at) for name, at, _ in fields(with_insight.metrics)]
+        assert parsed.struct("flow_metrics").itemsize == with_insight.metrics.itemsize
+        assert parsed.map_types("flow_insights") == {"key": "unsigned int", "value": "flow_insight"}
+        assert with_insight.record.itemsize == KEY.itemsize + with_insight.metrics.itemsize
+
+
+@pytest.mark.parametrize("groups", [(), ("ip",), ("tcp",), ("tcp", "link")])
+def test_the_least_layout_for_what_is_measured(groups: tuple[str, ...]) -> None:
+    chosen = layout.layout_for(groups)
+    assert (chosen.has_extra, chosen.has_insight) == (bool({*groups} - {"tcp"}), "tcp" in groups)
+    assert {"mpls_depth" in (chosen.record.names or ()), "link" in groups or "ip" in groups} != {True, False}
 
 
 def test_groups_of_the_header() -> None:

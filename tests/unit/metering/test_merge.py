@@ -5,7 +5,18 @@ import pytest
 
 from netobs.flow.key_hash import FIRST_HASH, Hashes, hash_keys
 from netobs.flow.metrics import Merge, named
-from netobs.flow.records import CHUNK_ROWS, EXTRA, EXTRA_RECORD, KEY, METRICS, RECORD, Records, empty
+from netobs.flow.records import (
+    CHUNK_ROWS,
+    EXTRA,
+    EXTRA_RECORD,
+    FULL_RECORD,
+    INSIGHT,
+    KEY,
+    METRICS,
+    RECORD,
+    Records,
+    empty,
+)
 from netobs.metering.cache import FlowCache
 from netobs.metering.merge import NO_HASH, UFUNCS, merge, rules
 from tests.unit.metering.flows import ACK, FIN, SYN, S, as_set, by_flow, flow, many, number, rows, totals
@@ -48,9 +59,10 @@ EXPECTED = {
 
 def test_every_metric_has_one_rule() -> None:
     ways = {*UFUNCS, Merge.FIRST, Merge.CONNECTION, Merge.NONE}
-    assert sorted(name for way in ways for name in named(way)) == sorted((*(METRICS.names or ()), *(EXTRA.names or ())))
+    every = [name for dtype in (METRICS, EXTRA, INSIGHT) for name in dtype.names or ()]
+    assert sorted(name for way in ways for name in named(way)) == sorted(every)
     assert set(rules(RECORD).of_first) == set(named(Merge.FIRST)) - set(EXTRA.names or ())
-    assert rules(EXTRA_RECORD).of_first == named(Merge.FIRST)
+    assert rules(EXTRA_RECORD).of_first == rules(FULL_RECORD).of_first == named(Merge.FIRST)
 
 
 def test_extra_metrics_merge_by_their_rules() -> None:

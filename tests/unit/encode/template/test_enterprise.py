@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lab.samples import golden_batch
+from netobs.base.clock import ClockPair
 from netobs.base.errors import TemplateError
 from netobs.encode import Encoder, Field, Template, load_templates
 from netobs.encode.columns import ALL_COLUMNS, OWN_VALUES, fill
@@ -17,6 +18,8 @@ from netobs.encode.lint.rules import check
 from netobs.encode.netflow9 import netflow9_template
 from netobs.encode.registry import InformationElement, by_name
 from netobs.encode.template.file import parse
+from netobs.flow.metrics import INSIGHT_GROUPS, NO_SAMPLE
+from netobs.flow.records import INSIGHT_RECORD, FlowBatch, empty
 
 GOOD = {"name": "acmeInterface", "enterprise": 32473, "id": 5, "type": "unsigned32", "value": "ingressInterface"}
 
@@ -149,7 +152,7 @@ def _named(family: str) -> tuple[Template, dict[str, str]]:
     """A Template of everything that ``family`` can have, in elements of an enterprise; name to value."""
     values, entries = {}, []
     for number, (value, column) in enumerate(ALL_COLUMNS.items(), 1):
-        if column.family in ("", family):
+        if column.family in ("", family) and column.group not in INSIGHT_GROUPS:
             element = OWN_VALUES[value][0] if value in OWN_VALUES else by_name(value)
             assert element is not None
             is_number = element.type.startswith("unsigned") and element.octets <= 8
@@ -180,10 +183,48 @@ def test_values_of_netobs_are_those_of_the_record() -> None:
         "icmpType": ("unsigned8", [port >> 8 for port in ports]),
         "icmpCode": ("unsigned8", [port & 0xFF for port in ports]),
     }
-    assert list(fields) == list(OWN_VALUES)
+    assert list(fields) == [name for name, (_, column) in OWN_VALUES.items() if not column.group]
     for value, (kind, expected) in fields.items():
         (template,) = parse(file(own(type=kind, value=value)), "own.toml")
         assert fill(template, flows)["acmeInterface"].tolist() == expected
+
+
+INSIGHT = [name for name, (_, column) in OWN_VALUES.items() if column.group in INSIGHT_GROUPS]
+
+
+def test_a_record_has_only_what_was_measured() -> None:
+    """Of another protocol, without a sample, with one that is not of a handshake, with all: in the order of records."""
+    entries = [
+        own(name=f"own{number}", id=number, type="unsigned64", value=value) for number, value in enumerate(INSIGHT, 1)
+    ]
+    encoder = Encoder(parse(file('"octetDeltaCount"', *entries), "own.toml"))
+    records = empty(4, INSIGHT_RECORD)
+    records["ethertype"], records["octets"] = 0x0800, [1, 2, 3, 4]
+    records["protocol"] = [17, 6, 6, 6]
+    records["rtt_min"] = records["handshake_rtt"] = NO_SAMPLE
+    records["retransmitted_packets"], records["rtt_samples"], records["rtt_max"] = (
+        [0, 5, 6, 7],
+        [0, 0, 2, 4],
+        [0, 0, 30, 50],
+    )
+    records["rtt_min"][2:], records["rtt_sum"][2:], records["handshake_rtt"][3] = [10, 20], [40, 120], 20
+    found = {}
+    for data_set in encoder.encode(FlowBatch(records, ClockPair(0, 0))).data_sets:
+        names = {field.element.name: field.filled_with for field in data_set.template.fields}
+        for row in data_set.rows:
+            values = {names[name]: int(row[name]) for name in data_set.rows.dtype.names or ()}
+            found[values.pop("octetDeltaCount")] = values
+    times = {"tcpRttMinMicroseconds": 10, "tcpRttMeanMicroseconds": 20, "tcpRttMaxMicroseconds": 30}
+    assert found[1] == {}
+    assert found[2]["tcpRetransmittedPackets"] == 5
+    assert found[2]["tcpRttSampleCount"] == 0
+    assert not {*times, "tcpHandshakeRttMicroseconds"} & found[2].keys()
+    assert times.items() <= found[3].items()
+    assert "tcpHandshakeRttMicroseconds" not in found[3]
+    assert found[4]["tcpHandshakeRttMicroseconds"] == 20
+    assert found[4]["tcpRttMeanMicroseconds"] == 30
+    assert set(found[4]) == set(INSIGHT)
+    assert len({template.id for template in encoder.templates}) == 4
 
 
 def test_netflow9_leaves_them_out() -> None:
