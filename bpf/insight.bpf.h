@@ -116,7 +116,7 @@ static __noinline int answered(struct tcp_pair *pair, int number)
 	__u32 us = us_of(clock_1024ns() - side->sent);
 
 	if (us <= LONGEST_US)
-		side->sample = (us ?: 1) | (pair->armed[number & 1].by_syn ? ANSWERED_SYN : 0);
+		side->sample = (us ?: 1) | (pair->armed[number & 1] & ARMED_BY_SYN ? ANSWERED_SYN : 0);
 	side->sent = 0;
 	return nothing();
 }
@@ -128,8 +128,7 @@ static __always_inline void arm(struct tcp_pair *pair, int number, const struct 
 {
 	struct tcp_side *side = &pair->sides[number & 1];
 
-	pair->armed[number & 1].by_syn = !!(pkt->tcp_flags & TCP_SYN);
-	pair->armed[number & 1].tick = tick;
+	pair->armed[number & 1] = tick | (pkt->tcp_flags & TCP_SYN ? ARMED_BY_SYN : 0);
 	side->expect = end;
 	side->sent = clock_1024ns();
 }
@@ -209,20 +208,26 @@ static __noinline int count_connection(struct flow_insight *insight, const struc
 	return nothing();
 }
 
-/* Where the insight of a packet's flow is: in an entry of a hash or a record, or, without one, beside a slot. */
+/* Where the insight of a packet's flow is: beside a slot, or in an entry of a hash or a record. The compiler knows which:
+ * the maps of slots are only there if the table is percpu_array. */
 struct place {
 	struct flow_metrics *entry;
 	__u32 slot;
+	__u32 in_slot;
 };
 
 static __always_inline struct flow_insight *insight_at(struct place *place)
 {
-	return place->entry ? &place->entry->insight : bpf_map_lookup_elem(&flow_insights, &place->slot);
+	__u32 slot = place->slot;
+
+	return place->in_slot ? bpf_map_lookup_elem(&flow_insights, &slot) : &place->entry->insight;
 }
 
 static __always_inline __u32 *next_seq_at(struct place *place)
 {
-	return place->entry ? &place->entry->next_seq : bpf_map_lookup_elem(&next_seqs, &place->slot);
+	__u32 slot = place->slot;
+
+	return place->in_slot ? bpf_map_lookup_elem(&next_seqs, &slot) : &place->entry->next_seq;
 }
 
 /* Follows the sequence numbers; whether the packet has new octets only. `first`: of the flow in this half of the
@@ -312,7 +317,7 @@ static __always_inline void see_tcp(struct place *place, const struct packet *pk
 		return;
 	if (mine->sent && is_before(pkt->seq, mine->expect)) /* sent again: nobody knows which one is answered (Karn) */
 		mine->sent = 0;
-	else if (may_arm && pair->armed[side & 1].tick != tick &&
+	else if (may_arm && (pair->armed[side & 1] & ~ARMED_BY_SYN) != tick &&
 		 (!mine->sent || us_of(clock_1024ns() - mine->sent) > LONGEST_US))
 		arm(pair, side, pkt, end, tick);
 }
@@ -332,7 +337,7 @@ static __always_inline void see(struct place *place, const struct packet *pkt, i
 
 static __noinline int see_new_slot(__u32 index, const struct packet *pkt, __u64 now)
 {
-	struct place place = { .slot = index };
+	struct place place = { .slot = index, .in_slot = 1 };
 
 	see(&place, pkt, 1, TICK(now));
 	return nothing();
@@ -340,7 +345,7 @@ static __noinline int see_new_slot(__u32 index, const struct packet *pkt, __u64 
 
 static __always_inline void see_in_slot(__u32 index, const struct packet *pkt, __u64 now, int first)
 {
-	struct place place = { .slot = index };
+	struct place place = { .slot = index, .in_slot = 1 };
 
 	if (first)
 		CALL(see_new_slot(index, pkt, now));

@@ -46,6 +46,7 @@ enum extra_group {
 enum insight_numbers {
 	NO_SAMPLE = 0xffffffff, /* of a time */
 	ANSWERED_SYN = 1 << 30, /* of tcp_side.sample */
+	ARMED_BY_SYN = 1 << 15, /* of tcp_pair.armed */
 };
 
 /* How well the connection goes: what [insight] switches on. Only objects with NETOBS_INSIGHT = 1 have it: in
@@ -80,10 +81,7 @@ struct tcp_side {
 /* Lossy on purpose: two connections with the same tag and bucket, or three in one bucket, take each other's place. */
 struct tcp_pair {
 	__u32 tag;
-	struct {
-		__u16 by_syn : 1; /* what waits is a SYN */
-		__u16 tick : 15; /* when this side armed last, in units of 2^20 ns */
-	} armed[2];
+	__u16 armed[2]; /* when each side armed last, in units of 2^20 ns; perhaps with ARMED_BY_SYN */
 	struct tcp_side sides[2]; /* that of the lower address first */
 };
 
