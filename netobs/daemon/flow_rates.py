@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from netobs.base.clock import NS_PER_S
 from netobs.daemon.openmetrics import MOST_INTERFACES, OTHERS, SUM_OF_OTHERS, Family, labels
 from netobs.flow.interface_key import NETNS_SHIFT
 from netobs.flow.interface_names import InterfaceTable
+from netobs.flow.records import INSIGHT as INSIGHT_DTYPE
 from netobs.flow.records import FlowBatch
 
 if TYPE_CHECKING:
@@ -23,12 +25,21 @@ PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "icmp6": 58, 
 MOST_DENSE = 1 << 17
 IDLE_NS = 600 * NS_PER_S
 DIRECTIONS = ("ingress", "egress")  # IE 61
+INSIGHT = {*(INSIGHT_DTYPE.names or ())}
 AMOUNTS = {
-    "records": "Flow Records exported",
-    "packets": "Packets in exported flows",
-    "octets": "IP octets in exported flows",
+    "netobs_flow_records": ("", "Flow Records exported"),
+    "netobs_flow_packets": ("packets", "Packets in exported flows"),
+    "netobs_flow_octets": ("octets", "IP octets in exported flows"),
+    "netobs_tcp_rtt_samples": ("rtt_samples", "Samples of round-trip times in exported flows"),
+    "netobs_tcp_rtt_microseconds": ("rtt_sum", "All samples of round-trip times together"),
+    "netobs_tcp_retransmitted_packets": ("retransmitted_packets", "Packets that were sent again"),
+    "netobs_tcp_out_of_order_packets": ("out_of_order_packets", "Packets that were overtaken on their way"),
+    "netobs_tcp_zero_window_packets": ("zero_window_packets", "Packets with a window of 0"),
 }
+"""Counters: the name, the field of the records that is added up, or none for their number, and HELP. Those of [insight]
+have samples for TCP only, and only where it is measured."""
 _NAMES = (*PROTOCOLS, "other")
+_TCP = _NAMES.index("tcp")
 _CELLS = len(DIRECTIONS) * len(_NAMES)
 _CLASSES = np.full(256, len(PROTOCOLS), np.intp)
 _CLASSES[list(PROTOCOLS.values())] = np.arange(len(PROTOCOLS))
@@ -54,6 +65,7 @@ class FlowRates:
         self._names: list[tuple[str, str]] = [(OTHERS, "")]  # and namespace, by row
         self._used_ns = np.zeros(1, np.int64)  # by row, as the next two
         self._counts: Counts = np.zeros((len(AMOUNTS), 1, _CELLS), np.int64)
+        self._has_insight = False
         self._table: InterfaceTable | None = None
         self._rows: npt.NDArray[np.intp] = np.zeros(1, np.intp)  # by position in the table; -1: none yet
         self._written: tuple[tuple[Counts, Counts], list[str]] = (self._rows[:0], self._rows[:0]), []
@@ -68,10 +80,12 @@ class FlowRates:
         flows = np.bincount(cells, minlength=size).reshape(-1, _CELLS)
         self._used_ns[flows.any(axis=1)] = now_ns
         self._counts[0] += flows
-        for number, name in enumerate(("packets", "octets"), 1):
-            # The weights are float64: exact below 2**53, which no batch reaches.
-            sums = np.bincount(cells, weights=records[name], minlength=size)
-            self._counts[number] += sums.astype(np.int64).reshape(-1, _CELLS)
+        for number, (field, _) in enumerate(AMOUNTS.values()):
+            if field in (records.dtype.names or ()):
+                # The weights are float64: exact below 2**53, which no batch reaches.
+                sums = np.bincount(cells, weights=records[field], minlength=size)
+                self._counts[number] += sums.astype(np.int64).reshape(-1, _CELLS)
+        self._has_insight |= "rtt_sum" in (records.dtype.names or ())
 
     def _rows_of(
         self, netns: npt.NDArray[np.uint16], ifindex: npt.NDArray[np.uint32], table: InterfaceTable, now_ns: int
@@ -127,9 +141,12 @@ class FlowRates:
         rows, cells = self._counts[0].nonzero()
         if not np.array_equal((rows, cells), self._written[0]):
             self._written = (rows, cells), self._write(rows.tolist(), cells.tolist())
-        for number, (name, about) in enumerate(AMOUNTS.items()):
-            values = self._counts[number][rows, cells].tolist()
-            yield Family(f"netobs_flow_{name}", "counter", about + SUM_OF_OTHERS, zip(self._written[1], values))
+        is_tcp = (cells % len(_NAMES) == _TCP).tolist()
+        for number, (name, (field, about)) in enumerate(AMOUNTS.items()):
+            samples = [*zip(self._written[1], self._counts[number][rows, cells].tolist())]
+            if field in INSIGHT:
+                samples = [*compress(samples, is_tcp)] if self._has_insight else []
+            yield Family(name, "counter", about + SUM_OF_OTHERS, samples)
 
     def _write(self, rows: list[int], cells: list[int]) -> list[str]:
         """Label sets take longer to write than all the rest, and seldom change."""

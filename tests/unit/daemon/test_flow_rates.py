@@ -11,7 +11,7 @@ from netobs.base.clock import NS_PER_S, ClockPair
 from netobs.daemon.flow_rates import IDLE_NS, FlowRates
 from netobs.daemon.openmetrics import text
 from netobs.flow.interface_names import InterfaceTable, interface_table
-from netobs.flow.records import FlowBatch, Records, empty
+from netobs.flow.records import INSIGHT_RECORD, FlowBatch, Records, empty, in_dtype
 
 ETH = interface_table({2: ("eth0", ""), 3: ("eth1", "")})
 
@@ -54,6 +54,24 @@ def test_each_combination_is_counted() -> None:
         ("octets", "eth0", "ingress", "tcp"): 1600,
         ("octets", "eth0", "egress", "udp"): 300,
         ("octets", "eth1", "ingress", "icmp"): 300,
+    }
+
+
+def test_what_was_measured_of_tcp() -> None:
+    """Of TCP only, and only if it was measured at all: 0 retransmissions are not an unknown number of them."""
+    rates = FlowRates()
+    records = in_dtype(flows((2, 0, 6), (2, 0, 6), (2, 0, 17)), INSIGHT_RECORD)
+    records["rtt_samples"], records["rtt_sum"] = [3, 2, 0], [300, 100, 0]
+    records["retransmitted_packets"] = [4, 0, 0]
+    rates.add(batch(records))
+    lines = {line for line in text(rates.families(), True).splitlines() if line.startswith("netobs_tcp_")}
+    where = '{interface="eth0",direction="ingress",protocol="tcp"}'
+    assert lines == {
+        f"netobs_tcp_rtt_samples_total{where} 5",
+        f"netobs_tcp_rtt_microseconds_total{where} 400",
+        f"netobs_tcp_retransmitted_packets_total{where} 4",
+        f"netobs_tcp_out_of_order_packets_total{where} 0",
+        f"netobs_tcp_zero_window_packets_total{where} 0",
     }
 
 
