@@ -99,6 +99,7 @@ def package_files(where: str) -> dict[str, str]:
     names = (
         "bpf/netobs.bpf.o",
         "bpf/netobs_extra.bpf.o",
+        "bpf/netobs_extra_insight.bpf.o",
         "bpf/netobs_insight.bpf.o",
         "bpf/packets.bpf.o",
         "encode/information_elements.csv",
